@@ -1,0 +1,1 @@
+"""Shipped maskings, one a file."""

@@ -1,0 +1,56 @@
+"""MAE: rebuild the hidden tokens from the visible ones with a deep decoder (He et al. 2022; protocol section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, masked_mean, places
+
+
+class MAE(Objective):
+    """Masked autoencoder: rebuild the hidden tokens from the visible ones with a deep decoder."""
+
+    name = "mae"
+    masking_default = Choice("random", {"ratio": 0.75})
+
+    class Options(Objective.Options):
+        """Options of MAE."""
+
+        depth: int = Field(4, ge=1, description="decoder blocks n (Table 7: n in {2, 4, 6})")
+        width: int = Field(128, ge=8, description="decoder width (Table 7: d_model 128)")
+        heads: int = Field(4, ge=1, description="decoder attention heads (Table 7: h 4)")
+
+    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+        super().__init__(options, layout, dim, masking)
+        self.decoder = Decoder(layout, options.width, dim, options.depth, options.heads)
+        self.head = ReconstructionHead(layout, dim, options.width)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
+        assert self.masking is not None, "MAE needs a masking"
+        mask = self.masking(batch, generator)
+        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_places], dim=1)}
+
+    def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
+        """Mean over the hidden tokens of the squared error or cross-entropy (paper: eq. 1)."""
+        visible, order = draws["visible"], draws["order"]
+        hidden = slice(visible.shape[1], None)
+        latent = encoder(gather_rows(tokens.content, visible), at=visible)
+        decoded = self.decoder(latent, order, hidden)
+        errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
+        return Outcome(masked_mean(errors, torch.ones_like(errors), self.layout, order[:, hidden]))
+
+    def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
+        """Predictions for whole rows."""
+        visible, order = draws["visible"], draws["order"]
+        latent = encoder(gather_rows(tokens.content, visible), at=visible)
+        back = torch.empty_like(order).scatter(1, order, places(*order.shape, order.device))
+        return self.head.predict(gather_rows(self.decoder(latent, order), back), tokens.targets)
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    return [MAE]

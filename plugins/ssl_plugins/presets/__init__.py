@@ -1,0 +1,1 @@
+"""Shipped presets, one a file."""

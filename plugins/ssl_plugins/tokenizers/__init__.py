@@ -1,0 +1,1 @@
+"""Shipped tokenizers, one a file."""

@@ -1,0 +1,80 @@
+"""sslx: self-supervised learning for data of any kind. The public names, loaded when first used.
+
+Inside the core nobody imports this module; plugins import nothing else but ssl_core.nn and ssl_core.tokenizers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
+    from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task
+    from ssl_core.engine.learner import Learner
+    from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError
+    from ssl_core.hookspecs import hookimpl, hookspec
+    from ssl_core.options import Choice, Options, Preset
+    from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
+    "data": ("Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task"),
+    "engine.learner": ("Learner",),
+    "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError"),
+    "hookspecs": ("hookimpl", "hookspec"),
+    "options": ("Choice", "Options", "Preset"),
+    "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BadSample",
+    "Batch",
+    "Choice",
+    "ConfigError",
+    "Continuous",
+    "DataError",
+    "Dataset",
+    "Discrete",
+    "Draws",
+    "Field",
+    "Fields",
+    "Ids",
+    "Inputs",
+    "Layout",
+    "Learner",
+    "Mask",
+    "Masking",
+    "Objective",
+    "Options",
+    "Outcome",
+    "PluginError",
+    "Preset",
+    "Sample",
+    "Segment",
+    "Split",
+    "SslxError",
+    "Target",
+    "Task",
+    "Tokenizer",
+    "Tokens",
+    "Values",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ssl_core' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"ssl_core.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The engine: learner, loader, loop, checkpoints, device."""

@@ -1,0 +1,29 @@
+"""Building blocks that any plugin may use."""
+
+from ssl_core.nn.attention import Attention, attend, choose_kernel
+from ssl_core.nn.decoder import Decoder
+from ssl_core.nn.encoder import Encoder, EncoderOptions
+from ssl_core.nn.positions import Positions, sincos
+from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
+from ssl_core.nn.rows import gather_rows, places, scatter_rows, split_summary
+from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
+
+__all__ = [
+    "Attention",
+    "Decoder",
+    "Encoder",
+    "EncoderOptions",
+    "Positions",
+    "ReconstructionHead",
+    "Transformer",
+    "TransformerBlock",
+    "attend",
+    "choose_kernel",
+    "gather_rows",
+    "initialise",
+    "masked_mean",
+    "places",
+    "scatter_rows",
+    "sincos",
+    "split_summary",
+]

@@ -1,0 +1,118 @@
+"""Multi-head self-attention with a choice of kernels, and the table that chooses.
+
+Fused kernels (xformers, flash and memory-efficient SDPA, on the CPU too) have no second derivative; only "math",
+softmax written out, can be differentiated twice. Shapes: B rows, N tokens, M queries, h heads, e head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Backend = Literal["auto", "xformers", "sdpa", "math"]
+Kernel = Literal["xformers", "sdpa", "math"]
+
+
+@functools.cache
+def xformers_ops() -> ModuleType | None:
+    """xformers.ops if it is installed and its CUDA kernels can be loaded, else None. Imported on first use only."""
+    try:
+        import xformers
+        import xformers.ops as ops
+    except Exception:  # a mismatch of builds raises more than ImportError
+        return None
+    return ops if getattr(xformers, "_has_cpp_library", True) else None
+
+
+def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int) -> Kernel:
+    """The kernel for a device, number type and length, when so many derivatives are needed (0, 1 or 2).
+
+    From measurements: on the CPU a fused backward in bf16 is 2 to 19 times slower than softmax written out, and in
+    fp32 fusion pays from about 100 tokens on. See benchmarks/README.md.
+    """
+    if derivatives >= 2:
+        return "math"
+    if device.type == "cuda":
+        half = dtype in (torch.float16, torch.bfloat16)
+        return "xformers" if half and xformers_ops() is not None else "sdpa"
+    if derivatives == 0:
+        return "sdpa"
+    return "sdpa" if dtype == torch.float32 and tokens >= 100 else "math"
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
+    """Softmax attention. q: (B, h, M, e); k, v: (B, h, N, e). Returns (B, h, M, e)."""
+    if kernel == "xformers":
+        ops = xformers_ops()
+        if ops is None:
+            raise RuntimeError("xformers was asked for but cannot be loaded; use encoder.attention=sdpa")
+        swapped = [part.transpose(1, 2).contiguous() for part in (q, k, v)]
+        return ops.memory_efficient_attention(*swapped).transpose(1, 2)
+    if kernel == "sdpa":
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+    return scores.softmax(dim=-1) @ v
+
+
+class Attention(nn.Module):
+    """Self-attention in the form that timm's Block takes as `attn_layer`.
+
+    One joint projection without bias unless `qkv_bias`, an output projection with bias, dropout after it; no dropout
+    on the attention weights. `head_dim` defaults to dim / num_heads. `backend` "auto" asks `choose_kernel`;
+    `twice_differentiable` keeps to kernels with a second derivative.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = False,
+        proj_bias: bool = True,
+        proj_drop: float = 0.0,
+        head_dim: int | None = None,
+        backend: Backend = "auto",
+        twice_differentiable: bool = False,
+        **unused: Any,  # timm hands over more than is wanted here, and adds to it with each release
+    ) -> None:
+        super().__init__()
+        if head_dim is None:
+            if dim % num_heads:
+                raise ValueError(f"width {dim} is not a multiple of {num_heads} heads")
+            head_dim = dim // num_heads
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.backend: Backend = backend
+        self.twice_differentiable = twice_differentiable
+        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
+        self.proj = nn.Linear(num_heads * head_dim, dim, bias=proj_bias)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def kernel_for(self, q: Tensor, tokens: int) -> Kernel:
+        """The kernel that this call uses."""
+        derivatives = 0 if not q.requires_grad else 2 if self.twice_differentiable else 1
+        if self.backend == "auto":
+            return choose_kernel(q.device, q.dtype, tokens, derivatives)
+        if self.backend == "xformers" and (derivatives == 2 or q.device.type != "cuda" or xformers_ops() is None):
+            return choose_kernel(q.device, q.dtype, tokens, derivatives)
+        return "math" if derivatives == 2 else self.backend
+
+    def forward(self, x: Tensor, queries: slice | None = None, **unused: Any) -> Tensor:
+        """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default)."""
+        rows, length, _ = x.shape
+        inner = self.num_heads * self.head_dim
+        if queries is None:
+            q, k, v = self.qkv(x).view(rows, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            kv = F.linear(x, weight[inner:], None if bias is None else bias[inner:])
+            k, v = kv.view(rows, length, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+            asking = F.linear(x[:, queries], weight[:inner], None if bias is None else bias[:inner])
+            q = asking.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2)
+        out = attend(q, k, v, self.kernel_for(q, length))
+        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, -1, inner)))

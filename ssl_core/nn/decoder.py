@@ -1,0 +1,66 @@
+"""The decoder: fills the hidden places with a mask token and decodes the row (paper: Table 7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssl_core.nn.attention import Backend
+from ssl_core.nn.positions import Positions
+from ssl_core.nn.rows import gather_rows, places
+from ssl_core.nn.transformer import Transformer, initialise
+from ssl_core.tokens import Layout
+
+
+class Decoder(nn.Module):
+    """Projects the latent to its own width, appends mask tokens, adds positions, and runs its blocks.
+
+    The row stays in the order [summary | visible | hidden]: attention does not care, and a slice of that row is all
+    that a loss needs, so nothing is put back in place and the last block computes nothing that is not wanted.
+    Positions: fixed sine and cosine. `twice_differentiable` keeps to attention with a second derivative.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        width: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 2.0,
+        attention: Backend = "auto",
+        twice_differentiable: bool = False,
+    ) -> None:
+        super().__init__()
+        self.length = layout.length
+        self.project = nn.Linear(dim, width)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        self.positions = Positions(layout, width)
+        self.transformer = Transformer(
+            width, depth, heads, mlp_ratio, attention=attention, twice_differentiable=twice_differentiable
+        )
+        initialise(self.project)
+        initialise(self.transformer)
+
+    def forward(self, latent: Tensor, order: Tensor, wanted: slice | None = None) -> Tensor:
+        """Decode a row of which `latent` (B, 1 + V, D) is the summary and the visible tokens.
+
+        order: (B, L) long, the places of all tokens, the V visible ones first, as in the latent. Returns (B, L, d) in
+        that order, or only its `wanted` slice (B, M, d).
+        """
+        visible = latent.shape[1] - 1
+        known = self.project(latent)
+        table = self.positions().to(known.dtype)
+        at = table[1 + order]
+        hidden = at[:, visible:] + self.mask_token.to(known.dtype)
+        row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
+        begin, end, _ = (wanted or slice(None)).indices(self.length)
+        return self.transformer(row, slice(1 + begin, 1 + end))
+
+    def rows(self, latent: Tensor, visible: Tensor) -> Tensor:
+        """The same with the tokens put back in place: visible (B, V) long, returns (B, L, d)."""
+        hidden = torch.ones(visible.shape[0], self.length, dtype=torch.uint8, device=visible.device)
+        hidden = hidden.scatter(1, visible, 0).argsort(dim=1, stable=True)[:, visible.shape[1] :]
+        order = torch.cat([visible, hidden], dim=1)
+        back = torch.empty_like(order).scatter(1, order, places(*order.shape, order.device))
+        return gather_rows(self(latent, order), back)

@@ -1,0 +1,64 @@
+"""Position vectors from a Layout: fixed sine and cosine on any grid, or learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ssl_core.tokens import Layout, grid_coordinates
+
+BASE = 10_000.0
+
+
+def sincos_1d(places: Tensor, dim: int) -> Tensor:
+    """(n,) positions to (n, dim): [sin(p w), cos(p w)] with w_i = 10000^(-i / (dim/2)), in float64."""
+    omega = BASE ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = places.to(torch.float64)[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sincos(grid: tuple[int, ...], dim: int) -> Tensor:
+    """(L, dim) float32 for a grid of any number of axes, row-major.
+
+    The width is shared equally among the axes, the last axis (the column of an image) first, each with the 1-D
+    formula. What does not divide by twice the number of axes is left zero.
+    """
+    axes = len(grid)
+    share = dim // (2 * axes) * 2
+    if share < 2:
+        raise ValueError(f"width {dim} is too small for positions on {axes} axes; use at least {2 * axes}")
+    coordinates = grid_coordinates(grid)
+    parts = [sincos_1d(coordinates[:, axis], share) for axis in reversed(range(axes))]
+    table = torch.zeros(len(coordinates), dim, dtype=torch.float64)
+    table[:, : share * axes] = torch.cat(parts, dim=1)
+    return table.to(torch.float32)
+
+
+class Positions(nn.Module):
+    """A table of position vectors for the summary token (place 0) and the L tokens of a layout.
+
+    "sincos": fixed; the summary token's is zero; each segment counts from its own origin. "learned": N(0, 1), summary
+    included (DABS). With several segments a learned vector per segment, N(0, 0.02), tells them apart (as in M3AE).
+    """
+
+    table: Tensor
+
+    def __init__(self, layout: Layout, dim: int, kind: str = "sincos") -> None:
+        super().__init__()
+        if kind == "learned":
+            self.table = nn.Parameter(torch.randn(1 + layout.length, dim))
+        elif kind == "sincos":
+            rows = [torch.zeros(1, dim), *(sincos(segment.grid, dim) for segment in layout.segments)]
+            self.register_buffer("table", torch.cat(rows), persistent=False)
+        else:
+            raise ValueError(f"positions '{kind}': use 'sincos' or 'learned'")
+        several = kind == "sincos" and len(layout.segments) > 1
+        self.types = nn.Parameter(0.02 * torch.randn(len(layout.segments), dim)) if several else None
+        self.register_buffer("segment_of", layout.segment_of, persistent=False)
+
+    def forward(self) -> Tensor:
+        """(1 + L, D): the summary token's vector, then the tokens'."""
+        if self.types is None:
+            return self.table
+        typed = self.types[self.segment_of]  # type: ignore[index]
+        return self.table + torch.cat([torch.zeros_like(typed[:1]), typed])

@@ -1,0 +1,94 @@
+"""Predictions compared with targets: the only place that looks at the kind of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_core.nn.rows import gather_rows, places
+from ssl_core.nn.transformer import initialise
+from ssl_core.tokens import Ids, Layout, Target, Values
+
+
+class ReconstructionHead(nn.Module):
+    """Predicts each token's target and scores it.
+
+    A "values" segment: a linear map to the patch, scored by the mean square over the patch. An "ids" segment: a linear
+    map to the encoder's width and the inner product with the live embedding table, scored by cross-entropy.
+    `dim` is the encoder's width, `width` that of the hidden vectors handed in.
+    """
+
+    def __init__(self, layout: Layout, dim: int, width: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.maps = nn.ModuleList(
+            nn.Linear(width, segment.size if segment.target == "values" else dim) for segment in layout.segments
+        )
+        initialise(self)
+
+    def errors(self, hidden: Tensor, targets: Sequence[Target], at: Tensor | None = None) -> Tensor:
+        """One error per token, (B, n), in fp32 whatever the autocast.
+
+        hidden: (B, n, width) for the places `at` (B, n) of the rows, in any order; by default for whole rows, n = L.
+        """
+        if at is None:
+            at = places(hidden.shape[0], self.layout.length, hidden.device)
+        if len(targets) == 1:
+            return self._score(0, hidden, self._pick(targets[0], at))
+        out = hidden.new_zeros(at.shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        for number, (_, span) in enumerate(self.layout.spans):
+            mine = (at >= span.start) & (at < span.stop)
+            row, column = mine.nonzero(as_tuple=True)
+            scored = self._score(number, hidden[row, column], self._pick(targets[number], at, span.start, row, column))
+            out = out.index_put((row, column), scored.to(out.dtype))
+        return out
+
+    def predict(self, hidden: Tensor, targets: Sequence[Target]) -> list[Tensor]:
+        """Predictions for whole rows (B, L, width): for each segment patches or logits (B, Ls, size)."""
+        return [self._predict(i, hidden[:, span], targets[i]) for i, (_, span) in enumerate(self.layout.spans)]
+
+    def _predict(self, number: int, hidden: Tensor, target: Target) -> Tensor:
+        mapped = self.maps[number](hidden)
+        return mapped if isinstance(target, Values) else mapped @ target.table.to(mapped.dtype).T
+
+    def _score(self, number: int, hidden: Tensor, target: Target) -> Tensor:
+        predicted = self._predict(number, hidden, target)
+        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+        if isinstance(target, Values):
+            return (predicted - target.patches).square().mean(dim=-1)
+        return F.cross_entropy(predicted.flatten(0, -2), target.ids.flatten(), reduction="none").view(target.ids.shape)
+
+    @staticmethod
+    def _pick(
+        target: Target, at: Tensor, start: int = 0, row: Tensor | None = None, column: Tensor | None = None
+    ) -> Target:
+        if row is not None:
+            place = at[row, column] - start
+            if isinstance(target, Values):
+                return Values(target.patches[row, place])
+            return Ids(target.ids[row, place], target.table)
+        if isinstance(target, Values):
+            return Values(gather_rows(target.patches, at))
+        return Ids(target.ids.gather(1, at), target.table)
+
+
+def masked_mean(errors: Tensor, where: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
+    """Weighted mean over the batch within each segment, then over the segments that have any weight. A scalar.
+
+    errors: (B, n); where: (B, n), bool or weights; at: (B, n) places of the errors, by default whole rows.
+    """
+    weights = where.to(errors.dtype)
+    if len(layout.segments) == 1:
+        return (weights * errors).sum() / weights.sum()
+    segment_of = layout.segment_of.to(errors.device)
+    number = segment_of[at] if at is not None else segment_of.expand_as(errors)
+    means, present = [], []
+    for i in range(len(layout.segments)):
+        mine = weights * (number == i)
+        total = mine.sum()
+        means.append((mine * errors).sum() / total.clamp(min=torch.finfo(errors.dtype).tiny))
+        present.append((total > 0).to(errors.dtype))
+    return torch.stack(means).sum() / torch.stack(present).sum()

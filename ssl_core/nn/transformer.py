@@ -1,0 +1,73 @@
+"""A stack of timm's pre-norm transformer blocks with our attention, and its final norm."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from ssl_core.nn.attention import Attention, Backend
+
+LAYER_NORM_EPS = 1e-5  # MetaMAE's and DABS' blocks; timm's own default is 1e-6
+
+
+class TransformerBlock(Block):
+    """timm's block, which can also answer for a slice of its tokens only."""
+
+    def forward(self, x: Tensor, wanted: slice | None = None) -> Tensor:  # type: ignore[override]
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` M tokens, with less work and the same values."""
+        kept = x if wanted is None else x[:, wanted]
+        kept = kept + self.attn(self.norm1(x), queries=wanted)
+        return kept + self.mlp(self.norm2(kept))
+
+
+class Transformer(nn.Module):
+    """`depth` blocks (LayerNorm, attention, LayerNorm, GELU MLP) and a final LayerNorm (paper: Table 7)."""
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 2.0,
+        dropout: float = 0.0,
+        *,
+        head_dim: int | None = None,
+        attention: Backend = "auto",
+        twice_differentiable: bool = False,
+        final_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        norm = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
+
+        class Layer(Attention):  # timm wants a class, and hands it only what it knows of
+            def __init__(self, *args: Any, **values: Any) -> None:
+                values |= {"head_dim": head_dim, "backend": attention, "twice_differentiable": twice_differentiable}
+                super().__init__(*args, **values)
+
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, heads, mlp_ratio=mlp_ratio, proj_drop=dropout, norm_layer=norm, attn_layer=Layer)
+            for _ in range(depth)
+        )
+        self.norm = norm(dim) if final_norm else nn.Identity()
+
+    def forward(self, x: Tensor, wanted: slice | None = None) -> Tensor:
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` tokens: the last block computes only those."""
+        *first, last = self.blocks
+        for block in first:
+            x = block(x)
+        return self.norm(last(x, wanted))
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform linear weights with bias 0, LayerNorm 1 and 0 (MetaMAE; protocol of the paper's code)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)

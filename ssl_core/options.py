@@ -1,0 +1,56 @@
+"""Options of plugins and engine (pydantic), a named choice with values, and presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pydantic
+from pydantic import ConfigDict
+
+
+class Options(pydantic.BaseModel):
+    """Base of every plugin's nested `Options`: frozen, unknown keys refused, defaults checked too.
+
+    `Field(description=...)` is the option's line in `sslx show`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plugin chosen by name, with values for some of its options."""
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values for a run, where they come from, and for which runs they are meant.
+
+    `values` maps option paths to values, e.g. {"objective.alpha": 0.1, "train.steps": 100_000}. A preset applies to
+    a run whose objective, modality and data set match; None matches any. With `default` it applies unasked;
+    otherwise when `--preset NAME` names it. More specific presets override less specific ones.
+    `source` names the paper, table or measurement behind the numbers.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    source: str
+    objective: str | None = None
+    modality: str | None = None
+    dataset: str | None = None
+    default: bool = False
+
+    def matches(self, objective: str, modality: str, dataset: str) -> bool:
+        """Whether it is meant for such a run."""
+        wanted = ((self.objective, objective), (self.modality, modality), (self.dataset, dataset))
+        return all(mine is None or mine == theirs for mine, theirs in wanted)
+
+    @property
+    def specificity(self) -> int:
+        """How many of objective, modality and data set it names."""
+        return sum(part is not None for part in (self.objective, self.modality, self.dataset))

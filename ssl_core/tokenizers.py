@@ -1,0 +1,199 @@
+"""Ready-made tokenizers by geometry: patches of a grid, vocabulary ids, several parts joined. No modality is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ssl_core import options as _options
+from ssl_core.contracts import Inputs, Tokenizer
+from ssl_core.data import Fields
+from ssl_core.errors import ConfigError
+from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
+
+
+def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
+    """(B, C, *space) to (B, L, prod(patch) * C): patches in row-major order, inside a patch space first, channel last."""
+    rows, channels, *space = x.shape
+    split: list[int] = [rows, channels]
+    for size, step in zip(space, patch, strict=True):
+        split += [size // step, step]
+    axes = len(patch)
+    grid_axes = [2 + 2 * axis for axis in range(axes)]
+    patch_axes = [3 + 2 * axis for axis in range(axes)]
+    return x.reshape(split).permute(0, *grid_axes, *patch_axes, 1).reshape(rows, -1, math.prod(patch) * channels)
+
+
+def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """The inverse of `patchify`: (B, L, size) to (B, C, *space)."""
+    rows, axes = patches.shape[0], len(grid)
+    x = patches.reshape(rows, *grid, *patch, -1)
+    order = [0, 1 + 2 * axes]
+    for axis in range(axes):
+        order += [1 + axis, 1 + axes + axis]
+    space = [size * step for size, step in zip(grid, patch, strict=True)]
+    return x.permute(order).reshape(rows, -1, *space)
+
+
+class GridTokenizer(Tokenizer):
+    """Patches of a grid of real numbers, of any number of axes, through one linear map.
+
+    `field`: the input to read, (B, C, *space) with `channels` C and space `shape`. `patch` must divide `shape`.
+    Targets are the normalised patches, in the order of `patchify`. A new modality is a subclass whose `__init__`
+    names these.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    class Options(_options.Options):
+        """Options common to all grid tokenizers."""
+
+        normalise: Literal["measured", "given", "none"] = Field(
+            "measured",
+            description="mean and std: measured from the training data and stored with the model, given, or none",
+        )
+        per_channel: bool = Field(True, description="measure one mean and std for each channel, not one for all")
+        mean: tuple[float, ...] = Field((), description="given means: one, or one for each channel")
+        std: tuple[float, ...] = Field((), description="given standard deviations: one, or one for each channel")
+
+    def __init__(
+        self,
+        options: Any,
+        fields: Fields,
+        dim: int,
+        *,
+        field: str,
+        channels: int,
+        shape: Sequence[int],
+        patch: Sequence[int],
+    ) -> None:
+        super().__init__(options, fields, dim)
+        for size, step in zip(shape, patch, strict=True):
+            if step < 1 or size % step:
+                raise ConfigError(
+                    f"tokenizer '{self.name}': patch {tuple(patch)} does not divide {tuple(shape)}; "
+                    f"choose a patch that does, or another size"
+                )
+        self.field, self.channels = field, channels
+        self.shape, self.patch = tuple(shape), tuple(patch)
+        grid = tuple(size // step for size, step in zip(shape, patch, strict=True))
+        width = channels * math.prod(patch)
+        self.layout = Layout([Segment(field, grid, "values", width)])
+        self.embed = nn.Linear(width, dim)
+        nn.init.xavier_uniform_(self.embed.weight)  # the bias keeps torch's default, as in MetaMAE
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+        if options.normalise == "given":
+            self._given(options.mean, options.std)
+
+    def _given(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for what, numbers in (("mean", mean), ("std", std)):
+            if len(numbers) not in (1, self.channels):
+                raise ConfigError(
+                    f"tokenizer.{what} holds {len(numbers)} numbers; normalise=given needs 1 or {self.channels}"
+                )
+        if min(std) <= 0:
+            raise ConfigError(f"tokenizer.std must be positive, got {min(std)}")
+        self.mean.copy_(torch.tensor(mean))
+        self.std.copy_(torch.tensor(std))
+
+    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Mean and standard deviation of the prepared training data, in float64, one pass."""
+        if self.options.normalise != "measured":
+            return
+        count, total, squares = 0, np.zeros(self.channels), np.zeros(self.channels)
+        for chunk in chunks:
+            x = np.asarray(chunk[self.field], dtype=np.float64)
+            x = np.moveaxis(x, 1, 0).reshape(self.channels, -1)
+            count += x.shape[1]
+            total += x.sum(axis=1)
+            squares += np.square(x).sum(axis=1)
+        if count == 0:
+            return
+        mean, square = total / count, squares / count
+        if not self.options.per_channel:
+            mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
+        std = np.sqrt(np.maximum(square - mean**2, 0.0))
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(np.where(std > 1e-8, std, 1.0)))  # a constant channel stays as it is
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """inputs[field]: (B, C, *space) to Tokens of L = prod(space / patch)."""
+        x = inputs[self.field]
+        if tuple(x.shape[1:]) != (self.channels, *self.shape):
+            raise ValueError(f"'{self.field}' is {tuple(x.shape[1:])}, expected {(self.channels, *self.shape)}")
+        ones = (1,) * len(self.shape)
+        x = (x.to(self.embed.weight.dtype) - self.mean.view(-1, *ones)) / self.std.view(-1, *ones)
+        patches = patchify(x, self.patch)
+        return Tokens(self.embed(patches), (Values(patches),), self.layout)
+
+    def depict(self, segment: int, patches: Tensor) -> Tensor:
+        """Patches put together and the normalisation undone: (B, C, *space)."""
+        ones = (1,) * len(self.shape)
+        x = unpatchify(patches, self.layout.segments[0].grid, self.patch)
+        return x * self.std.view(-1, *ones) + self.mean.view(-1, *ones)
+
+
+class IdTokenizer(Tokenizer):
+    """One token for each vocabulary entry, through one embedding table.
+
+    `field`: the input to read, (B, length) integers in [0, vocab). Targets are the ids, scored against the live table.
+    """
+
+    def __init__(self, options: Any, fields: Fields, dim: int, *, field: str, length: int, vocab: int) -> None:
+        super().__init__(options, fields, dim)
+        self.field = field
+        self.layout = Layout([Segment(field, (length,), "ids", vocab)])
+        self.table = nn.Parameter(torch.empty(vocab, dim))
+        nn.init.xavier_uniform_(self.table)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """inputs[field]: (B, L) to Tokens."""
+        ids = inputs[self.field].long()
+        return Tokens(nn.functional.embedding(ids, self.table), (Ids(ids, self.table),), self.layout)
+
+
+class JointTokenizer(Tokenizer):
+    """Several tokenizers side by side: their content, targets and segments one after the other.
+
+    Each part reads its own fields; nothing is near across parts.
+    """
+
+    def __init__(self, options: Any, fields: Fields, dim: int, *, parts: Sequence[Tokenizer]) -> None:
+        super().__init__(options, fields, dim)
+        self.parts = nn.ModuleList(parts)
+        self.layout = Layout([segment for part in parts for segment in part.layout.segments])
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        """Each part prepares in turn."""
+        for part in self.parts:
+            inputs = part.prepare(inputs)  # type: ignore[operator]
+        return inputs
+
+    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Each part measures in turn."""
+        kept = list(chunks)  # memory-mapped views, walked once by each part
+        for part in self.parts:
+            part.measure(kept)  # type: ignore[operator]
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """Tokens of all parts, in order."""
+        made: list[Tokens] = [part(inputs) for part in self.parts]
+        content = torch.cat([tokens.content for tokens in made], dim=1)
+        return Tokens(content, tuple(target for tokens in made for target in tokens.targets), self.layout)
+
+    def depict(self, segment: int, patches: Tensor) -> Tensor | None:
+        """The picture that the part which owns the segment makes."""
+        for part in self.parts:
+            count = len(part.layout.segments)  # type: ignore[union-attr,arg-type]
+            if segment < count:
+                return part.depict(segment, patches)  # type: ignore[operator,no-any-return]
+            segment -= count
+        raise IndexError("no such segment")

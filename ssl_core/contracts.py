@@ -3,7 +3,7 @@
 Every plugin class has the same form: a `name`, a nested pydantic `Options`, `__init__(options, ...)` and one method
 that does the work. The first line of its docstring is its line in `sslx list`.
 
-Shapes: B samples, L tokens of a row, Ls tokens of a segment, D encoder width, V visible and H hidden tokens (V + H = L).
+Shapes: B samples, L tokens of a row, Ls tokens of a segment, D encoder width, V visible, H hidden tokens (V + H = L).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
-    """(B, C, *space) to (B, L, prod(patch) * C): patches in row-major order, inside a patch space first, channel last."""
+    """(B, C, *space) to (B, L, prod(patch) * C): patches row-major, inside a patch space first, channel last."""
     rows, channels, *space = x.shape
     split: list[int] = [rows, channels]
     for size, step in zip(space, patch, strict=True):
@@ -194,6 +194,6 @@ class JointTokenizer(Tokenizer):
         for part in self.parts:
             count = len(part.layout.segments)  # type: ignore[union-attr,arg-type]
             if segment < count:
-                return part.depict(segment, patches)  # type: ignore[operator,no-any-return]
+                return part.depict(segment, patches)  # type: ignore[operator]
             segment -= count
         raise IndexError("no such segment")

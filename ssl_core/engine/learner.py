@@ -25,7 +25,7 @@ class Learner(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor], draws: Draws) -> Outcome:
         """The loss of a batch of prepared inputs."""
-        return self.objective(self.tokenizer(inputs), self.encoder, draws)  # type: ignore[no-any-return]
+        return self.objective(self.tokenizer(inputs), self.encoder, draws)
 
     @torch.no_grad()
     def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ from ssl_core.nn.decoder import Decoder
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
-from ssl_core.nn.rows import gather_rows, places, scatter_rows, split_summary
+from ssl_core.nn.rows import gather_rows, inverse, places, scatter_rows, split_summary
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "choose_kernel",
     "gather_rows",
     "initialise",
+    "inverse",
     "masked_mean",
     "places",
     "scatter_rows",

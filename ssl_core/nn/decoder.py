@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import gather_rows, places
+from ssl_core.nn.rows import gather_rows, inverse
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.tokens import Layout
 
@@ -62,5 +62,4 @@ class Decoder(nn.Module):
         hidden = torch.ones(visible.shape[0], self.length, dtype=torch.uint8, device=visible.device)
         hidden = hidden.scatter(1, visible, 0).argsort(dim=1, stable=True)[:, visible.shape[1] :]
         order = torch.cat([visible, hidden], dim=1)
-        back = torch.empty_like(order).scatter(1, order, places(*order.shape, order.device))
-        return gather_rows(self(latent, order), back)
+        return gather_rows(self(latent, order), inverse(order))

@@ -22,6 +22,11 @@ def split_summary(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[:, 0], x[:, 1:]
 
 
+def inverse(order: Tensor) -> Tensor:
+    """The inverse of permutations of places, (B, L) long each: `gather_rows(x, inverse(order))` puts rows in place."""
+    return torch.empty_like(order).scatter(1, order, places(order.shape[0], order.shape[1], order.device))
+
+
 def places(rows: int, length: int, device: torch.device) -> Tensor:
     """(rows, length) long: every place of a row, in order."""
     return torch.arange(length, device=device).expand(rows, length)

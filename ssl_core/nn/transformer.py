@@ -40,7 +40,7 @@ class Transformer(nn.Module):
         final_norm: bool = True,
     ) -> None:
         super().__init__()
-        norm = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
+        norm: Any = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
 
         class Layer(Attention):  # timm wants a class, and hands it only what it knows of
             def __init__(self, *args: Any, **values: Any) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, masked_mean, places
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean
 
 
 class MAE(Objective):
@@ -47,8 +47,7 @@ class MAE(Objective):
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
         latent = encoder(gather_rows(tokens.content, visible), at=visible)
-        back = torch.empty_like(order).scatter(1, order, places(*order.shape, order.device))
-        return self.head.predict(gather_rows(self.decoder(latent, order), back), tokens.targets)
+        return self.head.predict(gather_rows(self.decoder(latent, order), inverse(order)), tokens.targets)
 
 
 @hookimpl

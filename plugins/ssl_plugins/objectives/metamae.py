@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, masked_mean, places
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean
 
 
 class MetaMAE(Objective):
@@ -39,8 +39,8 @@ class MetaMAE(Objective):
         nearby_ratio: float = Field(0.1, ge=0, le=1, description="nearby ratio r: share of near tokens (Table 6)")
         nearby_count: Literal["near", "hidden"] = Field(
             "near",
-            description="what r is a share of (D32): near = each hidden token next to a visible one with probability r, "
-            "as the published code; hidden = r x the number of hidden tokens, as the paper's text",
+            description="what r is a share of (D32): near = each hidden token next to a visible one with probability "
+            "r, as the published code; hidden = r x the number of hidden tokens, as the paper's text",
         )
         inner_steps: int = Field(1, ge=1, description="gradient steps on the latent (Table 15)")
         inner_mean: Literal["batch", "sample"] = Field(
@@ -141,8 +141,7 @@ class MetaMAE(Objective):
         visible, order = draws["visible"], draws["order"]
         latent = encoder(gather_rows(tokens.content, visible), at=visible)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        back = torch.empty_like(order).scatter(1, order, places(*order.shape, order.device))
-        return self.head.predict(gather_rows(self.decoder(adapted, order), back), tokens.targets)
+        return self.head.predict(gather_rows(self.decoder(adapted, order), inverse(order)), tokens.targets)
 
 
 @hookimpl

@@ -1,0 +1,198 @@
+"""From a configuration to live parts: data sets, learner, scores, and what is said about them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_core.config import Plugins, RunConfig
+from ssl_core.contracts import Dataset, Tokenizer
+from ssl_core.data import Batch, Split, Task
+from ssl_core.engine.device import autocast, describe, pick_precision
+from ssl_core.engine.learner import Learner
+from ssl_core.engine.loader import Prepared
+from ssl_core.engine.seeds import seed_torch
+from ssl_core.engine.tell import Tell
+from ssl_core.errors import ConfigError, DataError
+from ssl_core.evaluate.features import features
+from ssl_core.evaluate.probe import EvaluateOptions, score
+from ssl_core.nn.encoder import Encoder
+
+Splits = Mapping[Split, Dataset]
+Data = Mapping[Split, Prepared]
+EMBED_BATCH = 256
+
+
+def open_splits(config: RunConfig, plugins: Plugins) -> dict[Split, Dataset]:
+    """Both splits of the data set. Errors: DataError if they do not offer the same fields."""
+    options = plugins.dataset.Options(**config.dataset.options)
+    splits: dict[Split, Dataset] = {split: plugins.dataset(options, split) for split in ("train", "test")}
+    same_fields(splits["train"], splits["test"])
+    return splits
+
+
+def same_fields(mine: Dataset, other: Dataset) -> None:
+    """Errors: DataError that shows both, if a data set does not offer the fields that the run was made for."""
+    if dict(mine.fields) != dict(other.fields):
+        raise DataError(
+            f"'{other.name}' ({other.split}) offers {dict(other.fields)}, the run needs {dict(mine.fields)}; "
+            f"use a data set of the same form, or an option such as dataset.rate that makes it so"
+        )
+
+
+def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
+    """A freshly initialised learner, the same for the same configuration and seed."""
+    seed_torch(config.seed, "init")
+    tokenizer: Tokenizer = plugins.tokenizer(
+        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.encoder.dim
+    )
+    layout = tokenizer.layout
+    encoder = Encoder(config.encoder, layout)
+    masking = None
+    if plugins.masking is not None and config.masking is not None:
+        masking = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
+    options = plugins.objective.Options(**config.objective.options)
+    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
+
+
+def settle(config: RunConfig, plugins: Plugins, device: torch.device, train: Prepared) -> tuple[RunConfig, list[str]]:
+    """Replace what was left open by what is used, and say so. Errors: ConfigError for what cannot work."""
+    options, notes = config.train, []
+    values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
+    if options.batch_size > len(train):
+        values["batch_size"] = len(train)
+        notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
+    size = values.get("batch_size", options.batch_size)
+    if size < plugins.objective.least_batch:
+        raise ConfigError(
+            f"objective '{config.objective.name}' compares samples and needs a batch of at least "
+            f"{plugins.objective.least_batch}, got {size}; raise train.batch_size or add data"
+        )
+    if options.accumulate > 1 and plugins.objective.batch_coupled:
+        notes.append(
+            f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate="
+            f"{options.accumulate} is not the same as a batch {options.accumulate} times as large"
+        )
+    return config.model_copy(update={"train": options.model_copy(update=values)}), notes
+
+
+def remarks(splits: Splits, data: Data) -> list[str]:
+    """What the data sets and their preparation have to say."""
+    notes = list(dict.fromkeys(note for split in splits.values() for note in split.notes))
+    for split, prepared in data.items():
+        if prepared.skipped:
+            shown = "; ".join(prepared.skipped[:3])
+            more = f" and {len(prepared.skipped) - 3} more" if len(prepared.skipped) > 3 else ""
+            notes.append(f"{len(prepared.skipped)} bad samples of the {split} split skipped: {shown}{more}")
+    if splits["train"].task is None:
+        notes.append("the data has no labels, so nothing is probed")
+    return notes
+
+
+def header(config: RunConfig, learner: Learner, device: torch.device, splits: Splits, data: Data) -> list[str]:
+    """What runs on what, in a few lines."""
+    about = (type(splits["train"]).__doc__ or "").strip().splitlines()[0]
+    counts = ", ".join(f"{split} {len(prepared):,}" for split, prepared in data.items())
+    grids = " + ".join(
+        f"{segment.length} tokens ({' x '.join(map(str, segment.grid))}, {segment.target} of {segment.size})"
+        for segment in learner.tokenizer.layout.segments
+    )
+    masking = "" if config.masking is None else f", masking {config.masking.name} {_brief(config.masking.options)}"
+    kernel = learner.encoder.transformer.blocks[0].attn.backend  # type: ignore[union-attr]
+    return [
+        f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
+        f"tokens     {grids}",
+        f"model      {config.objective.name}{masking}; "
+        + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in parameters(learner).items()),
+        f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
+        f"{config.train.precision}, attention {kernel}, on {describe(device)}",
+        *(f"preset     {source}" for source in config.preset_sources),
+    ]
+
+
+def _brief(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())
+
+
+def parameters(learner: Learner) -> dict[str, int]:
+    """Trainable parameters of each part."""
+    parts = {"tokenizer": learner.tokenizer, "encoder": learner.encoder, "objective": learner.objective}
+    return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+
+
+def evaluate(
+    config: RunConfig,
+    plugins: Plugins,
+    learner: Learner,
+    splits: Splits,
+    data: Data,
+    device: torch.device,
+    tell: Tell,
+    options: EvaluateOptions | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of scores: trained features, those of the random initialisation, and the raw prepared input.
+
+    `splits` and `data` may be another data set than the one trained on. Empty where there are no labels.
+    """
+    task = splits["train"].task
+    if task is None:
+        return []
+    fresh = build(config, plugins, splits["train"]).to(device)
+    for mine, theirs in zip(fresh.tokenizer.buffers(), learner.tokenizer.buffers(), strict=True):
+        mine.copy_(theirs)  # measured constants belong to the data, not to the training
+    kinds: dict[str, Callable[..., Tensor]] = {
+        "trained": learner.embed,
+        "random_init": fresh.embed,
+        "raw_input": learner.raw,
+    }
+    rows = []
+    with tell.progress("evaluating", len(kinds)) as progress:
+        for kind, embed in kinds.items():
+            learner.eval()
+            fresh.eval()
+            rows += _score(kind, embed, config, options or config.evaluate, task, splits, data, device)
+            progress.advance()
+    return rows
+
+
+def _score(
+    kind: str,
+    embed: Callable[..., Tensor],
+    config: RunConfig,
+    options: EvaluateOptions,
+    task: Task,
+    splits: Splits,
+    data: Data,
+    device: torch.device,
+) -> Iterator[dict[str, Any]]:
+    taken = []
+    for split in ("train", "test"):
+        with autocast(device, config.train.precision):  # type: ignore[arg-type]
+            taken += features(partial(embed, per_token=task.per_token), _batches(data[split], device))  # type: ignore[index]
+    train_x, train_y, test_x, test_y = taken
+    for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
+        yield {
+            "dataset": f"{splits['train'].modality}/{splits['train'].name}", "task": task.title,
+            "features": kind, "seed": config.seed, **row,
+        }  # fmt: skip
+
+
+def _batches(data: Prepared, device: torch.device) -> Iterator[Batch]:
+    return (batch.to(device) for batch in data.sweep(EMBED_BATCH))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    out = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("sslx", "torch", "timm", "numpy", "scikit-learn", "xformers"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out

@@ -1,0 +1,271 @@
+"""The command line. Nothing heavy is imported before a command needs it: `sslx --help` does not load torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ssl_core.config import Plugins, RunConfig
+    from ssl_core.plugins import Catalogue
+
+app = typer.Typer(
+    name="sslx",
+    help="Self-supervised learning for data of any kind: any objective on any modality, measured fairly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as section.option=value. Repeatable.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML or JSON file of options.")]
+
+
+class Stopped(Exception):
+    """SIGTERM outside the training loop."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+@contextmanager
+def errors_in_one_line(debug: bool) -> Iterator[None]:
+    """Print an error that a user can mend as one line and exit 1; 130 after Ctrl-C, 143 after SIGTERM."""
+    from ssl_core.errors import SslxError
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except SslxError as error:
+        if debug:
+            raise
+        say(f"error: {' '.join(str(error).split())}")
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
+    except KeyboardInterrupt:
+        say("stopped by SIGINT; a run that has a checkpoint goes on with --resume")
+        raise SystemExit(130) from None
+    except Stopped:
+        say("stopped by SIGTERM; a run that has a checkpoint goes on with --resume")
+        raise SystemExit(143) from None
+
+
+def say(text: str) -> None:
+    """One line on the standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose user errors are one line."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with errors_in_one_line(kwargs.get("debug", False)):
+            function(*args, **kwargs)
+
+    return wrapped
+
+
+def load_catalogue(block: list[str] | None) -> Catalogue:
+    """All plugins; what failed to load is said once."""
+    from ssl_core import plugins
+
+    catalogue = plugins.load(block or ())
+    for problem in catalogue.problems:
+        say(f"warning: {problem}")
+    return catalogue
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        from ssl_core import __version__
+
+        typer.echo(f"sslx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Self-supervised learning for data of any kind."""
+
+
+@app.command()
+@command
+def run(
+    objective: Annotated[str | None, typer.Option(help="What to learn by; see `sslx list objectives`.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Kind of data; alone it picks the embedded data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set; see `sslx list datasets`.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
+    ] = None,
+    label_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
+    ] = None,
+    masking: Annotated[str | None, typer.Option(help="What to hide; see `sslx list maskings`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples in a batch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all chance. Default 0.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run. By default a new one under runs/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse bad samples instead of skipping them.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    config: ConfigFile = None,
+    set_: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Pretrain an encoder, measure its features, write a report."""
+    from ssl_core import run as runs
+    from ssl_core import runfolder
+    from ssl_core.config import parse_setting, resolve
+    from ssl_core.errors import ConfigError
+    from ssl_core.terminal import RichTell, show_plan, show_report
+
+    given: dict[str, Any] = {
+        "objective.name": objective, "modality": modality, "dataset.name": dataset or ("files" if data else None),
+        "dataset.root": data, "dataset.label_pattern": label_pattern, "masking.name": masking, "preset": preset,
+        "train.steps": steps, "train.batch_size": batch_size, "train.precision": precision, "seed": seed,
+        "strict": strict or None, "device": device,
+    }  # fmt: skip
+    given = {path: value for path, value in given.items() if value is not None}
+    given |= dict(parse_setting(text) for text in set_ or ())
+    catalogue = load_catalogue(block)
+    if resume:
+        if out is None:
+            raise ConfigError("--resume needs --out with the folder of the stopped run")
+        saved = runfolder.load_config(out)
+        wanted, plugins = resolve(catalogue, given, config or out / runfolder.CONFIG)
+        resolved = runfolder.check_resumable(saved, wanted)
+    else:
+        resolved, plugins = resolve(catalogue, given, config)
+    tell = RichTell()
+    if dry_run:
+        show_plan(tell.console, resolved, plugins)
+        return
+    folder = out or runfolder.default_folder(resolved)
+    if not resume:
+        runfolder.make(folder, overwrite)
+    report = runs.run(
+        resolved, plugins, catalogue, folder, tell, resume=resume, command=" ".join(["sslx", *sys.argv[1:]])
+    )
+    show_report(report, folder)
+
+
+@app.command("eval")
+@command
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    dataset: Annotated[str | None, typer.Option(help="Another labelled data set of the same modality.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
+    ] = None,
+    label_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of dataset or evaluate, as section.option=value.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the report here; by default into RUN.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a trained encoder again, on its own data set or on another."""
+    from ssl_core import run as runs
+    from ssl_core.config import parse_setting
+    from ssl_core.terminal import RichTell, show_report
+
+    given: dict[str, Any] = {
+        "dataset.name": dataset or ("files" if data else None), "dataset.root": data,
+        "dataset.label_pattern": label_pattern, "device": device,
+    }  # fmt: skip
+    given = {path: value for path, value in given.items() if value is not None}
+    given |= dict(parse_setting(text) for text in set_ or ())
+    catalogue = load_catalogue(block)
+    folder = out or run_folder
+    report = runs.evaluate_run(
+        run_folder, given, catalogue, folder, RichTell(), command=" ".join(["sslx", *sys.argv[1:]])
+    )
+    show_report(report, folder)
+
+
+@app.command("list")
+@command
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(help="objectives, tokenizers, datasets, maskings, presets or runs; all if left out.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Where to look for runs.")] = Path("runs"),
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """List what is installed, or the runs in a folder."""
+    from ssl_core.terminal import show_catalogue, show_runs
+
+    if kind == "runs":
+        show_runs(root)
+        return
+    show_catalogue(load_catalogue(block), kind)
+
+
+@app.command()
+@command
+def show(
+    name: Annotated[str, typer.Argument(help="An objective, tokenizer, data set, masking, preset, or engine section.")],
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Show every option of a plugin: type, default, meaning."""
+    from ssl_core.terminal import show_options
+
+    show_options(load_catalogue(block), name)
+
+
+@app.command()
+@command
+def check(
+    name: Annotated[str, typer.Argument(help="An objective, tokenizer, data set or masking.")],
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Check that a plugin keeps the promises of its contract."""
+    from ssl_core.terminal import show_checks
+
+    if not show_checks(load_catalogue(block), name):
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """Entry point of the `sslx` command."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other libraries' warnings are not for users; -W shows them
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Checkpoints without pickle: safetensors for numbers, JSON for the rest; written whole or not at all.
+
+checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ssl_core.errors import CheckpointError
+
+FOLDER = "checkpoints"
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One saved state: its folder and what state.json says."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self.state["step"])
+
+
+def save(
+    run: Path,
+    step: int,
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Save everything that the rest of the run depends on, then delete all but the newest `keep` checkpoints.
+
+    Errors: CheckpointError if the folder cannot be written; whatever was there before stays.
+    """
+    root = run / FOLDER
+    final = root / f"step-{step:08d}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+        try:
+            _write_tensors(work / "model.safetensors", learner.state_dict())
+            _write_tensors(work / "optimizer.safetensors", _flatten(learner, optimizer))
+            with (work / "state.json").open("w", encoding="utf-8") as file:
+                json.dump({"format": FORMAT, "step": step, **state}, file, indent=2, default=str)
+                _sync(file.fileno())
+            if final.exists():  # the same step again, after a resume
+                shutil.rmtree(final)
+            os.rename(work, final)
+            _sync_folder(root)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        for old in _saved(root)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot save a checkpoint in {root}: {error}; free space or choose another --out"
+        ) from None
+    return final
+
+
+def latest(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run folder, None if there is none. Errors: CheckpointError for a damaged one."""
+    saved = _saved(run / FOLDER)
+    if not saved:
+        return None
+    folder = saved[-1]
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error}); delete it to go on from the one before") from None
+    if state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {state.get('format')}, this sslx reads {FORMAT}; use the sslx that made it"
+        )
+    return Checkpoint(folder, state)
+
+
+def load_model(checkpoint: Checkpoint, learner: nn.Module) -> None:
+    """Put the saved weights and buffers into a learner of the same configuration, strictly."""
+    tensors = _read_tensors(checkpoint.folder / "model.safetensors")
+    try:
+        learner.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[1:2] or [str(error)]
+        raise CheckpointError(f"{checkpoint.folder} does not fit this configuration: {first[0].strip()}") from None
+
+
+def load_optimizer(checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put the saved optimiser state back, number for number."""
+    tensors = _read_tensors(checkpoint.folder / "optimizer.safetensors")
+    parameters = dict(learner.named_parameters())
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("|")
+        if name not in parameters:
+            raise CheckpointError(f"{checkpoint.folder} holds optimiser state for unknown parameter '{name}'")
+        parameter = parameters[name]
+        # step counts stay where torch keeps them: on the CPU, but for fused and capturable optimisers
+        place = parameter.device if value.dim() or optimizer.defaults.get("fused") else value.device
+        optimizer.state[parameter][entry] = value.to(place)
+
+
+def _flatten(learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name, parameter in learner.named_parameters():
+        for entry, value in optimizer.state.get(parameter, {}).items():
+            out[f"{name}|{entry}"] = torch.as_tensor(value)
+    return out
+
+
+def _saved(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if _NAME.fullmatch(path.name) and (path / "state.json").exists())
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    with path.open("rb") as file:
+        _sync(file.fileno())
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); delete {path.parent} to go on from the one before"
+        ) from None
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)

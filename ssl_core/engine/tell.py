@@ -1,0 +1,25 @@
+"""What a run tells whoever watches it. Silent here; the command line tells it to a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Progress:
+    """One bar: `advance` by so many, with figures to show beside it."""
+
+    def advance(self, by: int = 1, **figures: float) -> None:
+        """Move on."""
+
+
+class Tell:
+    """Lines and bars."""
+
+    def line(self, text: str) -> None:
+        """One line about what was chosen or found."""
+
+    @contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """A bar for `total` things, `done` of them already."""
+        yield Progress()

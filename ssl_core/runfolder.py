@@ -1,0 +1,119 @@
+"""The folder of a run: made, refused, resumed, listed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ssl_core.config import RunConfig
+from ssl_core.engine import checkpoint
+from ssl_core.errors import CheckpointError, ConfigError
+
+CONFIG = "config.json"
+REPORT = "report.json"
+FREE_TO_CHANGE = frozenset({"device", "preset", "preset_sources"})
+
+
+def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """A new folder under runs/: date, time, objective, modality, data set."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return root / f"{stamp}-{config.objective.name}-{config.modality}-{config.dataset.name}"
+
+
+def make(folder: Path, overwrite: bool = False) -> None:
+    """Make an empty run folder. Errors: ConfigError if it is not empty (naming the two ways out) or not writable."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"--out {folder} is a file; name a folder")
+        if folder.exists() and any(folder.iterdir()):
+            if not overwrite:
+                raise ConfigError(
+                    f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it"
+                )
+            if not (folder / CONFIG).exists():
+                raise ConfigError(
+                    f"--out {folder} is not a run folder, so --overwrite will not delete it; name another"
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write to --out {folder}: {error.strerror}; name another folder") from None
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration that a run folder was made with. Errors: CheckpointError."""
+    path = folder / CONFIG
+    try:
+        return RunConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG}") from None
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read ({first}); it was made by another sslx or is damaged") from None
+
+
+def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
+    """The configuration to go on with. Errors: ConfigError naming the first difference that would change the run.
+
+    More steps are welcome where the rate is constant, since the steps done are then the same.
+    """
+    before, now = saved.model_dump(mode="json"), wanted.model_dump(mode="json")
+    for path, value in _leaves(now):
+        old = _at(before, path)
+        if value == old or path[0] in FREE_TO_CHANGE:
+            continue
+        if path == ("train", "precision") and value == "auto":
+            continue
+        name = ".".join(path)
+        if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
+            continue
+        raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
+    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": wanted.train.steps})})
+
+
+def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    out: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            out += _leaves(value, (*above, key))
+        else:
+            out.append(((*above, key), value))
+    return out
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One line of `sslx list runs`."""
+    config = load_config(folder)
+    try:
+        saved = checkpoint.latest(folder)
+        step = saved.step if saved else 0
+        state = "finished" if (folder / REPORT).exists() else "stopped" if saved else "no checkpoint"
+    except CheckpointError:
+        step, state = 0, "damaged"
+    return {
+        "run": str(folder), "objective": config.objective.name, "data": f"{config.modality}/{config.dataset.name}",
+        "seed": str(config.seed), "steps": f"{step:,} of {config.train.steps:,}", "state": state,
+    }  # fmt: skip
+
+
+def find(root: Path) -> list[Path]:
+    """Run folders in a folder and one level below it, oldest first."""
+    found = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
+    return sorted(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)

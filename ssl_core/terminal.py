@@ -1,0 +1,184 @@
+"""What the command line shows: progress bars, tables, a plan."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ssl_core.assemble import build, open_splits, parameters
+from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig
+from ssl_core.engine.tell import Progress, Tell
+from ssl_core.errors import ConfigError, SslxError, nearest
+from ssl_core.options import Options
+from ssl_core.plugins import KINDS, Catalogue, Kind
+from ssl_core.runfolder import find, summary
+
+
+class _Bar(Progress):
+    def __init__(self, bars: Bars, task: Any) -> None:
+        self.bars, self.task = bars, task
+
+    def advance(self, by: int = 1, **figures: float) -> None:
+        if figures:
+            short = {
+                name.removeprefix("train/").replace("samples_per_second", "samples/s"): v for name, v in figures.items()
+            }
+            text = "  ".join(f"{name} {value:.4g}" for name, value in short.items())
+            self.bars.update(self.task, advance=by, figures=text)
+        else:
+            self.bars.update(self.task, advance=by)
+
+
+class RichTell(Tell):
+    """Lines and bars on a terminal; without one, lines only, and a bar's end."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(escape(text))
+
+    @contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
+        """A bar with the time left."""
+        columns = (
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+        )  # fmt: skip
+        with Bars(*columns, console=self.console) as bars:
+            yield _Bar(bars, bars.add_task(title, total=total, completed=done, figures=""))
+
+
+def show_plan(console: Console, config: RunConfig, plugins: Plugins) -> None:
+    """The resolved configuration, the token layout and the number of parameters."""
+    learner = build(config, plugins, open_splits(config, plugins)["train"])
+    out = Console(highlight=False, soft_wrap=True)
+    out.print_json(config.model_dump_json(), highlight=False)
+    table = Table("segment", "grid", "tokens", "target", "size", title="token layout")
+    for segment in learner.tokenizer.layout.segments:
+        grid = " x ".join(map(str, segment.grid))
+        table.add_row(segment.name, grid, str(segment.length), segment.target, str(segment.size))
+    out.print(table)
+    table = Table("part", "parameters", title="trainable parameters")
+    for name, count in parameters(learner).items():
+        table.add_row(name, f"{count:,}")
+    out.print(table)
+
+
+def show_catalogue(catalogue: Catalogue, plural: str | None) -> None:
+    """Every entry of a kind, or of all kinds: name, what it is, where it comes from."""
+    console = Console(highlight=False)
+    plurals = {f"{kind}s": kind for kind in KINDS}
+    if plural is not None and plural not in plurals:
+        raise ConfigError(f"cannot list '{plural}'; {nearest(plural, [*plurals, 'runs'], 'kind')}")
+    for name, kind in plurals.items():
+        if plural in (None, name):
+            console.print(_catalogue_table(catalogue, name, kind))
+
+
+def _catalogue_table(catalogue: Catalogue, title: str, kind: Kind) -> Table:
+    table = Table(title=title, title_justify="left", expand=False)
+    first = {"dataset": "modality/name", "preset": "name"}.get(kind, "name")
+    for column in (first, "what it is" if kind != "preset" else "for, and source", "origin"):
+        table.add_column(column)
+    for entry in catalogue.entries(kind):
+        name, what = entry.name, entry.summary
+        if kind == "dataset":
+            name = f"{entry.value.modality}/{name}" + (" (default)" if entry.value.pretrain_default else "")
+        if kind == "preset":
+            parts = (entry.value.objective, entry.value.modality, entry.value.dataset)
+            meant = ", ".join(part for part in parts if part) or "any run"
+            what = f"{meant}{' (unasked)' if entry.value.default else ''}: {what}"
+        table.add_row(escape(name), escape(what), escape(str(entry.origin)))
+    return table
+
+
+def show_runs(root: Path) -> None:
+    """The run folders below a folder."""
+    rows = []
+    for folder in find(root):
+        try:
+            rows.append(summary(folder))
+        except SslxError as error:
+            rows.append({"run": str(folder), "state": str(error)})
+    if not rows:
+        raise ConfigError(f"no runs in {root}; name another folder with --root")
+    table = Table("run", "objective", "data", "seed", "steps", "state", title="runs", title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(row.get(str(column.header), "")) for column in table.columns))
+    Console(highlight=False).print(table)
+
+
+def show_options(catalogue: Catalogue, name: str) -> None:
+    """Every option of each thing called `name`: type, default, meaning."""
+    console = Console(highlight=False)
+    found = False
+    for kind in KINDS:
+        for entry in catalogue.entries(kind):
+            if entry.name != name:
+                continue
+            found = True
+            if kind == "preset":
+                console.print(_preset_table(entry.value))
+            else:
+                label = f"{entry.value.modality}/{name}" if kind == "dataset" else name
+                console.print(f"[bold]{kind} {escape(label)}[/bold]  {escape(entry.summary)}")
+                console.print(f"from {escape(str(entry.origin))}")
+                console.print(_options_table(kind, entry.value.Options))
+    if name in ENGINE_SECTIONS:
+        found = True
+        console.print(_options_table(name, ENGINE_SECTIONS[name]))
+    if not found:
+        known = {entry.name for kind in KINDS for entry in catalogue.entries(kind)} | set(ENGINE_SECTIONS)
+        raise ConfigError(f"nothing is called '{name}'; {nearest(name, known)}")
+
+
+def _options_table(section: str, options: type[Options]) -> Table:
+    table = Table("option", "type", "default", "meaning")
+    for key, info in options.model_fields.items():
+        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
+        kind = type_name(info.annotation) + "".join(f", {limit}" for limit in _limits(info.metadata))
+        table.add_row(escape(f"{section}.{key}"), escape(kind), escape(default), escape(info.description or ""))
+    if not options.model_fields:
+        table.add_row("none", "", "", "")
+    return table
+
+
+def _limits(metadata: list[Any]) -> Iterator[str]:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    for part in metadata:
+        for attribute, sign in signs.items():
+            if getattr(part, attribute, None) is not None:
+                yield f"{sign} {getattr(part, attribute)}"
+
+
+def type_name(annotation: Any) -> str:
+    """A type as a user would write it: `int`, `near | hidden`, `int or none`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if part is type(None) else type_name(part) for part in arguments)
+    if origin is tuple:
+        inner = [type_name(part) for part in arguments if part is not ...]
+        return f"list of {inner[0]}" if ... in arguments else f"[{', '.join(inner)}]"
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _preset_table(preset: Any) -> Table:
+    parts = (preset.objective, preset.modality, preset.dataset)
+    meant = ", ".join(part for part in parts if part) or "any run"
+    table = Table("option", "value", title=f"preset {preset.name} for {meant}: {preset.source}", title_justify="left")
+    for path, value in preset.values.items():
+        table.add_row(escape(path), escape(repr(value)))
+    return table

@@ -1,0 +1,150 @@
+"""Shared by all tests: one thread, the plain transcription of the equations, and small models to compare it with."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_core import Learner, Objective, Tokenizer
+from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
+from ssl_plugins.maskings.random import RandomMasking
+
+ROOT = Path(__file__).resolve().parent.parent
+DIM, DECODER = 16, 12
+LAYOUTS = ("1d", "2d", "wide", "3d", "ids", "joint")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_seed() -> Iterator[None]:
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def plain() -> ModuleType:
+    """benchmarks/plain.py, the plain transcription; it is no package, so it is loaded by its path."""
+    spec = importlib.util.spec_from_file_location("sslx_plain", ROOT / "benchmarks" / "plain.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class SmallGrid(GridTokenizer):
+    """Patches of any grid, not normalised."""
+
+    name = "small-grid"
+
+    def __init__(self, field: str, channels: int, shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
+        options = self.Options(normalise="none")
+        super().__init__(options, {}, DIM, field=field, channels=channels, shape=shape, patch=patch)
+
+
+class SmallIds(IdTokenizer):
+    """Ids of a small vocabulary."""
+
+    name = "small-ids"
+
+    def __init__(self, field: str, length: int, vocab: int) -> None:
+        super().__init__(self.Options(), {}, DIM, field=field, length=length, vocab=vocab)
+
+
+def small_tokenizer(kind: str) -> Tokenizer:
+    """A tokenizer for one of LAYOUTS. Neither grids nor patches are square where they need not be."""
+    if kind == "joint":
+        return JointTokenizer(
+            JointTokenizer.Options(), {}, DIM, parts=[SmallGrid("x", 1, (6, 4), (2, 2)), SmallIds("y", 7, 5)]
+        )
+    if kind == "ids":
+        return SmallIds("x", 11, 7)
+    shapes: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
+        "1d": (3, (24,), (2,)),
+        "2d": (1, (8, 8), (2, 2)),
+        "wide": (2, (4, 15), (2, 3)),
+        "3d": (1, (4, 2, 6), (2, 1, 2)),
+    }
+    return SmallGrid("x", *shapes[kind])
+
+
+@dataclasses.dataclass
+class Case:
+    """A small learner in float64 with weights away from their start, its inputs, and the same for the oracle."""
+
+    learner: Learner
+    inputs: dict[str, Tensor]
+    plain: ModuleType
+    sizes: Any
+
+    @property
+    def objective(self) -> Any:
+        return self.learner.objective
+
+    @property
+    def batch(self) -> list[Tensor]:
+        return list(self.inputs.values())
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The learner's own parameters under the oracle's names."""
+        return self.plain.parameters_of(dict(self.learner.named_parameters()))
+
+    def draws(self, seed: int = 0, rows: int | None = None) -> Mapping[str, Tensor]:
+        rows = len(self.batch[0]) if rows is None else rows
+        return self.objective.draw(rows, torch.Generator().manual_seed(seed))
+
+    def chosen(self, draws: Mapping[str, Tensor]) -> Tensor:
+        """(B, L) bool: the nearby tokens that MetaMAE's draws put into the support set."""
+        visible, order, support = draws["visible"], draws["order"], draws["support"]
+        supported = torch.zeros(order.shape).scatter(1, order[:, : support.shape[1]], support) > 0
+        return supported & self.plain.hidden_from(visible, order.shape[1])
+
+
+@pytest.fixture
+def make_case(plain: ModuleType) -> Callable[..., Case]:
+    """Build a Case: make_case(kind of layout, class of objective, ratio, rows, noise, **options of the objective)."""
+
+    def make(
+        kind: str, objective: type[Objective], ratio: float = 0.6, rows: int = 4, noise: float = 0.3, **options: Any
+    ) -> Case:
+        tokenizer = small_tokenizer(kind)
+        layout = tokenizer.layout
+        encoder = Encoder(EncoderOptions(dim=DIM, depth=2, heads=2), layout)
+        masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
+        options = {"depth": 2, "width": DECODER, "heads": 3} | options
+        made = objective(objective.Options(**options), layout, DIM, masking)
+        learner = Learner(tokenizer, encoder, made).double()
+        with torch.no_grad():
+            for parameter in learner.parameters():  # the second-order term is tiny near initialisation
+                parameter += noise * torch.randn_like(parameter)
+        pieces, inputs = [], {}
+        parts = list(tokenizer.parts) if isinstance(tokenizer, JointTokenizer) else [tokenizer]
+        for part in parts:
+            segment = part.layout.segments[0]
+            patch = part.patch if isinstance(part, GridTokenizer) else ()
+            pieces.append(plain.Piece(segment.target, segment.grid, segment.size, patch))
+            if isinstance(part, GridTokenizer):
+                inputs[part.field] = torch.randn(rows, part.channels, *part.shape, dtype=torch.float64)
+            else:
+                inputs[part.field] = torch.randint(segment.size, (rows, segment.length))
+        sizes = plain.Sizes(
+            tuple(pieces), dim=DIM, depth=2, heads=2, mlp=2 * DIM, decoder_dim=DECODER,
+            decoder_depth=options["depth"], decoder_heads=3, decoder_mlp=2 * DECODER,
+            projector=(options.get("projector_hidden", 1024), options.get("projector_out", 128)),
+        )  # fmt: skip
+        return Case(learner, inputs, plain, sizes)
+
+    return make

@@ -63,9 +63,7 @@ def save(
             with (work / "state.json").open("w", encoding="utf-8") as file:
                 json.dump({"format": FORMAT, "step": step, **state}, file, indent=2, default=str)
                 _sync(file.fileno())
-            if final.exists():  # the same step again, after a resume
-                shutil.rmtree(final)
-            os.rename(work, final)
+            _put_in_place(work, final)
             _sync_folder(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -76,6 +74,21 @@ def save(
             f"cannot save a checkpoint in {root}: {error}; free space or choose another --out"
         ) from None
     return final
+
+
+def _put_in_place(work: Path, final: Path) -> None:
+    """Rename; if the same step is there from before a resume, it stays until the new one is in its place."""
+    if not final.exists():
+        os.rename(work, final)
+        return
+    old = work.with_name(f".old-{final.name}")
+    os.rename(final, old)
+    try:
+        os.rename(work, final)
+    except OSError:
+        os.rename(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def latest(run: Path) -> Checkpoint | None:

@@ -7,6 +7,7 @@ softmax written out, can be differentiated twice. Shapes: B rows, N tokens, M qu
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from types import ModuleType
 from typing import Any, Literal
@@ -22,11 +23,16 @@ Kernel = Literal["xformers", "sdpa", "math"]
 @functools.cache
 def xformers_ops() -> ModuleType | None:
     """xformers.ops if it is installed and its CUDA kernels can be loaded, else None. Imported on first use only."""
+    logger = logging.getLogger("xformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # a build for another torch is said in our header line, not in five of its own
     try:
         import xformers
         import xformers.ops as ops
     except Exception:  # a mismatch of builds raises more than ImportError
         return None
+    finally:
+        logger.setLevel(before)
     return ops if getattr(xformers, "_has_cpp_library", True) else None
 
 
@@ -39,8 +45,8 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     if derivatives >= 2:
         return "math"
     if device.type == "cuda":
-        half = dtype in (torch.float16, torch.bfloat16)
-        return "xformers" if half and xformers_ops() is not None else "sdpa"
+        supported = dtype in (torch.float16, torch.bfloat16, torch.float32)
+        return "xformers" if supported and xformers_ops() is not None else "sdpa"
     if derivatives == 0:
         return "sdpa"
     return "sdpa" if dtype == torch.float32 and tokens >= 100 else "math"

@@ -1,0 +1,117 @@
+"""Checks what a plugin offers: its hooks, and the classes and presets that they return."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import pluggy
+
+from ssl_core import hookspecs
+from ssl_core.errors import PluginError, SslxError, nearest
+
+BASES = {"objectives": "Objective", "tokenizers": "Tokenizer", "datasets": "Dataset", "maskings": "Masking"}
+METHODS = {  # what a class of each kind must write itself
+    "objectives": ("forward",),
+    "tokenizers": ("forward",),
+    "datasets": ("__len__", "__getitem__"),
+    "maskings": ("__call__",),
+}
+LONGEST = 300  # characters of another's message that are worth quoting
+
+
+def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Hand a plugin to pluggy and check its hooks. Errors: PluginError; then it may be left half registered."""
+    hooks = [hook for hook in dir(hookspecs) if manager.parse_hookspec_opts(hookspecs, hook) is not None]
+    for hook in hooks:
+        if callable(getattr(plugin, hook, None)) and manager.parse_hookimpl_opts(plugin, hook) is None:
+            raise PluginError(f"function {hook} lacks its mark; write @hookimpl above it")
+    try:
+        manager.register(plugin, name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"a hook does not fit its specification: {one_line(str(error))}") from error
+    except ValueError as error:
+        first = manager.get_name(plugin) or name
+        raise PluginError(f"it is the same plugin as '{first}'; remove one of the two entry points") from error
+    callers = manager.get_hookcallers(plugin)
+    if not callers:
+        raise PluginError("it has no hook; mark a function such as register_objectives with @hookimpl")
+    for caller in callers:
+        if caller.name not in hooks:
+            raise PluginError(f"there is no hook '{caller.name}'; {nearest(caller.name, hooks, 'hook')}")
+        if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls() if impl.plugin is plugin):
+            raise PluginError(f"hook {caller.name} is a wrapper; write a plain function instead")
+
+
+def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
+    """What one registered plugin offers of one kind, checked. Errors: PluginError."""
+    hook = f"register_{kind}"
+    values: list[Any] = []
+    for impl in getattr(manager.hook, hook).get_hookimpls():
+        if impl.plugin is not plugin:
+            continue
+        try:
+            returned = impl.function()
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{hook}() failed: {quote(error)}") from error
+        if not isinstance(returned, list | tuple):
+            raise PluginError(f"{hook}() must return a list, not {returned!r:.80}")
+        values += returned
+    for value in values:
+        problem = preset_problem(value) if kind == "presets" else class_problem(kind, value)
+        if problem:
+            raise PluginError(f"{hook}(): {problem}")
+    return values
+
+
+def class_problem(kind: str, value: Any) -> str | None:
+    """What is wrong with an offered class, or None."""
+    from ssl_core import contracts, options  # imports torch; by now the plugin has done so
+
+    base = getattr(contracts, BASES[kind])
+    if not isinstance(value, type):
+        return f"expected a class, not {value!r:.80}; offer the class itself"
+    if not issubclass(value, base):
+        return f"class {value.__name__} does not derive from ssl_core.{base.__name__}"
+    for attribute in ("name", "modality") if kind == "datasets" else ("name",):
+        word = getattr(value, attribute, None)
+        if not isinstance(word, str) or not re.fullmatch(r"\w[\w.+-]*", word):
+            return f"class {value.__name__} needs a `{attribute}` of letters, digits, '_', '-', '.', '+', not {word!r}"
+    own = getattr(value, "Options", None)
+    if not (isinstance(own, type) and issubclass(own, options.Options)):
+        return f"{value.__name__}.Options must derive from {base.__name__}.Options"
+    for method in METHODS[kind]:
+        if getattr(value, method, None) is getattr(base, method, None):
+            return f"class {value.__name__} does not define {method}"
+    return None
+
+
+def preset_problem(value: Any) -> str | None:
+    """What is wrong with an offered preset, or None."""
+    from ssl_core.options import Preset
+
+    if not isinstance(value, Preset):
+        return f"expected a Preset, not {value!r:.80}"
+    if not value.name or not value.source:
+        return f"preset '{value.name}' needs a name and a source (paper, table or measurement)"
+    if not isinstance(value.values, Mapping):
+        return f"preset '{value.name}': values must map option paths to values"
+    return None
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, cut to a length that fits a message."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= LONGEST else flat[: LONGEST - 3] + "..."
+
+
+def quote(error: BaseException) -> str:
+    """Another's error in one line: type, message, and the line of code that raised it."""
+    if isinstance(error, SslxError):
+        return one_line(str(error))
+    inner = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is the caller's own
+    frames = [frame for frame in inner if "importlib" not in frame.filename]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return one_line(f"{type(error).__name__}: {error}") + place

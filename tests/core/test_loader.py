@@ -1,0 +1,123 @@
+"""The prepared cache and the order of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_core import BadSample, DataError
+from ssl_core.engine.loader import batch_index, prepare
+from ssl_core.engine.seeds import derive
+from ssl_core.engine.tell import Tell
+
+
+@pytest.fixture
+def make(toy, tmp_path):
+    def make_prepared(strict=False, split="train", tokenizer=None, **options):
+        dataset = toy.Data(toy.Data.Options(**options), split)
+        tokenizer = tokenizer or toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16)
+        return prepare(dataset, tokenizer, tmp_path, Tell(), strict)
+
+    return make_prepared
+
+
+def test_holds_every_sample_in_order(make, toy):
+    prepared = make(count=10)
+    raw = toy.Data(toy.Data.Options(count=10), "train")
+    assert len(prepared) == 10
+    for index in range(10):
+        np.testing.assert_array_equal(prepared.arrays["x"][index], raw[index]["inputs"]["x"])
+    assert prepared.labels.tolist() == [index % 2 for index in range(10)]
+
+
+def test_prepares_once(make, toy, monkeypatch):
+    make(count=10)
+    monkeypatch.setattr(toy.Data, "__getitem__", lambda self, index: pytest.fail("read again"))
+    assert len(make(count=10)) == 10
+
+
+def test_other_options_are_prepared_anew(make):
+    assert len(make(count=10)) == 10
+    assert len(make(count=12)) == 12
+
+
+def test_arrays_are_memory_mapped(make):
+    assert isinstance(make(count=4).arrays["x"], np.memmap)
+
+
+def test_bad_samples_are_skipped_and_named(make, toy):
+    prepared = make(count=10, bad=(3,), nan=(5,))
+    assert len(prepared) == 8
+    assert len(prepared.labels) == 8
+    assert prepared.skipped == (
+        "sample 3 of the train split: it is corrupt",
+        "sample 5 of the train split: 'x' holds NaN or infinity",
+    )
+    raw = toy.Data(toy.Data.Options(count=10), "train")
+    np.testing.assert_array_equal(prepared.arrays["x"][3], raw[4]["inputs"]["x"])
+
+
+def test_strict_refuses_bad_samples_also_from_the_cache(make):
+    with pytest.raises(BadSample, match="sample 3 of the train split: it is corrupt"):
+        make(count=10, bad=(3,), strict=True)
+    make(count=10, bad=(3,))
+    with pytest.raises(BadSample, match="sample 3"):
+        make(count=10, bad=(3,), strict=True)
+
+
+def test_nothing_usable_is_an_error_that_leaves_nothing(make, tmp_path):
+    with pytest.raises(DataError, match="no usable sample in the train split of 'toy-data': 2 skipped, the first"):
+        make(count=2, bad=(0, 1))
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_an_interrupted_preparation_leaves_nothing(make, toy, tmp_path, monkeypatch):
+    read = toy.Data.__getitem__
+
+    def stop(self, index):
+        if index == 5:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy.Data, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(count=10)
+    assert list((tmp_path / "prepared").iterdir()) == []
+    assert len(make(count=10)) == 10
+
+
+def test_sweep_visits_all_in_order(make):
+    prepared = make(count=10)
+    sizes = [len(batch) for batch in prepared.sweep(4)]
+    assert sizes == [4, 4, 2]
+    seen = np.concatenate([batch.inputs["x"].numpy() for batch in prepared.sweep(4)])
+    np.testing.assert_array_equal(seen, prepared.arrays["x"])
+
+
+@given(st.integers(0, 10), st.integers(1, 40), st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_visits_each_sample_at_most_once(seed, count, data):
+    size = data.draw(st.integers(1, count))
+    per_epoch = count // size
+    for epoch in (0, 1, 5):
+        seen = np.concatenate([batch_index(seed, epoch * per_epoch + i, count, size) for i in range(per_epoch)])
+        assert len(seen) == per_epoch * size
+        assert len(set(seen.tolist())) == len(seen)
+        assert set(seen.tolist()) <= set(range(count))
+
+
+def test_the_order_depends_on_seed_and_epoch_and_nothing_else():
+    first = batch_index(0, 0, 100, 100)
+    np.testing.assert_array_equal(first, batch_index(0, 0, 100, 100))
+    assert not np.array_equal(first, batch_index(0, 1, 100, 100))
+    assert not np.array_equal(first, batch_index(1, 0, 100, 100))
+
+
+@given(st.integers(0, 2**31), st.text(max_size=8), st.integers(0, 10**9))
+def test_derived_seeds_are_in_range_and_differ_by_purpose(seed, purpose, step):
+    assert 0 <= derive(seed, purpose, step) < 2**63
+    assert derive(seed, purpose, step) != derive(seed, purpose + "x", step)
+    assert derive(seed, purpose, step) != derive(seed, purpose, step + 1)

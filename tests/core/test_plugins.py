@@ -1,0 +1,381 @@
+"""The catalogue: what is taken in, what is set aside and why, what is found, and every message on the way."""
+
+import sys
+import textwrap
+import types
+
+import pytest
+
+from ssl_core import errors, plugins
+from ssl_core.plugins import Catalogue
+
+HEADER = """
+from ssl_core import (Choice, Continuous, Dataset, Layout, Mask, Masking, Objective, Options, Outcome, Preset,
+                      Tokenizer, hookimpl)
+
+class Demo(Objective):
+    '''One line about it.
+
+    More about it.
+    '''
+    name = "demo"
+    def forward(self, tokens, encoder, draws):
+        return Outcome(tokens.content.sum())
+
+class Text(Tokenizer):
+    '''Letters.'''
+    name = "text"
+    def forward(self, inputs):
+        return None
+
+class Poems(Dataset):
+    '''Poems.'''
+    name, modality, pretrain_default = "poems", "text", True
+    def __len__(self): return 0
+    def __getitem__(self, index): raise IndexError
+
+class Hide(Masking):
+    '''Hides.'''
+    name = "hide"
+    def __call__(self, batch, generator): return None
+"""
+
+
+def module(code: str, name: str = "throwaway") -> types.ModuleType:
+    made = types.ModuleType(name)
+    sys.modules[name] = made  # classes look their module up
+    exec(HEADER + textwrap.dedent(code), made.__dict__)
+    return made
+
+
+def objectives(*lines: str) -> types.ModuleType:
+    """A plugin whose register_objectives has this body."""
+    return module("@hookimpl\ndef register_objectives():\n" + textwrap.indent("\n".join(lines), "    "))
+
+
+def dataset(name: str, modality: str, default: bool = False) -> types.ModuleType:
+    return module(f"""
+        class Own(Poems):
+            name, modality, pretrain_default = {name!r}, {modality!r}, {default}
+        @hookimpl
+        def register_datasets(): return [Own]
+    """)
+
+
+WHOLE = """
+    @hookimpl
+    def register_objectives(): return [Demo]
+    @hookimpl
+    def register_tokenizers(): return (Text,)
+    @hookimpl
+    def register_datasets(): return [Poems]
+    @hookimpl
+    def register_maskings(): return [Hide]
+    @hookimpl
+    def register_presets(): return [Preset("big", {"train.steps": 9}, "Table 1", "demo"), Preset("big", {}, "Table 2")]
+"""
+
+
+def test_everything_offered_is_found_with_its_origin():
+    plugin = module(WHOLE)
+    catalogue = Catalogue.from_plugins({"dist:entry": plugin}, version="1.2")
+    assert catalogue.problems == []
+    assert catalogue.get("objectives", "demo") is plugin.Demo
+    assert catalogue.get("tokenizers", "text") is plugin.Text
+    assert catalogue.get("maskings", "hide") is plugin.Hide
+    assert catalogue.dataset("poems") is catalogue.dataset("poems", "text") is plugin.Poems
+    assert catalogue.default_dataset("text") is plugin.Poems
+    assert [preset.source for preset in catalogue.presets] == ["Table 1", "Table 2"]
+    entry = catalogue.find("objectives", "demo")
+    assert (str(entry.origin), entry.summary) == ("dist:entry 1.2", "One line about it.")
+    assert [entry.summary for entry in catalogue.entries("presets")] == ["Table 1", "Table 2"]
+    assert catalogue.names("presets") == ["big"]
+    assert catalogue.origins() == {
+        "objectives": {"demo": "dist:entry 1.2"},
+        "tokenizers": {"text": "dist:entry 1.2"},
+        "datasets": {"text/poems": "dist:entry 1.2"},
+        "maskings": {"hide": "dist:entry 1.2"},
+        "presets": {"big": "dist:entry 1.2"},
+    }
+    with pytest.raises(ValueError, match="no kind 'objective'; known: objectives"):
+        catalogue.entries("objective")
+
+
+REFUSED = {
+    "misspelt hook": (
+        "@hookimpl\ndef register_objectivs(): return [Demo]",
+        "there is no hook 'register_objectivs'; did you mean 'register_objectives'",
+    ),
+    "unmarked hook": (
+        "def register_objectives(): return [Demo]",
+        "function register_objectives lacks its mark; write @hookimpl above it",
+    ),
+    "no hook": ("x = 1", "it has no hook; mark a function such as register_objectives"),
+    "wrapper": (
+        "@hookimpl(wrapper=True)\ndef register_objectives():\n    return (yield)",
+        "hook register_objectives is a wrapper",
+    ),
+    "unknown argument": (
+        "@hookimpl\ndef run_started(config, nonsense): pass",
+        "a hook does not fit its specification.*nonsense",
+    ),
+    "hook raises": (
+        "@hookimpl\ndef register_maskings(): raise RuntimeError('no\\n disk')",
+        r"register_maskings\(\) failed: RuntimeError: no disk \(<string>:\d+\)",
+    ),
+    "hook exits": ("@hookimpl\ndef register_maskings(): raise SystemExit(3)", r"failed: SystemExit: 3"),
+    "not a list": (
+        "@hookimpl\ndef register_objectives(): return Demo",
+        r"register_objectives\(\) must return a list, not <class 'throwaway.Demo'>",
+    ),
+    "nothing": ("@hookimpl\ndef register_objectives(): pass", "must return a list, not None"),
+    "not a class": ("@hookimpl\ndef register_objectives(): return ['demo']", "expected a class, not 'demo'"),
+    "wrong kind": (
+        "@hookimpl\ndef register_objectives(): return [Hide]",
+        "class Hide does not derive from ssl_core.Objective",
+    ),
+    "no name": (
+        "class Own(Objective):\n    def forward(self, *a): ...\n@hookimpl\ndef register_objectives(): return [Own]",
+        "class Own needs a `name` of letters.*not None",
+    ),
+    "name with a space": (
+        "Demo.name = 'my demo'\n@hookimpl\ndef register_objectives(): return [Demo]",
+        "class Demo needs a `name` of letters.*not 'my demo'",
+    ),
+    "no modality": (
+        "Poems.modality = 3\n@hookimpl\ndef register_datasets(): return [Poems]",
+        "class Poems needs a `modality` of letters.*not 3",
+    ),
+    "foreign options": (
+        "Demo.Options = dict\n@hookimpl\ndef register_objectives(): return [Demo]",
+        "Demo.Options must derive from Objective.Options",
+    ),
+    "no forward": (
+        "class Own(Objective): name = 'own'\n@hookimpl\ndef register_objectives(): return [Own]",
+        "class Own does not define forward",
+    ),
+    "no getitem": (
+        "class Own(Dataset):\n    name = modality = 'x'\n    def __len__(self): return 1\n"
+        "@hookimpl\ndef register_datasets(): return [Own]",
+        "class Own does not define __getitem__",
+    ),
+    "no call": (
+        "class Own(Masking): name = 'x'\n@hookimpl\ndef register_maskings(): return [Own]",
+        "class Own does not define __call__",
+    ),
+    "twice by one": (
+        "@hookimpl\ndef register_objectives(): return [Demo, Demo]",
+        r"register_objectives\(\) offers objective 'demo' twice",
+    ),
+    "not a preset": ("@hookimpl\ndef register_presets(): return [{}]", r"expected a Preset, not \{\}"),
+    "preset without source": (
+        "@hookimpl\ndef register_presets(): return [Preset('big', {}, '')]",
+        "preset 'big' needs a name and a source",
+    ),
+    "preset without mapping": (
+        "@hookimpl\ndef register_presets(): return [Preset('big', [], 'T1')]",
+        "preset 'big': values must map option paths",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), REFUSED.values(), ids=REFUSED)
+def test_broken_plugin_is_set_aside_whole_and_stops_no_other(code, message):
+    broken = module("\n" + code)
+    plugins_at_hand = {"bad:entry": broken, "good:entry": module(WHOLE, "good")}
+    catalogue = Catalogue.from_plugins(plugins_at_hand)
+    (aside,) = catalogue.set_aside
+    assert aside.origin.plugin == "bad:entry"
+    assert catalogue.problems == [f"plugin 'bad:entry' was set aside: {aside.error}"]
+    assert "\n" not in catalogue.problems[0]
+    with pytest.raises(errors.PluginError, match=message):
+        raise aside.error
+    assert all(entry.origin.plugin == "good:entry" for kind in plugins.KINDS for entry in catalogue.entries(kind))
+    assert catalogue.names("objectives") == ["demo"]
+    assert not catalogue.manager.is_registered(broken)
+
+
+def test_one_plugin_under_two_names_is_refused():
+    plugin = module(WHOLE)
+    catalogue = Catalogue.from_plugins({"a:x": plugin, "b:y": plugin})
+    assert catalogue.problems == [
+        "plugin 'b:y' was set aside: it is the same plugin as 'a:x'; remove one of the two entry points"
+    ]
+    assert str(catalogue.find("objectives", "demo").origin) == "a:x"
+
+
+def test_name_clash_is_an_error_that_names_both_origins():
+    with pytest.raises(errors.PluginError) as caught:
+        Catalogue.from_plugins({"a:x": objectives("return [Demo]"), "b:y": objectives("return [Demo]")}, version="2")
+    assert str(caught.value) == (
+        "objective 'demo' is offered twice, by a:x 2 and by b:y 2; leave one out, e.g. with --block b:y"
+    )
+    with pytest.raises(errors.PluginError, match="data set 'files' of modality 'text' is offered twice"):
+        Catalogue.from_plugins({"a:x": dataset("files", "text"), "b:y": dataset("files", "text")})
+
+
+def test_data_sets_are_known_by_modality_and_name():
+    text, speech = dataset("files", "text"), dataset("files", "speech", default=True)
+    catalogue = Catalogue.from_plugins({"a:x": text, "b:y": speech, "c:z": dataset("poems", "text")})
+    assert catalogue.dataset("files", "text") is text.Own
+    assert catalogue.dataset("files", "speech") is catalogue.default_dataset("speech") is speech.Own
+    assert catalogue.dataset("poems").modality == "text"
+    with pytest.raises(
+        errors.ConfigError, match=r"data set 'files' exists for several modalities \(speech, text\); add"
+    ):
+        catalogue.dataset("files")
+    with pytest.raises(
+        errors.ConfigError, match=r"no default data set; name one with --dataset \(known: files, poems\)"
+    ):
+        catalogue.default_dataset("text")
+    with pytest.raises(errors.ConfigError, match=r"unknown data set 'poem' of modality 'text'; did you mean 'poems'\?"):
+        catalogue.dataset("poem", "text")
+    with pytest.raises(
+        errors.ConfigError, match="unknown data set 'poems' of modality 'speech'; known data sets: files"
+    ):
+        catalogue.dataset("poems", "speech")
+    with pytest.raises(errors.ConfigError, match=r"unknown modality 'spech'; did you mean 'speech'\?"):
+        catalogue.default_dataset("spech")
+    with pytest.raises(errors.ConfigError, match="unknown modality 'xyz'; known modalities: speech, text"):
+        catalogue.dataset("files", "xyz")
+
+
+def test_two_default_data_sets_matter_only_when_the_default_is_asked_for():
+    catalogue = Catalogue.from_plugins({"a:x": dataset("one", "text", True), "b:y": dataset("two", "text", True)})
+    assert catalogue.dataset("two").name == "two"
+    with pytest.raises(
+        errors.PluginError, match=r"several default data sets, 'one' \(a:x\) and 'two' \(b:y\); name one"
+    ):
+        catalogue.default_dataset("text")
+
+
+def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
+    catalogue = Catalogue.from_plugins({"a:x": module(WHOLE), "b:emix": module("x = 1"), "b:capri": module("x = 1")})
+    with pytest.raises(errors.ConfigError) as caught:
+        catalogue.get("objectives", "dema")
+    reason = "it has no hook; mark a function such as register_objectives with @hookimpl"
+    assert str(caught.value) == (
+        f"unknown objective 'dema'; did you mean 'demo'?; plugin 'b:emix' was set aside: {reason}; "
+        f"plugin 'b:capri' was set aside: {reason}"
+    )
+    with pytest.raises(errors.ConfigError) as caught:
+        catalogue.get("objectives", "capri")  # where one carries the name, the others do not matter
+    assert str(caught.value) == f"unknown objective 'capri'; known objectives: demo; {catalogue.set_aside[1]}"
+    for number in range(5):
+        catalogue.add(plugins.Origin(f"c:{number}"), module("x = 1"))
+    with pytest.raises(errors.ConfigError, match=r"4 more plugins were set aside, see `sslx list`$"):
+        catalogue.get("maskings", "no")
+
+
+def test_notices_reach_every_plugin_and_no_failure_stops_them():
+    heard = []
+    quiet = module("@hookimpl\ndef metrics_logged(step): heard.append(('quiet', step))")
+    broken = module("@hookimpl\ndef metrics_logged(step, metrics): raise OSError('no\\nnetwork')")
+    exits = module("@hookimpl\ndef metrics_logged(): raise SystemExit(1)")
+    loud = module("@hookimpl\ndef metrics_logged(folder, step, metrics): heard.append((folder, step, metrics))")
+    for plugin in (quiet, loud):
+        plugin.heard = heard
+    catalogue = Catalogue.from_plugins({"a:x": quiet, "b:y": broken, "c:z": exits, "d:w": loud})
+    failures = catalogue.notify("metrics_logged", folder="f", step=3, metrics={"train/loss": 1.0})
+    assert heard == [("quiet", 3), ("f", 3, {"train/loss": 1.0})]
+    assert [failure.partition(" (")[0] for failure in failures] == [
+        "plugin 'b:y' failed in metrics_logged: OSError: no network",
+        "plugin 'c:z' failed in metrics_logged: SystemExit: 1",
+    ]
+    assert catalogue.notify("run_finished", folder="f", report=None) == []
+    with pytest.raises(AttributeError):
+        catalogue.notify("no_such_hook")
+
+
+# --- installed plugins ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Makes a distribution with one module that `load` finds."""
+
+    def put(distribution: str, entry: str, code: str, version: str = "0.3") -> str:
+        name = f"throwaway_{distribution}_{entry}".replace("-", "_")
+        info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        points = info / "entry_points.txt"
+        points.write_text((points.read_text() if points.exists() else "[sslx]\n") + f"{entry} = {name}\n")
+        (tmp_path / f"{name}.py").write_text(HEADER + textwrap.dedent(code))
+        monkeypatch.syspath_prepend(tmp_path)
+        return f"{distribution}:{entry}"
+
+    yield put
+    for name in [name for name in sys.modules if name.startswith("throwaway_")]:
+        del sys.modules[name]
+
+
+def named(name: str) -> str:
+    return f"Demo.name = {name!r}\n@hookimpl\ndef register_objectives(): return [Demo]"
+
+
+def test_load_walks_the_installed_plugins_in_order_of_origin(install):
+    install("zz-dist", "b", named("third"))
+    install("zz-dist", "a", named("second"))
+    install("aa-dist", "z", named("first"))
+    catalogue = plugins.load()
+    mine = [entry for entry in catalogue.entries("objectives") if not entry.origin.plugin.startswith("sslx:")]
+    assert [(entry.name, str(entry.origin)) for entry in mine] == [
+        ("first", "aa-dist:z 0.3"),
+        ("second", "zz-dist:a 0.3"),
+        ("third", "zz-dist:b 0.3"),
+    ]
+    shipped = [entry.origin.plugin for entry in catalogue.entries("objectives") if entry not in mine]
+    assert "sslx:objectives.metamae" in shipped
+    assert shipped == sorted(shipped)
+    assert catalogue.entries("objectives")[0].name == "first"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def x(:", "SyntaxError"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    ],
+)
+def test_plugin_that_raises_at_import_is_set_aside_and_quoted(install, code, message):
+    origin = install("bad-dist", "warp", code)
+    catalogue = plugins.load()
+    problem = next(one for one in catalogue.problems if origin in one)
+    assert problem.startswith(f"plugin '{origin}' was set aside: it cannot be imported: {message}")
+    assert "throwaway_bad_dist_warp.py" in problem
+    aside = next(one for one in catalogue.set_aside if one.origin.plugin == origin)
+    assert type(aside.error.__cause__).__name__ == message.partition(":")[0]
+    assert "metamae" in catalogue.names("objectives")
+    with pytest.raises(errors.ConfigError, match=r"unknown objective 'warp'.*set aside: it cannot be imported"):
+        catalogue.get("objectives", "warp")
+
+
+def test_blocked_plugins_are_not_even_imported(install, monkeypatch):
+    first = install("a-dist", "x", "raise RuntimeError")
+    second = install("b-dist", "y", "raise RuntimeError")
+    monkeypatch.setenv(plugins.BLOCK_VARIABLE, f" {second} ,sslx:maskings.block,")
+    catalogue = plugins.load(block=[first])
+    assert not any("dist:" in problem for problem in catalogue.problems)
+    assert catalogue.blocked == [first, second, "sslx:maskings.block"]
+    assert "block" not in catalogue.names("maskings")
+    with pytest.raises(errors.ConfigError, match=f"unknown masking 'block'.*plugin '{second}' is blocked"):
+        catalogue.get("maskings", "block")
+
+
+def test_clash_between_installed_plugins_can_be_blocked(install):
+    theirs = install("zz-dist", "copy", named("metamae"))
+    with pytest.raises(errors.PluginError, match=rf"by sslx:objectives.metamae \S+ and by {theirs} 0.3; leave one out"):
+        plugins.load()
+    assert plugins.load(block=[theirs]).find("objectives", "metamae").origin.plugin == "sslx:objectives.metamae"
+    assert plugins.load(block=["sslx:objectives.metamae"]).find("objectives", "metamae").origin.plugin == theirs
+
+
+def test_block_of_a_plugin_that_is_not_there(monkeypatch):
+    with pytest.raises(errors.ConfigError, match=r"--block: no plugin 'sslx:objectives.mea'; did you mean 'sslx:obj"):
+        plugins.load(block=["sslx:objectives.mea"])
+    monkeypatch.setenv(plugins.BLOCK_VARIABLE, "sslx:objectives.mea")
+    problems = plugins.load().problems
+    assert any(one.startswith("SSLX_BLOCK: no plugin 'sslx:objectives.mea'; did you mean") for one in problems)

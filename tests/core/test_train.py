@@ -8,6 +8,8 @@ import signal
 
 import pytest
 import torch
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
 
 from ssl_core import SslxError
 from ssl_core.engine import checkpoint
@@ -16,8 +18,6 @@ from ssl_core.engine.loader import batch_index, prepare
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import Interrupted, TrainOptions, forward, make_optimizer, rate_at, train
 from ssl_core.errors import CheckpointError
-from ssl_plugins.objectives.mae import MAE
-from ssl_plugins.objectives.metamae import MetaMAE
 
 
 @pytest.fixture
@@ -86,7 +86,9 @@ def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path,
 
     def lines(name):
         drop = {"train/samples_per_second"}
-        return [{k: v for k, v in line.items() if k not in drop} for line in read_metrics(tmp_path / name / "metrics.jsonl")]
+        return [
+            {k: v for k, v in line.items() if k not in drop} for line in read_metrics(tmp_path / name / "metrics.jsonl")
+        ]
 
     assert lines("whole") == lines("halved")
 
@@ -128,7 +130,11 @@ def test_old_checkpoints_are_deleted_and_nothing_else_is_left(go, toy, tmp_path)
 def test_a_checkpoint_holds_no_pickle(go, toy, tmp_path):
     go(toy.make_learner(MAE), steps=5)
     folder = tmp_path / "run" / "checkpoints" / "step-00000005"
-    assert sorted(path.name for path in folder.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
     assert json.loads((folder / "state.json").read_text())["step"] == 5
 
 

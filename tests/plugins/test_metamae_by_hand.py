@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
 from torch import Tensor, nn
 
 from ssl_core import Layout, Learner, Segment, Tokens, Values
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
-from ssl_plugins.maskings.random import RandomMasking
-from ssl_plugins.objectives.mae import MAE
-from ssl_plugins.objectives.metamae import MetaMAE
 
 # Protocol table 3.4: grid, mask ratio, kept, hidden tokens that touch a visible one (mean), nearby tokens at r = 0.1
 SETS = {
@@ -200,7 +200,7 @@ def test_ratio_zero_and_one(grid: tuple[int, ...], plain: ModuleType) -> None:
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0])
 def test_a_share_of_the_hidden_tokens(ratio: float, plain: ModuleType) -> None:
-    """nearby_count "hidden", the paper's text: r times the number of hidden tokens, as far as so many are near (D32)."""
+    """nearby_count "hidden", as the paper: r times the number of hidden tokens, as far as so many are near (D32)."""
     draws = small((6, 6), 0.8, nearby_ratio=ratio, nearby_count="hidden").draw(200, seeded())
     hidden = plain.hidden_from(draws["visible"], 36)
     touching = plain.touching(hidden, [plain.Piece("values", (6, 6), 1)])

@@ -1,0 +1,160 @@
+"""Attention: every kernel computes the same, and the one with two derivatives is taken where two are needed."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_core.nn import Attention, attend, choose_kernel
+from ssl_core.nn import attention as module
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every query by itself: a weighted mean of the values."""
+    out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
+    for row in range(q.shape[0]):
+        for head in range(q.shape[1]):
+            for asking in range(q.shape[2]):
+                scores = torch.stack([q[row, head, asking] @ key for key in k[row, head]]) / math.sqrt(q.shape[-1])
+                weights = scores.exp() / scores.exp().sum()
+                out[row, head, asking] = sum(w * value for w, value in zip(weights, v[row, head], strict=True))
+    return out
+
+
+def qkv(dtype: torch.dtype = torch.float64, queries: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.randn(2, 3, n, 4, dtype=dtype, requires_grad=True) for n in (queries, 5, 5))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("queries", [5, 2])
+@pytest.mark.parametrize("kernel", ["math", "sdpa"])
+def test_each_kernel_is_softmax_attention(kernel: module.Kernel, queries: int) -> None:
+    q, k, v = qkv(queries=queries)
+    torch.testing.assert_close(attend(q, k, v, kernel), by_hand(q, k, v), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or module.xformers_ops() is None, reason="needs CUDA and xformers")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_xformers_is_softmax_attention(dtype: torch.dtype) -> None:
+    parts = [torch.randn(2, 4, 70, 32, device="cuda", dtype=dtype) for _ in range(3)]
+    expected = attend(*(part.double() for part in parts), "math")
+    torch.testing.assert_close(attend(*parts, "xformers").double(), expected, rtol=0.02, atol=0.01)
+
+
+def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "xformers_ops", lambda: None)
+    with pytest.raises(RuntimeError, match=r"encoder\.attention=sdpa"):
+        attend(*qkv(), "xformers")
+
+
+def test_math_has_two_derivatives() -> None:
+    q, k, v = qkv(queries=2)
+    assert torch.autograd.gradcheck(lambda *x: attend(*x, "math"), (q, k, v))
+    assert torch.autograd.gradgradcheck(lambda *x: attend(*x, "math"), (q, k, v))
+
+
+def second_derivative(layer: Attention, dtype: torch.dtype) -> Tensor:
+    x = torch.randn(2, 130, 8, dtype=dtype, requires_grad=True)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    return second
+
+
+@pytest.mark.parametrize("backend", ["auto", "xformers", "sdpa", "math"])
+def test_a_fused_kernel_is_never_taken_where_two_derivatives_are_needed(backend: module.Backend) -> None:
+    """130 tokens in fp32: with one derivative "auto" and "sdpa" do take the fused kernel, which has no second."""
+    layer = Attention(8, 2, backend=backend, twice_differentiable=True)
+    assert layer.kernel_for(torch.zeros(1, requires_grad=True), 130) == "math"
+    assert second_derivative(layer, torch.float32).isfinite().all()
+
+
+def test_the_fused_kernel_has_no_second_derivative() -> None:
+    """The reason for the rule above; if torch gains one some day, the rule can go."""
+    layer = Attention(8, 2, backend="sdpa")
+    assert layer.kernel_for(torch.zeros(1, requires_grad=True), 130) == "sdpa"
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"derivative|not implemented|double"):
+        second_derivative(layer, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tokens", "derivatives", "expected"),
+    [
+        (CPU, torch.float32, 197, 0, "sdpa"),
+        (CPU, torch.float32, 30, 0, "sdpa"),
+        (CPU, torch.bfloat16, 30, 0, "sdpa"),
+        (CPU, torch.float32, 197, 1, "sdpa"),
+        (CPU, torch.float32, 30, 1, "math"),  # too short to pay
+        (CPU, torch.bfloat16, 197, 1, "math"),  # the fused backward is slow in bf16
+        (CPU, torch.float64, 197, 1, "math"),
+        (CPU, torch.float32, 197, 2, "math"),
+        (CUDA, torch.float32, 197, 0, "sdpa"),
+        (CUDA, torch.float32, 30, 1, "sdpa"),
+        (CUDA, torch.bfloat16, 197, 2, "math"),
+        (CUDA, torch.float32, 197, 2, "math"),
+    ],
+)
+def test_the_table_of_kernels(
+    device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, expected: str
+) -> None:
+    assert choose_kernel(device, dtype, tokens, derivatives) == expected
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(True, "xformers"), (False, "sdpa")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_on_cuda_half_precision_uses_xformers_if_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, installed: bool, expected: str
+) -> None:
+    monkeypatch.setattr(module, "xformers_ops", lambda: object() if installed else None)
+    assert choose_kernel(CUDA, dtype, 197, 1) == expected
+    assert choose_kernel(CUDA, dtype, 197, 0) == expected
+
+
+def test_xformers_asked_for_on_the_cpu_falls_back() -> None:
+    layer = Attention(8, 2, backend="xformers")
+    x = torch.randn(2, 6, 8)
+    assert layer.kernel_for(x, 6) == "sdpa"
+    assert layer.kernel_for(x.clone().requires_grad_(), 6) == "math"
+    layer.backend, expected = "math", None
+    expected = layer(x)
+    layer.backend = "xformers"
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_derivatives_are_counted_from_the_call() -> None:
+    layer = Attention(8, 2, twice_differentiable=True)
+    q = torch.zeros(1, requires_grad=True)
+    assert layer.kernel_for(q, 197) == "math"
+    assert layer.kernel_for(q.detach(), 197) == "sdpa"  # evaluation needs none
+
+
+@pytest.mark.parametrize("backend", ["auto", "sdpa", "math"])
+@pytest.mark.parametrize("head_dim", [None, 8])
+def test_the_layer_equals_the_transcription(plain: ModuleType, backend: module.Backend, head_dim: int | None) -> None:
+    layer = Attention(16, 2, head_dim=head_dim, backend=backend).double()
+    x = torch.randn(3, 7, 16, dtype=torch.float64)
+    params = {f"it.{name}": parameter for name, parameter in layer.named_parameters()}
+    torch.testing.assert_close(layer(x), plain.attention(x, params, "it", 2, True), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "math"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("queries", [slice(2, 5), slice(0, 1), slice(4, None), slice(None)])
+def test_some_queries_are_a_slice_of_all(backend: module.Backend, bias: bool, queries: slice) -> None:
+    layer = Attention(16, 4, qkv_bias=bias, head_dim=6, backend=backend).double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    x = torch.randn(3, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(layer(x, queries), layer(x)[:, queries], rtol=1e-11, atol=1e-13)
+
+
+def test_sizes_of_heads() -> None:
+    assert Attention(256, 8, head_dim=64).qkv.weight.shape == (3 * 512, 256)  # DABS
+    assert Attention(256, 8).qkv.bias is None
+    with pytest.raises(ValueError, match="not a multiple"):
+        Attention(10, 3)

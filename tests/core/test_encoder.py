@@ -1,0 +1,88 @@
+"""The encoder: whole rows or some of their tokens, in any order."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_core import Layout, Segment
+from ssl_core.nn import Encoder, EncoderOptions, gather_rows
+
+GRIDS = [((9,),), ((2, 5),), ((2, 3), (4,))]
+
+
+def build(grids: tuple[tuple[int, ...], ...], **options: object) -> Encoder:
+    layout = Layout([Segment(f"part {i}", grid, "values", 4) for i, grid in enumerate(grids)])
+    encoder = Encoder(EncoderOptions.model_validate({"dim": 16, "depth": 2, "heads": 2} | options), layout).double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return encoder
+
+
+def content_of(encoder: Encoder, rows: int = 3) -> Tensor:
+    return torch.randn(rows, len(encoder.positions()) - 1, 16, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_the_order_of_the_places_does_not_matter(grids: tuple[tuple[int, ...], ...], positions: str) -> None:
+    encoder = build(grids, positions=positions)
+    content = content_of(encoder)
+    at = torch.rand(content.shape[:2]).argsort(dim=1)[:, :5]
+    shuffle = torch.tensor([3, 0, 4, 1, 2])
+    made = encoder(gather_rows(content, at), at=at)
+    again = encoder(gather_rows(content, at[:, shuffle]), at=at[:, shuffle])
+    torch.testing.assert_close(again[:, 0], made[:, 0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(again[:, 1:], made[:, 1:][:, shuffle], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+def test_all_places_are_the_whole_row(grids: tuple[tuple[int, ...], ...]) -> None:
+    encoder = build(grids)
+    content = content_of(encoder)
+    at = torch.arange(content.shape[1]).expand(len(content), -1)
+    torch.testing.assert_close(encoder(content, at=at), encoder(content), rtol=1e-12, atol=1e-14)
+
+
+def test_where_a_token_stands_does_matter() -> None:
+    encoder = build(((9,),))
+    content = content_of(encoder)[:, :3]
+    first, second = (torch.tensor(at).expand(3, -1) for at in ([0, 1, 2], [0, 1, 5]))
+    assert (encoder(content, at=first) - encoder(content, at=second)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+def test_it_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
+    encoder = build(grids)
+    content = content_of(encoder)
+    visible = torch.rand(content.shape[:2]).argsort(dim=1)[:, :4].sort(dim=1).values
+    sizes = plain.Sizes(tuple(plain.Piece("values", grid, 4) for grid in grids), dim=16, depth=2, heads=2, mlp=32)
+    params = plain.parameters_of({f"encoder.{name}": p for name, p in encoder.named_parameters()})
+    expected = plain.encode(params, content, visible, sizes)
+    torch.testing.assert_close(encoder(gather_rows(content, visible), at=visible), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_features_are_the_mean_of_the_tokens_with_or_without_the_summary() -> None:
+    encoded = torch.randn(2, 5, 16, dtype=torch.float64)
+    torch.testing.assert_close(build(((4,),)).pool(encoded), encoded[:, 1:].mean(dim=1))
+    torch.testing.assert_close(build(((4,),), pool="all").pool(encoded), encoded.mean(dim=1))
+
+
+def test_the_final_norm_can_be_left_out() -> None:
+    encoder = build(((4,),), final_norm=False)
+    assert isinstance(encoder.transformer.norm, nn.Identity)
+
+
+def test_dropout_also_after_the_embedding() -> None:
+    rates = [part.p for part in build(((4,),), dropout=0.25, depth=3).modules() if isinstance(part, nn.Dropout)]
+    assert rates == [0.25] * (1 + 3 * 3)
+
+
+def test_the_summary_starts_small_and_without_a_position() -> None:
+    layout = Layout([Segment("x", (4,), "values", 4)])
+    summary = torch.cat([Encoder(EncoderOptions(depth=1), layout).summary for _ in range(20)])
+    assert summary.std().item() == pytest.approx(0.02, abs=0.001)

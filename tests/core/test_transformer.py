@@ -1,0 +1,107 @@
+"""The transformer: its size, its start, and a last block that computes no more than is wanted."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import pytest
+import torch
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from ssl_core.nn import Transformer, TransformerBlock, initialise
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def perturbed(transformer: Transformer) -> Transformer:
+    transformer.double()
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return transformer
+
+
+def test_parameters_of_a_block() -> None:
+    """Protocol 3.1 and 3.2: MetaMAE's block, its decoder's, and DABS' with heads of 64."""
+    assert count(Transformer(256, 1, 8).blocks[0]) == 526_336
+    assert count(Transformer(256, 1, 8, head_dim=64).blocks[0]) == 788_480
+    assert count(Transformer(256, 12, 8, head_dim=64, final_norm=False)) == 9_461_760
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_it_equals_the_transcription(plain: ModuleType, depth: int) -> None:
+    transformer = perturbed(Transformer(16, depth, 2))
+    params = {f"it.{name}": parameter for name, parameter in transformer.named_parameters()}
+    x = torch.randn(3, 7, 16, dtype=torch.float64)
+    expected = plain.transformer(x, params, "it", depth, 2, 0.0, True)
+    torch.testing.assert_close(transformer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_block_is_timms_block() -> None:
+    block = perturbed(Transformer(16, 1, 2)).blocks[0]
+    x = torch.randn(3, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(block(x), Block.forward(block, x), rtol=1e-12, atol=1e-14)
+    assert isinstance(block, TransformerBlock)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("wanted", [slice(1, 4), slice(5, None), slice(0, 1), slice(None), slice(2, 2)])
+def test_a_slice_equals_the_whole(wanted: slice, depth: int) -> None:
+    """Values and every gradient, first and second derivative."""
+    transformer = perturbed(Transformer(16, depth, 2, twice_differentiable=True))
+    x = torch.randn(3, 7, 16, dtype=torch.float64, requires_grad=True)
+    results = []
+    for part in (transformer(x, wanted), transformer(x)[:, wanted]):
+        (first,) = torch.autograd.grad(part.sin().sum(), x, create_graph=True)
+        parameters = list(transformer.parameters())
+        second = torch.autograd.grad(first.square().sum(), parameters, allow_unused=True)
+        results.append([part, first, *(s if s is not None else torch.zeros(()) for s in second)])
+    for sliced, whole in zip(*results, strict=True):
+        torch.testing.assert_close(sliced.expand_as(whole), whole, rtol=1e-9, atol=1e-11)
+
+
+def test_the_last_block_computes_only_what_is_wanted() -> None:
+    transformer = Transformer(16, 2, 2)
+    seen: list[int] = []
+    for block in transformer.blocks:
+        block.mlp.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+    transformer(torch.randn(1, 7, 16), slice(2, 4))
+    assert seen == [7, 2]
+
+
+def test_the_norms_epsilon_is_the_papers() -> None:
+    norms = [part for part in Transformer(16, 2, 2).modules() if isinstance(part, nn.LayerNorm)]
+    assert len(norms) == 5
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
+def test_dropout_is_after_attention_and_twice_in_the_mlp() -> None:
+    """Protocol 3.2: none on the attention weights, no drop path."""
+    (block,) = Transformer(16, 1, 2, dropout=0.1).blocks
+    rates = {name: part.p for name, part in block.named_modules() if isinstance(part, nn.Dropout)}
+    assert rates == {"attn.proj_drop": 0.1, "mlp.drop1": 0.1, "mlp.drop2": 0.1}
+
+
+def test_dropout_is_for_training_only() -> None:
+    transformer = Transformer(16, 1, 2, dropout=0.5)
+    x = torch.randn(2, 5, 16)
+    assert not torch.equal(transformer(x), transformer(x))
+    transformer.eval()
+    assert torch.equal(transformer(x), transformer(x))
+
+
+def test_initialisation() -> None:
+    transformer = Transformer(256, 1, 8)
+    initialise(transformer)
+    for part in transformer.modules():
+        if isinstance(part, nn.Linear):
+            bound = math.sqrt(6 / sum(part.weight.shape))
+            assert 0.99 * bound < part.weight.abs().max() <= bound
+            assert part.bias is None or not part.bias.any()
+        if isinstance(part, nn.LayerNorm):
+            assert part.weight.eq(1).all()
+            assert not part.bias.any()

@@ -109,7 +109,7 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
         f"tokens     {grids}",
         f"model      {config.objective.name}{masking}; "
-        + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in parameters(learner).items()),
+        + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
         f"{config.train.precision}, attention {kernel}, on {describe(device)}",
         *(f"preset     {source}" for source in config.preset_sources),
@@ -118,12 +118,6 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
 
 def _brief(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
-
-
-def parameters(learner: Learner) -> dict[str, int]:
-    """Trainable parameters of each part."""
-    parts = {"tokenizer": learner.tokenizer, "encoder": learner.encoder, "objective": learner.objective}
-    return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
 
 def evaluate(

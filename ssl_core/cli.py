@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ssl_core.config import Plugins, RunConfig
     from ssl_core.plugins import Catalogue
 
 app = typer.Typer(
@@ -55,6 +54,13 @@ def errors_in_one_line(debug: bool) -> Iterator[None]:
             raise
         say(f"error: {' '.join(str(error).split())}")
         raise SystemExit(getattr(error, "exit_code", 1)) from None
+    except (SystemExit, typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         say("stopped by SIGINT; a run that has a checkpoint goes on with --resume")
         raise SystemExit(130) from None
@@ -253,9 +259,12 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Check that a plugin keeps the promises of its contract."""
+    from ssl_core import testing
     from ssl_core.terminal import show_checks
 
-    if not show_checks(load_catalogue(block), name):
+    catalogue = load_catalogue(block)
+    results = {label: testing.run(found, catalogue) for label, found in find_classes(catalogue, name).items()}
+    if not show_checks(results):
         raise SystemExit(1)
 
 

@@ -190,12 +190,16 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold sections, e.g. [train]")
-    tree.pop("preset_sources", None)
+    return flatten(tree)
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections as dotted paths; what is None or derived is left out."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        elif value is not None:
+        elif value is not None and key != "preset_sources":
             flat[key] = value
     return flat
 

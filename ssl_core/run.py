@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from ssl_core.assemble import Data, Splits, build, evaluate, header, open_splits, parameters, remarks, settle, versions
-from ssl_core.config import Plugins, RunConfig, plugins_of
+from ssl_core import summary
+from ssl_core.assemble import build, evaluate, header, open_splits, remarks, same_fields, settle, versions
+from ssl_core.config import Plugins, RunConfig, flatten, plugins_of, resolve
+from ssl_core.data import Split
 from ssl_core.engine import checkpoint
-from ssl_core.engine.device import cache_root, describe, peak_memory, pick_device
+from ssl_core.engine.device import cache_root, pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.journal import METRICS, append_metrics, read_metrics
 from ssl_core.engine.learner import Learner
-from ssl_core.engine.loader import prepare
+from ssl_core.engine.loader import Prepared, prepare
 from ssl_core.engine.pictures import rebuild
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import train
-from ssl_core.errors import CheckpointError
+from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.plugins import Catalogue
-from ssl_core.report import Report
+from ssl_core.report import Report, write_html
+from ssl_core.report import write_json as write_report
 from ssl_core.runfolder import CONFIG, load_config
 
 PICTURES = 6
@@ -67,8 +69,87 @@ def run(
 
     # 9. evaluation
     rows = evaluate(config, plugins, learner, splits, data, device, tell)
-    log_scores(rows, folder, config.train.steps, catalogue, tell)
+    scores = {f"eval/{row['features']}_{row['probe']}_{row['metric']}": float(row["value"]) for row in rows}
+    if scores:
+        append_metrics(folder / METRICS, config.train.steps, scores)
+        notify(catalogue, tell, "metrics_logged", folder=folder, step=config.train.steps, metrics=scores)
 
     # 10. report
-    report = make_report(config, learner, splits, data, rows, device, notes, folder)
+    report = summary.make(
+        config, learner, device, folder, rows, notes, command=command, **origins,
+        pretrain_seconds=seconds, steps=config.train.steps, wall_seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    write(report, folder, learner, data, read_metrics(folder / METRICS))
+    notify(catalogue, tell, "run_finished", folder=folder, report=report)
     return report
+
+
+def evaluate_run(
+    run_folder: Path, given: Mapping[str, Any], catalogue: Catalogue, folder: Path, tell: Tell, *, command: str = ""
+) -> Report:
+    """Measure a run's newest checkpoint again; `given` may name another data set or options of the evaluation.
+
+    Errors: CheckpointError without a checkpoint; ConfigError for an option that training depends on; DataError if the
+    other data set does not offer the same fields.
+    """
+    began = time.perf_counter()
+    saved = load_config(run_folder)
+    start = checkpoint.latest(run_folder)
+    if start is None:
+        raise CheckpointError(f"{run_folder} has no checkpoint to evaluate; go on with sslx run --resume")
+    plugins = plugins_of(saved, catalogue)
+    own = open_splits(saved, plugins)
+    device = pick_device(str(given.get("device", saved.device)))
+    learner = build(saved, plugins, own["train"]).to(device)
+    checkpoint.load_model(start, learner)
+
+    config, splits = saved, own
+    if given:
+        config, plugins = _with(saved, given, catalogue)
+        splits = open_splits(config, plugins)
+        same_fields(own["train"], splits["train"])
+    data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
+    notes = remarks(splits, data)
+    for line in (*header(config, learner, device, splits, data), *notes):
+        tell.line(line)
+    rows = evaluate(config, plugins, learner, splits, data, device, tell)
+    if not rows:
+        raise ConfigError(
+            "there is nothing to evaluate: the data has no labels; give --label-pattern or another --dataset"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    report = summary.make(
+        config, learner, device, run_folder, rows, notes, command=command, versions=versions(),
+        origins=catalogue.origins(), pretrain_seconds=float(start.state["seconds"]), steps=start.step,
+        wall_seconds=time.perf_counter() - began,
+    )  # fmt: skip
+    write(report, folder, learner, data, read_metrics(run_folder / METRICS))
+    return report
+
+
+def _with(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:
+    """The saved configuration with another data set or evaluation."""
+    for path in given:
+        if path.split(".")[0] not in ("dataset", "evaluate", "device", "strict"):
+            raise ConfigError(
+                f"sslx eval cannot change '{path}', which training depends on; it takes dataset.* and evaluate.*"
+            )
+    base = flatten(saved.model_dump(mode="json"))
+    if given.get("dataset.name", saved.dataset.name) != saved.dataset.name:
+        base = {path: value for path, value in base.items() if not path.startswith("dataset.")}
+    return resolve(catalogue, {**base, **given, "preset": "none"})
+
+
+def write(
+    report: Report, folder: Path, learner: Learner, data: Mapping[Split, Prepared], metrics: list[dict[str, float]]
+) -> None:
+    """report.json and report.html with pictures of a few test samples."""
+    some = data["test"].take(np.arange(min(PICTURES, len(data["test"]))))
+    write_report(report, folder)
+    write_html(report, folder, summary.pictures(rebuild(learner, some, report.seed)), metrics)
+
+
+def notify(catalogue: Catalogue, tell: Tell, hook: str, **values: Any) -> None:
+    """Send a notice; a plugin that fails is named and stops nothing."""
+    for problem in catalogue.notify(hook, **values):
+        tell.line(f"warning: {problem}")

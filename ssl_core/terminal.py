@@ -14,12 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ssl_core.assemble import build, open_splits, parameters
+from ssl_core.assemble import build, open_splits
 from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig
 from ssl_core.engine.tell import Progress, Tell
 from ssl_core.errors import ConfigError, SslxError, nearest
 from ssl_core.options import Options
 from ssl_core.plugins import KINDS, Catalogue, Kind
+from ssl_core.report import Report
+from ssl_core.report import table as score_table
 from ssl_core.runfolder import find, summary
 
 
@@ -70,9 +72,21 @@ def show_plan(console: Console, config: RunConfig, plugins: Plugins) -> None:
         table.add_row(segment.name, grid, str(segment.length), segment.target, str(segment.size))
     out.print(table)
     table = Table("part", "parameters", title="trainable parameters")
-    for name, count in parameters(learner).items():
+    for name, count in learner.parameter_counts().items():
         table.add_row(name, f"{count:,}")
     out.print(table)
+
+
+def show_report(report: Report, folder: Path) -> None:
+    """The scores, and where everything was written."""
+    console = Console(highlight=False, soft_wrap=True)
+    if report.scores:
+        console.print(score_table(report))
+    console.print(
+        f"{report.steps:,} steps, {report.samples_per_second:.0f} samples/s, {report.wall_seconds:.0f} s in all, "
+        f"{report.peak_memory_bytes / 2**30:.1f} GiB at most"
+    )
+    console.print(escape(f"report: {folder / 'report.html'}"))
 
 
 def show_catalogue(catalogue: Catalogue, plural: str | None) -> None:

@@ -27,6 +27,11 @@ class Learner(nn.Module):
         """The loss of a batch of prepared inputs."""
         return self.objective(self.tokenizer(inputs), self.encoder, draws)
 
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters of each part."""
+        parts = {"tokenizer": self.tokenizer, "encoder": self.encoder, "objective": self.objective}
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+
     @torch.no_grad()
     def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
         """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""

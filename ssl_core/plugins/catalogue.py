@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 import pluggy
 
@@ -16,15 +16,9 @@ if TYPE_CHECKING:
     from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
     from ssl_core.options import Preset
 
-Kind = Literal["objectives", "tokenizers", "datasets", "maskings", "presets"]
+Kind = Literal["objective", "tokenizer", "dataset", "masking", "preset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SINGULAR = {
-    "objectives": "objective",
-    "tokenizers": "tokenizer",
-    "datasets": "data set",
-    "maskings": "masking",
-    "presets": "preset",
-}
+T = TypeVar("T")
 QUOTED = 3  # errors of plugins set aside that one message quotes
 
 
@@ -40,27 +34,20 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[T]):
     """One thing that a plugin offers: a class, or a preset. `modality` is that of a data set, else None."""
 
     kind: Kind
     name: str
-    value: Any
+    value: T
     origin: Origin
     modality: str | None = None
 
     @property
     def summary(self) -> str:
         """Its line in a list: the first line of the class's docstring, or the preset's source."""
-        text = self.value.source if self.kind == "presets" else self.value.__doc__
+        text = getattr(self.value, "source", "") if self.kind == "preset" else self.value.__doc__
         return (text or "").strip().partition("\n")[0]
-
-    @property
-    def key(self) -> tuple[str | None, ...]:
-        """What must be unique within its kind."""
-        if self.kind == "presets":
-            return self.name, self.value.objective, self.value.modality, self.value.dataset
-        return self.name, self.modality
 
 
 @dataclass(frozen=True)
@@ -77,17 +64,21 @@ class SetAside:
 class Catalogue:
     """All that the plugins offer, those that were set aside, and one line for everything that a person should know.
 
-    Data sets are known by modality and name together: two modalities may each have a data set `files`. Several
-    presets may share a name and differ in what they are meant for.
+    `datasets` is keyed by (modality, name): two modalities may each have a data set `files`. `presets` is a sequence:
+    several may share a name and differ in what they are meant for.
     """
 
     def __init__(self) -> None:
+        self.objectives: dict[str, Entry[type[Objective]]] = {}
+        self.tokenizers: dict[str, Entry[type[Tokenizer]]] = {}
+        self.datasets: dict[tuple[str, str], Entry[type[Dataset]]] = {}
+        self.maskings: dict[str, Entry[type[Masking]]] = {}
+        self.presets: list[Entry[Preset]] = []
         self.set_aside: list[SetAside] = []
         self.blocked: list[str] = []
         self.problems: list[str] = []
         self.manager = pluggy.PluginManager(hookspecs.hookspec.project_name)
         self.manager.add_hookspecs(hookspecs)
-        self._entries: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
 
     @classmethod
     def from_plugins(cls, plugins: Mapping[str, Any], version: str = "") -> Catalogue:
@@ -111,85 +102,80 @@ class Catalogue:
             self.put_aside(origin, error)
             return
         for entry in offers:
-            self._check_free(entry)
-            self._entries[entry.kind].append(entry)
+            self._enter(entry)
 
     def put_aside(self, origin: Origin, error: PluginError) -> None:
         """Remember a plugin that cannot be used, with its error."""
         self.set_aside.append(SetAside(origin, error))
         self.problems.append(str(self.set_aside[-1]))
 
-    def _offers(self, kind: Kind, origin: Origin, plugin: Any) -> list[Entry]:
-        entries: list[Entry] = []
+    def _offers(self, kind: Kind, origin: Origin, plugin: Any) -> list[Entry[Any]]:
+        entries: list[Entry[Any]] = []
         for value in verify.offered(self.manager, plugin, kind):
-            modality = value.modality if kind == "datasets" else None
+            modality = value.modality if kind == "dataset" else None
             entry = Entry(kind, value.name, value, origin, modality)
-            if entry.key in [other.key for other in entries]:
-                raise PluginError(f"register_{kind}() offers {SINGULAR[kind]} '{entry.name}' twice")
+            if _key(entry) in map(_key, entries):
+                raise PluginError(f"register_{kind}s() offers {_word(kind)} '{entry.name}' twice")
             entries.append(entry)
         return entries
 
-    def _check_free(self, entry: Entry) -> None:
-        for other in self._entries[entry.kind]:
-            if other.key == entry.key:
+    def _enter(self, entry: Entry[Any]) -> None:
+        kind, key = entry.kind, _key(entry)
+        for other in self.entries(kind):
+            if _key(other) == key:
                 where = f" of modality '{entry.modality}'" if entry.modality else ""
                 raise PluginError(
-                    f"{SINGULAR[entry.kind]} '{entry.name}'{where} is offered twice, by {other.origin} and by "
-                    f"{entry.origin}; leave one out, e.g. with --block {entry.origin.plugin}"
+                    f"{_word(kind)} '{entry.name}'{where} is offered twice, by {other.origin} and by {entry.origin}; "
+                    f"leave one out, e.g. with --block {entry.origin.plugin}"
                 )
+        if kind == "preset":
+            self.presets.append(entry)
+        else:
+            getattr(self, f"{kind}s")[key] = entry
 
     # --- finding what they offer -------------------------------------------------------------------------------------
 
-    def entries(self, kind: Kind) -> list[Entry]:
+    def entries(self, kind: Kind) -> list[Entry[Any]]:
         """All entries of a kind with their origins, in the order of these."""
         if kind not in KINDS:
             raise ValueError(f"no kind '{kind}'; known: {', '.join(KINDS)}")
-        return list(self._entries[kind])
+        return list(self.presets) if kind == "preset" else list(getattr(self, f"{kind}s").values())
 
-    def names(self, kind: Kind) -> list[str]:
-        """The names of a kind, each once, sorted."""
-        return sorted({entry.name for entry in self.entries(kind)})
-
-    @property
-    def presets(self) -> list[Preset]:
-        """All presets."""
-        return [entry.value for entry in self._entries["presets"]]
-
-    def find(self, kind: Kind, name: str, modality: str | None = None) -> Entry:
+    def get(self, kind: Kind, name: str, modality: str | None = None) -> Entry[Any]:
         """The entry of that name, of that modality if one is given. Errors: ConfigError if there is none or several."""
         if modality is not None:
             self._check_modality(modality)
         known = [entry for entry in self.entries(kind) if modality is None or entry.modality == modality]
         found = [entry for entry in known if entry.name == name]
         if not found:
-            raise self._unknown(SINGULAR[kind], name, (entry.name for entry in known), modality)
-        if len(found) > 1 and kind == "datasets":
+            raise self._unknown(_word(kind), name, {entry.name for entry in known}, modality)
+        if len(found) > 1 and kind == "dataset":
             modalities = ", ".join(sorted(str(entry.modality) for entry in found))
             raise ConfigError(f"data set '{name}' exists for several modalities ({modalities}); add --modality")
+        if len(found) > 1:
+            raise ConfigError(f"there are {len(found)} presets '{name}'; they differ in what they are meant for")
         return found[0]
 
-    @overload
-    def get(self, kind: Literal["objectives"], name: str) -> type[Objective]: ...
-    @overload
-    def get(self, kind: Literal["tokenizers"], name: str) -> type[Tokenizer]: ...
-    @overload
-    def get(self, kind: Literal["datasets"], name: str) -> type[Dataset]: ...
-    @overload
-    def get(self, kind: Literal["maskings"], name: str) -> type[Masking]: ...
-    @overload
-    def get(self, kind: Literal["presets"], name: str) -> Preset: ...
-    def get(self, kind: Kind, name: str) -> Any:
-        """The class (or the first preset) of that name. Errors: ConfigError that lists the nearest names."""
-        return self.find(kind, name).value
+    def objective(self, name: str) -> type[Objective]:
+        """The objective of that name. Errors: ConfigError."""
+        return self.get("objective", name).value
+
+    def tokenizer(self, name: str) -> type[Tokenizer]:
+        """The tokenizer of that name, which is also its modality's. Errors: ConfigError."""
+        return self.get("tokenizer", name).value
+
+    def masking(self, name: str) -> type[Masking]:
+        """The masking of that name. Errors: ConfigError."""
+        return self.get("masking", name).value
 
     def dataset(self, name: str, modality: str | None = None) -> type[Dataset]:
         """The data set of that name. The modality may be left out where only one has it. Errors: ConfigError."""
-        return self.find("datasets", name, modality).value
+        return self.get("dataset", name, modality).value
 
     def default_dataset(self, modality: str) -> type[Dataset]:
         """The data set that the modality alone picks. Errors: ConfigError if none, PluginError if several."""
         self._check_modality(modality)
-        theirs = [entry for entry in self._entries["datasets"] if entry.modality == modality]
+        theirs = [entry for entry in self.datasets.values() if entry.modality == modality]
         asking = [entry for entry in theirs if entry.value.pretrain_default]
         if len(asking) > 1:
             both = " and ".join(f"'{entry.name}' ({entry.origin})" for entry in asking)
@@ -202,9 +188,15 @@ class Catalogue:
             )
         return asking[0].value
 
+    def preset(self, name: str) -> list[Preset]:
+        """All presets of that name. Errors: ConfigError."""
+        found = [entry.value for entry in self.presets if entry.name == name]
+        if not found:
+            raise self._unknown("preset", name, {entry.name for entry in self.presets})
+        return found
+
     def _check_modality(self, modality: str) -> None:
-        known = {entry.name for entry in self._entries["tokenizers"]}
-        known |= {str(entry.modality) for entry in self._entries["datasets"]}
+        known = {*self.tokenizers, *(of for of, _ in self.datasets)}
         if modality not in known:
             raise self._unknown("modality", modality, known)
 
@@ -240,9 +232,21 @@ class Catalogue:
     def origins(self) -> dict[str, dict[str, str]]:
         """For reports: of each kind the names (a data set's as modality/name), and the plugin and version of each."""
         return {
-            kind: {
+            f"{kind}s": {
                 f"{entry.modality}/{entry.name}" if entry.modality else entry.name: str(entry.origin)
-                for entry in self._entries[kind]
+                for entry in self.entries(kind)
             }
             for kind in KINDS
         }
+
+
+def _key(entry: Entry[Any]) -> Any:
+    """What must be unique within a kind."""
+    if entry.kind == "preset":
+        return entry.name, entry.value.objective, entry.value.modality, entry.value.dataset
+    return (entry.modality, entry.name) if entry.kind == "dataset" else entry.name
+
+
+def _word(kind: Kind) -> str:
+    """A kind as people write it."""
+    return "data set" if kind == "dataset" else kind

@@ -12,12 +12,12 @@ import pluggy
 from ssl_core import hookspecs
 from ssl_core.errors import PluginError, SslxError, nearest
 
-BASES = {"objectives": "Objective", "tokenizers": "Tokenizer", "datasets": "Dataset", "maskings": "Masking"}
+BASES = {"objective": "Objective", "tokenizer": "Tokenizer", "dataset": "Dataset", "masking": "Masking"}
 METHODS = {  # what a class of each kind must write itself
-    "objectives": ("forward",),
-    "tokenizers": ("forward",),
-    "datasets": ("__len__", "__getitem__"),
-    "maskings": ("__call__",),
+    "objective": ("forward",),
+    "tokenizer": ("forward",),
+    "dataset": ("__len__", "__getitem__"),
+    "masking": ("__call__",),
 }
 LONGEST = 300  # characters of another's message that are worth quoting
 
@@ -47,7 +47,7 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
 
 def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
     """What one registered plugin offers of one kind, checked. Errors: PluginError."""
-    hook = f"register_{kind}"
+    hook = f"register_{kind}s"
     values: list[Any] = []
     for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin is not plugin:
@@ -60,7 +60,7 @@ def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
             raise PluginError(f"{hook}() must return a list, not {returned!r:.80}")
         values += returned
     for value in values:
-        problem = preset_problem(value) if kind == "presets" else class_problem(kind, value)
+        problem = preset_problem(value) if kind == "preset" else class_problem(kind, value)
         if problem:
             raise PluginError(f"{hook}(): {problem}")
     return values
@@ -75,7 +75,7 @@ def class_problem(kind: str, value: Any) -> str | None:
         return f"expected a class, not {value!r:.80}; offer the class itself"
     if not issubclass(value, base):
         return f"class {value.__name__} does not derive from ssl_core.{base.__name__}"
-    for attribute in ("name", "modality") if kind == "datasets" else ("name",):
+    for attribute in ("name", "modality") if kind == "dataset" else ("name",):
         word = getattr(value, attribute, None)
         if not isinstance(word, str) or not re.fullmatch(r"\w[\w.+-]*", word):
             return f"class {value.__name__} needs a `{attribute}` of letters, digits, '_', '-', '.', '+', not {word!r}"

@@ -80,16 +80,19 @@ def test_everything_offered_is_found_with_its_origin():
     plugin = module(WHOLE)
     catalogue = Catalogue.from_plugins({"dist:entry": plugin}, version="1.2")
     assert catalogue.problems == []
-    assert catalogue.get("objectives", "demo") is plugin.Demo
-    assert catalogue.get("tokenizers", "text") is plugin.Text
-    assert catalogue.get("maskings", "hide") is plugin.Hide
+    assert catalogue.objective("demo") is plugin.Demo
+    assert catalogue.tokenizer("text") is plugin.Text
+    assert catalogue.masking("hide") is plugin.Hide
     assert catalogue.dataset("poems") is catalogue.dataset("poems", "text") is plugin.Poems
     assert catalogue.default_dataset("text") is plugin.Poems
-    assert [preset.source for preset in catalogue.presets] == ["Table 1", "Table 2"]
-    entry = catalogue.find("objectives", "demo")
+    assert [preset.source for preset in catalogue.preset("big")] == ["Table 1", "Table 2"]
+    entry = catalogue.get("objective", "demo")
     assert (str(entry.origin), entry.summary) == ("dist:entry 1.2", "One line about it.")
-    assert [entry.summary for entry in catalogue.entries("presets")] == ["Table 1", "Table 2"]
-    assert catalogue.names("presets") == ["big"]
+    assert [entry.summary for entry in catalogue.entries("preset")] == ["Table 1", "Table 2"]
+    with pytest.raises(errors.ConfigError, match="there are 2 presets 'big'; they differ in what"):
+        catalogue.get("preset", "big")
+    with pytest.raises(errors.ConfigError, match=r"unknown preset 'bigg'; did you mean 'big'\?"):
+        catalogue.preset("bigg")
     assert catalogue.origins() == {
         "objectives": {"demo": "dist:entry 1.2"},
         "tokenizers": {"text": "dist:entry 1.2"},
@@ -97,8 +100,8 @@ def test_everything_offered_is_found_with_its_origin():
         "maskings": {"hide": "dist:entry 1.2"},
         "presets": {"big": "dist:entry 1.2"},
     }
-    with pytest.raises(ValueError, match="no kind 'objective'; known: objectives"):
-        catalogue.entries("objective")
+    with pytest.raises(ValueError, match="no kind 'objectives'; known: objective"):
+        catalogue.entries("objectives")
 
 
 REFUSED = {
@@ -191,7 +194,7 @@ def test_broken_plugin_is_set_aside_whole_and_stops_no_other(code, message):
     with pytest.raises(errors.PluginError, match=message):
         raise aside.error
     assert all(entry.origin.plugin == "good:entry" for kind in plugins.KINDS for entry in catalogue.entries(kind))
-    assert catalogue.names("objectives") == ["demo"]
+    assert list(catalogue.objectives) == ["demo"]
     assert not catalogue.manager.is_registered(broken)
 
 
@@ -201,7 +204,7 @@ def test_one_plugin_under_two_names_is_refused():
     assert catalogue.problems == [
         "plugin 'b:y' was set aside: it is the same plugin as 'a:x'; remove one of the two entry points"
     ]
-    assert str(catalogue.find("objectives", "demo").origin) == "a:x"
+    assert str(catalogue.get("objective", "demo").origin) == "a:x"
 
 
 def test_name_clash_is_an_error_that_names_both_origins():
@@ -252,19 +255,19 @@ def test_two_default_data_sets_matter_only_when_the_default_is_asked_for():
 def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
     catalogue = Catalogue.from_plugins({"a:x": module(WHOLE), "b:emix": module("x = 1"), "b:capri": module("x = 1")})
     with pytest.raises(errors.ConfigError) as caught:
-        catalogue.get("objectives", "dema")
+        catalogue.objective("dema")
     reason = "it has no hook; mark a function such as register_objectives with @hookimpl"
     assert str(caught.value) == (
         f"unknown objective 'dema'; did you mean 'demo'?; plugin 'b:emix' was set aside: {reason}; "
         f"plugin 'b:capri' was set aside: {reason}"
     )
     with pytest.raises(errors.ConfigError) as caught:
-        catalogue.get("objectives", "capri")  # where one carries the name, the others do not matter
+        catalogue.objective("capri")  # where one carries the name, the others do not matter
     assert str(caught.value) == f"unknown objective 'capri'; known objectives: demo; {catalogue.set_aside[1]}"
     for number in range(5):
         catalogue.add(plugins.Origin(f"c:{number}"), module("x = 1"))
     with pytest.raises(errors.ConfigError, match=r"4 more plugins were set aside, see `sslx list`$"):
-        catalogue.get("maskings", "no")
+        catalogue.masking("no")
 
 
 def test_notices_reach_every_plugin_and_no_failure_stops_them():
@@ -319,16 +322,16 @@ def test_load_walks_the_installed_plugins_in_order_of_origin(install):
     install("zz-dist", "a", named("second"))
     install("aa-dist", "z", named("first"))
     catalogue = plugins.load()
-    mine = [entry for entry in catalogue.entries("objectives") if not entry.origin.plugin.startswith("sslx:")]
+    mine = [entry for entry in catalogue.entries("objective") if not entry.origin.plugin.startswith("sslx:")]
     assert [(entry.name, str(entry.origin)) for entry in mine] == [
         ("first", "aa-dist:z 0.3"),
         ("second", "zz-dist:a 0.3"),
         ("third", "zz-dist:b 0.3"),
     ]
-    shipped = [entry.origin.plugin for entry in catalogue.entries("objectives") if entry not in mine]
+    shipped = [entry.origin.plugin for entry in catalogue.entries("objective") if entry not in mine]
     assert "sslx:objectives.metamae" in shipped
     assert shipped == sorted(shipped)
-    assert catalogue.entries("objectives")[0].name == "first"
+    assert catalogue.entries("objective")[0].name == "first"
 
 
 @pytest.mark.parametrize(
@@ -348,9 +351,9 @@ def test_plugin_that_raises_at_import_is_set_aside_and_quoted(install, code, mes
     assert "throwaway_bad_dist_warp.py" in problem
     aside = next(one for one in catalogue.set_aside if one.origin.plugin == origin)
     assert type(aside.error.__cause__).__name__ == message.partition(":")[0]
-    assert "metamae" in catalogue.names("objectives")
+    assert "metamae" in catalogue.objectives
     with pytest.raises(errors.ConfigError, match=r"unknown objective 'warp'.*set aside: it cannot be imported"):
-        catalogue.get("objectives", "warp")
+        catalogue.objective("warp")
 
 
 def test_blocked_plugins_are_not_even_imported(install, monkeypatch):
@@ -360,17 +363,17 @@ def test_blocked_plugins_are_not_even_imported(install, monkeypatch):
     catalogue = plugins.load(block=[first])
     assert not any("dist:" in problem for problem in catalogue.problems)
     assert catalogue.blocked == [first, second, "sslx:maskings.block"]
-    assert "block" not in catalogue.names("maskings")
+    assert "block" not in catalogue.maskings
     with pytest.raises(errors.ConfigError, match=f"unknown masking 'block'.*plugin '{second}' is blocked"):
-        catalogue.get("maskings", "block")
+        catalogue.masking("block")
 
 
 def test_clash_between_installed_plugins_can_be_blocked(install):
     theirs = install("zz-dist", "copy", named("metamae"))
     with pytest.raises(errors.PluginError, match=rf"by sslx:objectives.metamae \S+ and by {theirs} 0.3; leave one out"):
         plugins.load()
-    assert plugins.load(block=[theirs]).find("objectives", "metamae").origin.plugin == "sslx:objectives.metamae"
-    assert plugins.load(block=["sslx:objectives.metamae"]).find("objectives", "metamae").origin.plugin == theirs
+    assert plugins.load(block=[theirs]).get("objective", "metamae").origin.plugin == "sslx:objectives.metamae"
+    assert plugins.load(block=["sslx:objectives.metamae"]).get("objective", "metamae").origin.plugin == theirs
 
 
 def test_block_of_a_plugin_that_is_not_there(monkeypatch):

@@ -1,0 +1,96 @@
+"""Five small layouts, each with a tokenizer, an encoder's size and a fixed batch of data with structure in it.
+
+The names of segments are those of real modalities, so that an objective that acts on a name is found out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_core.contracts import Tokenizer
+from ssl_core.nn.encoder import EncoderOptions
+from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
+from ssl_core.tokens import Layout, grid_coordinates
+
+DIM = 32
+ENCODER = EncoderOptions(dim=DIM, depth=2, heads=4)
+
+
+class _Grid(GridTokenizer):
+    """Patches of a small grid."""
+
+    name = "kit_grid"
+
+    def __init__(self, field: str, channels: int, shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
+        options = self.Options(normalise="none")
+        super().__init__(options, {}, DIM, field=field, channels=channels, shape=shape, patch=patch)
+
+    def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Plane waves, each row and channel with its own direction, length and phase, and a little noise."""
+        places = grid_coordinates(self.shape).T.double()  # (axes, n)
+        waves = torch.rand(rows, self.channels, len(self.shape), generator=generator, dtype=torch.float64)
+        phase = torch.rand(rows, self.channels, 1, generator=generator, dtype=torch.float64)
+        x = torch.sin(2 * math.pi * (0.2 * waves @ places + phase))
+        x = x + 0.05 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        return {self.field: x.reshape(rows, self.channels, *self.shape).float()}
+
+
+class _Ids(IdTokenizer):
+    """Ids of a small vocabulary."""
+
+    name = "kit_ids"
+
+    def __init__(self, field: str, length: int, vocab: int) -> None:
+        super().__init__(self.Options(), {}, DIM, field=field, length=length, vocab=vocab)
+
+    def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Counting up from a start by a step, both different in each row."""
+        vocab, length = self.layout.segments[0].size, self.layout.length
+        start, step = torch.randint(vocab, (2, rows, 1), generator=generator)
+        return {self.field: (start + (1 + step % 3) * torch.arange(length)) % vocab}
+
+
+class _Joint(JointTokenizer):
+    """A picture with words."""
+
+    name = "kit_joint"
+
+    def __init__(self, *parts: _Grid | _Ids) -> None:
+        super().__init__(self.Options(), {}, DIM, parts=parts)
+
+    def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Each part's own."""
+        return {key: value for part in self.parts for key, value in part.sample(rows, generator).items()}  # type: ignore[operator]
+
+
+CASES = ("values_1d", "values_2d", "values_3d", "ids", "values_and_ids")
+
+
+def make_tokenizer(case: str) -> Any:
+    """The small tokenizer of one of CASES; it also has `sample(rows, generator)`, a batch of prepared inputs."""
+    if case == "values_1d":
+        return _Grid("speech", 1, (96,), (4,))
+    if case == "values_2d":
+        return _Grid("image", 3, (8, 12), (2, 2))
+    if case == "values_3d":
+        return _Grid("volume", 1, (4, 6, 4), (2, 2, 1))
+    if case == "ids":
+        return _Ids("text", 24, 17)
+    if case == "values_and_ids":
+        return _Joint(_Grid("image", 1, (8, 6), (2, 2)), _Ids("text", 10, 13))
+    raise ValueError(f"no case '{case}'")
+
+
+def sample(tokenizer: Tokenizer, rows: int, seed: int = 0) -> dict[str, Tensor]:
+    """A batch of prepared inputs for a tokenizer of `make_tokenizer`, the same for the same seed."""
+    return tokenizer.sample(rows, torch.Generator().manual_seed(seed))  # type: ignore[operator]
+
+
+def renamed(layout: Layout) -> Layout:
+    """The same layout with names that mean nothing."""
+    return Layout([replace(segment, name=f"part {i}") for i, segment in enumerate(layout.segments)])

@@ -1,0 +1,122 @@
+"""The promises of a masking, each kept on five layouts and on rows of two tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssl_core.contracts import Mask, Masking
+from ssl_core.testing.layouts import CASES, make_tokenizer
+from ssl_core.testing.options import make_options
+from ssl_core.testing.promise import Check, Promise, expect, recorder, same
+from ssl_core.tokens import Layout, Segment
+
+ROWS = 64
+
+PROMISES: list[Promise] = []
+promise = recorder(PROMISES)
+
+TINY = {
+    "two_tokens": Layout([Segment("speech", (2,), "values", 4)]),
+    "two_rows": Layout([Segment("image", (2, 1), "values", 4)]),
+    "two_segments": Layout([Segment("image", (1, 1), "values", 4), Segment("text", (1,), "ids", 5)]),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A masking class on one layout."""
+
+    masking: type[Masking]
+    values: Mapping[str, Any]
+    case: str
+
+    @property
+    def layout(self) -> Layout:
+        """The layout."""
+        return TINY[self.case] if self.case in TINY else make_tokenizer(self.case).layout
+
+    def mask(self, seed: int = 0, rows: int = ROWS) -> Mask:
+        """A mask of a freshly built masking."""
+        masking = self.masking(make_options(self.masking, self.values), self.layout)
+        mask = masking(rows, torch.Generator().manual_seed(seed))
+        expect(isinstance(mask, Mask), f"it returned {type(mask).__name__}, not Mask")
+        return mask
+
+
+def checks(masking: type[Masking], values: Mapping[str, Any]) -> list[Check]:
+    """All checks of a masking class."""
+    cases = (*CASES, *TINY)
+    return [Check(masking, one, Setting(masking, values, case), case) for case in cases for one in PROMISES]
+
+
+@promise("__call__")
+def mask_has_its_form(setting: Setting) -> None:
+    """visible is (B, V) long with V < L, hidden is (B, L) bool, both on the CPU; also for a single row."""
+    for rows in (ROWS, 1):
+        mask, length = setting.mask(rows=rows), setting.layout.length
+        form = (tuple(mask.hidden.shape), mask.hidden.dtype, mask.hidden.device.type)
+        expect(form == ((rows, length), torch.bool, "cpu"), f"hidden is {form}")
+        form = (mask.visible.shape[:-1], mask.visible.dtype, mask.visible.device.type)
+        expect(form == ((rows,), torch.long, "cpu"), f"visible is {form}")
+        expect(0 < mask.visible.shape[1] < length, f"visible has {mask.visible.shape[1]} of {length} places")
+
+
+@promise("__call__")
+def visible_and_hidden_are_complementary(setting: Setting) -> None:
+    """Every token of every row is either visible or hidden."""
+    mask = setting.mask()
+    length = setting.layout.length
+    expect(mask.visible.min() >= 0 and mask.visible.max() < length, f"a visible place lies outside 0..{length - 1}")
+    seen = torch.zeros(ROWS, length, dtype=torch.bool).scatter(1, mask.visible, True)
+    wrong = int((seen == mask.hidden).sum())
+    expect(wrong == 0, f"{wrong} of {seen.numel()} places are both or neither")
+
+
+@promise("__call__")
+def every_row_hides_equally_many(setting: Setting) -> None:
+    """Every row hides the same number of tokens, in every step."""
+    counts = {int(count) for seed in range(4) for count in setting.mask(seed).hidden.sum(dim=1)}
+    expect(len(counts) == 1, f"rows hide {sorted(counts)} tokens")
+
+
+@promise("__call__")
+def some_are_visible_and_some_hidden(setting: Setting) -> None:
+    """No row is wholly visible or wholly hidden."""
+    for seed in range(4):
+        hidden = setting.mask(seed).hidden
+        expect(hidden.any(dim=1).all(), "a row hides nothing")
+        expect(not hidden.all(dim=1).any(), "a row hides everything")
+
+
+@promise("__call__")
+def visible_places_ascend(setting: Setting) -> None:
+    """The visible places of a row are in ascending order, none twice."""
+    mask = setting.mask()
+    expect((mask.visible.diff(dim=1) > 0).all(), f"e.g. {mask.visible[0].tolist()}")
+
+
+@promise("__call__")
+def mask_depends_on_the_generator_alone(setting: Setting) -> None:
+    """The same state of the generator gives the same mask, whatever else happened."""
+    made = []
+    for seed in (11, 12):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        mask = setting.mask(seed=3)
+        made.append([mask.visible, mask.hidden])
+    same(made[0], made[1], "drawn twice from equal generators")
+
+
+@promise("__call__")
+def seeds_and_rows_differ(setting: Setting) -> None:
+    """Another seed gives another mask, and the rows of a batch are not all alike."""
+    first, second = setting.mask(seed=0).hidden, setting.mask(seed=1).hidden
+    expect(not torch.equal(first, second), "two seeds gave the same mask")
+    expect((first != first[0]).any(), f"all {ROWS} rows of a batch have the same mask")

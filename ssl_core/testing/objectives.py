@@ -1,0 +1,350 @@
+"""The promises of an objective, each kept on five layouts with a small encoder."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_core import plugins
+from ssl_core.contracts import Draws, Masking, Objective
+from ssl_core.errors import ConfigError
+from ssl_core.nn.encoder import Encoder
+from ssl_core.testing.layouts import CASES, DIM, ENCODER, make_tokenizer, renamed, sample
+from ssl_core.testing.options import make_options
+from ssl_core.testing.promise import Broken, Check, Promise, expect, recorder, same
+from ssl_core.tokens import Ids, Layout, Outcome, Tokens, Values
+
+ROWS = 8
+STEPS = 30
+FALL = 0.05  # the part of its first value by which the loss must fall at least
+
+PROMISES: list[Promise] = []
+promise = recorder(PROMISES)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An objective class on one layout."""
+
+    objective: type[Objective]
+    values: Mapping[str, Any]
+    case: str
+    catalogue: plugins.Catalogue | None = None
+
+    @property
+    def rows(self) -> int:
+        """The size of a usual batch."""
+        return max(ROWS, self.objective.least_batch)
+
+    def masking(self, layout: Layout) -> Masking | None:
+        """The objective's own default masking. Breaks the promise if it is not installed."""
+        choice = self.objective.masking_default
+        if choice is None:
+            return None
+        try:
+            cls = (self.catalogue or plugins.load()).masking(choice.name)
+        except ConfigError as error:
+            raise Broken(f"masking_default: {error}") from None
+        return cls(make_options(cls, choice.values), layout)
+
+    def build(self, seed: int = 0, blind: bool = False) -> Bench:
+        """A freshly initialised learner, the same for the same seed; `blind`: built for a layout without names."""
+        torch.manual_seed(seed)
+        tokenizer = make_tokenizer(self.case)
+        layout = renamed(tokenizer.layout) if blind else tokenizer.layout
+        encoder = Encoder(ENCODER, tokenizer.layout)
+        options = make_options(self.objective, self.values)
+        torch.manual_seed(seed + 1)
+        return Bench(self, tokenizer, encoder, self.objective(options, layout, DIM, self.masking(layout)))
+
+
+class Bench(nn.Module):
+    """Tokenizer, encoder and objective, and what is done with them."""
+
+    def __init__(self, setting: Setting, tokenizer: Any, encoder: Encoder, objective: Objective) -> None:
+        super().__init__()
+        self.setting = setting
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.objective = objective
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """The usual batch."""
+        return sample(self.tokenizer, self.setting.rows)
+
+    def tokens(self, inputs: Mapping[str, Tensor] | None = None) -> Tokens:
+        """The batch as the objective's layout has it."""
+        return replace(self.tokenizer(self.inputs if inputs is None else inputs), layout=self.objective.layout)
+
+    def draws(self, rows: int | None = None, seed: int = 0) -> Draws:
+        """The chance of one step."""
+        return self.objective.draw(rows or self.setting.rows, torch.Generator().manual_seed(seed))
+
+    def outcome(self, tokens: Tokens | None = None, draws: Draws | None = None, seed: int = 0) -> Outcome:
+        """One step, by default on the usual batch; all chance comes from the seed."""
+        tokens = self.tokens() if tokens is None else tokens
+        draws = self.draws(tokens.content.shape[0], seed) if draws is None else draws
+        torch.manual_seed(seed)
+        outcome = self.objective(tokens, self.encoder, draws)
+        expect(isinstance(outcome, Outcome), f"forward returned {type(outcome).__name__}, not Outcome")
+        return outcome
+
+    def loss(self, seed: int = 0) -> Tensor:
+        """The loss of one step."""
+        return self.outcome(seed=seed).loss
+
+
+def checks(objective: type[Objective], values: Mapping[str, Any]) -> list[Check]:
+    """All checks of an objective class."""
+    made = []
+    for case in CASES:
+        setting = Setting(objective, values, case)
+        for one in PROMISES:
+            applies = one.only in (None, case)
+            if one.function is hidden_content_stays_hidden:
+                applies &= objective.masking_default is not None
+            if one.function is reconstruction_fits_the_layout:
+                applies &= objective.reconstruct is not Objective.reconstruct
+            if applies:
+                made.append(Check(objective, one, setting, case))
+    return made
+
+
+def targets_of(tokens: Tokens) -> list[Tensor]:
+    """The numbers of all targets."""
+    numbers: list[Tensor] = []
+    for target in tokens.targets:
+        numbers += [target.patches] if isinstance(target, Values) else [target.ids, target.table]
+    return numbers
+
+
+# --- the promises ----------------------------------------------------------------------------------------------------
+
+
+@promise("__init__")
+def builds(setting: Setting) -> None:
+    """It builds from its options, a layout, a width and its default masking, and keeps them as attributes."""
+    bench = setting.build()
+    objective = bench.objective
+    for name, value in (("layout", bench.tokenizer.layout), ("dim", DIM)):
+        own = getattr(objective, name, None)
+        expect(own == value, f"self.{name} is {own!r}; call super().__init__(options, layout, dim, masking)")
+    expect(isinstance(objective.options, type(objective).Options), "self.options is not of the class's own Options")
+
+
+@promise("forward")
+def loss_is_a_finite_scalar(setting: Setting) -> None:
+    """The loss is one finite number that can be differentiated, and so is every metric one finite number."""
+    outcome = setting.build().outcome()
+    for name, value in {"loss": outcome.loss, **{f"metric '{k}'": v for k, v in outcome.metrics.items()}}.items():
+        expect(isinstance(value, Tensor), f"the {name} is {type(value).__name__}, not a tensor")
+        expect(value.shape == (), f"the {name} has shape {tuple(value.shape)}, not ()")
+        expect(value.isfinite(), f"the {name} is {value.item()}")
+    expect(outcome.loss.requires_grad, "the loss does not depend on any parameter")
+
+
+@promise("forward")
+def gradient_reaches_every_parameter(setting: Setting) -> None:
+    """The gradient reaches every parameter of encoder, tokenizer and objective that asks for one."""
+    bench = setting.build()
+    for seed in range(4):  # a rare part may be hidden in one draw
+        bench.loss(seed).backward()
+    missed = [
+        name
+        for name, parameter in bench.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.abs().max() > 0)
+    ]
+    expect(not missed, f"no gradient, or zero everywhere, or NaN: {', '.join(missed)}; remove or freeze what is unused")
+
+
+@promise("forward")
+def same_seed_same_loss(setting: Setting) -> None:
+    """The same weights, batch and seed give the same loss, bit for bit: all chance is seeded."""
+    first = setting.build().loss(seed=3)
+    random.seed(17)
+    np.random.seed(17)
+    same(first, setting.build().loss(seed=3), "the loss of a second, equal learner")
+
+
+@promise("forward")
+def blind(setting: Setting) -> None:
+    """It cannot know the modality: with the segments renamed, the loss is the same, bit for bit."""
+    same(setting.build().loss(), setting.build(blind=True).loss(), "the loss after renaming")
+
+
+@promise("forward")
+def tokens_are_left_unchanged(setting: Setting) -> None:
+    """Content and targets of the tokens are not written to, neither forward nor backward."""
+    bench = setting.build()
+    tokens = bench.tokens()
+    before = [tokens.content, *targets_of(tokens)]
+    kept = [numbers.detach().clone() for numbers in before]
+    bench.outcome(tokens).loss.backward()
+    same(kept, [numbers.detach() for numbers in before], "content and targets")
+
+
+@promise("forward")
+def loss_falls(setting: Setting) -> None:
+    """On one small batch of structured data the loss falls by 5 % within 30 optimiser steps."""
+    bench = setting.build()
+    optimiser = torch.optim.AdamW(bench.parameters(), lr=2e-3, weight_decay=0.0)
+    losses: list[float] = []
+    while len(losses) < STEPS:  # three draws in turn, so that the first three and the last three are comparable
+        loss = bench.loss(len(losses) % 3)
+        losses.append(loss.item())
+        first, last = sum(losses[:3]) / 3, sum(losses[-3:]) / 3
+        if len(losses) >= 6 and last < first - FALL * abs(first):
+            return
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    raise Broken(f"after {STEPS} steps it went from {first:.4g} to {last:.4g}")
+
+
+@promise("forward")
+def smallest_batch_works(setting: Setting) -> None:
+    """A batch of 2, or of `least_batch` where that is more, has a finite loss and finite gradients."""
+    bench = setting.build()
+    rows = max(2, setting.objective.least_batch)
+    loss = bench.outcome(bench.tokens(sample(bench.tokenizer, rows))).loss
+    expect(loss.isfinite(), f"the loss of {rows} samples is {loss.item()}")
+    _finite_gradients(bench, loss)
+
+
+@promise("forward")
+def bf16_autocast_is_finite(setting: Setting) -> None:
+    """Under bfloat16 autocast, loss and gradients are finite."""
+    bench = setting.build()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = bench.loss()
+    expect(loss.isfinite(), f"the loss is {loss.item()}")
+    _finite_gradients(bench, loss)
+
+
+def _finite_gradients(bench: Bench, loss: Tensor) -> None:
+    loss.backward()
+    wrong = [name for name, p in bench.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    expect(not wrong, f"the gradient is not finite in {', '.join(wrong)}")
+
+
+@promise("forward", only="values_and_ids")
+def compiled_equals_eager(setting: Setting) -> None:
+    """Traced by torch.compile, the loss and all gradients are the same."""
+    bench = setting.build()
+    tokens, draws = bench.tokens(), bench.draws()
+    twin = copy.deepcopy(bench)
+
+    def step(content: Tensor) -> Tensor:
+        return twin.objective(replace(tokens, content=content), twin.encoder, draws).loss
+
+    tokens = replace(tokens, content=tokens.content.detach(), targets=tuple(map(_detached, tokens.targets)))
+    eager = bench.outcome(tokens, draws).loss
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    compiled = torch.compile(step, backend="eager")(tokens.content)
+    torch._dynamo.reset()
+    expect(torch.allclose(eager, compiled, rtol=1e-4), f"the loss {eager.item():.7g} became {compiled.item():.7g}")
+    eager.backward()
+    compiled.backward()
+    for (name, one), other in zip(bench.named_parameters(), twin.parameters(), strict=True):
+        if one.grad is None or other.grad is None:
+            expect(one.grad is other.grad, f"the gradient of {name} is there only in one of the two")
+        else:
+            close = torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-5 * float(one.grad.abs().max()) + 1e-9)
+            expect(close, f"the gradient of {name} differs by {(one.grad - other.grad).abs().max():.3g}")
+
+
+def _detached(target: Values | Ids) -> Values | Ids:
+    return target if isinstance(target, Values) else Ids(target.ids, target.table.detach())
+
+
+@promise("__init__")
+def state_dict_round_trip(setting: Setting) -> None:
+    """A state dict loaded into a fresh learner gives the same loss, bit for bit: nothing that counts is outside it."""
+    trained, fresh = setting.build(), setting.build(seed=5)
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=1e-2)
+    for seed in range(3):
+        optimiser.zero_grad()
+        trained.loss(seed).backward()
+        optimiser.step()
+    fresh.load_state_dict(trained.state_dict())
+    for seed in (7, 8):  # twice: what a step changes besides the weights must be in the state dict, too
+        same(trained.loss(seed), fresh.loss(seed), "the loss after loading")
+
+
+@promise("forward")
+def hidden_content_stays_hidden(setting: Setting) -> None:
+    """What the masking hides does not reach the encoder: other content there leaves the encoder's input unchanged."""
+    bench = setting.build()
+    tokens, draws = bench.tokens(), bench.draws()
+    expect("visible" in draws, f"draw returned {sorted(draws)}; the places that may be seen belong under 'visible'")
+    seen = torch.zeros(tokens.content.shape[:2], dtype=torch.bool).scatter(1, draws["visible"], True)
+    noise = 10 * torch.randn(tokens.content.shape, generator=torch.Generator().manual_seed(1))
+    other = replace(tokens, content=torch.where(seen.unsqueeze(-1), tokens.content, noise))
+    calls: list[list[Any]] = []
+
+    def record(_: nn.Module, args: Any, kwargs: Any) -> None:
+        calls[-1].append([value.detach().clone() for value in (*args, *kwargs.values()) if isinstance(value, Tensor)])
+
+    bench.encoder.register_forward_pre_hook(record, with_kwargs=True)
+    for given in (tokens, other):
+        calls.append([])
+        bench.outcome(given, draws)
+    expect(calls[0], "the encoder was not called")
+    same(calls[0], calls[1], "what the encoder was called with")
+
+
+@promise("reconstruct")
+def reconstruction_fits_the_layout(setting: Setting) -> None:
+    """`reconstruct` gives finite predictions (B, Ls, size) for each segment, in evaluation and without gradients."""
+    bench = setting.build().eval()
+    with torch.no_grad():
+        tokens, draws = bench.tokens(), bench.draws()
+        made = bench.objective.reconstruct(tokens, bench.encoder, draws)
+    if made is None:
+        return
+    segments = bench.tokenizer.layout.segments
+    expect(len(made) == len(segments), f"{len(made)} predictions for {len(segments)} segments")
+    for segment, numbers in zip(segments, made, strict=True):
+        wanted = (setting.rows, segment.length, segment.size)
+        expect(tuple(numbers.shape) == wanted, f"a prediction has shape {tuple(numbers.shape)}, not {wanted}")
+        expect(numbers.isfinite().all(), "a prediction is not finite")
+
+
+@promise("draw")
+def draw_is_pure(setting: Setting) -> None:
+    """`draw` depends on its generator and nothing else, and gives named tensors on the CPU."""
+    objective = setting.build().objective
+    made = []
+    for seed in (11, 12):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        made.append(objective.draw(setting.rows, torch.Generator().manual_seed(3)))
+    for name, value in made[0].items():
+        expect(isinstance(value, Tensor), f"'{name}' is {type(value).__name__}, not a tensor")
+        expect(value.device.type == "cpu", f"'{name}' is on {value.device}")
+    same(made[0], made[1], "drawn twice from equal generators")
+
+
+@promise("draw")
+def draws_have_fixed_shapes(setting: Setting) -> None:
+    """`draw` gives tensors of the same names, shapes and types in every step, so that a compiled step stays valid."""
+    bench = setting.build()
+    first = _forms(bench.draws(seed=0))
+    for seed in range(1, 12):
+        other = _forms(bench.draws(seed=seed))
+        expect(first == other, f"{first} became {other}")
+
+
+def _forms(draws: Draws) -> dict[str, tuple[Any, ...]]:
+    return {name: (*value.shape, str(value.dtype).removeprefix("torch.")) for name, value in draws.items()}

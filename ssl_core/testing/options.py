@@ -1,0 +1,71 @@
+"""The promises that every plugin class makes: about its options and its documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from ssl_core.testing.promise import Broken, Promise, expect, recorder, same
+
+PROMISES: list[Promise] = []
+promise = recorder(PROMISES)
+
+
+@dataclass(frozen=True)
+class OptionsSubject:
+    """A plugin class, and the option values that it is tested with."""
+
+    plugin: Any
+    values: Mapping[str, Any]
+
+
+def make_options(plugin: Any, values: Mapping[str, Any]) -> Any:
+    """The options of a plugin class. Breaks the promise if the values do not suffice."""
+    try:
+        return plugin.Options(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, first["loc"]))
+        raise Broken(
+            f"{plugin.__name__}.Options({dict(values)}) is refused: {path}: {first['msg']}; "
+            f"hand the kit options=... that suffice, or give every option a default"
+        ) from None
+
+
+@promise("Options")
+def options_refuse_an_unknown_key(subject: OptionsSubject) -> None:
+    """An option that does not exist is refused, so that a misspelt one is not silently ignored."""
+    make_options(subject.plugin, subject.values)
+    try:
+        subject.plugin.Options(**subject.values, no_such_option=1)
+    except pydantic.ValidationError:
+        return
+    raise Broken("Options accepted no_such_option=1; keep model_config's extra='forbid'")
+
+
+@promise("Options")
+def options_survive_json(subject: OptionsSubject) -> None:
+    """Options written as JSON and read back are the same: a run's configuration is saved and resumed that way."""
+    options = make_options(subject.plugin, subject.values)
+    again = subject.plugin.Options(**json.loads(options.model_dump_json()))
+    same(repr(options), repr(again), "options")
+    expect(options == again, f"{options!r} became {again!r}")
+
+
+@promise("Options")
+def options_are_described(subject: OptionsSubject) -> None:
+    """Every option has a description, its line in `sslx show`."""
+    bare = [name for name, field in subject.plugin.Options.model_fields.items() if not field.description]
+    expect(not bare, f"no Field(description=...) for {', '.join(bare)}")
+
+
+@promise("__doc__")
+def class_is_described(subject: OptionsSubject) -> None:
+    """The class has a docstring; its first line is the class's line in `sslx list`."""
+    first = (subject.plugin.__doc__ or "").strip().partition("\n")[0]
+    expect(first, "there is no docstring")
+    expect(len(first) <= 120, f"the first line has {len(first)} characters; keep to 120")

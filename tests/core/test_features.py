@@ -1,0 +1,64 @@
+"""Features of a split: all rows in order, once, finite."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core.data import Batch
+from ssl_core.errors import DataError
+from ssl_core.evaluate.features import features
+
+
+def batches(*sizes, labelled=True):
+    start = 0
+    for size in sizes:
+        x = torch.arange(start, start + size, dtype=torch.float32)
+        yield Batch({"x": x}, x.long() % 3 if labelled else None)
+        start += size
+
+
+def test_rows_keep_their_order_and_labels():
+    calls = []
+
+    def embed(inputs):
+        calls.append(len(inputs["x"]))
+        return torch.stack([inputs["x"], -inputs["x"]], dim=1).to(torch.bfloat16)
+
+    x, y = features(embed, batches(4, 4, 1))
+    assert x.dtype == np.float32
+    assert x.tolist() == [[i, -i] for i in range(9)]
+    assert y.tolist() == [i % 3 for i in range(9)]
+    assert calls == [4, 4, 1]
+
+
+def test_tokens_and_no_labels():
+    x, y = features(lambda inputs: inputs["x"].reshape(-1, 1, 1).expand(-1, 5, 2), batches(3, 2, labelled=False))
+    assert x.shape == (5, 5, 2)
+    assert y is None
+
+
+def test_gradients_are_not_kept():
+    weight = torch.ones(1, requires_grad=True)
+    x, _ = features(lambda inputs: inputs["x"][:, None] * weight, batches(3))
+    assert x.shape == (3, 1)
+
+
+def test_a_feature_that_is_not_finite_is_named():
+    def embed(inputs):
+        return torch.where(inputs["x"] == 5, torch.nan, inputs["x"])[:, None]
+
+    with pytest.raises(DataError, match=r"features of 1 samples are not finite \(the first: sample 5\).*train\.lr"):
+        features(embed, batches(4, 4))
+
+
+def test_nothing_and_half_labelled_are_refused():
+    with pytest.raises(DataError, match="no sample"):
+        features(lambda inputs: inputs["x"], [])
+    half = [*batches(2), *batches(2, labelled=False)]
+    with pytest.raises(DataError, match="1 of 2 batches have labels"):
+        features(lambda inputs: inputs["x"][:, None], half)
+
+
+def test_a_shape_that_does_not_fit_is_refused():
+    with pytest.raises(DataError, match=r"batch of 3 have the shape \(1, 3\)"):
+        features(lambda inputs: inputs["x"][None], batches(3))

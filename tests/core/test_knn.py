@@ -1,0 +1,81 @@
+"""k nearest neighbours against votes counted by hand, for every kind of task."""
+
+import numpy as np
+import pytest
+
+from ssl_core.data import Task
+from ssl_core.evaluate.knn import TEMPERATURE, knn
+from ssl_core.evaluate.metrics import measure
+
+
+def by_hand(train_x, wanted, test_x, k):
+    """Weighted mean of the k most similar rows, one test row at a time."""
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    similarity = unit(test_x) @ unit(train_x).T
+    out = []
+    for row in similarity:
+        chosen = np.argsort(-row)[:k]
+        weights = np.exp(row[chosen] / TEMPERATURE)
+        out.append((weights[:, None] * wanted[chosen]).sum(axis=0) / weights.sum())
+    return np.array(out)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(60, 5)), rng.normal(size=(15, 5)), rng
+
+
+def test_classes_by_hand(data):
+    train, test, rng = data
+    labels = rng.integers(4, size=60)
+    scores, details = knn(Task("classes", 4, "accuracy"), train, labels, test, 7)
+    np.testing.assert_allclose(scores, by_hand(train, np.eye(4)[labels], test, 7), rtol=1e-6)
+    assert details == {"k": 7}
+
+
+def test_labels_are_shares_above_one_half(data):
+    train, test, rng = data
+    labels = rng.integers(2, size=(60, 3))
+    scores, _ = knn(Task("labels", 3, "accuracy"), train, labels, test, 5)
+    np.testing.assert_allclose(scores + 0.5, by_hand(train, labels, test, 5), rtol=1e-6)
+
+
+def test_numbers_are_weighted_means(data):
+    train, test, rng = data
+    labels = rng.normal(size=60)
+    scores, _ = knn(Task("number", 1, "pearson"), train, labels, test, 5)
+    np.testing.assert_allclose(scores, by_hand(train, labels[:, None], test, 5)[:, 0], rtol=1e-6)
+
+
+def test_only_the_direction_of_a_feature_counts(data):
+    train, test, rng = data
+    labels = rng.integers(3, size=60)
+    task = Task("classes", 3, "accuracy")
+    lengths = rng.uniform(0.01, 100, size=(60, 1))
+    np.testing.assert_allclose(
+        knn(task, train, labels, test, 5)[0], knn(task, lengths * train, labels, 9 * test, 5)[0], rtol=1e-6
+    )
+
+
+def test_fewer_training_rows_than_neighbours():
+    task = Task("classes", 3, "accuracy")
+    scores, details = knn(task, np.eye(3)[:2], np.array([0, 2]), np.eye(3)[:1], 20)
+    assert details == {"k": 2}
+    assert scores.argmax(axis=1).tolist() == [0]
+    assert scores[0, 1] == 0.0  # class 1 was never seen
+
+
+def test_scores_rank_well_enough_for_auroc():
+    rng = np.random.default_rng(1)
+    labels = np.arange(400) % 2
+    x = rng.normal(size=(400, 4)) + np.array([1.5, 0, 0, 0]) * (2 * labels[:, None] - 1)
+    task = Task("classes", 2, "auroc")
+    scores, _ = knn(task, x[:200], labels[:200], x[200:], 20)
+    assert measure(task, scores, labels[200:]).value > 0.9
+    assert len(np.unique(scores[:, 1])) > 50  # a plain vote of 20 has 21 values only
+
+
+def test_a_feature_of_zeros_is_legal():
+    scores, _ = knn(Task("classes", 2, "accuracy"), np.zeros((4, 3)), np.array([0, 1, 0, 1]), np.zeros((2, 3)), 4)
+    np.testing.assert_allclose(scores, 0.5)

@@ -1,0 +1,251 @@
+"""Linear probes: they find what is linear, follow their protocol, and cope with what real labels are like."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from torch import nn
+
+from ssl_core.data import Task
+from ssl_core.errors import DataError, PluginError
+from ssl_core.evaluate.linear import adam, logistic
+from ssl_core.evaluate.metrics import measure
+from ssl_core.evaluate.probe import EvaluateOptions, score
+
+CLASSES = Task("classes", 3, "accuracy", title="word")
+ADAM = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "weight_decay": 1e-3, "seed": 5}
+
+
+def blobs(count, size=3, seed=0, spread=1.0, dim=6):
+    centres = 2.0 * np.random.default_rng(99).normal(size=(size, dim))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(size, size=count)
+    return (centres[labels] + spread * rng.normal(size=(count, dim))).astype(np.float32), labels
+
+
+def accuracy(task, scores, labels):
+    return measure(task, scores, labels).value
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_logistic_separates_blobs_whatever_their_scale(size):
+    task = Task("classes", size, "accuracy")
+    x, y = blobs(200, size)
+    test_x, test_y = blobs(200, size, seed=1)
+    scale = np.array([1e-3, 1, 1e4, 1, 1, 1e-2], dtype=np.float32)
+    scores, details = logistic(task, x * scale + 100 * scale, y, test_x * scale + 100 * scale, 1.0, 2000)
+    assert accuracy(task, scores, test_y) > 0.9
+    assert details["converged"]
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0, rtol=1e-6)  # log-probabilities
+
+
+def test_logistic_standardises_with_the_training_split():
+    x, y = blobs(200)
+    shifted, _ = logistic(CLASSES, x, y, x[:50] + 3.0, 1.0, 2000)
+    alone, _ = logistic(CLASSES, x, y, x[:50], 1.0, 2000)
+    assert np.abs(shifted - alone).max() > 0.1  # statistics of the test split would have undone the shift
+
+
+def test_an_unconverged_fit_is_recorded_and_silent(recwarn):
+    x, y = blobs(200, spread=3)
+    _, details = logistic(CLASSES, x, y, x, 1.0, 1)
+    assert details["converged"] is False
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("fit", ["logistic", "adam"])
+def test_a_class_absent_from_training_is_never_predicted(fit):
+    x, y = blobs(300, 3)
+    known = y != 1
+    if fit == "logistic":
+        scores, _ = logistic(CLASSES, x[known], y[known], x, 1.0, 500)
+    else:
+        scores, _ = adam(CLASSES, x[known], y[known], x, **ADAM)
+    assert np.isfinite(scores).all()
+    assert set(scores.argmax(axis=1)) == {0, 2}
+    assert measure(Task("classes", 3, "auroc"), scores, y).value > 0.6
+
+
+def test_one_class_in_training_is_legal():
+    x, _ = blobs(50)
+    scores, _ = logistic(CLASSES, x, np.full(50, 2), x, 1.0, 100)
+    assert set(scores.argmax(axis=1)) == {2}
+
+
+@pytest.mark.parametrize("linear", ["logistic", "adam"])
+def test_several_labels_each_have_their_own_classifier(linear):
+    task = Task("labels", 3, "accuracy")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3)).astype(np.float32)
+    y = (x > np.array([0.0, 0.5, 9.0])).astype(int)  # the last one is never yes
+    options = EvaluateOptions(probes=("linear",), linear=linear, lr=1e-2)
+    (row,) = score(task, x[:400], y[:400], x[400:], y[400:], options, 0)
+    assert row["value"] > 0.95
+
+
+def test_ridge_predicts_numbers_in_their_own_units():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4)).astype(np.float32)
+    y = 1000 + x @ np.array([30.0, -20.0, 0.0, 10.0])
+    scores, details = logistic(Task("number", 1, "pearson"), x[:200], y[:200], x[200:], 1.0, 100)
+    assert details["solver"] == "ridge"
+    np.testing.assert_allclose(scores, y[200:], atol=2.0)
+
+
+def plain_adam(x, y, test_x, outputs, loss_of, options):
+    """The protocol written out: Adam with the L2 penalty in the gradient, by hand."""
+    torch.manual_seed(options["seed"])
+    head = nn.Linear(x.shape[1], outputs)
+    weights = [head.weight.detach().clone(), head.bias.detach().clone()]
+    first = [torch.zeros_like(w) for w in weights]
+    second = [torch.zeros_like(w) for w in weights]
+    generator = torch.Generator().manual_seed(options["seed"])
+    step = 0
+    for _ in range(options["epochs"]):
+        order = torch.randperm(len(x), generator=generator)
+        for start in range(0, len(x) - options["batch_size"] + 1, options["batch_size"]):
+            index = order[start : start + options["batch_size"]]
+            for w in weights:
+                w.requires_grad_(True)
+            loss = loss_of(x[index] @ weights[0].T + weights[1], y[index])
+            gradients = torch.autograd.grad(loss, weights)
+            step += 1
+            for i, gradient in enumerate(gradients):
+                weights[i] = weights[i].detach()
+                gradient = gradient + options["weight_decay"] * weights[i]
+                first[i] = 0.9 * first[i] + 0.1 * gradient
+                second[i] = 0.999 * second[i] + 0.001 * gradient**2
+                rate = options["lr"] / (1 - 0.9**step)
+                weights[i] -= rate * first[i] / ((second[i] / (1 - 0.999**step)).sqrt() + 1e-8)
+    return (test_x @ weights[0].detach().T + weights[1].detach()).numpy()
+
+
+def test_adam_follows_the_protocol_for_classes():
+    x, y = blobs(45)  # 45 is no multiple of 8: the last five of an epoch are dropped
+    scores, details = adam(CLASSES, x, y, x, **ADAM)
+    wanted = plain_adam(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x), 3, nn.CrossEntropyLoss(), ADAM)
+    np.testing.assert_allclose(scores, log_softmax(wanted, axis=1), atol=1e-4)
+    assert details["epochs"] == 3
+
+
+def test_adam_uses_one_logit_for_two_classes_and_squares_for_numbers():
+    x, y = blobs(40, 2)
+    inputs = torch.from_numpy(x)
+    target = torch.from_numpy(y).float()[:, None]
+    scores, _ = adam(Task("classes", 2, "accuracy"), x, y, x, **ADAM)
+    logit = plain_adam(inputs, target, inputs, 1, nn.BCEWithLogitsLoss(), ADAM)[:, 0]
+    np.testing.assert_allclose(scores[:, 1] - scores[:, 0], logit, atol=1e-4)
+    scores, _ = adam(Task("number", 1, "spearman"), x, y.astype(float), x, **ADAM)
+    np.testing.assert_allclose(scores, plain_adam(inputs, target, inputs, 1, nn.MSELoss(), ADAM)[:, 0], atol=1e-4)
+
+
+def test_adam_depends_on_its_seed_alone():
+    x, y = blobs(40)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, _ = adam(CLASSES, x, y, x, **ADAM)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(one, adam(CLASSES, x, y, x, **ADAM)[0])
+    assert np.abs(one - adam(CLASSES, x, y, x, **{**ADAM, "seed": 6})[0]).max() > 1e-3
+
+
+def test_adam_with_less_data_than_a_batch_still_trains():
+    x, y = blobs(5)
+    _, details = adam(CLASSES, x, y, x, **{**ADAM, "batch_size": 64})
+    assert details["batch_size"] == 5
+    assert np.isfinite(details["last_loss"])
+
+
+def test_many_raw_features_are_no_obstacle():
+    rng = np.random.default_rng(0)
+    y = rng.integers(10, size=600)
+    x = (0.3 * rng.normal(size=(10, 2000))[y] + rng.normal(size=(600, 2000))).astype(np.float32)
+    began = time.perf_counter()
+    scores, details = logistic(Task("classes", 10, "accuracy"), x[:400], y[:400], x[400:], 1.0, 2000)
+    assert details["converged"]
+    assert accuracy(Task("classes", 10, "accuracy"), scores, y[400:]) > 0.9
+    assert time.perf_counter() - began < 60  # a hang, not a speed
+
+
+def test_rows_of_scores():
+    x, y = blobs(120)
+    test_x, test_y = blobs(60, seed=1)
+    rows = score(CLASSES, x, y, test_x, test_y, EvaluateOptions(), 0)
+    assert [row["probe"] for row in rows] == ["linear", "knn"]
+    for row in rows:
+        assert (row["metric"], row["n_train"], row["n_test"]) == ("accuracy", 120, 60)
+        assert row["value"] > 0.9
+        assert row["standard_error"] is not None
+    assert rows[0]["details"]["solver"] == "logistic"
+
+
+def test_test_labels_change_the_score_but_not_the_fit(monkeypatch):
+    x, y = blobs(120, spread=2)
+    seen = []
+    monkeypatch.setattr("ssl_core.evaluate.linear.logistic", lambda *args: (seen.append(args[1:4]), logistic(*args))[1])
+    options = EvaluateOptions(probes=("linear",))
+    values = [score(CLASSES, x, y, x[:30], labels, options, 0)[0]["value"] for labels in (y[:30], (y[:30] + 1) % 3)]
+    assert values[0] > 0.7 > 0.3 > values[1]
+    for first, second in zip(*seen, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_tokens_are_rows_and_ignored_ones_count_nowhere():
+    task = Task("classes", 3, "accuracy", per_token=True, ignore=-1)
+    x, y = blobs(40 * 5)
+    x, y = x.reshape(40, 5, -1), y.reshape(40, 5).copy()
+    poisoned = x.copy()
+    y[:, 4] = -1
+    poisoned[:, 4] = 1e6  # padding that would spoil statistics, fit and metric
+    rows = score(task, poisoned[:30], y[:30], poisoned[30:], y[30:], EvaluateOptions(), 0)
+    for row in rows:
+        assert (row["n_train"], row["n_test"]) == (120, 40)
+        assert row["value"] > 0.9
+
+
+def test_caps_on_training_rows():
+    x, y = blobs(50 * 4)
+    options = EvaluateOptions(max_train=20)
+    assert {row["n_train"] for row in score(CLASSES, x, y, x, y, options, 0)} == {20}
+    task = Task("classes", 3, "accuracy", per_token=True)
+    tokens, labels = x.reshape(50, 4, -1), y.reshape(50, 4)
+    rows = score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
+    assert [row["n_train"] for row in rows] == [80, 30]
+    assert rows == score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
+
+
+def test_a_seed_of_its_own():
+    x, y = blobs(100, spread=3)
+    one, two = (
+        score(CLASSES, x, y, x, y, EvaluateOptions(probes=("knn",), max_train=10, seed=7), seed) for seed in (0, 1)
+    )
+    other = score(CLASSES, x, y, x, y, EvaluateOptions(probes=("knn",), max_train=10, seed=8), 0)
+    assert one == two
+    assert one[0]["value"] != other[0]["value"]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        (CLASSES, None, "training split has no labels"),
+        (CLASSES, np.array([0, 1, 3]), "training labels must be whole numbers from 0 to 2, found 3"),
+        (CLASSES, np.array([0, 1]), r"training labels have shape \(2,\), expected \(3,\)"),
+        (Task("labels", 2, "accuracy"), np.array([[0, 1], [1, 2], [0, 0]]), "from 0 to 1, found 2"),
+        (Task("number", 1, "pearson"), np.array([0.0, np.nan, 1.0]), "finite numbers, found nan"),
+        (Task("classes", 3, "accuracy", per_token=True), np.zeros((3, 4), dtype=int), "expected 3 axes"),
+        (Task("classes", 3, "accuracy", ignore=0), np.zeros(3, dtype=int), "no label to count"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(task, labels, message):
+    x = np.zeros((3, 2), dtype=np.float32)
+    with pytest.raises(DataError, match=message):
+        score(task, x, labels, x, labels, EvaluateOptions(), 0)
+
+
+def test_a_metric_that_does_not_fit_is_refused():
+    x = np.zeros((3, 2), dtype=np.float32)
+    with pytest.raises(PluginError, match="does not fit"):
+        score(Task("number", 1, "accuracy"), x, np.zeros(3), x, np.zeros(3), EvaluateOptions(), 0)

@@ -22,6 +22,7 @@ from ssl_core.engine.tell import Tell
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.evaluate.features import features
 from ssl_core.evaluate.probe import EvaluateOptions, score
+from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
 
 Splits = Mapping[Split, Dataset]
@@ -104,14 +105,16 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         for segment in learner.tokenizer.layout.segments
     )
     masking = "" if config.masking is None else f", masking {config.masking.name} {_brief(config.masking.options)}"
-    kernel = learner.encoder.transformer.blocks[0].attn.backend  # type: ignore[union-attr]
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    kernel = choose_kernel(device, dtype, learner.tokenizer.layout.length, 1)
+    attention = config.encoder.attention if config.encoder.attention != "auto" else f"{kernel} (auto)"
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
         f"tokens     {grids}",
         f"model      {config.objective.name}{masking}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
-        f"{config.train.precision}, attention {kernel}, on {describe(device)}",
+        f"{config.train.precision}, attention {attention}, on {describe(device)}",
         *(f"preset     {source}" for source in config.preset_sources),
     ]
 

@@ -255,16 +255,21 @@ def show(
 @command
 def check(
     name: Annotated[str, typer.Argument(help="An objective, tokenizer, data set or masking.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One of its options, as option=value.")] = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
     """Check that a plugin keeps the promises of its contract."""
     from ssl_core import testing
-    from ssl_core.terminal import show_checks
+    from ssl_core.config import parse_setting
+    from ssl_core.terminal import classes_called, show_checks
 
-    catalogue = load_catalogue(block)
-    results = {label: testing.run(found, catalogue) for label, found in find_classes(catalogue, name).items()}
-    if not show_checks(results):
+    values = dict(parse_setting(text) for text in set_ or ())
+    kept = [
+        show_checks(label, testing.run(found, options=values))
+        for label, found in classes_called(load_catalogue(block), name).items()
+    ]
+    if not all(kept):
         raise SystemExit(1)
 
 

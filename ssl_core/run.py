@@ -146,7 +146,7 @@ def write(
     """report.json and report.html with pictures of a few test samples."""
     some = data["test"].take(np.arange(min(PICTURES, len(data["test"]))))
     write_report(report, folder)
-    write_html(report, folder, summary.pictures(rebuild(learner, some, report.seed)), metrics)
+    write_html(report, folder, rebuild(learner, some, report.seed), metrics)
 
 
 def notify(catalogue: Catalogue, tell: Tell, hook: str, **values: Any) -> None:

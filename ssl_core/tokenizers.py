@@ -108,21 +108,24 @@ class GridTokenizer(Tokenizer):
         """Mean and standard deviation of the prepared training data, in float64, one pass."""
         if self.options.normalise != "measured":
             return
-        count, total, squares = 0, np.zeros(self.channels), np.zeros(self.channels)
-        for chunk in chunks:
+        count, mean, spread = 0, np.zeros(self.channels), np.zeros(self.channels)
+        for chunk in chunks:  # merge means and squared deviations; E[x^2] - E[x]^2 would cancel
             x = np.asarray(chunk[self.field], dtype=np.float64)
             x = np.moveaxis(x, 1, 0).reshape(self.channels, -1)
-            count += x.shape[1]
-            total += x.sum(axis=1)
-            squares += np.square(x).sum(axis=1)
+            if not self.options.per_channel:
+                x = x.reshape(1, -1)
+            more, middle = x.shape[1], x.mean(axis=1)
+            off = middle - mean
+            spread = spread + np.square(x - middle[:, None]).sum(axis=1) + off**2 * (count * more / (count + more))
+            mean = mean + off * (more / (count + more))
+            count += more
         if count == 0:
             return
-        mean, square = total / count, squares / count
-        if not self.options.per_channel:
-            mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
-        std = np.sqrt(np.maximum(square - mean**2, 0.0))
+        std = np.sqrt(spread / count)
+        # a constant channel stays as it is; its deviation is rounding and nothing else
+        std = np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0)
         self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(np.where(std > 1e-8, std, 1.0)))  # a constant channel stays as it is
+        self.std.copy_(torch.from_numpy(std))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, C, *space) to Tokens of L = prod(space / patch)."""

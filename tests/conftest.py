@@ -21,7 +21,6 @@ from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 DIM, DECODER = 16, 12
-LAYOUTS = ("1d", "2d", "wide", "3d", "ids", "joint")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +63,7 @@ class SmallIds(IdTokenizer):
 
 
 def small_tokenizer(kind: str) -> Tokenizer:
-    """A tokenizer for one of LAYOUTS. Neither grids nor patches are square where they need not be."""
+    """A tokenizer for a small row: 1d, 2d, wide (not square), 3d, ids, joint (values and ids), or long."""
     if kind == "joint":
         return JointTokenizer(
             JointTokenizer.Options(), {}, DIM, parts=[SmallGrid("x", 1, (6, 4), (2, 2)), SmallIds("y", 7, 5)]
@@ -73,6 +72,7 @@ def small_tokenizer(kind: str) -> Tokenizer:
         return SmallIds("x", 11, 7)
     shapes: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
         "1d": (3, (24,), (2,)),
+        "long": (1, (120,), (1,)),
         "2d": (1, (8, 8), (2, 2)),
         "wide": (2, (4, 15), (2, 3)),
         "3d": (1, (4, 2, 6), (2, 1, 2)),

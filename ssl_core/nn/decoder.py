@@ -49,10 +49,12 @@ class Decoder(nn.Module):
         that order, or only its `wanted` slice (B, M, d).
         """
         visible = latent.shape[1] - 1
-        known = self.project(latent)
-        table = self.positions().to(known.dtype)
+        with torch.autocast(latent.device.type, enabled=False):
+            # in bf16, what an inner gradient step adds to the latent would be rounded away here
+            known = self.project(latent.to(torch.promote_types(latent.dtype, torch.float32)))
+        table = self.positions()
         at = table[1 + order]
-        hidden = at[:, visible:] + self.mask_token.to(known.dtype)
+        hidden = at[:, visible:] + self.mask_token
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
         begin, end, _ = (wanted or slice(None)).indices(self.length)
         return self.transformer(row, slice(1 + begin, 1 + end))

@@ -51,10 +51,10 @@ class Encoder(nn.Module):
 
         Returns (B, 1 + n, D), the summary token first. With `at`, the order of the tokens does not matter.
         """
-        table = self.positions().to(content.dtype)
-        where = table[1:] if at is None else table[1 + at]
-        summary = (self.summary + table[0]).to(content.dtype).expand(content.shape[0], 1, -1)
-        return self.transformer(self.dropout(torch.cat([summary, content + where], dim=1)))
+        table = self.positions()
+        row = content + (table[1:] if at is None else table[1 + at])  # fp32 from here on, also under autocast
+        summary = (self.summary + table[0]).to(row.dtype).expand(row.shape[0], 1, -1)
+        return self.transformer(self.dropout(torch.cat([summary, row], dim=1)))
 
     def pool(self, encoded: Tensor) -> Tensor:
         """One feature vector for each row: (B, 1 + n, D) to (B, D)."""

@@ -124,10 +124,10 @@ def test_a_saved_configuration_reads_back_the_same(catalogue, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"objective__name": "metame"}, "no objective 'metame'; did you mean 'metamae'"),
-        ({"modality": "tay"}, "no modality 'tay'; did you mean 'toy'"),
-        ({"dataset__name": "toy-date"}, "no data set 'toy-date'.*did you mean 'toy-data'"),
-        ({"masking__name": "rando"}, "no masking 'rando'; did you mean 'random'"),
+        ({"objective__name": "metame"}, "unknown objective 'metame'; did you mean 'metamae'"),
+        ({"modality": "tay"}, "unknown modality 'tay'; did you mean 'toy'"),
+        ({"dataset__name": "toy-date"}, "unknown data set 'toy-date'.*did you mean 'toy-data'"),
+        ({"masking__name": "rando"}, "unknown masking 'rando'; did you mean 'random'"),
         ({"objective__dept": 3}, "unknown option 'objective.dept'; did you mean 'objective.depth'"),
         ({"train__step": 3}, "unknown option 'train.step'; did you mean 'train.steps'"),
         ({"tran__steps": 3}, "unknown option 'tran.steps'; did you mean 'train'"),

@@ -154,10 +154,6 @@ def test_a_constant_channel_stays_finite_and_small(constant: float) -> None:
     assert tokenizer.std[1] == 1
 
 
-CANCELS = "E[x^2] - E[x]^2 cancels; merge the chunks' means and squared deviations instead"
-
-
-@pytest.mark.xfail(strict=True, reason=CANCELS)
 def test_a_constant_channel_of_many_samples_keeps_its_scale() -> None:
     x = np.full((5000, 2, 4, 6), 3.3, dtype=np.float32)
     tokenizer = grid()
@@ -165,7 +161,7 @@ def test_a_constant_channel_of_many_samples_keeps_its_scale() -> None:
     assert tokenizer.std.tolist() == [1, 1]
 
 
-@pytest.mark.parametrize("offset", [1e4, 1e6, pytest.param(1e8, marks=pytest.mark.xfail(strict=True, reason=CANCELS))])
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
 def test_a_large_offset_does_not_spoil_the_deviation(offset: float) -> None:
     x = offset + np.random.default_rng(0).normal(size=(40, 2, 4, 6))
     tokenizer = grid()

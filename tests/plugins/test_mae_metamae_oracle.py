@@ -179,6 +179,20 @@ def test_the_loss_needs_no_gradient_outside(make_case: Callable[..., Any], kind:
         assert distance(evaluated, loss) < RTOL
 
 
+@pytest.mark.parametrize("first_order", [False, True])
+def test_long_rows_in_fp32(make_case: Callable[..., Any], first_order: bool) -> None:
+    """Where a fused kernel would pay it is taken only if one derivative is enough: no fused kernel has two."""
+    case = metamae(make_case, "long", first_order=first_order, noise=0.1)
+    case.learner.float()
+    case.inputs = {name: x.float() for name, x in case.inputs.items()}
+    draws = case.draws()
+    loss, expected = case.learner(case.inputs, draws).loss, oracle(case, draws).loss
+    assert distance(loss, expected) < 1e-5
+    ours, theirs = gradients(loss, case.parameters), gradients(expected, case.parameters)
+    for name in ours:
+        assert distance(ours[name], theirs[name]) < 1e-2, name
+
+
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_pictures_show_the_predictions_of_the_transcription(make_case: Callable[..., Any], kind: str) -> None:
     for objective in (MAE, MetaMAE):

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
@@ -61,6 +62,7 @@ class MetaMAE(Objective):
             layout, options.width, dim, options.depth, options.heads, twice_differentiable=not options.first_order
         )
         self.head = ReconstructionHead(layout, dim, options.width)
+        self.room = self._room(masking) if masking is not None else 0
         self.projector = nn.Sequential(  # torch's default initialisation (D24)
             nn.Linear(dim, options.projector_hidden, bias=False),
             nn.BatchNorm1d(options.projector_hidden),
@@ -71,8 +73,8 @@ class MetaMAE(Objective):
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         """The mask and the nearby tokens, as an order of places: visible | chosen nearby | other hidden.
 
-        "visible" (B, V), "order" (B, L), "support" (B, V + K) weights 1 or 0 of the first places, K the largest number
-        of nearby tokens chosen in any row.
+        "visible" (B, V), "order" (B, L), "support" (B, V + K) weights 1 or 0 of the first places. K is the room for
+        nearby tokens: fixed, so that shapes are, but for a batch that overflows it, which gets all the room there is.
         """
         assert self.masking is not None, "MetaMAE needs a masking"
         mask = self.masking(batch, generator)
@@ -81,14 +83,23 @@ class MetaMAE(Objective):
         if self.options.nearby_count == "near":
             chosen = near & (lot < self.options.nearby_ratio)
         else:
-            wanted = round(self.options.nearby_ratio * int(mask.hidden[0].sum()))
+            wanted = round(self.options.nearby_ratio * (mask.hidden.shape[1] - mask.visible.shape[1]))
             rank = torch.where(near, lot, 2.0).argsort(dim=1).argsort(dim=1)
             chosen = near & (rank < wanted)
         group = torch.where(mask.hidden, torch.where(chosen, 1, 2), 0)
         order = group.argsort(dim=1, stable=True)
         support = (group.gather(1, order) < 2).float()
-        size = mask.visible.shape[1] + int(chosen.sum(dim=1).max())
+        overflows = int(chosen.sum(dim=1).max()) > self.room
+        size = self.layout.length if overflows else mask.visible.shape[1] + self.room
         return {"visible": mask.visible, "order": order, "support": support[:, :size].contiguous()}
+
+    def _room(self, masking: Masking) -> int:
+        """A number of nearby tokens that a row exceeds about once in ten million."""
+        mask = masking(256, torch.Generator().manual_seed(0))
+        near = self.layout.touching(~mask.hidden) & mask.hidden
+        if self.options.nearby_count == "hidden":
+            return round(self.options.nearby_ratio * int(mask.hidden[0].sum()))
+        return int(binom.ppf(1 - 1e-7, int(near.sum(dim=1).max()), self.options.nearby_ratio))
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """The loss of eq. 5 and its two parts."""

@@ -46,7 +46,9 @@ class Speech(GridTokenizer):
         power: float = Field(2.0, gt=0, description="exponent of the magnitude spectrogram: 2 = power")
         square: bool = Field(False, description="square the mel spectrogram once more before dB, as the published code")
         amin: float = Field(1e-10, gt=0, description="smallest value taken to dB")
-        top_db: float | None = Field(60.0, gt=0, description="range of a clip in dB below its own maximum; none = no cut")
+        top_db: float | None = Field(
+            60.0, gt=0, description="range of a clip in dB below its own maximum; none = no cut"
+        )
         ref: Literal["max", "absolute"] = Field("max", description="0 dB is the clip's maximum, or the number 1")
         place: Literal["start", "center"] = Field("start", description="where a short clip lies within its padding")
         fill: Literal["zeros", "repeat"] = Field("zeros", description="what a short clip is padded with: or itself")

@@ -1,0 +1,22 @@
+"""The report of a run: as JSON, as a table for the terminal, as a web page that needs no network."""
+
+from __future__ import annotations
+
+from ssl_core.report.page import write_html
+from ssl_core.report.schema import REPORT, LayoutRow, Report, Score, read, write_json
+from ssl_core.report.scores import Cell, Line, lines, show, table
+
+__all__ = [
+    "REPORT",
+    "Cell",
+    "LayoutRow",
+    "Line",
+    "Report",
+    "Score",
+    "lines",
+    "read",
+    "show",
+    "table",
+    "write_html",
+    "write_json",
+]

@@ -1,0 +1,146 @@
+"""Plots of the web page, drawn by matplotlib without its global state; imported only when a page is written.
+
+SVG is put into the page itself, with colours that follow the page's light or dark scheme.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+# matplotlib needs real colours: these stand for variables of the page and are replaced in the finished SVG
+COLOURS = {"ink": "#010203", "muted": "#020304", "grid": "#030405"} | {
+    f"series-{number}": f"#0{number}0a0b" for number in range(1, 5)
+}
+SERIES = [COLOURS[f"series-{number}"] for number in range(1, 5)]
+WAVES = [COLOURS[f"series-{number}"] for number in (1, 2, 4)]  # without the grey one: the original is drawn in grey
+MOST_POINTS = 600
+_number = itertools.count()
+
+
+def to_svg(figure: Figure, label: str) -> Markup:
+    """A figure as an <svg> element without fixed size, ids of its own, and `label` for who cannot see it."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sslx", "text.parse_math": False}):
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    own = f"p{next(_number)}-"
+    text = re.sub(r'( id="|href="#|url\(#)', lambda match: match[1] + own, text)
+    head, rest = text.split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    for name, colour in COLOURS.items():
+        rest = rest.replace(colour, f"var(--{name})")
+    return Markup(f'{head} role="img" aria-label="{escape(label)}">{rest}')
+
+
+def axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty plot, in inches, in the page's colours."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    plot = figure.add_subplot()
+    plot.patch.set_alpha(0)
+    for name, spine in plot.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(COLOURS["muted"])
+    plot.tick_params(colors=COLOURS["muted"], labelsize=9)
+    plot.grid(True, color=COLOURS["grid"], linewidth=0.6)
+    plot.set_axisbelow(True)
+    return figure, plot
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MOST_POINTS points, each the mean of neighbours."""
+    if len(steps) <= MOST_POINTS:
+        return steps, values
+    groups = np.array_split(np.arange(len(steps)), MOST_POINTS)
+    return np.array([steps[g[-1]] for g in groups]), np.array([values[g].mean() for g in groups])
+
+
+def curve(name: str, steps: np.ndarray, values: np.ndarray, wide: bool) -> Markup:
+    """A metric over steps."""
+    figure, plot = axes(9.0 if wide else 3.4, 3.0 if wide else 1.9)
+    drawn = thin(steps, values)
+    plot.plot(*drawn, color=SERIES[0], linewidth=1.5, marker="o" if len(drawn[0]) < 3 else None)
+    if np.ptp(drawn[1]) == 0:  # else the axis would magnify nothing
+        plot.set_ylim(*sorted((0.0, 2 * drawn[1][0] or 1.0)))
+    plot.set_xlabel("step", color=COLOURS["muted"], fontsize=9)
+    label = f"{name}: {values[0]:.4g} at step {steps[0]:,.0f}, {values[-1]:.4g} at step {steps[-1]:,.0f}, "
+    return to_svg(figure, label + f"lowest {values.min():.4g}, highest {values.max():.4g}")
+
+
+def bars(values: Mapping[str, tuple[float, float | None]], whole: float, label: str) -> Markup:
+    """Horizontal bars with standard errors. values: by name, value and error; axis from 0 to `whole` or beyond."""
+    figure, plot = axes(3.4, 0.4 + 0.3 * len(values))
+    names = list(values)
+    for place, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
+        value, error = values[name]
+        plot.barh(place, value, height=0.62, color=colour)
+        if error is not None:
+            plot.errorbar(value, place, xerr=error, color=COLOURS["ink"], linewidth=1.2, capsize=3)
+    plot.set_yticks(range(len(names)), names, color=COLOURS["ink"])
+    plot.invert_yaxis()
+    plot.grid(False, axis="y")
+    plot.tick_params(axis="y", length=0)
+    lowest = min(0.0, *(value - (error or 0.0) for value, error in values.values()))
+    highest = max(whole, *(value + (error or 0.0) for value, error in values.values()))
+    plot.set_xlim(lowest, highest)
+    return to_svg(figure, label)
+
+
+def waves(x: np.ndarray, behind: np.ndarray | None, limits: tuple[float, float], label: str) -> Markup:
+    """Channels over time. x, behind: (C, T), NaN where hidden; `behind` is drawn faintly."""
+    figure, plot = axes(3.4, 1.4)
+    for channel, colour in zip(range(len(x)), WAVES, strict=False):
+        if behind is not None:
+            plot.plot(behind[channel], color=COLOURS["muted"], linewidth=0.7, alpha=0.7)
+        plot.plot(x[channel], color=colour, linewidth=1.1, marker="." if _lonely(x[channel]) else None, markersize=2)
+    plot.set_xlim(0, max(x.shape[1] - 1, 1))
+    plot.set_ylim(*limits)
+    return to_svg(figure, label)
+
+
+def _lonely(values: np.ndarray) -> bool:
+    """Whether most points that are there have no neighbour to be joined with by a line."""
+    there = np.isfinite(values)
+    return bool((there[1:] & there[:-1]).sum() < there.sum() / 2)
+
+
+def to_png(x: np.ndarray, low: float, high: float) -> str:
+    """A picture (1 or 3 channels, H, W) as the data address of a PNG; NaN becomes transparent."""
+    there = np.isfinite(x).all(axis=0)
+    scaled = np.clip((np.nan_to_num(x) - low) / max(high - low, 1e-12), 0.0, 1.0)
+    if len(x) == 3:
+        pixels = np.concatenate([np.moveaxis(scaled, 0, -1), np.ones((*there.shape, 1))], axis=-1)
+    else:
+        pixels = matplotlib.colormaps["viridis"](scaled[0])
+    pixels[..., 3] = there
+    buffer = io.BytesIO()
+    imsave(buffer, (255 * pixels).round().astype(np.uint8), format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def span(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Smallest and largest finite number of several arrays."""
+    every = np.concatenate([np.ravel(v) for v in values])
+    every = every[np.isfinite(every)]
+    return (float(every.min()), float(every.max())) if len(every) else (0.0, 1.0)

@@ -1,0 +1,126 @@
+"""What report.json holds. docs/report.md describes each key; a change of meaning raises the schema version."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssl_core.engine.files import write_text
+from ssl_core.errors import CheckpointError, SslxError
+
+REPORT = "report.json"
+SCHEMA_VERSION = 1
+FeatureKind: TypeAlias = Literal["trained", "random_init", "raw_input"]
+
+
+class Score(BaseModel):
+    """What one probe read from one kind of features."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset: str = Field(description="modality/name of the data set")
+    task: str = Field(description="what was predicted")
+    probe: str = Field(description="linear or knn")
+    metric: str = Field(description="accuracy, weighted_f1, auroc, pearson or spearman")
+    features: FeatureKind = Field(description="of the trained encoder, of a random initialisation, or the input itself")
+    value: float | None = Field(description="the metric as a fraction or correlation; null if undefined")
+    n_train: int = Field(description="samples that the probe was fitted on; tokens for a per-token task")
+    n_test: int = Field(description="samples, or tokens, that it was scored on")
+    seed: int = Field(description="seed of the run")
+    standard_error: float | None = Field(None, description="of the value over test samples; null if unknown")
+    details: dict[str, Any] = Field({}, description="of the probe: solver, converged, k, notes")
+
+
+class LayoutRow(BaseModel):
+    """One segment of the token layout."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="name of the segment")
+    grid: tuple[int, ...] = Field(description="tokens along each axis")
+    target: str = Field(description="values or ids")
+    size: int = Field(description="numbers in a patch, or entries of the vocabulary")
+
+
+class Report(BaseModel):
+    """Everything that is worth knowing of a finished run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[1] = Field(1, description="version of this schema")
+    run: str = Field(description="folder of the run")
+    created: datetime = Field(description="when the report was made, ISO 8601 with time zone")
+    command: str = Field("", description="the command line")
+    objective: str = Field(description="name of the objective")
+    modality: str = Field(description="name of the modality")
+    dataset: str = Field(description="name of the data set that was measured")
+    tokenizer: str = Field(description="name of the tokenizer")
+    masking: str | None = Field(None, description="name of the masking; null if the objective masks nothing")
+    preset_sources: tuple[str, ...] = Field((), description="presets that applied, each with the source of its numbers")
+    seed: int = Field(description="seed of all chance")
+    steps: int = Field(description="optimiser steps of the encoder")
+    wall_seconds: float = Field(description="seconds from start to report, all parts included")
+    pretrain_seconds: float = Field(description="seconds of the training loop, all parts of a resumed run included")
+    samples_per_second: float = Field(description="training samples per second of pretrain_seconds")
+    peak_memory_bytes: int = Field(description="most memory held: of the device on CUDA, of the process on the CPU")
+    parameters: dict[str, int] = Field(description="trainable parameters of each part")
+    device: str = Field(description="the hardware in words")
+    precision: str = Field(description="number format of training: fp32 or bf16")
+    attention: str | None = Field(None, description="attention kernel of the encoder")
+    layout: tuple[LayoutRow, ...] = Field(description="the token layout, one entry for each segment")
+    scores: tuple[Score, ...] = Field((), description="one entry for each probe and kind of features")
+    loss_first: float | None = Field(None, description="loss in the first line of metrics.jsonl")
+    loss_last: float | None = Field(None, description="loss in its last line")
+    notes: tuple[str, ...] = Field((), description="what a reader should know, e.g. skipped files")
+    config: dict[str, Any] = Field(description="the resolved configuration")
+    versions: dict[str, str] = Field(description="versions of what computed")
+    origins: dict[str, dict[str, str]] = Field(description="by kind and name: distribution, entry point and version")
+
+
+def write_json(report: Report, folder: Path) -> None:
+    """Write report.json atomically; numbers that are not finite become null. Errors: SslxError if it cannot."""
+    save(folder / REPORT, report.model_dump_json(indent=2) + "\n")
+
+
+def save(path: Path, text: str) -> None:
+    """Write a file atomically. Errors: SslxError naming it."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise SslxError(f"cannot write {path}: {error.strerror}; free space or name another folder") from None
+
+
+def read(folder: Path) -> Report:
+    """The report of a run folder.
+
+    Errors: CheckpointError if there is none, if it is damaged, or if another schema version wrote it.
+    """
+    path = folder / REPORT
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["schema_version"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(
+            f"{folder} has no {REPORT}; finish the run with sslx run --resume, or sslx eval"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is damaged; make it again with sslx eval {folder}") from None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path} has schema version {version}, this sslx reads {SCHEMA_VERSION}; use the sslx that wrote it, "
+            f"or make it again with sslx eval {folder}"
+        )
+    try:
+        return Report.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path} is damaged at '{where}' ({first['msg']}); make it again with sslx eval {folder}"
+        ) from None

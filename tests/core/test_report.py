@@ -1,0 +1,443 @@
+"""The report: JSON that comes back the same, a table that fits, a web page that is whole, safe, and readable by all."""
+
+import base64
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from ssl_core.engine.pictures import Rebuilt
+from ssl_core.errors import CheckpointError, SslxError
+from ssl_core.report import LayoutRow, Report, Score, lines, read, show, table, write_html, write_json
+from ssl_core.report import page as page_module
+from ssl_core.report.page import curves, duration, page, sentence
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
+
+
+def score(features, value, probe="linear", task="word", metric="accuracy", error=0.01, **details):
+    return Score(
+        dataset="speech/synthetic", task=task, probe=probe, metric=metric, features=features, value=value,
+        n_train=2000, n_test=1000, seed=0, standard_error=error, details=details,
+    )  # fmt: skip
+
+
+def make(**changes):
+    values = {
+        "run": "runs/one", "created": "2025-03-01T10:11:12+00:00", "command": "sslx run --objective mae",
+        "objective": "mae", "modality": "speech", "dataset": "synthetic", "tokenizer": "speech", "masking": "random",
+        "seed": 3, "steps": 600, "wall_seconds": 143.2, "pretrain_seconds": 110.0, "samples_per_second": 347.2,
+        "peak_memory_bytes": 912 * 2**20, "parameters": {"encoder": 6_317_000}, "device": "2 cores",
+        "precision": "fp32", "layout": [{"name": "spectrogram", "grid": [8, 8], "target": "values", "size": 64}],
+        "loss_first": 1.21, "loss_last": 0.41, "config": {"train": {"lr": 3e-4}, "preset": None},
+        "versions": {"torch": "2.6.0"},
+        "origins": {"objectives": {"mae": "sslx:objectives.mae 0.1.0", "other": "else:other 2"}, "maskings": {}},
+        "scores": [
+            score("trained", 0.712), score("random_init", 0.451), score("raw_input", 0.52),
+            score("trained", 0.40, probe="knn", k=20), score("random_init", 0.5, probe="knn", k=20),
+        ],
+    }  # fmt: skip
+    return Report(**(values | changes))
+
+
+def grid_of(space, patches, hidden):
+    """A mask over tokens (n, L) as one over values (n, 1, *space)."""
+    shown = hidden.reshape(len(hidden), 1, *patches)
+    for axis, (size, count) in enumerate(zip(space, patches, strict=True)):
+        shown = shown.repeat(size // count, axis=2 + axis)
+    return shown
+
+
+def rebuilt(name, shape, patches, rows=2, seed=0):
+    rng = np.random.default_rng(seed)
+    original = rng.normal(size=(rows, *shape))
+    hidden = rng.random((rows, int(np.prod(patches)))) < 0.6
+    hidden[:, 0], hidden[:, -1] = True, False
+    mask = np.broadcast_to(grid_of(shape[1:], patches, hidden), original.shape)
+    made = np.where(mask, 0.5 * original, original)
+    return Rebuilt(name, "values", patches, original, np.where(mask, np.nan, original), made, hidden)
+
+
+def rebuilt_text(tokens, hidden, made):
+    masked = np.where(hidden, "", tokens)
+    return Rebuilt("bases", "ids", (tokens.shape[1],), tokens, masked, made, hidden)
+
+
+METRICS = [
+    {"step": step, "train/loss": 2.0 - step / 100, "train/near": 1.0, "train/lr": 1e-3} for step in range(10, 110, 10)
+] + [{"step": 100, "eval/trained_linear_accuracy": 0.7}]
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_comes_back_the_same(tmp_path):
+    report = make()
+    write_json(report, tmp_path)
+    assert read(tmp_path) == report
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["schema_version"] == 1
+    assert content["scores"][0] | {"details": {}} == {
+        "dataset": "speech/synthetic", "task": "word", "probe": "linear", "metric": "accuracy", "features": "trained",
+        "value": 0.712, "n_train": 2000, "n_test": 1000, "seed": 0, "standard_error": 0.01, "details": {},
+    }  # fmt: skip
+    assert {"wall_seconds", "steps", "samples_per_second", "peak_memory_bytes"} <= content.keys()
+
+
+def test_json_is_strict_even_with_numbers_that_are_not_finite(tmp_path):
+    write_json(make(loss_last=float("nan"), config={"a": {"b": float("inf")}}), tmp_path)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    content = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    assert content["loss_last"] is None
+    assert read(tmp_path).loss_last is None
+
+
+def test_a_failed_write_leaves_the_old_report_and_no_rest(tmp_path, monkeypatch):
+    write_json(make(), tmp_path)
+    before = (tmp_path / "report.json").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(SslxError, match=r"cannot write .*report\.json: No space left on device"):
+        write_json(make(steps=1), tmp_path)
+    assert (tmp_path / "report.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"has no report\.json; finish the run"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"run": "x"}', "is damaged"),
+        ('{"schema_version": 2}', "has schema version 2, this sslx reads 1"),
+        ('{"schema_version": 1}', "is damaged at 'run'"),
+    ],
+)
+def test_a_report_that_cannot_be_read_says_why_in_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_a_later_sslx_are_no_obstacle(tmp_path):
+    write_json(make(), tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text()) | {"later": 1}
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert read(tmp_path) == make()
+
+
+def test_every_key_is_documented_and_the_documented_example_is_valid():
+    text = DOCS.read_text()
+    for model in (Report, Score, LayoutRow):
+        for name, info in model.model_fields.items():
+            row = re.search(rf"^\| `{name}` \|(.*)\|$", text, re.MULTILINE)
+            assert row, f"docs/report.md lacks {name} of {model.__name__}"
+            assert info.description in row[1], f"docs/report.md: {name} is not described as in the code"
+    example = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    report = Report.model_validate_json(example[1])
+    assert report.scores
+    assert set(json.loads(example[1])) == set(Report.model_fields)
+
+
+def test_importing_is_quick():
+    code = "import sys, ssl_core.report; print(sorted({'torch', 'matplotlib', 'jinja2', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- table ----------------------------------------------------------------------------------------------------------
+
+
+def test_gain_is_over_the_better_baseline():
+    linear, knn = lines(make().scores)
+    assert linear.baseline == "raw_input"
+    assert linear.gain.value == pytest.approx(0.192)
+    assert linear.gain.standard_error == pytest.approx(np.hypot(0.01, 0.01))
+    assert knn.baseline == "random_init"
+    assert show("accuracy", knn.gain, sign=True) == "-10.0 ±1.4"
+
+
+def test_what_is_missing_or_undefined_is_said():
+    (alone,) = lines([score("trained", 0.7)])
+    assert alone.gain is None
+    (undefined,) = lines([score("trained", None, error=None), score("raw_input", 0.5)])
+    assert undefined.gain is None
+    assert show("accuracy", undefined.cells["trained"]) == "undefined"
+    assert show("auroc", undefined.cells["raw_input"]) == "0.500 ±0.010"
+    assert show("auroc", None) == "-"
+
+
+def rendered(report, width):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table(report))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_shows_every_number(width):
+    text = rendered(make(), width)
+    for wanted in ("71.2 ±1.0", "45.1 ±1.0", "52.0 ±1.0", "+19.2 ±1.4", "kNN, k=20", "-10.0 ±1.4", "accuracy %"):
+        assert wanted in text
+    assert "fitted on 2,000, scored on 1,000 others" in text
+    assert "…" not in text
+
+
+def test_remarks_and_foreign_names_are_shown_as_they_are():
+    odd = [score("trained", 0.5, task="[red]mood", converged=False), score("raw_input", 0.5, task="[red]mood")]
+    odd.append(score("raw_input", 0.0, task="mood", metric="spearman", error=None, notes=["constant"]))
+    text = rendered(make(scores=odd), 120)
+    assert "[red]mood, linear probe, trained: the solver stopped before it converged" in text
+    assert "mood, linear probe, raw input: constant" in text
+
+
+def test_a_task_of_another_data_set_names_it():
+    other = score("trained", 0.5).model_copy(update={"dataset": "speech/files"})
+    assert "word (speech/files)" in rendered(make(scores=[other]), 120)
+
+
+# --- web page -------------------------------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    pictures = [
+        rebuilt("spectrogram", (1, 8, 8), (4, 4)),
+        rebuilt("photo", (3, 4, 6), (2, 3)),
+        rebuilt("bands", (12, 4, 4), (2, 2)),
+        rebuilt("sensor", (5, 40), (10,)),
+        rebuilt("volume", (1, 6, 4, 4), (3, 2, 2)),
+        rebuilt_text(np.array([list("ACGTACGT")]), np.arange(8)[None] % 2 == 1, np.array([list("ACGTAAAT")])),
+    ]
+    notes = ["skipped <script>alert(1)</script>"]
+    return page(make(notes=notes), pictures, METRICS)
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(whole, tmp_path):
+    elements = Elements(whole)
+    for _, attributes in elements.found:
+        for name in ("src", "href", "xlink:href", "action", "poster", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"url\((?!#)|@import", whole)
+    addresses = set(re.findall(r"https?://[^\s\"']*", whole))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    (policy,) = [meta["content"] for meta in elements.all("meta") if "http-equiv" in meta]
+    assert "default-src 'none'" in policy
+    write_html(make(), tmp_path, [], METRICS)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_text_from_outside_cannot_become_markup(whole):
+    elements = Elements(whole)
+    assert not elements.all("script")
+    assert "skipped <script>alert(1)</script>" in elements.words
+    evil = '"><script>x</script>$\\frac{'
+    odd = page(
+        make(objective=evil, notes=[evil], scores=[score("trained", 0.5, task=evil)], config={evil: evil}),
+        [rebuilt(evil, (1, 4), (2,)), rebuilt_text(np.array([[evil]]), np.array([[False]]), np.array([[evil]]))],
+        [{"step": 1, f"train/{evil}": 1.0}],
+    )
+    assert not Elements(odd).all("script")
+
+
+def test_the_page_is_readable_without_eyes(whole):
+    elements = Elements(whole)
+    assert elements.all("html")[0]["lang"] == "en"
+    pictures = elements.all("img")
+    assert len(pictures) == 4 * 2 * 3  # four segments as images, two samples, three stages
+    assert all(len(picture["alt"]) > 10 for picture in pictures)
+    assert len({picture["alt"] for picture in pictures}) == len(pictures)
+    plots = elements.all("svg")
+    assert len(plots) == 2 + 3 + 2 * 3  # bars, curves, waves
+    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 10 for plot in plots)
+    assert "mae" in "".join(elements.words[:20])
+    assert all("scope" in cell for cell in elements.all("th"))
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', whole))
+    named = {name for _, a in elements.found for name in a.get("aria-labelledby", "").split()}
+    assert used | named <= set(ids)
+    levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def luminance(colour):
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_have_contrast(whole, scheme):
+    blocks = re.findall(r":root \{(.*?)\}", whole, re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+
+    def contrast(one, two):
+        light, dark = sorted((luminance(colours[one]), luminance(colours[two])), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    for ground in ("page", "card"):
+        for text in ("ink", "muted", "good", "bad"):
+            assert contrast(text, ground) >= 4.5, (text, ground)
+        for mark in ("series-1", "series-2", "series-3", "series-4"):
+            assert contrast(mark, ground) >= 3.0, (mark, ground)
+
+
+def test_plots_follow_the_scheme_of_the_page(whole):
+    drawn = "".join(re.findall(r"<svg.*?</svg>", whole, re.DOTALL))
+    assert "var(--series-1)" in drawn
+    assert "var(--ink)" in drawn
+    assert not re.findall(r"#[0-9a-f]{6}\b", re.sub(r'(?:href="|id="|url\()#?[^")]*', "", drawn))
+
+
+def pixels(picture):
+    return imread(io.BytesIO(base64.b64decode(picture["src"].split(",")[1])))
+
+
+def picture_of(text, alt):
+    (found,) = [picture for picture in Elements(text).all("img") if picture["alt"].startswith(alt)]
+    return pixels(found)
+
+
+def test_hidden_pixels_are_transparent_and_the_rest_is_the_original(whole):
+    original = picture_of(whole, "photo, sample 1: original")
+    masked = picture_of(whole, "photo, sample 1: masked")
+    made = picture_of(whole, "photo, sample 1: reconstruction")
+    hidden = grid_of((4, 6), (2, 3), rebuilt("photo", (3, 4, 6), (2, 3)).hidden)[0, 0]
+    assert original.shape == (4, 6, 4)
+    assert (original[..., 3] == 1).all()
+    np.testing.assert_array_equal(masked[..., 3] == 0, hidden)
+    np.testing.assert_array_equal(masked[~hidden], original[~hidden])
+    np.testing.assert_array_equal(made[~hidden], original[~hidden])  # one scale of colours for all three
+    assert (made[hidden] != original[hidden]).any()
+
+
+def test_volumes_show_their_middle_slice_and_many_channels_the_first(whole):
+    volume = rebuilt("volume", (1, 6, 4, 4), (3, 2, 2))
+    flat = Rebuilt(
+        "flat", "values", (2, 2), volume.original[:, :, 3], volume.masked[:, :, 3], volume.reconstruction[:, :, 3],
+        volume.hidden[:, 4:8],
+    )  # fmt: skip
+    alone = page(make(), [flat], [])
+    for stage in ("original", "masked input", "reconstruction"):
+        np.testing.assert_array_equal(
+            picture_of(whole, f"volume, sample 2: {stage}"), picture_of(alone, f"flat, sample 2: {stage}")
+        )
+    assert "slice 4 of 6" in whole
+    assert "channel 1 of 12" in whole
+    assert "channels 1 to 3 of 5" in whole
+
+
+def test_hidden_tokens_are_marked_and_not_given_away():
+    tokens = np.array([list("ACGTACGT")])
+    hidden = np.array([[False, True] * 4])
+    made = np.array([list("ACGAAAAT")])
+    text = page(make(), [rebuilt_text(tokens, hidden, made)], [])
+    cells = re.findall(r'<td class="tokens">(.*?)</td>', text, re.DOTALL)
+    plain = [re.sub(r"<[^>]*>", "", cell).strip() for cell in cells]
+    assert plain == ["ACGTACGT", "A▢G▢A▢G▢", "ACGAAAAT"]
+    assert cells[2].count('class="right"') == 2
+    assert cells[2].count('class="wrong"') == 2
+    assert "rebuilt rightly (underlined): 2 of 4" in text
+
+
+def test_ids_are_words_apart_and_long_rows_are_cut():
+    tokens = np.arange(1000, 1300)[None]
+    text = page(make(), [rebuilt_text(tokens, tokens % 2 == 0, tokens)], [])
+    assert "1000 1001" in text
+    assert "1239" in text
+    assert "1240" not in text
+    assert "and 60 more" in text
+
+
+def test_values_without_a_picture_are_left_out():
+    patches = Rebuilt("odd", "values", (2, 2), *(np.zeros((1, 4, 3)) for _ in range(3)), np.zeros((1, 4), dtype=bool))
+    assert "What it rebuilds" not in page(make(), [patches], [])
+
+
+def test_curves_begin_with_the_loss_and_skip_what_is_not_finite():
+    metrics = [
+        {"step": 1, "train/lr": 1e-3, "train/near": float("nan"), "train/loss": 2.0},
+        {"step": 2, "train/lr": 1e-3, "train/near": 0.5, "train/loss": 1.0},
+        {"step": 2, "eval/x": 1.0},
+    ]
+    drawn = list(curves(metrics))
+    assert [name for name, _, _ in drawn] == ["loss", "near", "lr"]
+    assert 'aria-label="loss: 2 at step 1, 1 at step 2, lowest 1, highest 2"' in drawn[0][2]
+    assert "near: 0.5 at step 2" in drawn[1][2]
+    assert list(curves([])) == []
+
+
+def test_long_curves_are_thinned_by_means():
+    from ssl_core.report.plots import MOST_POINTS, thin
+
+    steps, values = np.arange(10_000.0), np.tile([1.0, 3.0], 5_000)
+    few_steps, few = thin(steps, values)
+    assert len(few) == MOST_POINTS
+    assert few_steps[-1] == steps[-1]
+    assert few.mean() == pytest.approx(2.0, abs=0.01)
+    assert few.std() < 0.1
+
+
+def test_a_run_with_nothing_to_show_has_a_page():
+    text = page(make(scores=[], masking=None, loss_first=None, loss_last=None), [], [])
+    assert "Nothing was probed: the data has no labels." in text
+    assert "No training metrics were logged." in text
+
+
+def test_the_result_in_words():
+    linear, knn = lines(make().scores)
+    assert sentence(linear) == (
+        "word, linear probe: accuracy 71.2 % from the trained features, 45.1 % from a random encoder's and 52.0 % from "
+        "the raw input. Gain over the better of the two: +19.2 ±1.4 points."
+    )
+    assert sentence(knn).endswith("-10.0 ±1.4 points: the training made them worse.")
+    (equal,) = lines([score("trained", 0.51, metric="auroc"), score("raw_input", 0.5, metric="auroc")])
+    assert sentence(equal).endswith("+0.010 ±0.014: no clear difference.")
+
+
+def test_only_plugins_of_the_run_come_first():
+    assert page_module.used(make()) == [("objective", "mae", "sslx:objectives.mae 0.1.0")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.44, "0.4 s"), (45.2, "45 s"), (185, "3 min 5 s"), (7830, "2 h 10 min"), (119.7, "2 min 0 s")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,109 @@
+"""The conformance kit over everything that is installed, shipped or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_core import config, plugins, testing
+
+CATALOGUE = plugins.load()
+ROOT = Path(tempfile.gettempdir()) / f"sslx-conformance-{os.getpid()}"
+
+# Promises that a plugin is known to break, with the reason: {("objective", "name"): {"promise": "why"}}.
+KNOWN: dict[tuple[str, str], dict[str, str]] = {}
+
+
+def spoken_files(folder: Path) -> None:
+    """A folder of wav files, one sub-folder a class."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        label = ("no", "yes")[number % 2]
+        times = np.arange(4000 + 100 * number) / 8000
+        wave = np.sin(2 * np.pi * (200 + 30 * number) * times) + 0.1 * rng.normal(size=len(times))
+        path = folder / label / f"{number:02}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * wave, 8000)
+
+
+# Data sets that cannot be opened without a folder of data, and how to make an example for each.
+EXAMPLES: dict[tuple[str, str], Callable[[Path], None]] = {("speech", "files"): spoken_files}
+
+
+def folder_of(modality: str, name: str) -> Path:
+    return ROOT / f"{modality}-{name}"
+
+
+def given_for(entry: plugins.Entry[Any]) -> dict[str, Any]:
+    """What the kit needs besides the class."""
+    if entry.modality is None or (entry.modality, entry.name) not in EXAMPLES:
+        return {}
+    return {"options": {"root": str(folder_of(entry.modality, entry.name))}}
+
+
+def all_checks() -> Iterator[Any]:
+    for kind in plugins.KINDS[:4]:
+        for entry in CATALOGUE.entries(kind):
+            known = KNOWN.get((kind, entry.name), {})
+            prefix = "-".join(filter(None, (kind, entry.modality, entry.name)))
+            for one in testing.parametrize(entry.value, known=known, **given_for(entry)).mark.args[1]:
+                yield pytest.param(*one.values, id=f"{prefix}-{one.id}", marks=one.marks)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _example_files() -> Iterator[None]:
+    for (modality, name), make in EXAMPLES.items():
+        make(folder_of(modality, name))
+    yield
+    shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@pytest.mark.parametrize("check", list(all_checks()))
+def test_conforms(check):
+    check()
+
+
+def test_every_shipped_plugin_can_be_used():
+    assert [str(one) for one in CATALOGUE.set_aside if one.origin.plugin.startswith("sslx:")] == []
+
+
+def test_kit_sees_every_kind():
+    for kind in plugins.KINDS:
+        assert CATALOGUE.entries(kind), f"nothing is registered as {kind}"
+
+
+def test_default_maskings_exist():
+    for entry in CATALOGUE.objectives.values():
+        default = entry.value.masking_default
+        if default is not None:
+            CATALOGUE.masking(default.name).Options(**default.values)
+
+
+def test_every_modality_with_a_tokenizer_has_a_default_data_set():
+    for modality in CATALOGUE.tokenizers:
+        assert CATALOGUE.default_dataset(modality).modality == modality
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [pytest.param(entry, id=f"{entry.name}-{i}") for i, entry in enumerate(CATALOGUE.presets)],
+)
+def test_preset_resolves(entry):
+    """Every value of a preset is an option that exists, and takes that value."""
+    preset = entry.value
+    modality = preset.modality or next(iter(CATALOGUE.tokenizers))
+    given = {"objective.name": preset.objective or next(iter(CATALOGUE.objectives)), "modality": modality}
+    if preset.dataset:
+        given["dataset.name"] = preset.dataset
+    if not preset.default:
+        given["preset"] = preset.name
+    resolved, _ = config.resolve(CATALOGUE, given)
+    assert f"{preset.name}: {preset.source}" in resolved.preset_sources

@@ -1,0 +1,154 @@
+"""An outside plugin, installed for real by pip, then found, listed, checked, built, trained and run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent / "sslx-demo-denoise"
+MAIN = "from ssl_core.cli import main; main()"
+
+LIST = """
+import json
+from ssl_core import plugins
+catalogue = plugins.load()
+theirs = {
+    f"{kind} {entry.name}": [str(entry.origin), entry.summary]
+    for kind in plugins.KINDS for entry in catalogue.entries(kind) if entry.origin.plugin.startswith("sslx-demo")
+}
+print(json.dumps({"theirs": theirs, "problems": catalogue.problems, "metamae": "metamae" in catalogue.objectives}))
+"""
+
+TRAIN = """
+import json, torch
+from ssl_core import Learner, plugins
+from ssl_core.nn import Encoder, EncoderOptions
+torch.set_num_threads(1)
+torch.manual_seed(0)
+catalogue = plugins.load()
+dataset = catalogue.default_dataset("video")(None, "train")
+tokenizer_class, objective_class = catalogue.tokenizer("video"), catalogue.objective("denoise")
+tokenizer = tokenizer_class(tokenizer_class.Options(), dataset.fields, 32)
+encoder = Encoder(EncoderOptions(dim=32, depth=2, heads=4), tokenizer.layout)
+learner = Learner(tokenizer, encoder, objective_class(objective_class.Options(), tokenizer.layout, 32, None))
+batch = {"clip": torch.stack([torch.from_numpy(dataset[i]["inputs"]["clip"]) for i in range(16)])}
+optimiser = torch.optim.AdamW(learner.parameters(), lr=2e-3)
+losses = []
+for step in range(20):
+    loss = learner(batch, {}).loss
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    losses.append(loss.item())
+print(json.dumps({"grid": tokenizer.layout.segments[0].grid, "losses": losses, "features": learner.embed(batch).shape}))
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python where the plugin is installed: python("-c", code)."""
+    for tool in ("pip", "setuptools"):
+        if importlib.util.find_spec(tool) is None:
+            pytest.skip(f"installing the plugin needs {tool} in this environment")
+    folder = tmp_path_factory.mktemp("third_party")
+    shutil.copytree(SOURCE, folder / "source")  # building writes beside the source
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", "--target", str(folder / "site"), str(folder / "source")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"} | environment,
+        )
+
+    return run
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_found_with_origin_and_version_and_the_broken_one_set_aside(python):
+    found = result_of(python("-c", LIST))
+    assert found["theirs"] == {
+        "objective denoise": ["sslx-demo-denoise:denoise 0.2", "Rebuild every token from noisy embeddings."],
+        "tokenizer video": ["sslx-demo-denoise:video 0.2", "Cubes of a grey clip: two frames of four by four pixels."],
+        "dataset balls": ["sslx-demo-denoise:video 0.2", "A bright square that moves left or right."],
+    }
+    assert found["metamae"]
+    problem = next(one for one in found["problems"] if "sslx-demo" in one)
+    assert problem.startswith(
+        "plugin 'sslx-demo-denoise:broken' was set aside: it cannot be imported: "
+        "ModuleNotFoundError: No module named 'a_library_that_is_not_installed'"
+    )
+
+
+def test_blocked_by_a_variable(python):
+    blocked = "sslx-demo-denoise:broken,sslx-demo-denoise:video"
+    found = result_of(python("-c", LIST, SSLX_BLOCK=blocked))
+    assert list(found["theirs"]) == ["objective denoise"]
+    assert not any("sslx-demo" in problem for problem in found["problems"])
+
+
+def test_built_and_trained(python):
+    found = result_of(python("-c", TRAIN))
+    assert found["grid"] == [2, 2, 3]
+    assert found["features"] == [16, 32]
+    assert len(found["losses"]) == 20
+    assert sum(found["losses"][-3:]) < 0.9 * sum(found["losses"][:3])
+
+
+def test_its_own_conformance_tests_pass(python):
+    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", str(SOURCE / "tests"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_command_line_lists_and_shows_it(python):
+    listed = python("-c", MAIN, "list", "objectives")
+    assert listed.returncode == 0, listed.stderr
+    line = next(line for line in listed.stdout.splitlines() if "denoise" in line)
+    assert "Rebuild every token from noisy embeddings." in line
+    assert "sslx-demo-denoise:denoise 0.2" in line
+    assert "sslx-demo-denoise:broken" in listed.stderr
+    shown = python("-c", MAIN, "show", "denoise")
+    assert shown.returncode == 0, shown.stderr
+    assert "noise scale" in shown.stdout
+
+
+def test_whole_run_with_objective_modality_and_notices_from_outside(python, tmp_path):
+    out = tmp_path / "run"
+    settings = ("train.steps=6", "train.batch_size=8", "encoder.dim=32", "encoder.depth=1", "encoder.heads=4")
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    done = python(
+        "-c", MAIN, "run", "--objective", "denoise", "--modality", "video", "--device", "cpu", "--out", str(out),
+        *arguments, SSLX_CACHE_DIR=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert {row["features"] for row in report["scores"]} == {"trained", "random_init", "raw_input"}
+    assert "sslx-demo-denoise:denoise 0.2" in json.dumps(report)
+    notices = (out / "notices.txt").read_text().splitlines()
+    assert notices[0] == "started denoise"
+    assert notices[-1] == "finished"
+    assert any(line.startswith("step 6: ") and "train/loss" in line for line in notices)

@@ -28,12 +28,13 @@ from ssl_core.nn.encoder import Encoder
 Splits = Mapping[Split, Dataset]
 Data = Mapping[Split, Prepared]
 EMBED_BATCH = 256
+SPLITS: tuple[Split, Split] = ("train", "test")
 
 
 def open_splits(config: RunConfig, plugins: Plugins) -> dict[Split, Dataset]:
     """Both splits of the data set. Errors: DataError if they do not offer the same fields."""
     options = plugins.dataset.Options(**config.dataset.options)
-    splits: dict[Split, Dataset] = {split: plugins.dataset(options, split) for split in ("train", "test")}
+    splits: dict[Split, Dataset] = {split: plugins.dataset(options, split) for split in SPLITS}
     same_fields(splits["train"], splits["test"])
     return splits
 
@@ -148,7 +149,7 @@ def evaluate(
         "random_init": fresh.embed,
         "raw_input": learner.raw,
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tell.progress("evaluating", len(kinds)) as progress:
         for kind, embed in kinds.items():
             learner.eval()
@@ -168,10 +169,10 @@ def _score(
     data: Data,
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
-    taken = []
-    for split in ("train", "test"):
+    taken: list[Any] = []
+    for split in SPLITS:
         with autocast(device, config.train.precision):  # type: ignore[arg-type]
-            taken += features(partial(embed, per_token=task.per_token), _batches(data[split], device))  # type: ignore[index]
+            taken += features(partial(embed, per_token=task.per_token), _batches(data[split], device))
     train_x, train_y, test_x, test_y = taken
     for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
         yield {

@@ -58,7 +58,7 @@ def run(
     notify(catalogue, tell, "run_started", config=config, folder=folder)
 
     # 6. to 8. tokens, outcome, training
-    origins = {"versions": versions(), "origins": catalogue.origins()}
+    origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
     seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]

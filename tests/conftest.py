@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from ssl_plugins.maskings.random import RandomMasking
 from torch import Tensor
 
 from ssl_core import Learner, Objective, Tokenizer
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
+from ssl_plugins.maskings.random import RandomMasking
 
 ROOT = Path(__file__).resolve().parent.parent
 DIM, DECODER = 16, 12

@@ -88,21 +88,26 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     """Changes whenever the prepared arrays may: data, options, code, format."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
-    parts += [repr(tokenizer.fields), _source(type(dataset)), _source(type(tokenizer))]
+    parts += [repr(tokenizer.fields), *(_source(_file(type(part))) for part in (dataset, tokenizer))]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-@functools.cache
-def _source(cls: type) -> str:
-    """A digest of the file that defines a class and of the private helper files beside it."""
+def _file(cls: type) -> str:
     try:
-        path = Path(inspect.getfile(cls))
-        files = [path, *sorted(path.parent.glob("_*.py"))]
-        return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
+        return inspect.getfile(cls)
     except (OSError, TypeError):  # defined in a shell or a notebook
         return ""
+
+
+@functools.cache
+def _source(file: str) -> str:
+    """A digest of the file that defines a class and of the private helper files beside it."""
+    if not file:
+        return ""
+    files = [Path(file), *sorted(Path(file).parent.glob("_*.py"))]
+    return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()
 
 
 def _fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:

@@ -6,6 +6,8 @@ Rows are samples, or the tokens of a per-token task. Labels: (n,) int64 classes,
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 
 from ssl_core.data import Task
@@ -21,6 +24,23 @@ Scored: TypeAlias = tuple[np.ndarray, dict[str, Any]]
 NEVER = -1e9  # the score of a class that was not in the training data; finite, so that rankings stay defined
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """No second thread for linear algebra.
+
+    The products here are small: waiting for a second thread costs more than it saves, a hundredfold on a busy machine,
+    and the order of sums, thus the last digits of a score, would depend on the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def logistic(
     task: Task, train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, c: float, max_iter: int
 ) -> Scored:
@@ -69,6 +89,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
+@one_thread()
 def adam(
     task: Task,
     train_x: np.ndarray,

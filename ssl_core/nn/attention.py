@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_core.errors import ConfigError
+
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math"]
 
@@ -90,7 +92,7 @@ class Attention(nn.Module):
         super().__init__()
         if head_dim is None:
             if dim % num_heads:
-                raise ValueError(f"width {dim} is not a multiple of {num_heads} heads")
+                raise ConfigError(f"width {dim} is not a multiple of {num_heads} heads; change one of the two")
             head_dim = dim // num_heads
         self.num_heads, self.head_dim = num_heads, head_dim
         self.backend: Backend = backend

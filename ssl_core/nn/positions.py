@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ssl_core.errors import ConfigError
 from ssl_core.tokens import Layout, grid_coordinates
 
 BASE = 10_000.0
@@ -26,7 +27,7 @@ def sincos(grid: tuple[int, ...], dim: int) -> Tensor:
     axes = len(grid)
     share = dim // (2 * axes) * 2
     if share < 2:
-        raise ValueError(f"width {dim} is too small for positions on {axes} axes; use at least {2 * axes}")
+        raise ConfigError(f"width {dim} is too small for positions on {axes} axes; use at least {2 * axes}")
     coordinates = grid_coordinates(grid)
     parts = [sincos_1d(coordinates[:, axis], share) for axis in reversed(range(axes))]
     table = torch.zeros(len(coordinates), dim, dtype=torch.float64)

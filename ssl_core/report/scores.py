@@ -53,8 +53,10 @@ class Line:
     @property
     def baseline(self) -> FeatureKind | None:
         """The better of random initialisation and raw input; None if neither was measured."""
-        known = {kind: cell.value for kind, cell in self.cells.items() if kind != "trained" and cell.value is not None}
-        return max(known, key=lambda kind: known[kind]) if known else None
+        known = [
+            (cell.value, kind) for kind, cell in self.cells.items() if kind != "trained" and cell.value is not None
+        ]
+        return max(known)[1] if known else None
 
     @property
     def gain(self) -> Cell | None:
@@ -96,7 +98,7 @@ class Line:
 
 def lines(scores: Iterable[Score]) -> list[Line]:
     """Scores gathered by data set, task, probe and metric, in the order of their first appearance."""
-    found: dict[tuple[str, ...], list[Score]] = {}
+    found: dict[tuple[str, str, str, str], list[Score]] = {}
     for score in scores:
         found.setdefault((score.dataset, score.task, score.probe, score.metric), []).append(score)
     return [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -59,6 +60,17 @@ def recorder(promises: list[Promise]) -> Registrar:
     return promise
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The models of the kit are so small that several threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class Check:
     """One promise of one class, on one case such as a layout. Call it: it raises ConformanceError or returns."""
@@ -80,7 +92,7 @@ class Check:
 
     def __call__(self) -> None:
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _one_thread():
                 self.promise.function(self.subject)
         except Broken as broken:
             raise ConformanceError(self._message(str(broken))) from None
@@ -111,7 +123,7 @@ class Result:
         return self.error is None
 
 
-def run_checks(checks: Iterable[Check]) -> Iterable[Result]:
+def run_checks(checks: Iterable[Check]) -> Iterator[Result]:
     """Run checks one after the other; results come as they are ready."""
     for check in checks:
         began, error = time.perf_counter(), None

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_core import ConfigError
 from ssl_core.nn import Attention, attend, choose_kernel
 from ssl_core.nn import attention as module
 
@@ -99,19 +100,27 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
     ],
 )
 def test_the_table_of_kernels(
-    device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokens: int,
+    derivatives: int,
+    expected: str,
 ) -> None:
+    monkeypatch.setattr(module, "xformers_ops", lambda: None)
     assert choose_kernel(device, dtype, tokens, derivatives) == expected
 
 
-@pytest.mark.parametrize(("installed", "expected"), [(True, "xformers"), (False, "sdpa")])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_on_cuda_half_precision_uses_xformers_if_it_is_there(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, installed: bool, expected: str
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("derivatives", [0, 1, 2])
+def test_xformers_is_for_cuda_up_to_one_derivative(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, derivatives: int
 ) -> None:
-    monkeypatch.setattr(module, "xformers_ops", lambda: object() if installed else None)
-    assert choose_kernel(CUDA, dtype, 197, 1) == expected
-    assert choose_kernel(CUDA, dtype, 197, 0) == expected
+    """It has no float64, no second derivative and nothing for the CPU."""
+    monkeypatch.setattr(module, "xformers_ops", lambda: object())
+    expected = "math" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
+    assert choose_kernel(CUDA, dtype, 197, derivatives) == expected
+    assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -157,5 +166,5 @@ def test_some_queries_are_a_slice_of_all(backend: module.Backend, bias: bool, qu
 def test_sizes_of_heads() -> None:
     assert Attention(256, 8, head_dim=64).qkv.weight.shape == (3 * 512, 256)  # DABS
     assert Attention(256, 8).qkv.bias is None
-    with pytest.raises(ValueError, match="not a multiple"):
+    with pytest.raises(ConfigError, match="not a multiple"):
         Attention(10, 3)

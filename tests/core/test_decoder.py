@@ -83,6 +83,18 @@ def test_every_latent_vector_reaches_every_prediction(grids: tuple[tuple[int, ..
     assert (gradient.abs().amax(dim=-1) > 0).all()  # the summary token's, too (D30)
 
 
+def test_the_latent_enters_in_fp32_under_autocast() -> None:
+    """In bf16 a small inner step on the latent would be rounded away before the first block."""
+    decoder = build(((10,),)).float()
+    latent, order = latent_and_order(decoder)
+    latent, seen = latent.float(), []
+    decoder.project.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(latent, order)
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(seen[0], decoder.project(latent))
+
+
 def test_the_mask_token_starts_small() -> None:
     layout = Layout([Segment("x", (4,), "values", 4)])
     started = torch.cat([Decoder(layout, 128, 16, 1, 4).mask_token for _ in range(20)])

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from ssl_core import Layout, Segment
+from ssl_core import ConfigError, Layout, Segment
 from ssl_core.nn import Positions, sincos
 from ssl_core.nn.positions import sincos_1d
 
@@ -47,7 +47,7 @@ def test_what_does_not_divide_is_left_zero() -> None:
     table = sincos((2, 2, 2), 16)
     assert not table[:, 12:].any()
     assert table[:, :12].any(dim=0).sum() >= 9
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(ConfigError, match="too small"):
         sincos((2, 2, 2), 5)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -148,9 +149,8 @@ def test_every_key_is_documented_and_the_documented_example_is_valid():
     text = DOCS.read_text()
     for model in (Report, Score, LayoutRow):
         for name, info in model.model_fields.items():
-            row = re.search(rf"^\| `{name}` \|(.*)\|$", text, re.MULTILINE)
-            assert row, f"docs/report.md lacks {name} of {model.__name__}"
-            assert info.description in row[1], f"docs/report.md: {name} is not described as in the code"
+            rows = re.findall(rf"^\| `{name}` \|.*\| (.*) \|$", text, re.MULTILINE)
+            assert info.description in rows, f"docs/report.md does not describe {name} of {model.__name__} as the code"
     example = re.search(r"```json\n(.*?)```", text, re.DOTALL)
     report = Report.model_validate_json(example[1])
     assert report.scores
@@ -294,7 +294,7 @@ def test_the_page_is_readable_without_eyes(whole):
     assert used | named <= set(ids)
     levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def luminance(colour):
@@ -437,7 +437,8 @@ def test_only_plugins_of_the_run_come_first():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.44, "0.4 s"), (45.2, "45 s"), (185, "3 min 5 s"), (7830, "2 h 10 min"), (119.7, "2 min 0 s")]
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (45.2, "45 s"), (185, "3 min 5 s"), (7830, "2 h 10 min"), (119.7, "2 min 0 s")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

@@ -154,8 +154,9 @@ def test_a_constant_channel_stays_finite_and_small(constant: float) -> None:
     assert tokenizer.std[1] == 1
 
 
-def test_a_constant_channel_of_many_samples_keeps_its_scale() -> None:
-    x = np.full((5000, 2, 4, 6), 3.3, dtype=np.float32)
+@pytest.mark.parametrize(("constant", "dtype"), [(3.3, np.float32), (0.1, np.float64), (-1234.567, np.float64)])
+def test_a_constant_channel_of_many_samples_keeps_its_scale(constant: float, dtype: type) -> None:
+    x = np.full((5000, 2, 4, 6), constant, dtype=dtype)
     tokenizer = grid()
     tokenizer.measure(chunks_of(x, (1666, 1000, 2334)))
     assert tokenizer.std.tolist() == [1, 1]

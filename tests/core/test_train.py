@@ -8,8 +8,6 @@ import signal
 
 import pytest
 import torch
-from ssl_plugins.objectives.mae import MAE
-from ssl_plugins.objectives.metamae import MetaMAE
 
 from ssl_core import SslxError
 from ssl_core.engine import checkpoint
@@ -18,6 +16,8 @@ from ssl_core.engine.loader import batch_index, prepare
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import Interrupted, TrainOptions, forward, make_optimizer, rate_at, train
 from ssl_core.errors import CheckpointError
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
 
 
 @pytest.fixture

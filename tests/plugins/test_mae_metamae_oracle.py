@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
-from torch import Tensor
 
 RTOL = 1e-9
 LAYOUTS = ("1d", "2d", "wide", "3d", "ids", "joint")

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from ssl_plugins.maskings.random import RandomMasking
-from ssl_plugins.objectives.mae import MAE
-from ssl_plugins.objectives.metamae import MetaMAE
 from torch import Tensor, nn
 
 from ssl_core import Layout, Learner, Segment, Tokens, Values
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
+from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
 
 # Protocol table 3.4: grid, mask ratio, kept, hidden tokens that touch a visible one (mean), nearby tokens at r = 0.1
 SETS = {
@@ -274,6 +274,29 @@ def test_order_is_visible_then_nearby_then_the_rest(grid: tuple[int, ...], count
     assert support[:, :kept].all()
     assert (support[:, :-1] >= support[:, 1:]).all()  # ones first: what is chosen comes before what is not
     assert support.shape[1] >= kept + chosen_counts(draws).max()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_shapes_are_fixed(name: str) -> None:
+    """Else a compiled step would be compiled anew. The room is for more nearby tokens than a row is likely to have."""
+    grid, ratio = SETS[name][:2]
+    objective = small(grid, ratio, nearby_ratio=0.1)
+    draws = [objective.draw(64, seeded(seed)) for seed in range(30)]
+    assert len({tuple((name, x.shape) for name, x in each.items()) for each in draws}) == 1
+    room = draws[0]["support"].shape[1] - draws[0]["visible"].shape[1]
+    most = max(chosen_counts(each).max().item() for each in draws)
+    assert most <= room <= math.prod(grid) - draws[0]["visible"].shape[1]
+
+
+def test_a_batch_that_overflows_the_room_loses_nothing(make_case: Callable[..., Any]) -> None:
+    case = make_case("2d", MetaMAE, nearby_ratio=0.9)
+    roomy = case.draws()
+    case.objective.room = 0
+    full = case.draws()
+    assert full["support"].shape == full["order"].shape
+    assert torch.equal(supported(full), supported(roomy))
+    losses = [case.learner(case.inputs, draws).loss for draws in (roomy, full)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-12, atol=0)
 
 
 def test_draws_depend_on_the_generator_alone() -> None:

@@ -11,6 +11,7 @@ The visible tokens are a task's support set, the hidden ones its query set. Four
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -91,7 +92,7 @@ class MetaMAE(Objective):
         support = (group.gather(1, order) < 2).float()
         overflows = int(chosen.sum(dim=1).max()) > self.room
         size = self.layout.length if overflows else mask.visible.shape[1] + self.room
-        return {"visible": mask.visible, "order": order, "support": support[:, :size].contiguous()}
+        return {"visible": order[:, : mask.visible.shape[1]], "order": order, "support": support[:, :size].contiguous()}
 
     def _room(self, masking: Masking) -> int:
         """A number of nearby tokens that a row exceeds about once in ten million."""
@@ -99,7 +100,8 @@ class MetaMAE(Objective):
         near = self.layout.touching(~mask.hidden) & mask.hidden
         if self.options.nearby_count == "hidden":
             return round(self.options.nearby_ratio * int(mask.hidden[0].sum()))
-        return int(binom.ppf(1 - 1e-7, int(near.sum(dim=1).max()), self.options.nearby_ratio))
+        most = min(int(mask.hidden[0].sum()), math.ceil(1.25 * int(near.sum(dim=1).max())))  # rows yet unseen have more
+        return int(binom.ppf(1 - 1e-7, most, self.options.nearby_ratio))
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """The loss of eq. 5 and its two parts."""

@@ -8,7 +8,7 @@ clip's own maximum, and that maximum is 0 dB: how loud a recording is says nothi
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import librosa
 import numpy as np

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
     from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task
     from ssl_core.engine.learner import Learner
-    from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError
+    from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
     from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
@@ -23,7 +23,7 @@ _HOMES = {
     "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
     "data": ("Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task"),
     "engine.learner": ("Learner",),
-    "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError"),
+    "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
     "hookspecs": ("hookimpl", "hookspec"),
     "options": ("Choice", "Options", "Preset"),
     "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
@@ -65,6 +65,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "hookspec",
+    "nearest",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -88,24 +89,28 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     """Changes whenever the prepared arrays may: data, options, code, format."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
-    parts += [repr(tokenizer.fields), *(_source(_file(type(part))) for part in (dataset, tokenizer))]
+    parts += [repr(tokenizer.fields), *map(_source, _files(dataset, tokenizer))]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _file(cls: type) -> str:
-    try:
-        return inspect.getfile(cls)
-    except (OSError, TypeError):  # defined in a shell or a notebook
-        return ""
+def _files(dataset: Dataset, tokenizer: Tokenizer) -> list[str]:
+    """The files that define the data set, the tokenizer with its parts, and what they are derived from."""
+    tokenizers = [part for part in tokenizer.modules() if isinstance(part, Tokenizer)]
+    classes = {cls for part in (dataset, *tokenizers) for cls in type(part).__mro__}
+    files = set()
+    for cls in classes:
+        if cls.__module__.split(".")[0] in ("torch", "builtins", "typing"):
+            continue
+        with contextlib.suppress(OSError, TypeError):  # defined in a shell or a notebook
+            files.add(inspect.getfile(cls))
+    return sorted(files)
 
 
 @functools.cache
 def _source(file: str) -> str:
     """A digest of the file that defines a class and of the private helper files beside it."""
-    if not file:
-        return ""
     files = [Path(file), *sorted(Path(file).parent.glob("_*.py"))]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 SMALL = [
-    "--set", "dataset.n_train=48", "--set", "dataset.n_test=24", "--set", "encoder.dim=32", "--set", "encoder.depth=1",
-    "--set", "encoder.heads=2", "--set", "objective.width=16", "--set", "objective.heads=1", "--set", "objective.depth=1",
-    "--batch-size", "16", "--preset", "none",
+    "--set", "dataset.n_train=48", "--set", "dataset.n_test=24", "--set", "encoder.dim=32",
+    "--set", "encoder.depth=1", "--set", "encoder.heads=2", "--set", "objective.width=16",
+    "--set", "objective.heads=1", "--set", "objective.depth=1", "--batch-size", "16", "--preset", "none",
 ]  # fmt: skip
 
 
@@ -297,7 +297,10 @@ def test_check_reports_each_promise(sslx):
 
 
 def test_help_does_not_load_torch():
-    code = "import sys; from ssl_core import cli\ntry: cli.app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys\nfrom ssl_core import cli\n"
+        "try: cli.app(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

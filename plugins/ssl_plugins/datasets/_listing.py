@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ssl_core import ConfigError, DataError
-from ssl_core.errors import nearest
+from ssl_core import ConfigError, DataError, nearest
 
 SPLIT_SEED = 42
 TABLES = (".csv", ".parquet")
@@ -65,6 +63,8 @@ def _from_folder(root: Path, extensions: Sequence[str]) -> list[Item]:
 
 
 def _from_table(table: Path) -> list[Item]:
+    import pandas as pd  # slow to import, and most listings need none
+
     try:
         frame = pd.read_csv(table, dtype=str) if table.suffix.lower() == ".csv" else pd.read_parquet(table)
     except (OSError, ValueError) as error:

@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from scipy.stats import binom
 from torch import Tensor, nn
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
@@ -96,6 +95,8 @@ class MetaMAE(Objective):
 
     def _room(self, masking: Masking) -> int:
         """A number of nearby tokens that a row exceeds about once in ten million."""
+        from scipy.stats import binom  # a second to import, for one number
+
         mask = masking(256, torch.Generator().manual_seed(0))
         near = self.layout.touching(~mask.hidden) & mask.hidden
         if self.options.nearby_count == "hidden":

@@ -130,8 +130,8 @@ class Speech(GridTokenizer):
             start = {"start": 0, "center": -missing // 2, "end": -missing}[self.options.crop]
             return clip[start : start + self.samples]
         before = missing // 2 if self.options.place == "center" else 0
-        mode = "wrap" if self.options.fill == "repeat" else "constant"
-        return np.pad(clip, (before, missing - before), mode=mode)
+        around = (before, missing - before)
+        return np.pad(clip, around, mode="wrap") if self.options.fill == "repeat" else np.pad(clip, around)
 
     def _decibels(self, mel: np.ndarray) -> np.ndarray:
         """10 log10 of the power, cut `top_db` below its maximum (protocol section 2.5, step 4)."""

@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from ssl_core.data import Task
 from ssl_core.errors import PluginError
-from ssl_core.evaluate.metrics import _f1_of, check, decide, measure
+from ssl_core.evaluate.metrics import _auroc_error, _f1_of, check, decide, measure
 
 
 def task(kind, size, metric, **more):
@@ -100,6 +100,13 @@ def test_auroc_standard_error_is_the_spread_over_test_sets():
 
     drawn = [draw() for _ in range(300)]
     assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+
+
+def test_auroc_standard_error_of_hanley_and_mcneil_by_hand():
+    # area 0.893 with 51 positive and 58 negative: A / (2 - A) = 0.80668, 2 A^2 / (1 + A) = 0.84253, A^2 = 0.79745, so
+    # (0.09555 + 50 x 0.00923 + 57 x 0.04508) / (51 x 58) = 0.0010570
+    truth = np.arange(109) < 51
+    assert _auroc_error(0.893, truth) == pytest.approx(np.sqrt(0.0010570), abs=2e-5)
 
 
 def test_auroc_of_labels_is_macro_and_leaves_out_what_has_one_value():

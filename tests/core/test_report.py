@@ -342,6 +342,7 @@ def test_hidden_pixels_are_transparent_and_the_rest_is_the_original(whole):
     hidden = grid_of((4, 6), (2, 3), rebuilt("photo", (3, 4, 6), (2, 3)).hidden)[0, 0]
     assert original.shape == (4, 6, 4)
     assert (original[..., 3] == 1).all()
+    assert (original[..., :3].min(), original[..., :3].max()) == (0, 1)  # colours span the sample's own range
     np.testing.assert_array_equal(masked[..., 3] == 0, hidden)
     np.testing.assert_array_equal(masked[~hidden], original[~hidden])
     np.testing.assert_array_equal(made[~hidden], original[~hidden])  # one scale of colours for all three

@@ -161,13 +161,12 @@ def _rate(fields: Fields) -> float:
 
 def _clip(options: Speech.Options, rate: float) -> tuple[int, int]:
     """Samples and hop, so that centred frames are exactly `frames`: 1 + floor(samples / hop)."""
-    if options.samples is not None:
-        samples = options.samples
-    elif options.hop is not None:
-        samples = options.hop * options.frames - 1
-    else:
-        samples = max(1, round(options.seconds * rate))
+    samples = options.samples or (
+        options.hop * options.frames - 1 if options.hop else max(1, round(options.seconds * rate))
+    )
     hop = options.hop or samples // options.frames + 1
+    if options.samples is None:
+        samples = max(samples, hop * (options.frames - 1))  # whole samples do not always divide a clip
     made = 1 + samples // hop
     if made != options.frames:
         raise ConfigError(

@@ -1,0 +1,262 @@
+"""Tokenizer `speech`: protocol section 2.5 to the letter, any rate and length, and refusals."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_core import BadSample, ConfigError, Continuous, Discrete
+from ssl_plugins.tokenizers.speech import Speech
+
+PROTOCOL = {
+    "n_mels": 224, "frames": 224, "patch": (16, 16), "samples": 150_526, "hop": 672, "n_fft": 2048,
+    "win_length": 2048, "square": True, "top_db": 80.0, "ref": "absolute", "min_samples": 1,
+}  # fmt: skip
+
+
+def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> Speech:
+    return Speech(Speech.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
+
+
+def tone(rate: float, seconds: float, pitch: float = 440.0) -> np.ndarray:
+    return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate).astype(np.float32)[None]
+
+
+def spectrogram(tokenizer: Speech, waveform: np.ndarray) -> np.ndarray:
+    return tokenizer.prepare({"waveform": waveform})["spectrogram"]
+
+
+# --- the protocol, transcribed --------------------------------------------------------------------------------------
+
+
+def slaney_mel(hertz: float) -> float:
+    """Slaney's Auditory Toolbox: linear up to 1000 Hz, 27 mels for a factor of 6.4 above."""
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+def slaney_hertz(mel: float) -> float:
+    return mel * 200 / 3 if mel < 15 else 1000 * math.exp((mel - 15) * math.log(6.4) / 27)
+
+
+def protocol_2_5(signal: np.ndarray, rate: float) -> np.ndarray:
+    """Steps 2 to 5 of protocol section 2.5 in float64, frame by frame, without any audio library."""
+    clip = np.zeros(150_526)
+    clip[: min(len(signal), 150_526)] = signal[:150_526]
+    padded = np.concatenate([np.zeros(1024), clip, np.zeros(1024)])
+    window = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / 2048) for n in range(2048)])
+    frames = [np.abs(np.fft.rfft(window * padded[672 * t : 672 * t + 2048])) ** 2 for t in range(224)]
+    power = np.stack(frames, axis=1)
+    top = slaney_mel(rate / 2)
+    edges = [slaney_hertz(top * i / 225) for i in range(226)]
+    bins = np.arange(1025) * rate / 2048
+    bands = np.zeros((224, 224))
+    for m in range(224):
+        low, centre, high = edges[m : m + 3]
+        triangle = np.maximum(0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+        bands[m] = 2 / (high - low) * triangle @ power
+    decibels = 10 * np.log10(np.maximum(bands**2, 1e-10))
+    return np.maximum(decibels, decibels.max() - 80)[None]
+
+
+@pytest.mark.parametrize(("rate", "samples"), [(16_000.0, 60_000), (16_000.0, 200_000), (48_000.0, 30_000)])
+def test_protocol_is_reproduced(rate: float, samples: int) -> None:
+    rng = np.random.default_rng(0)
+    signal = (np.cumsum(rng.normal(size=samples)) * 0.01 * np.hanning(samples)).astype(np.float32)
+    tokenizer = make(rate, **PROTOCOL)
+    made, expected = spectrogram(tokenizer, signal[None]), protocol_2_5(signal, rate)
+    assert made.shape == (1, 224, 224)
+    assert made.dtype == np.float32
+    assert expected.min() == pytest.approx(expected.max() - 80)  # the range is really cut in this example
+    np.testing.assert_allclose(made, expected, atol=2e-3)  # dB; float32 against float64
+    assert tokenizer.layout.length == 196
+    assert tokenizer.layout.segments[0].size == 256
+
+
+def test_derived_hop_is_the_protocols() -> None:
+    assert make(16_000.0, n_mels=224, frames=224, patch=(16, 16), samples=150_526).hop == 672
+
+
+def test_target_is_the_patch_in_the_protocols_order() -> None:
+    tokenizer = make(**{**PROTOCOL, "normalise": "none"})
+    image = np.arange(224 * 224, dtype=np.float32).reshape(1, 1, 224, 224)
+    patches = tokenizer({"spectrogram": torch.from_numpy(image)}).targets[0].patches
+    for mel, time in ((0, 0), (3, 7), (13, 13)):
+        block = image[0, 0, 16 * mel : 16 * mel + 16, 16 * time : 16 * time + 16]
+        assert torch.equal(patches[0, 14 * mel + time], torch.from_numpy(block.flatten()))
+
+
+# --- any rate, any length -------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.integers(2000, 96_000),
+    length=st.floats(0.3, 2.5),
+    n_mels=st.sampled_from([16, 64, 128]),
+    frames=st.sampled_from([16, 64, 100]),
+)
+def test_any_rate_and_length(rate: int, length: float, n_mels: int, frames: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer = make(rate, n_mels=n_mels, frames=frames, patch=(n_mels // 8, frames // 4))
+    assert (tokenizer.filters.max(axis=1) > 0).all()
+    assert tokenizer.n_fft >= tokenizer.win_length
+    noise = np.random.default_rng(rate).normal(size=(1, round(rate * length)))
+    made = spectrogram(tokenizer, noise)
+    assert made.shape == (1, n_mels, frames)
+    assert np.isfinite(made).all()
+    assert made.max() == 0
+    assert made.min() >= -60
+
+
+def test_a_tone_lies_in_its_band_at_every_rate() -> None:
+    for rate in (8000.0, 16_000.0, 44_100.0):
+        tokenizer = make(rate, fmax=4000.0)
+        band = spectrogram(tokenizer, tone(rate, 1.0, 1500.0))[0, :, 32].argmax()
+        top = slaney_mel(4000.0)
+        assert abs(band + 1 - 65 * slaney_mel(1500.0) / top) < 1
+
+
+@pytest.mark.parametrize("place", ["start", "center"])
+def test_a_short_clip_is_padded(place: str) -> None:
+    made = spectrogram(make(place=place), tone(8000.0, 0.5))[0].max(axis=0) > -60
+    first, last = made.argmax(), 63 - made[::-1].argmax()
+    assert (first, last) == ((0, 32) if place == "start" else (15, 48))
+
+
+def test_repeat_pads_with_the_clip_itself() -> None:
+    x = np.random.default_rng(0).normal(size=(1, 3000)).astype(np.float32)
+    whole = np.concatenate([x, x, x], axis=1)[:, :8000]
+    assert np.array_equal(spectrogram(make(fill="repeat"), x), spectrogram(make(), whole))
+
+
+@pytest.mark.parametrize(("crop", "start"), [("start", 0), ("center", 2000), ("end", 4000)])
+def test_a_long_clip_is_cut(crop: str, start: int) -> None:
+    x = np.random.default_rng(0).normal(size=(1, 12_000))
+    assert np.array_equal(spectrogram(make(crop=crop), x), spectrogram(make(), x[:, start : start + 8000]))
+
+
+def test_only_the_first_channel_counts() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 8000))
+    assert np.array_equal(spectrogram(make(), x), spectrogram(make(), x[:1]))
+
+
+def test_loudness_is_removed_unless_asked_for() -> None:
+    x = tone(8000.0, 1.0)
+    np.testing.assert_allclose(spectrogram(make(), 0.01 * x), spectrogram(make(), x), atol=1e-3)
+    absolute = make(ref="absolute")
+    np.testing.assert_allclose(spectrogram(absolute, 0.1 * x), spectrogram(absolute, x) - 20, atol=1e-3)
+
+
+def test_silence_lies_top_db_below_the_clips_own_maximum() -> None:
+    for loudness in (1.0, 1e-3):
+        made = spectrogram(make(ref="absolute", top_db=45.0), loudness * tone(8000.0, 0.5))
+        assert made.min() == pytest.approx(made.max() - 45)
+
+
+def test_power_and_square() -> None:
+    x = tone(8000.0, 1.0)
+    once = spectrogram(make(top_db=None, ref="absolute", amin=1e-30), x)
+    twice = spectrogram(make(top_db=None, ref="absolute", amin=1e-30, square=True), x)
+    np.testing.assert_allclose(twice, 2 * once, atol=1e-3)
+
+
+def test_prepare_is_pure_and_the_tokenizer_can_be_pickled() -> None:
+    tokenizer = make()
+    x = np.random.default_rng(0).normal(size=(1, 5000))
+    before = x.copy()
+    first = spectrogram(tokenizer, x)
+    assert np.array_equal(x, before)
+    assert np.array_equal(first, spectrogram(tokenizer, x))
+    assert np.array_equal(first, spectrogram(pickle.loads(pickle.dumps(tokenizer)), x))
+
+
+def test_digital_silence_is_finite() -> None:
+    tokenizer = make()
+    made = spectrogram(tokenizer, np.zeros((1, 8000)))
+    assert np.isfinite(made).all()
+    tokenizer.measure([{"spectrogram": made[None]}])
+    assert torch.isfinite(tokenizer({"spectrogram": torch.from_numpy(made[None])}).content).all()
+
+
+def test_mean_and_scale_are_measured_and_stored() -> None:
+    tokenizer = make()
+    data = np.stack([spectrogram(tokenizer, tone(8000.0, 1.0, pitch)) for pitch in (200.0, 700.0, 3000.0)])
+    tokenizer.measure([{"spectrogram": data[:2]}, {"spectrogram": data[2:]}])
+    patches = tokenizer({"spectrogram": torch.from_numpy(data)}).targets[0].patches
+    assert patches.mean() == pytest.approx(0, abs=1e-4)
+    assert patches.std(correction=0) == pytest.approx(1, abs=1e-4)
+    stored = tokenizer.state_dict()
+    assert stored["mean"] == pytest.approx(data.mean(), rel=1e-5)
+    assert stored["std"] == pytest.approx(data.std(), rel=1e-5)
+
+
+def test_pictures_have_low_frequencies_at_the_bottom() -> None:
+    tokenizer = make()
+    made = spectrogram(tokenizer, tone(8000.0, 1.0, 300.0))
+    tokenizer.measure([{"spectrogram": made[None]}])
+    patches = tokenizer({"spectrogram": torch.from_numpy(made[None])}).targets[0].patches
+    picture = tokenizer.depict(0, patches).numpy()
+    np.testing.assert_allclose(picture[0, :, ::-1], made, atol=1e-3)
+    assert picture[0, 0, :, 32].argmax() > 32
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_too_short_for_one_patch_names_length_and_minimum() -> None:
+    tokenizer = make()  # patches of 8 frames, 126 samples apart
+    spectrogram(tokenizer, np.ones((1, 1008)))
+    with pytest.raises(BadSample, match=r"1007 samples .*1008"):
+        spectrogram(tokenizer, np.ones((1, 1007)))
+    spectrogram(make(min_samples=1), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite(value: float) -> None:
+    x = np.zeros((1, 8000))
+    x[0, 4000] = value
+    with pytest.raises(BadSample, match="NaN or infinite"):
+        spectrogram(make(), x)
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (0, 0), (0,)])
+def test_empty_clip(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadSample, match="empty"):
+        spectrogram(make(), np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch": (7, 8)}, "does not divide"),
+        ({"fmin": 3000.0, "fmax": 2000.0}, "fmin"),
+        ({"fmax": 5000.0}, "4000"),
+        ({"n_mels": 256, "n_fft": 256}, "n_fft"),
+        ({"n_fft": 128}, "shorter than the window"),
+        ({"samples": 8000, "hop": 100}, "81 frames"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        make(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_explicit_hop_decides_the_length() -> None:
+    tokenizer = make(hop=80)
+    assert tokenizer.samples == 64 * 80 - 1
+    assert spectrogram(tokenizer, np.random.default_rng(0).normal(size=(1, 8000))).shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize("fields", [{}, {"waveform": Discrete(10, 10)}, {"waveform": Continuous((1, None))}])
+def test_data_without_a_waveform_or_rate(fields: dict) -> None:
+    with pytest.raises(ConfigError, match="sampling rate"):
+        Speech(Speech.Options(), fields, 16)

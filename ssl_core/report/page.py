@@ -110,7 +110,8 @@ def sentence(line: Line) -> str:
         for kind, value, what in zip(list(FEATURES)[1:], others, ("a random encoder's", "the raw input"), strict=True)
         if kind in line.cells
     )
-    meaning = {"better": "", "worse": ": the training made them worse", "": ": no clear difference"}[verdict(line)]
+    ahead = f": the {FEATURES[line.baseline]} is ahead" if line.baseline else ""
+    meaning = {"better": "", "worse": ahead, "": ": no clear difference"}[verdict(line)]
     gain = show(line.metric, line.gain, sign=True)
     return (
         f"{line.task}, {line.probe_title} probe: {metric} {trained}{unit} from the trained features, {against}. "

@@ -428,7 +428,7 @@ def test_the_result_in_words():
         "word, linear probe: accuracy 71.2 % from the trained features, 45.1 % from a random encoder's and 52.0 % from "
         "the raw input. Gain over the better of the two: +19.2 ±1.4 points."
     )
-    assert sentence(knn).endswith("-10.0 ±1.4 points: the training made them worse.")
+    assert sentence(knn).endswith("-10.0 ±1.4 points: the random init is ahead.")
     (equal,) = lines([score("trained", 0.51, metric="auroc"), score("raw_input", 0.5, metric="auroc")])
     assert sentence(equal).endswith("+0.010 ±0.014: no clear difference.")
 

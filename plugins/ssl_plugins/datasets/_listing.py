@@ -5,8 +5,9 @@ Knows paths and tables, no modality. A listing is a list of `Item`; the order ne
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,11 +49,7 @@ def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[I
 
 
 def _from_folder(root: Path, extensions: Sequence[str]) -> list[Item]:
-    try:
-        paths = [path for path in root.rglob("*") if path.suffix.lower() in extensions and path.is_file()]
-        next(root.iterdir(), None)  # rglob is silent about a folder that cannot be read
-    except OSError as error:
-        raise DataError(f"dataset.root {root} cannot be read: {error.strerror}") from None
+    paths = [path for path in _walk(root) if path.suffix.lower() in extensions]
     if not paths:
         raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}")
     names = {path: path.relative_to(root).as_posix() for path in paths}
@@ -60,6 +57,21 @@ def _from_folder(root: Path, extensions: Sequence[str]) -> list[Item]:
     folders = {name.split("/")[0] for name in names.values() if "/" in name}
     labelled = all("/" in name for name in names.values()) and len(folders) > 1
     return [Item(path, names[path], names[path].split("/")[0] if labelled else None) for path in paths]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files that are not hidden, symbolic links followed but no folder entered twice."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"dataset.root: {error.filename} cannot be read: {error.strerror}")
+
+    entered = set()
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
+        real = os.path.realpath(folder)
+        inner[:] = [] if real in entered else [name for name in inner if not name.startswith(".")]
+        if real not in entered:
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+        entered.add(real)
 
 
 def _from_table(table: Path) -> list[Item]:
@@ -86,7 +98,7 @@ def _from_table(table: Path) -> list[Item]:
         if split not in (None, "train", "test"):
             raise DataError(f"{where}: split is '{split}', it must be train or test")
         items.append(Item(file, str(path), columns["label"][row], columns["group"][row], split))
-    for column in ("label", "split"):
+    for column in columns:
         missing = [row + 1 for row, value in enumerate(columns[column]) if value is None]
         if missing and len(missing) < len(items):
             raise DataError(f"{table} row {missing[0]} has no {column}; fill in the column everywhere or leave it out")
@@ -98,18 +110,17 @@ def _by_pattern(items: list[Item], pattern: str) -> list[Item]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"dataset.label_pattern '{pattern}' is no regular expression: {error}") from None
-    known = set(compiled.groupindex)
-    if not known & {"label", "group"}:
+    named = {"label", "group"} & set(compiled.groupindex)
+    if not named:
         raise ConfigError(f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...)")
     out = []
     unmatched = []
     for item in items:
         found = compiled.search(item.name)
-        if found is None:
+        if found is None or any(found[name] is None for name in named):
             unmatched.append(item.name)
             continue
-        label = found["label"] if "label" in known else None
-        out.append(replace(item, label=label, group=found["group"] if "group" in known else item.group))
+        out.append(replace(item, **{name: found[name] for name in named}))
     if unmatched:
         raise ConfigError(
             f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(items)} names, "
@@ -124,6 +135,8 @@ def divide(items: list[Item], fraction: float, test_groups: Sequence[str], train
     At random means a seeded shuffle, within each label if there are labels. Errors: ConfigError, DataError.
     """
     if all(item.split for item in items):
+        if test_groups or train_groups:
+            raise ConfigError("the table's column 'split' decides; leave dataset.test_groups and train_groups out")
         divided = items
     elif any(item.group is not None for item in items):
         divided = _by_group(items, fraction, test_groups, train_groups)
@@ -175,3 +188,10 @@ def _at_random(items: list[Item], fraction: float) -> list[Item]:
         held = min(max(1, round(fraction * len(mine))), len(mine) - 1) if len(mine) > 1 else 0
         split |= {mine[i]: "test" if rank < held else "train" for rank, i in enumerate(order)}
     return [replace(item, split=split[item.name]) for item in items]
+
+
+def class_names(items: list[Item]) -> tuple[str, ...]:
+    """The different labels in order, whole numbers by size."""
+    names = {item.label for item in items if item.label is not None}
+    numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))

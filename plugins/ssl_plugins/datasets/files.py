@@ -11,7 +11,7 @@ import soundfile
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, Task, hookimpl
-from ssl_plugins.datasets._listing import divide, listing
+from ssl_plugins.datasets._listing import class_names, divide, listing
 
 LOOKED_AT = 2000  # files whose headers decide the common rate
 
@@ -41,8 +41,14 @@ class SpeechFiles(Dataset):
         @classmethod
         def _as_text(cls, value: object) -> object:
             if isinstance(value, str):
-                return tuple(part.strip() for part in value.split(","))
-            return tuple(str(part) for part in value) if isinstance(value, list | tuple) else value
+                return tuple(part.strip() for part in value.split(",") if part.strip())
+            return tuple(str(part) for part in value) if isinstance(value, list | tuple) else (str(value),)
+
+        @field_validator("root", mode="after")
+        @classmethod
+        def _absolute(cls, value: str) -> str:
+            """So that a saved configuration can be used from another folder."""
+            return str(Path(value).expanduser().absolute())
 
         @field_validator("extensions", mode="after")
         @classmethod
@@ -57,9 +63,9 @@ class SpeechFiles(Dataset):
         common = _common_rate([item.path for item in divided])
         self.rate = options.rate or common[0]
         self.fields = {"waveform": Continuous((1, None), rate=float(self.rate))}
-        names = sorted({item.label for item in divided if item.label is not None})
+        names = class_names(divided)
         if len(names) > 1:
-            self.task = Task("classes", len(names), "accuracy", names=tuple(names))
+            self.task = Task("classes", len(names), "accuracy", names=names)
         self.number = {name: i for i, name in enumerate(names)}
         if common[1] > 1 or self.rate != common[0]:
             self.notes = (f"recordings at other rates are resampled to {self.rate} Hz",)
@@ -75,9 +81,9 @@ class SpeechFiles(Dataset):
         except (OSError, soundfile.SoundFileError) as error:
             raise BadSample(f"cannot be read as sound ({' '.join(str(error).split())})") from None
         wave = sound[:, 0]
+        if not np.isfinite(wave).all():
+            raise BadSample("holds NaN or infinite samples")
         if rate != self.rate and len(wave):
-            if not np.isfinite(wave).all():
-                raise BadSample("holds NaN or infinite samples")
             import librosa  # slow to import, and most data sets have one rate
 
             wave = librosa.resample(wave, orig_sr=rate, target_sr=self.rate)

@@ -106,9 +106,7 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         for segment in learner.tokenizer.layout.segments
     )
     masking = "" if config.masking is None else f", masking {config.masking.name} {_brief(config.masking.options)}"
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    kernel = choose_kernel(device, dtype, learner.tokenizer.layout.length, 1)
-    attention = config.encoder.attention if config.encoder.attention != "auto" else f"{kernel} (auto)"
+    attention = attention_kernel(config, learner, device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
         f"tokens     {grids}",
@@ -118,6 +116,14 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         f"{config.train.precision}, attention {attention}, on {describe(device)}",
         *(f"preset     {source}" for source in config.preset_sources),
     ]
+
+
+def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) -> str:
+    """The encoder's attention kernel for whole rows, and whether it was chosen or set."""
+    if config.encoder.attention != "auto":
+        return config.encoder.attention
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1)} (auto)"
 
 
 def _brief(options: Mapping[str, Any]) -> str:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from ssl_core import summary
-from ssl_core.assemble import build, evaluate, header, open_splits, remarks, same_fields, settle, versions
+from ssl_core.assemble import (
+    attention_kernel,
+    build,
+    evaluate,
+    header,
+    open_splits,
+    remarks,
+    same_fields,
+    settle,
+    versions,
+)
 from ssl_core.config import Plugins, RunConfig, flatten, plugins_of, resolve
 from ssl_core.data import Split
 from ssl_core.engine import checkpoint
@@ -69,7 +79,11 @@ def run(
 
     # 9. evaluation
     rows = evaluate(config, plugins, learner, splits, data, device, tell)
-    scores = {f"eval/{row['features']}_{row['probe']}_{row['metric']}": float(row["value"]) for row in rows}
+    scores = {
+        f"eval/{row['features']}_{row['probe']}_{row['metric']}": float(row["value"])
+        for row in rows
+        if row["value"] is not None
+    }
     if scores:
         append_metrics(folder / METRICS, config.train.steps, scores)
         notify(catalogue, tell, "metrics_logged", folder=folder, step=config.train.steps, metrics=scores)
@@ -77,6 +91,7 @@ def run(
     # 10. report
     report = summary.make(
         config, learner, device, folder, rows, notes, command=command, **origins,
+        attention=attention_kernel(config, learner, device),
         pretrain_seconds=seconds, steps=config.train.steps, wall_seconds=time.perf_counter() - began,
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(folder / METRICS))
@@ -120,8 +135,8 @@ def evaluate_run(
     folder.mkdir(parents=True, exist_ok=True)
     report = summary.make(
         config, learner, device, run_folder, rows, notes, command=command, versions=versions(),
-        origins=catalogue.origins(), pretrain_seconds=float(start.state["seconds"]), steps=start.step,
-        wall_seconds=time.perf_counter() - began,
+        origins=catalogue.origins(), attention=attention_kernel(config, learner, device),
+        pretrain_seconds=float(start.state["seconds"]), steps=start.step, wall_seconds=time.perf_counter() - began,
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(run_folder / METRICS))
     return report

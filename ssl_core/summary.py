@@ -29,6 +29,7 @@ def make(
     steps: int,
     pretrain_seconds: float,
     wall_seconds: float,
+    attention: str,
     command: str,
 ) -> Report:
     """Everything that is known of a finished run."""
@@ -52,6 +53,7 @@ def make(
         parameters=learner.parameter_counts(),
         device=describe(device),
         precision=config.train.precision,
+        attention=attention,
         layout=[
             {"name": s.name, "grid": list(s.grid), "target": s.target, "size": s.size}
             for s in learner.tokenizer.layout.segments

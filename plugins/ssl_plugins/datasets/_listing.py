@@ -120,7 +120,8 @@ def _by_pattern(items: list[Item], pattern: str) -> list[Item]:
         if found is None or any(found[name] is None for name in named):
             unmatched.append(item.name)
             continue
-        out.append(replace(item, **{name: found[name] for name in named}))
+        label, group = (found[name] if name in named else getattr(item, name) for name in ("label", "group"))
+        out.append(replace(item, label=label, group=group))
     if unmatched:
         raise ConfigError(
             f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(items)} names, "

@@ -17,7 +17,7 @@ DATA: dict[str, dict[str, Any]] = {
     "speech": {
         "tokenizer.n_mels": 224, "tokenizer.frames": 224, "tokenizer.patch": (16, 16),
         "tokenizer.samples": 150_526, "tokenizer.hop": 672, "tokenizer.n_fft": 2048, "tokenizer.win_length": 2048,
-        "tokenizer.square": True, "tokenizer.top_db": 80.0,
+        "tokenizer.square": True, "tokenizer.top_db": 80.0, "tokenizer.ref": "absolute",
     },
 }  # fmt: skip
 

@@ -1,0 +1,204 @@
+"""Data set `synthetic` for speech: a pure function of seed, split and index; a voice that is what it says."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_core import Continuous
+from ssl_plugins.datasets import _voice
+from ssl_plugins.datasets.synthetic import SyntheticSpeech
+
+PHONEMES, WORDS = _voice.PHONEMES, _voice.WORDS
+
+
+def make(split: str = "train", **options: Any) -> SyntheticSpeech:
+    return SyntheticSpeech(SyntheticSpeech.Options(**options), split)  # type: ignore[arg-type]
+
+
+def waveform(dataset: SyntheticSpeech, index: int) -> np.ndarray:
+    return dataset[index]["inputs"]["waveform"][0]
+
+
+def speaker(tract: float = 1.0, pitch: float = 120.0, **values: Any) -> _voice.Speaker:
+    plain = {"breath": 0.01, "tilt": -8.0, "pace": 1.0, "accent": {name: np.ones(3) for name in PHONEMES}}
+    return _voice.Speaker(tract=tract, pitch=pitch, **(plain | values))
+
+
+# --- a data set -----------------------------------------------------------------------------------------------------
+
+
+def test_samples_fit_the_field() -> None:
+    for rate, seconds in ((8000, 1.0), (16_000, 0.7)):
+        dataset = make(rate=rate, seconds=seconds)
+        assert dataset.fields == {"waveform": Continuous((1, round(rate * seconds)), float(rate))}
+        for i in range(12):
+            sample = dataset[i]["inputs"]["waveform"]
+            assert sample.shape == dataset.fields["waveform"].shape  # type: ignore[union-attr]
+            assert sample.dtype == np.float32
+            assert np.isfinite(sample).all()
+            assert np.abs(sample).max() < 1
+
+
+def test_a_sample_is_a_function_of_seed_split_and_index() -> None:
+    dataset = make(n_train=50)
+    forth = [waveform(dataset, i) for i in range(6)]
+    back = [waveform(pickle.loads(pickle.dumps(dataset)), i) for i in reversed(range(6))][::-1]
+    more = [waveform(make(n_train=5000), i) for i in range(6)]
+    for a, b, c in zip(forth, back, more, strict=True):
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c)
+    assert not np.array_equal(forth[0], waveform(make(seed=1), 0))
+    assert not np.array_equal(forth[0], waveform(make("test", label="speaker"), 0))
+    words = len(WORDS[: dataset.options.words])
+    assert not np.array_equal(forth[0], waveform(dataset, words * dataset.options.speakers))  # the same word and voice
+
+
+def test_size_and_bounds() -> None:
+    assert len(make(n_train=7)) == 7
+    assert len(make("test", n_test=3)) == 3
+    for index in (7, -1):
+        with pytest.raises(IndexError):
+            make(n_train=7)[index]
+
+
+@pytest.mark.parametrize("label", ["word", "speaker"])
+def test_labels_are_balanced_and_named(label: str) -> None:
+    dataset = make("test", label=label, words=6, speakers=5, n_test=60)
+    task = dataset.task
+    assert task is not None
+    assert (task.kind, task.metric, task.title) == ("classes", "accuracy", label)
+    assert len(set(task.names)) == task.size == (6 if label == "word" else 5)
+    labels = [dataset[i]["label"] for i in range(60)]
+    assert set(np.bincount(labels)) == {60 // task.size}
+    if label == "word":
+        assert all(f"'{task.names[number]}'" in dataset.describe(i) for i, number in enumerate(labels))
+
+
+def test_test_speakers_are_new_for_words_and_the_same_for_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: set[tuple[float, float]] = set()
+    spoken = _voice.synthesise
+
+    def listen(word: Any, who: _voice.Speaker, *rest: Any) -> np.ndarray:
+        heard.add((who.tract, who.pitch))
+        return spoken(word, who, *rest)
+
+    monkeypatch.setattr(_voice, "synthesise", listen)
+    voices: dict[tuple[str, str], set[tuple[float, float]]] = {}
+    for label in ("word", "speaker"):
+        for split in ("train", "test"):
+            heard = set()
+            dataset = make(split, label=label, words=2, speakers=4)
+            for i in range(8):
+                dataset[i]
+            voices[label, split] = heard
+    assert all(len(found) == 4 for found in voices.values())
+    assert voices["word", "train"].isdisjoint(voices["word", "test"])
+    assert voices["speaker", "train"] == voices["speaker", "test"]
+
+
+def test_clips_of_a_word_differ_in_place_and_loudness() -> None:
+    dataset = make(words=2, snr=(60.0, 60.0))
+    clips = [waveform(dataset, 2 * i) for i in range(20)]
+    loudness = [20 * np.log10(np.abs(clip).max()) for clip in clips]
+    assert np.std(loudness) > 2  # dB
+    middles = [np.average(np.arange(len(clip)), weights=clip**2) / 8000 for clip in clips]
+    assert np.std(middles) > 0.08  # seconds
+
+
+def test_noise_is_as_loud_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_voice, "room_colour", lambda wave, rng: wave)
+    for snr in (0.0, 20.0):
+        dataset = make(words=2, seconds=1.5, snr=(snr, snr))
+        ratios = []
+        for i in range(10):
+            frames = np.mean(waveform(dataset, i).reshape(-1, 400) ** 2, axis=1)
+            ratios.append(10 * np.log10(np.sort(frames)[-4:].mean() / np.sort(frames)[:10].mean()))
+        assert np.mean(ratios) == pytest.approx(10 * np.log10(1 + 10 ** (snr / 10)), abs=4)
+
+
+# --- the voice ------------------------------------------------------------------------------------------------------
+
+
+def test_words_are_different_and_made_of_known_sounds() -> None:
+    assert len(set(WORDS)) == len(WORDS) >= 10
+    assert {name for word in WORDS for name in word} <= set(PHONEMES)
+
+
+def envelope_peaks(vowel: str, who: _voice.Speaker, rate: int = 16_000) -> np.ndarray:
+    """The two lowest formants (Hz) of a long vowel, from the average spectrum smoothed over 1.5 harmonics."""
+    waves = [_voice.synthesise((vowel,), who, rate, 6.0, np.random.default_rng(i)) for i in range(4)]
+    frames = np.concatenate([np.lib.stride_tricks.sliding_window_view(wave, 1024)[::256] for wave in waves])
+    power = np.mean(np.abs(np.fft.rfft(frames * np.hanning(1024))) ** 2, axis=0)
+    width = round(1.5 * who.pitch / rate * 1024)
+    level = np.log(np.convolve(power, np.hanning(2 * width + 1), mode="same"))
+    inner = np.arange(1, len(level) - 1)
+    peaks = inner[(level[inner] > level[inner - 1]) & (level[inner] >= level[inner + 1])]
+    return peaks[peaks * rate / 1024 > 150][:2] * rate / 1024
+
+
+@pytest.mark.parametrize("vowel", ["i", "e", "a"])
+@pytest.mark.parametrize("tract", [1.0, 1.15])
+def test_vowels_have_their_formants(vowel: str, tract: float) -> None:
+    expected = np.array(PHONEMES[vowel].formants[:2]) * tract
+    assert np.abs(envelope_peaks(vowel, speaker(tract)) / expected - 1).max() < 0.15
+
+
+@pytest.mark.parametrize("pitch", [90.0, 140.0, 230.0])
+def test_voice_has_its_pitch(pitch: float) -> None:
+    rate, found = 16_000, []
+    for i in range(8):
+        wave = _voice.synthesise(("a",), speaker(pitch=pitch), rate, 5.0, np.random.default_rng(i))
+        middle = wave[len(wave) // 2 - 1024 :][:2048]
+        match = np.correlate(middle, middle, mode="full")[2047:]
+        lags = np.arange(rate // 500, rate // 50)
+        found.append(rate / lags[match[lags].argmax()])
+    assert np.median(found) == pytest.approx(pitch, rel=0.12)
+
+
+def test_hiss_is_unvoiced_and_high() -> None:
+    rng = np.random.default_rng(0)
+    centre = []
+    for sound in ("s", "sh", "a"):
+        wave = _voice.synthesise((sound,), speaker(), 16_000, 4.0, rng)
+        power = np.abs(np.fft.rfft(wave)) ** 2
+        centre.append(np.average(np.fft.rfftfreq(len(wave), 1 / 16_000), weights=power))
+    assert centre[0] > 3000 > centre[1] > 2000 > centre[2]
+
+
+def test_pulses_are_harmonics_of_one_strength_below_half_the_rate() -> None:
+    pulses = _voice._pulses(np.full(8000, 100.0), 8000)
+    power = np.abs(np.fft.rfft(pulses)) ** 2
+    harmonics = power[100:4000:100][:38]
+    assert harmonics.min() > 0.99 * harmonics.max()
+    assert harmonics.sum() > 0.97 * power.sum()
+    assert np.mean(pulses**2) == pytest.approx(1, rel=0.05)
+
+
+def test_resonators_peak_at_the_formants() -> None:
+    frequency = np.linspace(0, 4000, 2001)
+    centres, widths = np.array([[500.0, 1500.0, 2500.0, 3500.0]]), np.full((1, 4), 60.0)
+    gain = np.abs(_voice._resonators(frequency, centres, widths, 8000))[0]
+    assert gain[0] == pytest.approx(1)
+    inner = np.arange(1, 2000)
+    peaks = frequency[inner[(gain[inner] > gain[inner - 1]) & (gain[inner] > gain[inner + 1])]]
+    np.testing.assert_allclose(peaks, centres[0], atol=15)
+
+
+def test_overlap_add_undoes_the_windows() -> None:
+    signal = np.random.default_rng(0).normal(size=800)
+    spectra = _voice._spectra(signal, 80, 256)
+    rebuilt = _voice._overlap_add(np.fft.irfft(spectra, 256), 80)
+    np.testing.assert_allclose(rebuilt[80:720], signal[80:720], atol=1e-12)
+
+
+def test_coloured_noise_and_room_keep_length_and_are_finite() -> None:
+    for length in (800, 801):
+        rng = np.random.default_rng(length)
+        noise = _voice.coloured_noise(length, rng)
+        assert noise.shape == (length,)
+        assert np.mean(noise**2) == pytest.approx(1)
+        assert _voice.room_colour(noise, rng).shape == (length,)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Plugins, RunConfig
-from ssl_core.contracts import Dataset, Tokenizer
+from ssl_core.contracts import Dataset, Objective, Tokenizer
 from ssl_core.data import Batch, Split, Task
 from ssl_core.engine.device import autocast, describe, pick_precision
 from ssl_core.engine.learner import Learner
@@ -63,7 +63,9 @@ def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
     return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
 
 
-def settle(config: RunConfig, plugins: Plugins, device: torch.device, train: Prepared) -> tuple[RunConfig, list[str]]:
+def settle(
+    config: RunConfig, objective: Objective, device: torch.device, train: Prepared
+) -> tuple[RunConfig, list[str]]:
     """Replace what was left open by what is used, and say so. Errors: ConfigError for what cannot work."""
     options, notes = config.train, []
     values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
@@ -71,12 +73,12 @@ def settle(config: RunConfig, plugins: Plugins, device: torch.device, train: Pre
         values["batch_size"] = len(train)
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
     size = values.get("batch_size", options.batch_size)
-    if size < plugins.objective.least_batch:
+    if size < objective.least_batch:
         raise ConfigError(
             f"objective '{config.objective.name}' compares samples and needs a batch of at least "
-            f"{plugins.objective.least_batch}, got {size}; raise train.batch_size or add data"
+            f"{objective.least_batch}, got {size}; raise train.batch_size or add data"
         )
-    if options.accumulate > 1 and plugins.objective.batch_coupled:
+    if options.accumulate > 1 and objective.batch_coupled:
         notes.append(
             f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate="
             f"{options.accumulate} is not the same as a batch {options.accumulate} times as large"

@@ -66,10 +66,11 @@ class Objective(nn.Module):
     name: ClassVar[str]
     masking_default: ClassVar[Choice | None] = None
     """The masking handed in unless the run names another; None for an objective that masks nothing."""
-    least_batch: ClassVar[int] = 1
+    least_batch: int = 1
     """The smallest batch that the loss is defined for."""
-    batch_coupled: ClassVar[bool] = False
-    """Whether a sample's loss depends on the other samples, so that accumulated small batches are not one large one."""
+    batch_coupled: bool = False
+    """Whether a sample's loss depends on the other samples, so that accumulated small batches are not one large one.
+    An objective for which that depends on an option sets it in `__init__`."""
 
     class Options(_options.Options):
         """No options."""

@@ -60,7 +60,7 @@ def run(
     learner = build(config, plugins, splits["train"]).to(device)
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     learner.tokenizer.measure(data["train"].chunks())
-    config, notes = settle(config, plugins, device, data["train"])
+    config, notes = settle(config, learner.objective, device, data["train"])
     notes += remarks(splits, data)
     write_json(folder / CONFIG, config.model_dump(mode="json"))
     for line in (*header(config, learner, device, splits, data), *notes):

@@ -250,6 +250,18 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_clip_length_is_that_of_the_data_where_all_clips_have_one() -> None:
+    for length, seconds, samples in ((12_000, None, 12_000), (12_000, 2.0, 16_000), (None, None, 8000)):
+        fields = {"waveform": Continuous((1, length), 8000.0)}
+        assert Speech(Speech.Options(seconds=seconds), fields, 16).samples == samples
+
+
+def test_no_sample_lies_between_two_windows() -> None:
+    assert make(seconds=1.0).win_length == 256  # 32 ms
+    long = make(seconds=10.0)
+    assert long.win_length == long.hop == 1251
+
+
 def test_explicit_hop_decides_the_length() -> None:
     tokenizer = make(hop=80)
     assert tokenizer.samples == 64 * 80 - 1

@@ -53,8 +53,8 @@ def test_a_sample_is_a_function_of_seed_split_and_index() -> None:
         assert np.array_equal(a, c)
     assert not np.array_equal(forth[0], waveform(make(seed=1), 0))
     assert not np.array_equal(forth[0], waveform(make("test", label="speaker"), 0))
-    words = len(WORDS[: dataset.options.words])
-    assert not np.array_equal(forth[0], waveform(dataset, words * dataset.options.speakers))  # the same word and voice
+    again = dataset.options.words * dataset.options.speakers  # the same word by the same speaker
+    assert not np.array_equal(forth[0], waveform(make(), again))
 
 
 def test_size_and_bounds() -> None:
@@ -140,23 +140,31 @@ def envelope_peaks(vowel: str, who: _voice.Speaker, rate: int = 16_000) -> np.nd
     return peaks[peaks * rate / 1024 > 150][:2] * rate / 1024
 
 
-@pytest.mark.parametrize("vowel", ["i", "e", "a"])
-@pytest.mark.parametrize("tract", [1.0, 1.15])
+@pytest.mark.parametrize("vowel", ["e", "a"])
+@pytest.mark.parametrize("tract", [0.9, 1.05])
 def test_vowels_have_their_formants(vowel: str, tract: float) -> None:
     expected = np.array(PHONEMES[vowel].formants[:2]) * tract
     assert np.abs(envelope_peaks(vowel, speaker(tract)) / expected - 1).max() < 0.15
 
 
 @pytest.mark.parametrize("pitch", [90.0, 140.0, 230.0])
-def test_voice_has_its_pitch(pitch: float) -> None:
-    rate, found = 16_000, []
-    for i in range(8):
-        wave = _voice.synthesise(("a",), speaker(pitch=pitch), rate, 5.0, np.random.default_rng(i))
-        middle = wave[len(wave) // 2 - 1024 :][:2048]
-        match = np.correlate(middle, middle, mode="full")[2047:]
-        lags = np.arange(rate // 500, rate // 50)
-        found.append(rate / lags[match[lags].argmax()])
-    assert np.median(found) == pytest.approx(pitch, rel=0.12)
+def test_voice_has_its_pitch(pitch: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_voice, "pitch_contour", lambda frames, median, rng: np.full(frames, median))
+    wave = _voice.synthesise(("a",), speaker(pitch=pitch), 16_000, 6.0, np.random.default_rng(0))
+    middle = wave[len(wave) // 2 - 1600 :][:3200]
+    power = np.abs(np.fft.rfft(middle * np.hanning(3200), 1 << 16)) ** 2
+    combs = np.arange(60.0, 400.0, 0.5)
+    places = np.round(np.outer(combs, np.arange(1, 7)) * (1 << 16) / 16_000).astype(int)
+    between = np.round(np.outer(combs, np.arange(6) + 0.5) * (1 << 16) / 16_000).astype(int)
+    score = np.log(power[places]).sum(axis=1) - np.log(power[between]).sum(axis=1)
+    assert combs[score.argmax()] == pytest.approx(pitch, rel=0.02)
+
+
+def test_pitch_contours_lie_around_the_speakers_median() -> None:
+    made = np.array([_voice.pitch_contour(40, 150.0, np.random.default_rng(i)) for i in range(200)])
+    assert np.median(made) == pytest.approx(150, rel=0.03)
+    assert made[:, 0].mean() > 1.05 * made[:, -1].mean()  # it falls
+    assert 0.05 < np.log(made).mean(axis=1).std() < 0.2
 
 
 def test_hiss_is_unvoiced_and_high() -> None:

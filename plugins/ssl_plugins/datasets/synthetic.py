@@ -36,7 +36,7 @@ class SyntheticSpeech(Dataset):
         words: int = Field(10, ge=2, le=len(_voice.WORDS), description="different words")
         speakers: int = Field(20, ge=2, description="speakers in a split")
         rate: int = Field(8000, ge=4000, description="samples per second (Hz)")
-        seconds: float = Field(1.0, ge=0.2, description="length of a clip")
+        seconds: float = Field(1.5, ge=0.2, description="length of a clip")
         snr: tuple[float, float] = Field((5.0, 25.0), description="range of the speech-to-noise ratio in dB")
         seed: int = Field(0, ge=0, description="seed of everything here")
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, hookimpl
 from ssl_core.tokenizers import GridTokenizer
 
+USUAL_SECONDS = 1.0  # clip length where nothing says otherwise
+
 
 class Speech(GridTokenizer):
     """Patches of a log-mel spectrogram of a waveform of any rate and length.
@@ -33,11 +35,18 @@ class Speech(GridTokenizer):
         n_mels: int = Field(64, ge=1, description="mel bands")
         frames: int = Field(64, ge=1, description="frames of a clip")
         patch: tuple[int, int] = Field((8, 8), description="patch as (mel bands, frames)")
-        seconds: float = Field(1.0, gt=0, description="clip length, where neither samples nor hop is given")
-        samples: int | None = Field(None, ge=1, description="clip length in samples; by default from seconds or hop")
+        seconds: float | None = Field(
+            None,
+            gt=0,
+            description="clip length, where neither samples nor hop is given; by default that of the data "
+            "if all its clips have one, else 1 s",
+        )
+        samples: int | None = Field(None, ge=1, description="clip length in samples; by default from hop or seconds")
         hop: int | None = Field(None, ge=1, description="samples between frames; by default so that the frames fit")
         window: float = Field(0.032, gt=0, description="window length in seconds, where win_length is not given")
-        win_length: int | None = Field(None, ge=2, description="window length in samples; by default from window")
+        win_length: int | None = Field(
+            None, ge=2, description="window length in samples; by default from window, but no shorter than hop"
+        )
         n_fft: int | None = Field(
             None, ge=2, description="FFT length; by default the power of two that holds the window and every mel band"
         )
@@ -63,9 +72,9 @@ class Speech(GridTokenizer):
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
         shape = (options.n_mels, options.frames)
         super().__init__(options, fields, dim, field="spectrogram", channels=1, shape=shape, patch=options.patch)
-        self.rate = _rate(fields)
-        self.samples, self.hop = _clip(options, self.rate)
-        self.win_length = options.win_length or max(2, round(options.window * self.rate))
+        self.rate, length = _waveform(fields)
+        self.samples, self.hop = _clip(options, self.rate, length)
+        self.win_length = options.win_length or max(2, round(options.window * self.rate), self.hop)
         self.n_fft, self.filters = self._filters()
         self.least = options.min_samples or options.patch[1] * self.hop
 
@@ -148,22 +157,27 @@ class Speech(GridTokenizer):
         return super().depict(segment, patches).flip(2)
 
 
-def _rate(fields: Fields) -> float:
-    """The sampling rate that the data set names."""
+def _waveform(fields: Fields) -> tuple[float, int | None]:
+    """The sampling rate that the data set names, and the length of its clips if all have one."""
     field = fields.get("waveform")
     if not isinstance(field, Continuous) or field.rate is None:
         raise ConfigError(
             "tokenizer 'speech' reads a field 'waveform' of real numbers with a sampling rate; the data set offers "
             + (", ".join(f"'{name}': {value}" for name, value in fields.items()) or "no field")
         )
-    return field.rate
+    return field.rate, field.shape[-1]
 
 
-def _clip(options: Speech.Options, rate: float) -> tuple[int, int]:
+def _clip(options: Speech.Options, rate: float, length: int | None) -> tuple[int, int]:
     """Samples and hop, so that centred frames are exactly `frames`: 1 + floor(samples / hop)."""
-    samples = options.samples or (
-        options.hop * options.frames - 1 if options.hop else max(1, round(options.seconds * rate))
-    )
+    if options.samples is not None:
+        samples = options.samples
+    elif options.hop is not None:
+        samples = options.hop * options.frames - 1
+    elif options.seconds is None and length is not None:
+        samples = length
+    else:
+        samples = max(1, round((options.seconds or USUAL_SECONDS) * rate))
     hop = options.hop or samples // options.frames + 1
     if options.samples is None:
         samples = max(samples, hop * (options.frames - 1))  # whole samples do not always divide a clip

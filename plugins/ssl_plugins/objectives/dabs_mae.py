@@ -1,0 +1,74 @@
+"""DABS' masked autoencoder: blank tokens in place and rebuild them without a decoder (protocol section 4.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Target, Tokens, Values, hookimpl
+from ssl_core.nn import Encoder, gather_rows, masked_mean, scatter_rows
+
+
+class DabsMAE(Objective):
+    """DABS' MAE: blank some tokens, encode the whole row, rebuild the blanked with one linear layer."""
+
+    name = "dabs-mae"
+    masking_default = Choice("random", {"ratio": 0.15})
+
+    class Options(Objective.Options):
+        """Options of DABS' MAE."""
+
+        squared: bool = Field(
+            False, description="score a patch by the mean square instead of the Euclidean norm, as published (D17)"
+        )
+
+    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+        super().__init__(options, layout, dim, masking)
+        # ids need no map: the encoder's output meets the embedding table (D16)
+        self.maps = nn.ModuleDict(
+            {str(i): nn.Linear(dim, s.size) for i, s in enumerate(layout.segments) if s.target == "values"}
+        )
+
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """ "visible" (B, V) and "hidden" (B, L)."""
+        assert self.masking is not None, "DABS' MAE needs a masking"
+        mask = self.masking(batch, generator)
+        return {"visible": mask.visible, "hidden": mask.hidden}
+
+    def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
+        """Mean over the hidden tokens of a segment, then over segments (protocol 4.1)."""
+        encoded = self.encode(tokens, encoder, draws["visible"])
+        parts = []
+        for number, (_, span) in enumerate(self.layout.spans):
+            parts.append(self.errors(number, encoded[:, span], tokens.targets[number]))
+        return Outcome(masked_mean(torch.cat(parts, dim=1), draws["hidden"], self.layout))
+
+    def encode(self, tokens: Tokens, encoder: Encoder, visible: Tensor) -> Tensor:
+        """(B, L, D): the whole row encoded with zeros in the hidden places."""
+        blanked = scatter_rows(gather_rows(tokens.content, visible), visible, self.layout.length)
+        return encoder(blanked)[:, 1:]
+
+    def predict(self, number: int, encoded: Tensor, target: Target) -> Tensor:
+        """Patches, or logits against the table: (B, Ls, size), at least fp32."""
+        out = self.maps[str(number)](F.relu(encoded)) if isinstance(target, Values) else encoded @ target.table.T
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+    def errors(self, number: int, encoded: Tensor, target: Target) -> Tensor:
+        """(B, Ls): norm of the residual, or cross-entropy."""
+        predicted = self.predict(number, encoded, target)
+        if isinstance(target, Values):
+            residual = predicted - target.patches
+            return residual.square().mean(dim=-1) if self.options.squared else residual.norm(dim=-1)
+        return F.cross_entropy(predicted.flatten(0, 1), target.ids.flatten(), reduction="none").view(target.ids.shape)
+
+    def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
+        """Predictions for whole rows."""
+        encoded = self.encode(tokens, encoder, draws["visible"])
+        return [self.predict(i, encoded[:, s], tokens.targets[i]) for i, (_, s) in enumerate(self.layout.spans)]
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    return [DabsMAE]

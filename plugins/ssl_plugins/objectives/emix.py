@@ -1,0 +1,72 @@
+"""e-Mix: mix the embeddings of two samples and recognise both (i-Mix for any modality; protocol section 4.4)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core.nn import Encoder
+
+
+class EMix(Objective):
+    """e-Mix: mix each sample's embeddings with another's and tell from the result which two they were."""
+
+    name = "emix"
+    least_batch = 2
+    batch_coupled = True
+
+    class Options(Objective.Options):
+        """Options of e-Mix. As published, the pooled feature includes the summary token: encoder.pool=all."""
+
+        beta: float = Field(1.0, gt=0, description="mixing weights are drawn from Beta(beta, beta)")
+        temperature: float = Field(0.2, gt=0, description="temperature of the logits")
+        out: int = Field(128, ge=1, description="output width of the head")
+        coefficient: Literal["sample", "batch-mean"] = Field(
+            "sample",
+            description="weight of the two cross-entropies (P18): each sample's own, as intended; batch-mean: the "
+            "mean over the batch, which a broadcast makes of it in the published code",
+        )
+
+    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+        super().__init__(options, layout, dim, masking)
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, options.out))
+
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """ "weight" (B,) in [0.5, 1] and "partner" (B,), a permutation of the batch."""
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        weight = torch.from_numpy(rng.beta(self.options.beta, self.options.beta, batch)).float()
+        return {"weight": torch.maximum(weight, 1 - weight), "partner": torch.randperm(batch, generator=generator)}
+
+    def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
+        """mean_i of w_i CE(logits_i, i) + (1 - w_i) CE(logits_i, partner_i)."""
+        partner = draws["partner"]
+        weight = draws["weight"].to(tokens.content.dtype)
+        share = weight[:, None, None]
+        mixed = share * tokens.content + (1 - share) * tokens.content[partner].detach()
+        found, known = self.represent(mixed, encoder), self.represent(tokens.content, encoder)
+        with torch.autocast(found.device.type, enabled=False):
+            logits = found @ known.T / self.options.temperature
+            if self.options.coefficient == "batch-mean":
+                weight = weight.mean().expand_as(weight)
+            itself = torch.arange(len(logits), device=logits.device)
+            first = F.cross_entropy(logits, itself, reduction="none")
+            second = F.cross_entropy(logits, partner, reduction="none")
+            loss = (weight * first + (1 - weight) * second).mean()
+        accuracy = (logits.argmax(dim=1) == itself).float().mean()
+        return Outcome(loss, {"accuracy": accuracy.detach()})
+
+    def represent(self, content: Tensor, encoder: Encoder) -> Tensor:
+        """(B, L, D) to unit vectors (B, out)."""
+        features = self.head(encoder.pool(encoder(content)))
+        return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    return [EMix]

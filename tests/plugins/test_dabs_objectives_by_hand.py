@@ -1,0 +1,269 @@
+"""e-Mix, ShED, Capri and DABS-MAE: losses worked out by hand, and what they draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_core import Layout, Objective, Segment, Tokens, Values
+from ssl_core.tokens import Ids, Target
+from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.objectives.capri import Capri
+from ssl_plugins.objectives.dabs_mae import DabsMAE
+from ssl_plugins.objectives.emix import EMix
+from ssl_plugins.objectives.shed import ShED
+
+
+class Adds(nn.Module):
+    """In place of the encoder: adds one vector to each token, and a summary token that must not count."""
+
+    def __init__(self, vector: list[float]) -> None:
+        super().__init__()
+        self.vector = torch.tensor(vector)
+
+    def forward(self, content: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(content[:, :1], 1e3), content + self.vector], dim=1)
+
+    def pool(self, encoded: Tensor) -> Tensor:
+        return encoded[:, 1:].mean(dim=1)
+
+
+def small(objective: type[Objective], *segments: Segment, dim: int = 2, **options: Any) -> Any:
+    layout = Layout(segments)
+    masking = RandomMasking(RandomMasking.Options(ratio=0.5), layout) if objective.masking_default else None
+    return objective(objective.Options(**options), layout, dim, masking)
+
+
+def values(length: int, size: int = 2) -> Segment:
+    return Segment("x", (length,), "values", size)
+
+
+def rows(objective: Objective, content: Any, *targets: Target) -> Tokens:
+    return Tokens(torch.tensor(content), targets, objective.layout)
+
+
+def set_to(linear: nn.Linear, weight: Any, bias: Any) -> None:
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(weight))
+        linear.bias.copy_(torch.tensor(bias))
+
+
+def log_sum(*scores: float) -> float:
+    return math.log(sum(math.exp(score) for score in scores))
+
+
+# -------------------------------------------------------------------------------------------------------- by hand
+
+
+@pytest.mark.parametrize(("coefficient", "cost"), [("sample", 0.25 * 5 / 2), ("batch-mean", 0.375 * 5 / 2)])
+def test_emix_by_hand(coefficient: str, cost: float) -> None:
+    """Features (1, 0) and (0, 1). A mixture 3:1 of the first has features (1, 0); the second, 1:1, is undecided.
+
+    The first row's logits are 5 and 0, its partner costs 5 more than itself; the second's two cost log 2 each.
+    """
+    objective = small(EMix, values(1), out=2, coefficient=coefficient)
+    norm, last = objective.head
+    norm.eps = 1e-12  # a LayerNorm of two numbers leaves only their order: (1, -1), (-1, 1), or (0, 0)
+    set_to(last, [[0.25, -0.25], [-0.25, 0.25]], [0.5, 0.5])
+    tokens = rows(objective, [[[4.0, 0.0]], [[0.0, 4.0]]])
+    draws = {"weight": torch.tensor([0.75, 0.5]), "partner": torch.tensor([1, 0])}
+    outcome = objective(tokens, Adds([0.0, 0.0]), draws)
+    assert outcome.loss.item() == pytest.approx((math.log1p(math.exp(-5)) + math.log(2)) / 2 + cost, rel=1e-5)
+
+
+def test_shed_by_hand() -> None:
+    """Logits (0, x). Embeddings 1, 2, 3, of which the last two change places; all but none are taken for moved."""
+    objective = small(ShED, values(3, 1), dim=1)
+    set_to(objective.head, [[0.0], [1.0]], [0.0, 0.0])
+    tokens = rows(objective, [[[1.0], [2.0], [3.0]]])
+    draws = {"source": torch.tensor([[0, 2, 1]]), "moved": torch.tensor([[0, 1, 1]])}
+    outcome = objective(tokens, Adds([10.0]), draws)
+    costs = [11 + math.log1p(math.exp(-11)), math.log1p(math.exp(-13)), math.log1p(math.exp(-12))]
+    assert outcome.loss.item() == pytest.approx(sum(costs) / 3, rel=1e-6)
+    assert outcome.metrics["accuracy"].item() == pytest.approx(2 / 3)
+
+
+def test_shed_moves_what_stands_at_the_source() -> None:
+    """A cycle of three tells source from destination, a swap does not: 1, 2, 3 become 3, 1, 2."""
+    seen: list[Tensor] = []
+
+    class Watched(Adds):
+        def forward(self, content: Tensor) -> Tensor:
+            seen.append(content)
+            return super().forward(content)
+
+    objective = small(ShED, values(3, 1), dim=1, ratio=1)
+    tokens = rows(objective, [[[1.0], [2.0], [3.0]]])
+    objective(tokens, Watched([0.0]), {"source": torch.tensor([[2, 0, 1]]), "moved": torch.ones(1, 3).long()})
+    assert seen[0].flatten().tolist() == [3.0, 1.0, 2.0]
+
+
+# Embeddings (1, 0), (2, 0), (0, 1), the last two blanked. Predictions (encoded plus (1, 0)): (2, 0), (1, 0), (1, 0).
+# Logits: of the first 2, 4, 0; of the other two 1, 2, 0 each.
+CAPRI = [
+    ("masked", "targets", False, (log_sum(2, 0) - 2 + log_sum(2, 0)) / 2),
+    ("masked", "predictions", False, math.log(2)),
+    ("masked", "both", False, ((log_sum(2, 0) - 2 + log_sum(2, 0)) / 2 + math.log(2)) / 2),
+    ("all", "targets", False, (log_sum(2, 4, 0) - 2 + log_sum(1, 2, 0) - 2 + log_sum(1, 2, 0)) / 3),
+    ("all", "predictions", False, (log_sum(2, 1, 1) - 2 + log_sum(4, 2, 2) - 2 + math.log(3)) / 3),
+    ("masked", "targets", True, (log_sum(1, 0) - 1 + log_sum(1, 0)) / 2),
+    ("all", "targets", True, (2 * (log_sum(1, 1, 0) - 1) + log_sum(1, 1, 0)) / 3),
+]
+
+
+@pytest.mark.parametrize(("positions", "direction", "normalise", "value"), CAPRI)
+def test_capri_by_hand(positions: str, direction: str, normalise: bool, value: float) -> None:
+    options: dict[str, Any] = {"positions": positions, "direction": direction, "normalise": normalise}
+    objective = small(Capri, values(3), temperature=1.0, **options)
+    set_to(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+    tokens = rows(objective, [[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])
+    draws = {"visible": torch.tensor([[0]]), "masked": torch.tensor([[1, 2]])}
+    assert objective(tokens, Adds([0.0, 0.0]), draws).loss.item() == pytest.approx(value, rel=1e-5)
+
+
+def test_capri_across_the_batch_by_hand() -> None:
+    """One masked token in each of two rows: alone it would have nothing to be told from, and a loss of zero."""
+    tokens = [[[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]]
+    draws = {"visible": torch.tensor([[0], [0]]), "masked": torch.tensor([[1], [1]])}
+    for negatives, value in (("batch", (log_sum(2, 0) - 2 + log_sum(2, 0)) / 2), ("sequence", 0.0)):
+        objective = small(Capri, values(2), negatives=negatives, normalise=False, temperature=1.0)
+        set_to(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+        loss = objective(rows(objective, tokens), Adds([0.0, 0.0]), draws).loss
+        assert loss.item() == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("squared", "patches"), [(False, (5 + 1) / 2), (True, (12.5 + 0.5) / 2)])
+def test_dabs_mae_by_hand(squared: bool, patches: float) -> None:
+    """Blanked tokens encode to (1, -2), rectified (1, 0), and predict (3, 4); ids score 0 and 1 - 2 = -1."""
+    objective = small(DabsMAE, values(3), Segment("y", (2,), "ids", 2), squared=squared)
+    set_to(objective.maps["0"], [[2.0, 7.0], [5.0, 7.0]], [1.0, -1.0])
+    table = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    targets = Values(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [3.0, 3.0]]])), Ids(torch.tensor([[1, 0]]), table)
+    tokens = rows(objective, [[[5.0, 5.0]] * 5], *targets)
+    draws = {"visible": torch.tensor([[1, 4]]), "hidden": torch.tensor([[1, 0, 1, 1, 0]], dtype=torch.bool)}
+    loss = objective(tokens, Adds([1.0, -2.0]), draws).loss
+    assert loss.item() == pytest.approx((patches + log_sum(0, 1)) / 2, rel=1e-6)
+
+
+def test_dabs_mae_of_a_perfect_prediction_has_a_finite_gradient() -> None:
+    """The norm has no derivative at zero; torch takes 0 there, and nothing may become nan."""
+    objective = small(DabsMAE, values(2))
+    set_to(objective.maps["0"], [[0.0, 0.0], [0.0, 0.0]], [1.0, -1.0])
+    tokens = rows(objective, [[[5.0, 5.0]] * 2], Values(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])))
+    draws = {"visible": torch.tensor([[1]]), "hidden": torch.tensor([[True, False]])}
+    loss = objective(tokens, Adds([1.0, 1.0]), draws).loss
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad.isfinite().all() for parameter in objective.parameters())
+
+
+def test_the_defaults_are_the_intended_mathematics() -> None:
+    assert EMix.Options().model_dump() == {"beta": 1.0, "temperature": 0.2, "out": 128, "coefficient": "sample"}
+    assert ShED.Options().model_dump() == {"ratio": 0.15, "at_least": 2}
+    capri = {"temperature": 0.07, "normalise": True, "positions": "masked", "direction": "targets"}
+    assert Capri.Options().model_dump() == capri | {"negatives": "sequence"}
+    assert DabsMAE.Options().model_dump() == {"squared": False}
+
+
+# ----------------------------------------------------------------------------------------------------------- draw
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("beta", [1.0, 4.0, 0.3])
+def test_emix_draws_the_larger_share(beta: float) -> None:
+    """Shares of Beta(b, b), folded at a half; the variance of Beta(b, b) is 1 / (4 (2 b + 1))."""
+    weight = small(EMix, values(1), beta=beta).draw(20_000, seeded())["weight"].double()
+    assert weight.min() >= 0.5
+    assert weight.max() <= 1
+    assert (weight - 0.5).square().mean().item() == pytest.approx(1 / (4 * (2 * beta + 1)), rel=0.05)
+    if beta == 1:  # uniform in [0.5, 1]: the distribution function is a straight line
+        line = torch.linspace(0.5, 1, len(weight), dtype=torch.float64)
+        assert (weight.sort().values - line).abs().max() < 0.01
+
+
+def test_emix_draws_a_uniform_permutation() -> None:
+    objective, generator = small(EMix, values(1)), seeded()
+    partners = torch.stack([objective.draw(4, generator)["partner"] for _ in range(2400)])
+    assert torch.equal(partners.sort(dim=1).values, torch.arange(4).expand(2400, 4))
+    codes, counts = (partners * torch.tensor([64, 16, 4, 1])).sum(dim=1).unique(return_counts=True)
+    assert len(codes) == 24
+    assert ((counts - 100).square() / 100).sum() < 60  # chi-square of 23 degrees; 50 is the 0.1 % point
+
+
+# Protocol, the lengths of the rows: 250 genomics, 128 proteins and text, 228 image and text, 28 HIGGS, ...
+@pytest.mark.parametrize("length", [2, 7, 20, 28, 64, 128, 196, 228, 250])
+def test_shed_moves_exactly_k_in_one_cycle(length: int) -> None:
+    draws = small(ShED, values(length)).draw(60, seeded())
+    count = max((15 * length + 99) // 100, 2)
+    home = torch.arange(length).expand(60, length)
+    source, moved = draws["source"], draws["moved"]
+    assert torch.equal(source.sort(dim=1).values, home)
+    assert set(moved.unique().tolist()) <= {0, 1}
+    assert (moved.sum(dim=1) == count).all()
+    assert torch.equal(source != home, moved == 1)  # no fixed point among the moved, and nothing else moved
+    at = moved.argmax(dim=1, keepdim=True)
+    start, seen = at, []
+    for _ in range(count):
+        seen.append(at)
+        at = source.gather(1, at)
+    assert torch.equal(at, start)  # back after k steps, and not before
+    assert all(len(set(row)) == count for row in torch.cat(seen, dim=1).tolist())
+
+
+def test_shed_of_one_token_as_published() -> None:
+    """P36: nothing moves, and a token is called moved. With at_least 2, the default, two change places."""
+    home = torch.arange(6).expand(50, 6)
+    draws = small(ShED, values(6), at_least=1).draw(50, seeded())
+    assert torch.equal(draws["source"], home)
+    assert (draws["moved"].sum(dim=1) == 1).all()
+    draws = small(ShED, values(6)).draw(50, seeded())
+    assert ((draws["source"] != home).sum(dim=1) == 2).all()
+
+
+def test_shed_chooses_places_and_their_order_uniformly() -> None:
+    draws = small(ShED, values(5), ratio=0.6).draw(6000, seeded())
+    assert (draws["moved"].float().mean(dim=0) - 0.6).abs().max() < 0.03
+    for place in range(5):  # from each of the four others equally often
+        sources = draws["source"][:, place][draws["moved"][:, place] == 1]
+        shares = torch.bincount(sources, minlength=5) / len(sources)
+        assert (shares - torch.tensor([0.25] * 5).index_fill(0, torch.tensor(place), 0.0)).abs().max() < 0.035
+
+
+@pytest.mark.parametrize("objective", [Capri, DabsMAE])
+@pytest.mark.parametrize("length", [7, 20, 28, 64, 128, 196, 228, 250])
+def test_masks_hide_15_percent_and_keep_the_rest(objective: type[Objective], length: int) -> None:
+    layout = Layout([values(length)])
+    assert objective.masking_default is not None
+    assert objective.masking_default.name == "random"
+    masking = RandomMasking(RandomMasking.Options(**objective.masking_default.values), layout)
+    draws = objective(objective.Options(), layout, 2, masking).draw(40, seeded())
+    hidden = draws["hidden"].nonzero()[:, 1].view(40, -1) if "hidden" in draws else draws["masked"]
+    assert hidden.shape == (40, (15 * length + 99) // 100)
+    both = torch.cat([draws["visible"], hidden], dim=1)
+    assert torch.equal(both.sort(dim=1).values, torch.arange(length).expand(40, length))
+
+
+@pytest.mark.parametrize("objective", [EMix, ShED, Capri, DabsMAE])
+def test_draws_depend_on_the_generator_alone(objective: type[Objective]) -> None:
+    made = small(objective, values(40))
+
+    def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+        assert a.keys() == b.keys()
+        return all(torch.equal(a[name], b[name]) for name in a)
+
+    state = torch.get_rng_state()
+    first = made.draw(16, seeded(5))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    generator = seeded(5)
+    assert same(made.draw(16, generator), first)
+    assert not same(made.draw(16, generator), first)
+    assert not same(made.draw(16, seeded(6)), first)

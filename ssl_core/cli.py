@@ -46,7 +46,7 @@ def errors_in_one_line(debug: bool) -> Iterator[None]:
     """Print an error that a user can mend as one line and exit 1; 130 after Ctrl-C, 143 after SIGTERM."""
     from ssl_core.errors import SslxError
 
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except SslxError as error:
@@ -67,6 +67,8 @@ def errors_in_one_line(debug: bool) -> Iterator[None]:
     except Stopped:
         say("stopped by SIGTERM; a run that has a checkpoint goes on with --resume")
         raise SystemExit(143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str) -> None:

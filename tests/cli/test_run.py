@@ -15,6 +15,9 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from ssl_core import cli
 
 SMALL = [
     "--set", "dataset.n_train=48", "--set", "dataset.n_test=24", "--set", "encoder.dim=32",
@@ -38,6 +41,20 @@ def sslx(cache, tmp_path):
             env=make_environment(cache) | (environment or {}), timeout=300,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
+@pytest.fixture
+def quick(cache, tmp_path, monkeypatch):
+    """The same in this process, for commands that train nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in make_environment(cache).items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments):
+        done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+        return done.exit_code, done.stdout, done.stderr
 
     return call
 
@@ -178,17 +195,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line(sslx, case):
+def test_bad_input_is_one_line(quick, case):
     arguments, message = BAD[case]
-    code, _, err = sslx("run", "--objective", "mae", "--modality", "speech", "--steps", 2, *arguments)
+    code, _, err = quick("run", "--objective", "mae", "--modality", "speech", "--steps", 2, *arguments)
     assert code == 1
     line = one_error_line(err)
     assert re.search(message, line), line
 
 
-def test_usage_errors_exit_2(sslx):
-    assert sslx("run", "--objektive", "mae")[0] == 2
-    assert sslx("no-such-command")[0] == 2
+def test_usage_errors_exit_2(quick):
+    assert quick("run", "--objektive", "mae")[0] == 2
+    assert quick("no-such-command")[0] == 2
 
 
 def test_debug_shows_the_traceback(sslx):
@@ -248,15 +265,15 @@ def test_nan_and_short_clips_are_skipped_and_named(sslx, recordings):
     assert broken.name in err
 
 
-def test_an_empty_folder_is_refused(sslx, tmp_path):
+def test_an_empty_folder_is_refused(quick, tmp_path):
     (tmp_path / "void").mkdir()
-    code, _, err = sslx("run", "--data", tmp_path / "void", *FEW, "--out", "r")
+    code, _, err = quick("run", "--data", tmp_path / "void", *FEW, "--out", "r")
     assert code == 1
     assert "void" in one_error_line(err)
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(sslx, tmp_path):
-    code, out, err = sslx("run", "--objective", "metamae", "--modality", "speech", "--dry-run", "--out", "r")
+def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, tmp_path):
+    code, out, err = quick("run", "--objective", "metamae", "--modality", "speech", "--dry-run", "--out", "r")
     assert code == 0, err
     assert '"alpha": 0.1' in out  # Table 8, through the preset that applies unasked
     assert "8 x 8" in out
@@ -264,8 +281,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(sslx, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_lists_and_options(sslx):
-    code, out, _ = sslx("list")
+def test_lists_and_options(quick):
+    code, out, _ = quick("list")
     assert code == 0
     for word in (
         "metamae",
@@ -277,21 +294,21 @@ def test_lists_and_options(sslx):
         "sslx:objectives.mae",
     ):
         assert word in out
-    code, out, _ = sslx("show", "metamae")
+    code, out, _ = quick("show", "metamae")
     assert code == 0
     assert "objective.alpha" in out
     assert "inner step size" in out
     assert "near | hidden" in out
-    code, _, err = sslx("show", "metame")
+    code, _, err = quick("show", "metame")
     assert code == 1
     assert "did you mean 'metamae'" in one_error_line(err)
-    code, _, err = sslx("list", "objektives")
+    code, _, err = quick("list", "objektives")
     assert code == 1
     assert "did you mean 'objectives'" in one_error_line(err)
 
 
-def test_check_reports_each_promise(sslx):
-    code, out, err = sslx("check", "random")
+def test_check_reports_each_promise(quick):
+    code, out, err = quick("check", "random")
     assert code == 0, err
     assert "passed" in out
 

@@ -276,7 +276,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, tmp_path):
     code, out, err = quick("run", "--objective", "metamae", "--modality", "speech", "--dry-run", "--out", "r")
     assert code == 0, err
     assert '"alpha": 0.1' in out  # Table 8, through the preset that applies unasked
-    assert "8 x 8" in out
+    assert "1 x 32" in out
     assert "parameters" in out
     assert not (tmp_path / "r").exists()
 

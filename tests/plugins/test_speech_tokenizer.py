@@ -212,7 +212,7 @@ def test_pictures_have_low_frequencies_at_the_bottom() -> None:
 
 
 def test_too_short_for_one_patch_names_length_and_minimum() -> None:
-    tokenizer = make()  # patches of 8 frames, 126 samples apart
+    tokenizer = make(patch=(8, 8))  # patches of 8 frames, 126 samples apart
     spectrogram(tokenizer, np.ones((1, 1008)))
     with pytest.raises(BadSample, match=r"1007 samples .*1008"):
         spectrogram(tokenizer, np.ones((1, 1007)))
@@ -260,6 +260,11 @@ def test_no_sample_lies_between_two_windows() -> None:
     assert make(seconds=1.0).win_length == 256  # 32 ms
     long = make(seconds=10.0)
     assert long.win_length == long.hop == 1251
+
+
+def test_a_token_is_a_moment_by_default() -> None:
+    segment = make(n_mels=80, frames=50).layout.segments[0]
+    assert (segment.grid, segment.size) == ((1, 25), 160)
 
 
 def test_explicit_hop_decides_the_length() -> None:

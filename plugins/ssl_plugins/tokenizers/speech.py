@@ -3,6 +3,9 @@
 Silence matters more than any other choice here. Measured against a fixed floor (-100 dB), padding and digital silence
 lie so far below speech that mean and scale describe them and not the voice. So the floor lies `top_db` below each
 clip's own maximum, and that maximum is 0 dB: how loud a recording is says nothing about what is said.
+
+A patch spans all mel bands by default, so that a token is a moment of speech. With square patches the same encoder
+needs several times the steps: benchmarks/README.md has the numbers.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ class Speech(GridTokenizer):
 
         n_mels: int = Field(64, ge=1, description="mel bands")
         frames: int = Field(64, ge=1, description="frames of a clip")
-        patch: tuple[int, int] = Field((8, 8), description="patch as (mel bands, frames)")
+        patch: tuple[int, int] | None = Field(
+            None, description="patch as (mel bands, frames); by default all bands and 2 frames"
+        )
         seconds: float | None = Field(
             None,
             gt=0,
@@ -71,12 +76,13 @@ class Speech(GridTokenizer):
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
         shape = (options.n_mels, options.frames)
-        super().__init__(options, fields, dim, field="spectrogram", channels=1, shape=shape, patch=options.patch)
+        patch = options.patch or (options.n_mels, 2)
+        super().__init__(options, fields, dim, field="spectrogram", channels=1, shape=shape, patch=patch)
         self.rate, length = _waveform(fields)
         self.samples, self.hop = _clip(options, self.rate, length)
         self.win_length = options.win_length or max(2, round(options.window * self.rate), self.hop)
         self.n_fft, self.filters = self._filters()
-        self.least = options.min_samples or options.patch[1] * self.hop
+        self.least = options.min_samples or patch[1] * self.hop
 
     def _filters(self) -> tuple[int, np.ndarray]:
         """FFT length and mel filters (n_mels, 1 + n_fft / 2) of Slaney's scale and norm, none of them empty."""

@@ -190,7 +190,13 @@ class JointTokenizer(Tokenizer):
         """Tokens of all parts, in order."""
         made: list[Tokens] = [part(inputs) for part in self.parts]
         content = torch.cat([tokens.content for tokens in made], dim=1)
-        return Tokens(content, tuple(target for tokens in made for target in tokens.targets), self.layout)
+        present = None
+        if any(tokens.present is not None for tokens in made):
+            whole = [tokens.content.new_ones(tokens.content.shape[:2], dtype=torch.bool) for tokens in made]
+            present = torch.cat(
+                [own if t.present is None else t.present for t, own in zip(made, whole, strict=True)], 1
+            )
+        return Tokens(content, tuple(target for tokens in made for target in tokens.targets), self.layout, present)
 
     def depict(self, segment: int, patches: Tensor) -> Tensor | None:
         """The picture that the part which owns the segment makes."""

@@ -122,11 +122,16 @@ Target: TypeAlias = Values | Ids
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of rows: content (B, L, D) without positions, and one target for each segment of the layout."""
+    """A batch of rows: content (B, L, D) without positions, and one target for each segment of the layout.
+
+    present: (B, L) bool, false for padding and for a segment that a sample lacks; None where every token holds data.
+    What is absent is no key of any attention, and counts in no loss and no pooled feature.
+    """
 
     content: Tensor
     targets: tuple[Target, ...]
     layout: Layout
+    present: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ class Learner(nn.Module):
     @torch.no_grad()
     def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
         """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""
-        encoded = self.encoder(self.tokenizer(inputs).content)
-        return encoded[:, 1:] if per_token else self.encoder.pool(encoded)
+        tokens = self.tokenizer(inputs)
+        encoded = self.encoder(tokens.content, present=tokens.present)
+        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.present)
 
     @torch.no_grad()
     def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ from ssl_core.nn.decoder import Decoder
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
-from ssl_core.nn.rows import gather_rows, inverse, places, scatter_rows, split_summary
+from ssl_core.nn.rows import gather_rows, inverse, mean_rows, pick, places, scatter_rows, split_summary, with_summary
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
 
 __all__ = [
@@ -23,8 +23,11 @@ __all__ = [
     "initialise",
     "inverse",
     "masked_mean",
+    "mean_rows",
+    "pick",
     "places",
     "scatter_rows",
     "sincos",
     "split_summary",
+    "with_summary",
 ]

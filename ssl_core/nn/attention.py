@@ -54,17 +54,23 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     return "sdpa" if dtype == torch.float32 and tokens >= 100 else "math"
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
-    """Softmax attention. q: (B, h, M, e); k, v: (B, h, N, e). Returns (B, h, M, e)."""
-    if kernel == "xformers":
+def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None = None) -> Tensor:
+    """Softmax attention. q: (B, h, M, e); k, v: (B, h, N, e). Returns (B, h, M, e).
+
+    keep: (B, N) bool, the keys that count; each row needs one.
+    """
+    mask = None if keep is None else keep[:, None, None, :]
+    if kernel == "xformers" and mask is None:
         ops = xformers_ops()
         if ops is None:
             raise RuntimeError("xformers was asked for but cannot be loaded; use encoder.attention=sdpa")
         swapped = [part.transpose(1, 2).contiguous() for part in (q, k, v)]
         return ops.memory_efficient_attention(*swapped).transpose(1, 2)
-    if kernel == "sdpa":
-        return F.scaled_dot_product_attention(q, k, v)
+    if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(dim=-1) @ v
 
 
@@ -110,8 +116,11 @@ class Attention(nn.Module):
             return choose_kernel(q.device, q.dtype, tokens, derivatives)
         return "math" if derivatives == 2 else self.backend
 
-    def forward(self, x: Tensor, queries: slice | None = None, **unused: Any) -> Tensor:
-        """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default)."""
+    def forward(self, x: Tensor, queries: slice | None = None, keep: Tensor | None = None, **unused: Any) -> Tensor:
+        """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).
+
+        keep: (B, N) bool, the tokens that are asked (all by default).
+        """
         rows, length, _ = x.shape
         inner = self.num_heads * self.head_dim
         if queries is None:
@@ -122,5 +131,5 @@ class Attention(nn.Module):
             k, v = kv.view(rows, length, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
             asking = F.linear(x[:, queries], weight[:inner], None if bias is None else bias[:inner])
             q = asking.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2)
-        out = attend(q, k, v, self.kernel_for(q, length))
+        out = attend(q, k, v, self.kernel_for(q, length), keep)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, -1, inner)))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import gather_rows, inverse
+from ssl_core.nn.rows import gather_rows, inverse, pick, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.tokens import Layout
 
@@ -42,11 +42,13 @@ class Decoder(nn.Module):
         initialise(self.project)
         initialise(self.transformer)
 
-    def forward(self, latent: Tensor, order: Tensor, wanted: slice | None = None) -> Tensor:
+    def forward(
+        self, latent: Tensor, order: Tensor, wanted: slice | None = None, present: Tensor | None = None
+    ) -> Tensor:
         """Decode a row of which `latent` (B, 1 + V, D) is the summary and the visible tokens.
 
         order: (B, L) long, the places of all tokens, the V visible ones first, as in the latent. Returns (B, L, d) in
-        that order, or only its `wanted` slice (B, M, d).
+        that order, or only its `wanted` slice (B, M, d). present: (B, L) bool by place, the tokens that hold data.
         """
         visible = latent.shape[1] - 1
         with torch.autocast(latent.device.type, enabled=False):
@@ -57,7 +59,7 @@ class Decoder(nn.Module):
         hidden = at[:, visible:] + self.mask_token
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
         begin, end, _ = (wanted or slice(None)).indices(self.length)
-        return self.transformer(row, slice(1 + begin, 1 + end))
+        return self.transformer(row, slice(1 + begin, 1 + end), with_summary(pick(present, order)))
 
     def rows(self, latent: Tensor, visible: Tensor) -> Tensor:
         """The same with the tokens put back in place: visible (B, V) long, returns (B, L, d)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.positions import Positions
+from ssl_core.nn.rows import mean_rows, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.options import Options
 from ssl_core.tokens import Layout
@@ -46,16 +47,19 @@ class Encoder(nn.Module):
         )  # fmt: skip
         initialise(self.transformer)
 
-    def forward(self, content: Tensor, at: Tensor | None = None) -> Tensor:
+    def forward(self, content: Tensor, at: Tensor | None = None, present: Tensor | None = None) -> Tensor:
         """Encode whole rows, content (B, L, D), or the tokens at places `at` (B, n) of them, content (B, n, D).
 
-        Returns (B, 1 + n, D), the summary token first. With `at`, the order of the tokens does not matter.
+        present: (B, n) bool, which of these tokens the others may look at; all by default. Returns (B, 1 + n, D), the
+        summary token first. With `at`, the order of the tokens does not matter.
         """
         table = self.positions()
         row = content + (table[1:] if at is None else table[1 + at])  # fp32 from here on, also under autocast
         summary = (self.summary + table[0]).to(row.dtype).expand(row.shape[0], 1, -1)
-        return self.transformer(self.dropout(torch.cat([summary, row], dim=1)))
+        return self.transformer(self.dropout(torch.cat([summary, row], dim=1)), keep=with_summary(present))
 
-    def pool(self, encoded: Tensor) -> Tensor:
-        """One feature vector for each row: (B, 1 + n, D) to (B, D)."""
-        return encoded.mean(dim=1) if self.options.pool == "all" else encoded[:, 1:].mean(dim=1)
+    def pool(self, encoded: Tensor, present: Tensor | None = None) -> Tensor:
+        """One feature vector for each row: (B, 1 + n, D) to (B, D). present: (B, n) bool, the tokens that count."""
+        if self.options.pool == "all":
+            return mean_rows(encoded, with_summary(present))
+        return mean_rows(encoded[:, 1:], present)

@@ -11,6 +11,24 @@ def gather_rows(x: Tensor, at: Tensor) -> Tensor:
     return x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
+def pick(flags: Tensor | None, at: Tensor) -> Tensor | None:
+    """The same for flags (B, N), such as which tokens are present; None stays None."""
+    return None if flags is None else flags.gather(1, at)
+
+
+def with_summary(flags: Tensor | None) -> Tensor | None:
+    """Flags (B, n) with one for the summary token in front, which is always there: (B, 1 + n). None stays None."""
+    return None if flags is None else torch.nn.functional.pad(flags, (1, 0), value=True)
+
+
+def mean_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
+    """The mean over the tokens that are present: (B, n, D) to (B, D); zero for a row without any."""
+    if present is None:
+        return x.mean(dim=1)
+    weights = present.to(x.dtype).unsqueeze(-1)
+    return (weights * x).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
 def scatter_rows(x: Tensor, at: Tensor, length: int) -> Tensor:
     """The inverse: (B, n, D) put at places `at` of rows of zeros (B, length, D)."""
     out = x.new_zeros(x.shape[0], length, x.shape[-1])

@@ -16,10 +16,15 @@ LAYER_NORM_EPS = 1e-5  # MetaMAE's and DABS' blocks; timm's own default is 1e-6
 class TransformerBlock(Block):
     """timm's block, which can also answer for a slice of its tokens only."""
 
-    def forward(self, x: Tensor, wanted: slice | None = None) -> Tensor:  # type: ignore[override]
-        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` M tokens, with less work and the same values."""
+    def forward(  # type: ignore[override]
+        self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` M tokens, with less work and the same values.
+
+        keep: (B, N) bool, the tokens that the others may look at.
+        """
         kept = x if wanted is None else x[:, wanted]
-        kept = kept + self.attn(self.norm1(x), queries=wanted)
+        kept = kept + self.attn(self.norm1(x), queries=wanted, keep=keep)
         return kept + self.mlp(self.norm2(kept))
 
 
@@ -53,12 +58,15 @@ class Transformer(nn.Module):
         )
         self.norm = norm(dim) if final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, wanted: slice | None = None) -> Tensor:
-        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` tokens: the last block computes only those."""
+    def forward(self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None) -> Tensor:
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` tokens: the last block computes only those.
+
+        keep: (B, N) bool, the tokens that the others may look at; all by default.
+        """
         *first, last = self.blocks
         for block in first:
-            x = block(x)
-        return self.norm(last(x, wanted))
+            x = block(x, None, keep)
+        return self.norm(last(x, wanted, keep))
 
 
 def initialise(module: nn.Module) -> None:

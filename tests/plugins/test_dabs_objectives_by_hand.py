@@ -26,10 +26,10 @@ class Adds(nn.Module):
         super().__init__()
         self.vector = torch.tensor(vector)
 
-    def forward(self, content: Tensor) -> Tensor:
+    def forward(self, content: Tensor, present: Tensor | None = None) -> Tensor:
         return torch.cat([torch.full_like(content[:, :1], 1e3), content + self.vector], dim=1)
 
-    def pool(self, encoded: Tensor) -> Tensor:
+    def pool(self, encoded: Tensor, present: Tensor | None = None) -> Tensor:
         return encoded[:, 1:].mean(dim=1)
 
 
@@ -93,7 +93,7 @@ def test_shed_moves_what_stands_at_the_source() -> None:
     seen: list[Tensor] = []
 
     class Watched(Adds):
-        def forward(self, content: Tensor) -> Tensor:
+        def forward(self, content: Tensor, present: Tensor | None = None) -> Tensor:
             seen.append(content)
             return super().forward(content)
 

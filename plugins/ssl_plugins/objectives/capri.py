@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, gather_rows, scatter_rows
+from ssl_core.nn import Encoder, gather_rows, pick, scatter_rows
 
 
 class Capri(Objective):
@@ -64,26 +64,39 @@ class Capri(Objective):
         """Mean cross-entropy of finding each token's own embedding. Gradients flow into the targets, too."""
         visible = draws["visible"]
         blanked = scatter_rows(gather_rows(tokens.content, visible), visible, self.layout.length)
-        predicted, wanted = self.predictor(encoder(blanked)[:, 1:]), tokens.content
+        predicted, wanted = self.predictor(encoder(blanked, present=tokens.present)[:, 1:]), tokens.content
+        counted = tokens.present
         if self.options.positions == "masked" or self.options.negatives == "batch":
             predicted, wanted = (gather_rows(part, draws["masked"]) for part in (predicted, wanted))
+            counted = pick(counted, draws["masked"])
         if self.options.negatives == "batch":
             predicted, wanted = (part.flatten(0, 1).unsqueeze(0) for part in (predicted, wanted))
+            counted = None if counted is None else counted.flatten().unsqueeze(0)
         wide = torch.promote_types(predicted.dtype, torch.float32)
         with torch.autocast(predicted.device.type, enabled=False):
             predicted, wanted = predicted.to(wide), wanted.to(wide)
             if self.options.normalise:
                 predicted, wanted = F.normalize(predicted, dim=-1), F.normalize(wanted, dim=-1)
             logits = predicted @ wanted.transpose(1, 2) / self.options.temperature
-            loss = self.score(logits)
+            loss = self.score(logits, counted)
         own = torch.arange(logits.shape[1], device=logits.device)
         return Outcome(loss, {"accuracy": (logits.argmax(dim=2) == own).float().mean().detach()})
 
-    def score(self, logits: Tensor) -> Tensor:
-        """Cross-entropy of logits (B, predictions, targets) with the diagonal, along the chosen axis."""
+    def score(self, logits: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Cross-entropy of logits (B, predictions, targets) with the diagonal, along the chosen axis.
+
+        counted: (B, n) bool, the tokens that are present; the others are neither scored nor told apart from.
+        """
+        if counted is not None:
+            itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+            logits = logits.masked_fill(~(counted[:, :, None] & counted[:, None, :] | itself), -torch.inf)
         own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-        over_targets = F.cross_entropy(logits.transpose(1, 2), own)  # classes are torch's axis 1
-        over_predictions = F.cross_entropy(logits, own)
+        over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")  # classes are torch's axis 1
+        over_predictions = F.cross_entropy(logits, own, reduction="none")
+        weights = torch.ones_like(over_targets) if counted is None else counted.to(logits.dtype)
+        over_targets, over_predictions = (
+            (weights * errors).sum() / weights.sum().clamp(min=1) for errors in (over_targets, over_predictions)
+        )
         if self.options.direction == "both":
             return (over_targets + over_predictions) / 2
         return over_targets if self.options.direction == "targets" else over_predictions

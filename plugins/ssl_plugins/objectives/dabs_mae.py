@@ -43,12 +43,13 @@ class DabsMAE(Objective):
         parts = []
         for number, (_, span) in enumerate(self.layout.spans):
             parts.append(self.errors(number, encoded[:, span], tokens.targets[number]))
-        return Outcome(masked_mean(torch.cat(parts, dim=1), draws["hidden"], self.layout))
+        hidden = draws["hidden"] if tokens.present is None else draws["hidden"] & tokens.present
+        return Outcome(masked_mean(torch.cat(parts, dim=1), hidden, self.layout))
 
     def encode(self, tokens: Tokens, encoder: Encoder, visible: Tensor) -> Tensor:
         """(B, L, D): the whole row encoded with zeros in the hidden places."""
         blanked = scatter_rows(gather_rows(tokens.content, visible), visible, self.layout.length)
-        return encoder(blanked)[:, 1:]
+        return encoder(blanked, present=tokens.present)[:, 1:]
 
     def predict(self, number: int, encoded: Tensor, target: Target) -> Tensor:
         """Patches, or logits against the table: (B, Ls, size), at least fp32."""

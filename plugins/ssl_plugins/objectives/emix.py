@@ -48,8 +48,12 @@ class EMix(Objective):
         partner = draws["partner"]
         weight = draws["weight"].to(tokens.content.dtype)
         share = weight[:, None, None]
-        mixed = share * tokens.content + (1 - share) * tokens.content[partner].detach()
-        found, known = self.represent(mixed, encoder), self.represent(tokens.content, encoder)
+        content, present = tokens.content, tokens.present
+        if present is not None:
+            content = content * present.unsqueeze(-1)  # padding mixes nothing in
+        mixed = share * content + (1 - share) * content[partner].detach()
+        either = None if present is None else present | present[partner]
+        found, known = self.represent(mixed, encoder, either), self.represent(content, encoder, present)
         with torch.autocast(found.device.type, enabled=False):
             logits = found @ known.T / self.options.temperature
             if self.options.coefficient == "batch-mean":
@@ -61,9 +65,9 @@ class EMix(Objective):
         accuracy = (logits.argmax(dim=1) == itself).float().mean()
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
-    def represent(self, content: Tensor, encoder: Encoder) -> Tensor:
+    def represent(self, content: Tensor, encoder: Encoder, present: Tensor | None = None) -> Tensor:
         """(B, L, D) to unit vectors (B, out)."""
-        features = self.head(encoder.pool(encoder(content)))
+        features = self.head(encoder.pool(encoder(content, present=present), present))
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
 
 

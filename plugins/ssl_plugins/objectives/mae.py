@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean, pick
 
 
 class MAE(Objective):
@@ -38,16 +38,19 @@ class MAE(Objective):
         """Mean over the hidden tokens of the squared error or cross-entropy (paper: eq. 1)."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
-        latent = encoder(gather_rows(tokens.content, visible), at=visible)
-        decoded = self.decoder(latent, order, hidden)
+        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
+        decoded = self.decoder(latent, order, hidden, tokens.present)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
-        return Outcome(masked_mean(errors, torch.ones_like(errors), self.layout, order[:, hidden]))
+        counted = pick(tokens.present, order[:, hidden])
+        where = torch.ones_like(errors) if counted is None else counted
+        return Outcome(masked_mean(errors, where, self.layout, order[:, hidden]))
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_rows(tokens.content, visible), at=visible)
-        return self.head.predict(gather_rows(self.decoder(latent, order), inverse(order)), tokens.targets)
+        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
+        decoded = self.decoder(latent, order, present=tokens.present)
+        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
 
 
 @hookimpl

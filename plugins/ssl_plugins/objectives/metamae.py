@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean, mean_rows, pick
 
 
 class MetaMAE(Objective):
@@ -108,14 +108,17 @@ class MetaMAE(Objective):
         """The loss of eq. 5 and its two parts."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
-        latent = encoder(gather_rows(tokens.content, visible), at=visible)
+        present = pick(tokens.present, visible)
+        latent = encoder(gather_rows(tokens.content, visible), visible, present)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, hidden)
+        decoded = self.decoder(adapted, order, hidden, tokens.present)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
-        rebuilt = masked_mean(errors, torch.ones_like(errors), self.layout, order[:, hidden])
+        counted = pick(tokens.present, order[:, hidden])
+        where = torch.ones_like(errors) if counted is None else counted
+        rebuilt = masked_mean(errors, where, self.layout, order[:, hidden])
         if self.options.lam == 0:
             return Outcome(rebuilt, {"reconstruction": rebuilt.detach()})
-        contrast = self.contrast(latent, adapted)
+        contrast = self.contrast(latent, adapted, present)
         loss = rebuilt + self.options.lam * contrast
         return Outcome(loss, {"reconstruction": rebuilt.detach(), "contrast": contrast.detach()})
 
@@ -133,15 +136,17 @@ class MetaMAE(Objective):
         """How badly the latent rebuilds its support set: visible and chosen nearby tokens (D31, D34)."""
         rows = slice(0, support.shape[1])
         at = order[:, rows]
-        errors = self.head.errors(self.decoder(latent, order, rows), tokens.targets, at)
+        errors = self.head.errors(self.decoder(latent, order, rows, tokens.present), tokens.targets, at)
+        counted = pick(tokens.present, at)
+        support = support if counted is None else support * counted
         if self.options.inner_mean == "batch":
             return len(errors) * masked_mean(errors, support, self.layout, at)
         each = [masked_mean(errors[i : i + 1], support[i : i + 1], self.layout, at[i : i + 1]) for i in range(len(at))]
         return torch.stack(each).sum()
 
-    def contrast(self, latent: Tensor, adapted: Tensor) -> Tensor:
+    def contrast(self, latent: Tensor, adapted: Tensor, present: Tensor | None = None) -> Tensor:
         """Eqs. 3, 4: each pooled latent finds its adapted twin among the 2B - 1 others (D25, D26, D28, D29)."""
-        before, after = (self.projector(z[:, 1:].mean(dim=1)) for z in (latent, adapted))
+        before, after = (self.projector(mean_rows(z[:, 1:], present)) for z in (latent, adapted))
         with torch.autocast(before.device.type, enabled=False):  # the logits stay in fp32
             both = torch.cat([before, after]).to(torch.promote_types(before.dtype, torch.float32))
             both = F.normalize(both, dim=1)
@@ -153,9 +158,10 @@ class MetaMAE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows from the adapted latent."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_rows(tokens.content, visible), at=visible)
+        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        return self.head.predict(gather_rows(self.decoder(adapted, order), inverse(order)), tokens.targets)
+        decoded = self.decoder(adapted, order, present=tokens.present)
+        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
 
 
 @hookimpl

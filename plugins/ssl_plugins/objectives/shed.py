@@ -7,10 +7,10 @@ import math
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, gather_rows
+from ssl_core.nn import Encoder, gather_rows, places
 
 
 class ShED(Objective):
@@ -44,12 +44,23 @@ class ShED(Objective):
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean cross-entropy over all tokens, moved or not. Gradients flow into the moved embeddings."""
-        encoded = encoder(gather_rows(tokens.content, draws["source"]))[:, 1:]
+        source, moved = self.within(draws["source"], draws["moved"], tokens.present)
+        encoded = encoder(gather_rows(tokens.content, source), present=tokens.present)[:, 1:]
         logits = self.head(encoded).flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, draws["moved"].flatten())
-        accuracy = (logits.argmax(dim=1) == draws["moved"].flatten()).float().mean()
+        errors = F.cross_entropy(logits, moved.flatten(), reduction="none")
+        right = (logits.argmax(dim=1) == moved.flatten()).float()
+        counted = torch.ones_like(errors) if tokens.present is None else tokens.present.flatten().to(errors.dtype)
+        loss, accuracy = ((counted * part).sum() / counted.sum().clamp(min=1) for part in (errors, right))
         return Outcome(loss, {"accuracy": accuracy.detach()})
+
+    @staticmethod
+    def within(source: Tensor, moved: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both without the moves from or to a token that is absent: there the embedding stays."""
+        if present is None:
+            return source, moved
+        both = present & present.gather(1, source)
+        return torch.where(both, source, places(len(source), source.shape[1], source.device)), moved * both
 
 
 @hookimpl

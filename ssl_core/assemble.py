@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from ssl_core.engine.seeds import seed_torch
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.evaluate.features import features
+from ssl_core.evaluate.health import SAMPLES, collapse, health
 from ssl_core.evaluate.probe import EvaluateOptions, score
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
@@ -35,15 +38,20 @@ def open_splits(config: RunConfig, plugins: Plugins) -> dict[Split, Dataset]:
     """Both splits of the data set. Errors: DataError if they do not offer the same fields."""
     options = plugins.dataset.Options(**config.dataset.options)
     splits: dict[Split, Dataset] = {split: plugins.dataset(options, split) for split in SPLITS}
-    same_fields(splits["train"], splits["test"])
+    same_fields(fields_of(splits["train"]), splits["test"])
     return splits
 
 
-def same_fields(mine: Dataset, other: Dataset) -> None:
+def fields_of(dataset: Dataset) -> str:
+    """What a data set offers, as text."""
+    return repr(dict(dataset.fields))
+
+
+def same_fields(wanted: str, other: Dataset) -> None:
     """Errors: DataError that shows both, if a data set does not offer the fields that the run was made for."""
-    if dict(mine.fields) != dict(other.fields):
+    if fields_of(other) != wanted:
         raise DataError(
-            f"'{other.name}' ({other.split}) offers {dict(other.fields)}, the run needs {dict(mine.fields)}; "
+            f"'{other.name}' ({other.split}) offers {fields_of(other)}, the run needs {wanted}; "
             f"use a data set of the same form, or an option such as dataset.rate that makes it so"
         )
 
@@ -149,9 +157,7 @@ def evaluate(
     task = splits["train"].task
     if task is None:
         return []
-    fresh = build(config, plugins, splits["train"]).to(device)
-    for mine, theirs in zip(fresh.tokenizer.buffers(), learner.tokenizer.buffers(), strict=True):
-        mine.copy_(theirs)  # measured constants belong to the data, not to the training
+    fresh = untrained(config, plugins, learner, splits, device)
     kinds: dict[str, Callable[..., Tensor]] = {
         "trained": learner.embed,
         "random_init": fresh.embed,
@@ -165,6 +171,65 @@ def evaluate(
             rows += _score(kind, embed, config, options or config.evaluate, task, splits, data, device)
             progress.advance()
     return rows
+
+
+def untrained(config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, device: torch.device) -> Learner:
+    """The learner as it was before training, in eval mode."""
+    fresh = build(config, plugins, splits["train"]).to(device)
+    for mine, theirs in zip(fresh.tokenizer.buffers(), learner.tokenizer.buffers(), strict=True):
+        mine.copy_(theirs)  # measured constants belong to the data, not to the training
+    return fresh.eval()
+
+
+def check_health(config: RunConfig, learner: Learner, data: Prepared, device: torch.device) -> dict[str, float]:
+    """Label-free figures of the learner on some training samples, the same each time."""
+    some = min(len(data), SAMPLES)
+    index = np.sort(np.random.default_rng(config.seed).choice(len(data), some, replace=False))
+    parts = np.array_split(index, math.ceil(some / EMBED_BATCH))
+    learner.eval()
+    with autocast(device, config.train.precision):  # type: ignore[arg-type]
+        return health(learner.stages, (data.take(part).to(device) for part in parts))
+
+
+def scores_named(prefix: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Scores by a name for metrics.jsonl, those that are undefined left out."""
+    return {f"{prefix}{row['probe']}_{row['metric']}": float(row["value"]) for row in rows if row["value"] is not None}
+
+
+class Watch:
+    """The probe during pretraining: scores of the trained features so far, health, and a warning at a collapse."""
+
+    def __init__(
+        self, config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, data: Data, device: torch.device,
+        tell: Tell,
+    ) -> None:  # fmt: skip
+        self.config, self.learner, self.splits, self.data = config, learner, splits, data
+        self.device, self.tell = device, tell
+        fresh = untrained(config, plugins, learner, splits, device)
+        self.fresh = check_health(config, fresh, data["train"], device)
+        self.warning: str | None = None
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Figures named probe/... and health/..., for metrics.jsonl."""
+        out: dict[str, float] = {}
+        task = self.splits["train"].task
+        if task is not None:
+            args = (self.config, self.config.evaluate, task, self.splits, self.data, self.device)
+            rows = _score("trained", self.learner.embed, *args)
+            out = scores_named("probe/", rows)
+        found = self.health()
+        shown = ", ".join(f"{name.removeprefix('probe/').replace('_', ' ')} {value:.3f}" for name, value in out.items())
+        self.tell.line(f"step {step:,}: {shown}{', ' if shown else ''}RankMe {found['rankme']:.1f}")
+        return out | {f"health/{name}": value for name, value in found.items()}
+
+    def health(self) -> dict[str, float]:
+        """The learner's health now; says so once if something has collapsed."""
+        found = check_health(self.config, self.learner, self.data["train"], self.device)
+        problem = collapse(found, self.fresh)
+        if problem and self.warning is None:
+            self.warning = f"warning: {problem}"
+            self.tell.line(self.warning)
+        return found
 
 
 def _score(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssl_core import datacli
+
 if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue
 
@@ -117,6 +119,9 @@ def main_options(
     """Self-supervised learning for data of any kind."""
 
 
+datacli.attach(app, command)
+
+
 @app.command()
 @command
 def run(
@@ -132,6 +137,8 @@ def run(
     masking: Annotated[str | None, typer.Option(help="What to hide; see `sslx list maskings`.")] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Train so long instead of so many steps: 90s, 10m, 1.5h.")] = None,
+    probe_every: Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in a batch.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all chance. Default 0.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. By default a new one under runs/.")] = None,
@@ -149,7 +156,7 @@ def run(
     """Pretrain an encoder, measure its features, write a report."""
     from ssl_core import run as runs
     from ssl_core import runfolder
-    from ssl_core.config import parse_setting, resolve
+    from ssl_core.config import budgeted, parse_setting, resolve
     from ssl_core.errors import ConfigError
     from ssl_core.terminal import RichTell, show_plan, show_report
 
@@ -157,9 +164,10 @@ def run(
         "objective.name": objective, "modality": modality, "dataset.name": dataset or ("files" if data else None),
         "dataset.root": data, "dataset.label_pattern": label_pattern, "masking.name": masking, "preset": preset,
         "train.steps": steps, "train.batch_size": batch_size, "train.precision": precision, "seed": seed,
-        "strict": strict or None, "device": device,
+        "strict": strict or None, "device": device, "evaluate.every": probe_every,
     }  # fmt: skip
     given = {path: value for path, value in given.items() if value is not None}
+    given = budgeted(budget) | given
     given |= dict(parse_setting(text) for text in set_ or ())
     catalogue = load_catalogue(block)
     if resume:

@@ -26,6 +26,7 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
 }
+NO_LIMIT = 10**9  # steps, where the time decides
 TOP_LEVEL = ("modality", "seed", "device", "strict", "preset")
 
 
@@ -214,6 +215,20 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return path.strip(), None if value.lower() in ("none", "null") else value
+
+
+def budgeted(text: str | None) -> dict[str, Any]:
+    """`--budget` as options: so much training, and no limit on the steps. Errors: ConfigError."""
+    if text is None:
+        return {}
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (ValueError, KeyError):
+        raise ConfigError(f"--budget {text}: write it as 90s, 10m or 1.5h") from None
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--budget {text}: it must be more than nothing")
+    return {"train.seconds": seconds, "train.steps": NO_LIMIT}
 
 
 def _check_sections(asked: Mapping[str, Any]) -> None:

@@ -11,14 +11,19 @@ import numpy as np
 
 from ssl_core import summary
 from ssl_core.assemble import (
+    Watch,
     attention_kernel,
     build,
+    check_health,
     evaluate,
+    fields_of,
     header,
     open_splits,
     remarks,
     same_fields,
+    scores_named,
     settle,
+    untrained,
     versions,
 )
 from ssl_core.config import Plugins, RunConfig, flatten, plugins_of, resolve
@@ -28,7 +33,7 @@ from ssl_core.engine.device import cache_root, pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.journal import METRICS, append_metrics, read_metrics
 from ssl_core.engine.learner import Learner
-from ssl_core.engine.loader import Prepared, prepare
+from ssl_core.engine.loader import Prepared, Raw, prepare
 from ssl_core.engine.pictures import rebuild
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import train
@@ -38,6 +43,7 @@ from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
 from ssl_core.runfolder import CONFIG, load_config
 
+FEATURES = ("trained", "random_init", "raw_input")
 PICTURES = 6
 
 
@@ -58,6 +64,11 @@ def run(
     # 4. data; 5. model
     splits = open_splits(config, plugins)
     learner = build(config, plugins, splits["train"]).to(device)
+    start = checkpoint.latest(folder) if resume else None
+    if start is None:
+        learner.tokenizer.fit(Raw(splits["train"]))
+    else:
+        checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     learner.tokenizer.measure(data["train"].chunks())
     config, notes = settle(config, learner.objective, device, data["train"])
@@ -69,30 +80,32 @@ def run(
 
     # 6. to 8. tokens, outcome, training
     origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
-    seconds = train(
+    watch = Watch(config, plugins, learner, splits, data, device, tell)
+    steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]
         log=lambda step, values: notify(catalogue, tell, "metrics_logged", folder=folder, step=step, metrics=values),
-        state={"config": config.model_dump(mode="json"), **origins},
-        start=checkpoint.latest(folder) if resume else None,
+        state={"config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), **origins},
+        start=start, probe=watch, probe_every=config.evaluate.every,
     )  # fmt: skip
 
     # 9. evaluation
     rows = evaluate(config, plugins, learner, splits, data, device, tell)
-    scores = {
-        f"eval/{row['features']}_{row['probe']}_{row['metric']}": float(row["value"])
-        for row in rows
-        if row["value"] is not None
-    }
-    if scores:
-        append_metrics(folder / METRICS, config.train.steps, scores)
-        notify(catalogue, tell, "metrics_logged", folder=folder, step=config.train.steps, metrics=scores)
+    found = watch.health()
+    notes += [watch.warning] if watch.warning else []
+    final = {"train/seconds": seconds} | {f"health/{name}": value for name, value in found.items()}
+    for kind in FEATURES:
+        mine = [row for row in rows if row["features"] == kind]
+        final |= scores_named(f"eval/{kind}_", mine) | (scores_named("probe/", mine) if kind == "trained" else {})
+    append_metrics(folder / METRICS, steps, final)
+    notify(catalogue, tell, "metrics_logged", folder=folder, step=steps, metrics=final)
 
     # 10. report
     report = summary.make(
         config, learner, device, folder, rows, notes, command=command, **origins,
         attention=attention_kernel(config, learner, device),
-        pretrain_seconds=seconds, steps=config.train.steps, wall_seconds=time.perf_counter() - began,
+        pretrain_seconds=seconds, steps=steps, wall_seconds=time.perf_counter() - began,
+        health={"trained": found, "random_init": watch.fresh},
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(folder / METRICS))
     notify(catalogue, tell, "run_finished", folder=folder, report=report)
@@ -112,17 +125,13 @@ def evaluate_run(
     start = checkpoint.latest(run_folder)
     if start is None:
         raise CheckpointError(f"{run_folder} has no checkpoint to evaluate; go on with sslx run --resume")
-    plugins = plugins_of(saved, catalogue)
-    own = open_splits(saved, plugins)
-    device = pick_device(str(given.get("device", saved.device)))
-    learner = build(saved, plugins, own["train"]).to(device)
-    checkpoint.load_model(start, learner)
-
-    config, splits = saved, own
+    config, plugins = _with(saved, given, catalogue) if given else (saved, plugins_of(saved, catalogue))
+    splits = open_splits(config, plugins)
     if given:
-        config, plugins = _with(saved, given, catalogue)
-        splits = open_splits(config, plugins)
-        same_fields(own["train"], splits["train"])
+        same_fields(_trained_on(saved, start, catalogue), splits["train"])
+    device = pick_device(str(given.get("device", saved.device)))
+    learner = build(saved, plugins, splits["train"]).to(device)
+    checkpoint.load_model(start, learner)
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     notes = remarks(splits, data)
     for line in (*header(config, learner, device, splits, data), *notes):
@@ -136,10 +145,22 @@ def evaluate_run(
     report = summary.make(
         config, learner, device, run_folder, rows, notes, command=command, versions=versions(),
         origins=catalogue.origins(), attention=attention_kernel(config, learner, device),
+        health={
+            "trained": check_health(config, learner, data["train"], device),
+            "random_init": check_health(
+                config, untrained(config, plugins, learner, splits, device), data["train"], device
+            ),
+        },
         pretrain_seconds=float(start.state["seconds"]), steps=start.step, wall_seconds=time.perf_counter() - began,
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(run_folder / METRICS))
     return report
+
+
+def _trained_on(saved: RunConfig, start: checkpoint.Checkpoint, catalogue: Catalogue) -> str:
+    """The fields of the data trained on: noted in the checkpoint, else read from the data itself."""
+    noted = start.state.get("fields")
+    return noted or fields_of(open_splits(saved, plugins_of(saved, catalogue))["train"])
 
 
 def _with(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:

@@ -31,6 +31,7 @@ def make(
     wall_seconds: float,
     attention: str,
     command: str,
+    health: Mapping[str, Mapping[str, float]],
 ) -> Report:
     """Everything that is known of a finished run."""
     losses = [line["train/loss"] for line in read_metrics(folder / METRICS) if "train/loss" in line]
@@ -61,9 +62,25 @@ def make(
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
         scores=[dict(row) for row in rows],
+        health=health,
+        curve=curve(read_metrics(folder / METRICS)),
         notes=list(notes),
         config=config.model_dump(mode="json"),
         versions=dict(versions),
         origins=dict(origins),
         command=command,
     )
+
+
+def curve(metrics: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """What was measured in the course of training: one entry for each probe, the last being the end's."""
+    return [
+        {
+            "step": int(line["step"]),
+            "seconds": line["train/seconds"],
+            "scores": {name.removeprefix("probe/"): v for name, v in line.items() if name.startswith("probe/")},
+            "health": {name.removeprefix("health/"): v for name, v in line.items() if name.startswith("health/")},
+        }
+        for line in metrics
+        if "train/seconds" in line
+    ]

@@ -40,6 +40,13 @@ class Learner(nn.Module):
         return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.present)
 
     @torch.no_grad()
+    def stages(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The tokenizer's output (B, L, D), the encoder's (B, L, D) and pooled features (B, D). Call in eval mode."""
+        tokens = self.tokenizer(inputs)
+        encoded = self.encoder(tokens.content, present=tokens.present)
+        return tokens.content, encoded[:, 1:], self.encoder.pool(encoded, tokens.present)
+
+    @torch.no_grad()
     def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
         """The prepared, normalised input itself as features: what a probe gets without any encoder.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +24,7 @@ from ssl_core.engine.loader import Prepared, batch_index
 from ssl_core.engine.seeds import generator, seed_torch
 from ssl_core.engine.signals import Signals
 from ssl_core.engine.tell import Tell
-from ssl_core.errors import SslxError
+from ssl_core.errors import ConfigError, SslxError
 from ssl_core.options import Options
 from ssl_core.tokens import Outcome
 
@@ -32,6 +33,9 @@ class TrainOptions(Options):
     """How the encoder is trained."""
 
     steps: int = Field(1000, ge=0, description="optimiser steps")
+    seconds: float | None = Field(
+        None, gt=0, description="stop after so many seconds of training, should the steps not be done by then"
+    )
     batch_size: int = Field(64, ge=1, description="samples in a batch")
     lr: float = Field(3e-4, gt=0, description="peak learning rate of AdamW (paper: beta = 1e-4)")
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay of AdamW")
@@ -51,6 +55,29 @@ class Interrupted(SslxError):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; saved, go on with --resume")
         self.exit_code = 128 + number
+
+
+class Probe(Protocol):
+    """Looks at the learner in the midst of training, and says what it found by name."""
+
+    def __call__(self, step: int) -> Mapping[str, float]: ...
+
+
+class Clock:
+    """Seconds of training: those of an earlier part included, pauses left out."""
+
+    def __init__(self, before: float) -> None:
+        self.began, self.before = time.perf_counter(), before
+
+    def __call__(self) -> float:
+        return self.before + time.perf_counter() - self.began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in here takes no time."""
+        stopped = time.perf_counter()
+        yield
+        self.began += time.perf_counter() - stopped
 
 
 class Log(Protocol):
@@ -103,12 +130,17 @@ def train(
     tell: Tell,
     state: Mapping[str, Any],
     start: checkpoint.Checkpoint | None = None,
-) -> float:
-    """Train to `options.steps`, from `start` if given. Returns seconds spent, those before `start` included.
+    probe: Probe | None = None,
+    probe_every: int = 0,
+) -> tuple[int, float]:
+    """Train to `options.steps` or `options.seconds`, from `start` if given. Returns the steps done and the seconds
+    spent, those before `start` included and those of probes left out.
 
-    Writes metrics.jsonl and checkpoints into `folder`; `state` goes into each checkpoint. Errors: Interrupted after a
-    signal, with everything saved; SslxError if the loss is not finite.
+    Writes metrics.jsonl and checkpoints into `folder`; `state` goes into each checkpoint. `probe` is called at step 0
+    and then every `probe_every` steps, but for the last; it must leave the learner's weights alone. Errors: Interrupted
+    after a signal, with everything saved; SslxError if the loss is not finite.
     """
+    _check_schedule(options)
     optimizer = make_optimizer(learner, options)
     window, first, before = Window(), 0, 0.0
     if start is not None:
@@ -118,19 +150,35 @@ def train(
         window = Window(**start.state["window"])
     trim_metrics(folder / METRICS, first)
     learner.train()
-    began = time.perf_counter()
+    clock = Clock(before)
+    done, limit = first, options.seconds or math.inf
 
     def save(step: int) -> None:
         window.settle()
         kept = {"count": window.count, "sums": window.sums}
-        seconds = before + time.perf_counter() - began
         checkpoint.save(
-            folder, step, learner, optimizer, {**state, "seed": seed, "seconds": seconds, "window": kept}, options.keep
+            folder, step, learner, optimizer, {**state, "seed": seed, "seconds": clock(), "window": kept}, options.keep
         )
 
-    with Signals() as signals, tell.progress("pretraining", options.steps, first) as progress:
-        tick, counted = time.perf_counter(), first
-        for step in range(first, options.steps):
+    def look(step: int) -> None:
+        seconds = clock()
+        with clock.paused():
+            learner.eval()
+            found = {"train/seconds": seconds, **(probe(step) if probe else {})}
+            learner.train()
+            append_metrics(folder / METRICS, step, found)
+            log(step, found)
+
+    probe_every = probe_every if probe else 0
+    if first == 0 and probe_every:
+        look(0)
+    length, unit = (options.steps, "steps") if options.seconds is None else (math.ceil(options.seconds), "s")
+    with (
+        Signals() as signals,
+        tell.progress("pretraining", length, first if unit == "steps" else int(before)) as progress,
+    ):
+        tick, counted, shown = clock(), first, int(before)
+        for step in range(first, options.steps if clock() < limit else first):
             rate = rate_at(options, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -143,9 +191,9 @@ def train(
             norm = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)
             optimizer.step()
             optimizer.zero_grad()
-            done = step + 1
-            if done % options.log_every == 0 or done == options.steps:
-                now = time.perf_counter()
+            done, now = step + 1, clock()
+            last = done == options.steps or now >= limit
+            if done % options.log_every == 0 or last:
                 metrics = window.means()
                 speed = (done - counted) * options.batch_size * options.accumulate / (now - tick)
                 tick, counted = now, done
@@ -154,12 +202,25 @@ def train(
                 append_metrics(folder / METRICS, done, metrics)
                 log(done, metrics)
                 progress.advance(0, **{k: v for k, v in metrics.items() if k not in ("train/lr", "train/grad_norm")})
-            progress.advance()
-            if signals.caught or done % options.checkpoint_every == 0 or done == options.steps:
+            progress.advance(1 if unit == "steps" else int(now) - shown)
+            shown = int(now)
+            if probe_every and done % probe_every == 0 and not last and not signals.caught:
+                look(done)
+            if signals.caught or done % options.checkpoint_every == 0 or last:
                 save(done)
             if signals.caught:
                 raise Interrupted(signals.caught, done)
-    return before + time.perf_counter() - began
+            if last:
+                break
+    return done, clock()
+
+
+def _check_schedule(options: TrainOptions) -> None:
+    if options.seconds is not None and options.schedule != "constant":
+        raise ConfigError(
+            f"train.seconds stops at a step that nobody knows beforehand, and train.schedule={options.schedule} needs "
+            f"to know it; give train.steps, or train.schedule=constant"
+        )
 
 
 def _check(metrics: Mapping[str, float], step: int, precision: Precision) -> None:

@@ -30,6 +30,7 @@ class EvaluateOptions(Options):
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
     max_train: int | None = Field(None, ge=1, description="most training samples for the probes, drawn at random")
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
+    every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
 
 
 @dataclass(frozen=True)

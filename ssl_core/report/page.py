@@ -53,6 +53,7 @@ def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[
         rows=[score_row(line, report) for line in gathered],
         remarks=[remark for line in gathered for remark in line.remarks],
         curves=list(curves(metrics)),
+        progress=list(progress(report)),
         columns=COLUMNS,
         panels=[one for one in made if one is not None],
         used=used(report),
@@ -68,6 +69,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     layout = " + ".join(f"{math.prod(row.grid)} {row.name} ({row.target} of {row.size})" for row in report.layout)
     return [
         ("Steps", f"{report.steps:,}"),
+        ("Effective rank (RankMe)", _ranks(report)),
         ("Loss", loss),
         ("Time in all", duration(report.wall_seconds)),
         ("Training time", duration(report.pretrain_seconds)),
@@ -80,6 +82,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Precision, attention", ", ".join(part for part in (report.precision, report.attention) if part)),
         ("Device", report.device),
     ]
+
+
+def _ranks(report: Report) -> str:
+    trained, fresh = (report.health.get(kind, {}).get("rankme") for kind in ("trained", "random_init"))
+    return "-" if trained is None else f"{trained:.1f}" + ("" if fresh is None else f", untrained {fresh:.1f}")
 
 
 def duration(seconds: float) -> str:
@@ -150,13 +157,47 @@ def curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, bool, 
 
     from ssl_core.report import plots
 
-    names = dict.fromkeys(name for line in metrics for name in line if name.startswith("train/"))
+    names = dict.fromkeys(
+        name for line in metrics for name in line if name.startswith("train/") and name != "train/seconds"
+    )
     for name in sorted(names, key=lambda name: (name != "train/loss", name in ASIDE)):
         known = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
         points = np.array([point for point in known if math.isfinite(point[1])], dtype=float)
         if len(points):
             short = name.removeprefix("train/")
             yield short, name == "train/loss", plots.curve(short, points[:, 0], points[:, 1], name == "train/loss")
+
+
+def progress(report: Report) -> Iterator[tuple[str, Markup]]:
+    """Title and plot of each score against steps and against seconds, then of each label-free figure."""
+    import numpy as np
+
+    from ssl_core.report import plots
+
+    if len(report.curve) < 2:
+        return
+    lines_ = {f"{line.probe}_{line.metric}": line for line in lines(report.scores)}
+    for name in dict.fromkeys(name for point in report.curve for name in point.scores):
+        line = lines_.get(name)
+        if line is None:
+            continue
+        scale = 100 if line.metric in PERCENT else 1
+        levels = {
+            FEATURES[kind]: cell.value * scale
+            for kind, cell in line.cells.items()
+            if kind != "trained" and cell.value is not None
+        }
+        points = [point for point in report.curve if name in point.scores]
+        values = np.array([point.scores[name] * scale for point in points])
+        for unit, x in (("steps", [p.step for p in points]), ("seconds", [p.seconds for p in points])):
+            title = f"{line.probe_title} probe, {line.metric_title}, over {unit} of training"
+            yield title, plots.progress(title, np.array(x, dtype=float), values, levels, unit)
+    steps = np.array([point.step for point in report.curve], dtype=float)
+    for name in report.curve[-1].health:
+        values = np.array([point.health.get(name, math.nan) for point in report.curve])
+        title = {"rankme": "RankMe (effective rank of the features)"}.get(name, name.replace("_", " "))
+        before = report.health.get("random_init", {}).get(name)
+        yield title, plots.progress(title, steps, values, {} if before is None else {"random init": before}, "steps")
 
 
 def used(report: Report) -> list[tuple[str, str, str]]:

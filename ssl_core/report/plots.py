@@ -88,6 +88,24 @@ def curve(name: str, steps: np.ndarray, values: np.ndarray, wide: bool) -> Marku
     return to_svg(figure, label + f"lowest {values.min():.4g}, highest {values.max():.4g}")
 
 
+def progress(title: str, x: np.ndarray, values: np.ndarray, levels: Mapping[str, float], unit: str) -> Markup:
+    """A score in the course of training, with a level line for each of what was not trained. x in `unit`."""
+    figure, plot = axes(4.4, 2.6)
+    plot.plot(x, values, color=SERIES[0], linewidth=1.6, marker="o", markersize=3.5, label="trained")
+    for (name, level), colour in zip(levels.items(), SERIES[1:], strict=False):
+        plot.axhline(level, color=colour, linewidth=1.2, linestyle="--", label=name)
+    plot.set_xlabel(unit, color=COLOURS["muted"], fontsize=9)
+    plot.margins(y=0.12)
+    plot.legend(frameon=False, fontsize=8, labelcolor=COLOURS["ink"], loc="best")
+    spoken = ", ".join(f"{name} {level:.3g}" for name, level in levels.items())
+    best = int(values.argmax())
+    return to_svg(
+        figure,
+        f"{title}: {values[0]:.3g} at {x[0]:,.0f} {unit}, {values[-1]:.3g} at {x[-1]:,.0f}, "
+        f"highest {values[best]:.3g} at {x[best]:,.0f}; {spoken}",
+    )
+
+
 def bars(values: Mapping[str, tuple[float, float | None]], whole: float, label: str) -> Markup:
     """Horizontal bars with standard errors. values: by name, value and error; axis from 0 to `whole` or beyond."""
     figure, plot = axes(3.4, 0.4 + 0.3 * len(values))

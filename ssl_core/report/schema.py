@@ -46,6 +46,17 @@ class LayoutRow(BaseModel):
     size: int = Field(description="numbers in a patch, or entries of the vocabulary")
 
 
+class Point(BaseModel):
+    """What was measured at one step of training."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int = Field(description="optimiser steps done")
+    seconds: float = Field(description="seconds of training until then, probes left out")
+    scores: dict[str, float] = Field({}, description="of the trained features, by probe and metric: linear_accuracy")
+    health: dict[str, float] = Field({}, description="label-free figures: rankme, tokenizer_variance, encoder_variance")
+
+
 class Report(BaseModel):
     """Everything that is worth knowing of a finished run."""
 
@@ -75,6 +86,10 @@ class Report(BaseModel):
     scores: tuple[Score, ...] = Field((), description="one entry for each probe and kind of features")
     loss_first: float | None = Field(None, description="loss in the first line of metrics.jsonl")
     loss_last: float | None = Field(None, description="loss in its last line")
+    curve: tuple[Point, ...] = Field((), description="one entry for each probe during training, the last at its end")
+    health: dict[str, dict[str, float]] = Field(
+        {}, description="label-free figures of the encoder: trained and random_init, each with the keys of Point.health"
+    )
     notes: tuple[str, ...] = Field((), description="what a reader should know, e.g. skipped files")
     config: dict[str, Any] = Field(description="the resolved configuration")
     versions: dict[str, str] = Field(description="versions of what computed")

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ssl_core.engine.pictures import Rebuilt
 from ssl_core.errors import CheckpointError, SslxError
-from ssl_core.report import LayoutRow, Report, Score, lines, read, show, table, write_html, write_json
+from ssl_core.report import LayoutRow, Point, Report, Score, lines, read, show, table, write_html, write_json
 from ssl_core.report import page as page_module
 from ssl_core.report.page import curves, duration, page, sentence
 
@@ -147,7 +147,7 @@ def test_keys_of_a_later_sslx_are_no_obstacle(tmp_path):
 
 def test_every_key_is_documented_and_the_documented_example_is_valid():
     text = DOCS.read_text()
-    for model in (Report, Score, LayoutRow):
+    for model in (Report, Score, LayoutRow, Point):
         for name, info in model.model_fields.items():
             rows = re.findall(rf"^\| `{name}` \|.*\| (.*) \|$", text, re.MULTILINE)
             assert info.description in rows, f"docs/report.md does not describe {name} of {model.__name__} as the code"

@@ -28,13 +28,14 @@ def data(toy, tmp_path):
 
 @pytest.fixture
 def go(data, tmp_path):
-    def run(learner, name="run", start=None, log=None, **options):
+    def run(learner, name="run", start=None, log=None, probe=None, probe_every=0, **options):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         train(
             learner, data, TrainOptions(**({"batch_size": 8, "log_every": 2, "checkpoint_every": 5} | options)),
             seed=3, device=torch.device("cpu"), precision="fp32", folder=folder,
             log=log or (lambda step, metrics: None), tell=Tell(), state={}, start=start,
+            probe=probe, probe_every=probe_every,
         )  # fmt: skip
         return folder
 
@@ -193,3 +194,41 @@ def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "tra')
     trim_metrics(path, 2)
     assert read_metrics(path) == lines[:1]
+
+
+def test_a_probe_looks_at_the_wanted_steps_and_changes_nothing(go, toy, data, tmp_path):
+    looked = []
+
+    def probe(step):
+        assert not learner.training
+        torch.rand(7)  # a probe that draws numbers
+        looked.append(step)
+        return {"probe/x": 1.0}
+
+    learner = toy.make_learner(MetaMAE, dropout=0.1)
+    go(learner, "probed", steps=11, probe=probe, probe_every=4)
+    assert looked == [0, 4, 8]
+    assert learner.training
+    plain = toy.make_learner(MetaMAE, dropout=0.1)
+    go(plain, "plain", steps=11)
+    assert same(weights(plain), weights(learner))
+    lines = [line for line in read_metrics(tmp_path / "probed" / "metrics.jsonl") if "probe/x" in line]
+    assert [line["step"] for line in lines] == [0, 4, 8]
+    assert [line["train/seconds"] for line in lines] == sorted(line["train/seconds"] for line in lines)
+
+
+def test_a_budget_stops_the_training_and_a_resumed_run_keeps_to_it(go, toy, tmp_path):
+    learner = toy.make_learner(MAE)
+    folder = go(learner, "short", steps=10**9, seconds=0.3)
+    saved = checkpoint.latest(folder)
+    assert 0 < saved.step < 10**6
+    assert 0.3 <= saved.state["seconds"] < 30
+    again = toy.make_learner(MAE)
+    go(again, "short", steps=10**9, seconds=0.3, start=saved)
+    assert checkpoint.latest(folder).step == saved.step
+    assert same(weights(again), weights(learner))
+
+
+def test_a_budget_needs_a_constant_rate(go, toy):
+    with pytest.raises(SslxError, match="train.seconds"):
+        go(toy.make_learner(MAE), seconds=1.0, schedule="cosine")

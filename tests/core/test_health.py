@@ -1,0 +1,54 @@
+"""Effective rank, variance of the stages, and when a collapse is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core.data import Batch
+from ssl_core.evaluate.health import Variance, collapse, health, rankme
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_rankme_of_equal_singular_values_is_their_number(rank):
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.normal(size=(50, rank)))
+    right, _ = np.linalg.qr(rng.normal(size=(8, rank)))
+    assert rankme(left @ right.T) == pytest.approx(rank, rel=1e-4)
+
+
+def test_rankme_by_hand():
+    # singular values 3 and 1: p = 3/4, 1/4; exp(3/4 ln 4/3 + 1/4 ln 4) = 1.7547...
+    assert rankme(np.diag([3.0, 1.0])) == pytest.approx(1.7547653506033138, rel=1e-5)
+    assert rankme(np.zeros((5, 2))) == 1.0
+
+
+def test_variance_does_not_depend_on_the_batches():
+    x = np.random.default_rng(1).normal(1e3, 2.0, size=(31, 4, 3))
+    whole, parts = Variance(), Variance()
+    whole.add(x)
+    for piece in np.array_split(x, 7):
+        parts.add(piece)
+    assert whole.value() == pytest.approx(x.var(axis=0).mean())
+    assert parts.value() == pytest.approx(whole.value())
+
+
+def test_health_measures_each_stage():
+    torch.manual_seed(0)
+    x = torch.randn(64, 5, 8)
+    found = health(
+        lambda inputs: (inputs["x"], 3 * inputs["x"], inputs["x"].mean(1)), [Batch({"x": x[:40]}), Batch({"x": x[40:]})]
+    )
+    assert found["encoder_variance"] == pytest.approx(9 * found["tokenizer_variance"], rel=1e-6)
+    assert found["tokenizer_variance"] == pytest.approx(float(x.var(0, unbiased=False).mean()), rel=1e-5)
+    assert 4 < found["rankme"] <= 8
+
+
+def test_a_collapse_is_said_and_nothing_else():
+    fresh = {"rankme": 20.0, "tokenizer_variance": 1.0, "encoder_variance": 2.0}
+    assert collapse(fresh, fresh) is None
+    assert collapse(fresh | {"encoder_variance": 0.5, "rankme": 9.0}, fresh) is None
+    assert "encoder" in (collapse(fresh | {"encoder_variance": 0.001}, fresh) or "")
+    assert "tokenizer" in (collapse(fresh | {"tokenizer_variance": 1e-5}, fresh) or "")
+    assert "rank" in (collapse(fresh | {"rankme": 1.2}, fresh) or "")

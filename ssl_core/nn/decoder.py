@@ -18,6 +18,7 @@ class Decoder(nn.Module):
     The row stays in the order [summary | visible | hidden]: attention does not care, and a slice of that row is all
     that a loss needs, so nothing is put back in place and the last block computes nothing that is not wanted.
     Positions: fixed sine and cosine. `twice_differentiable` keeps to attention with a second derivative.
+    `mask_per_segment`: a mask token (S, d) for each of the layout's S segments (M3AE) instead of one (d,) for all.
     """
 
     def __init__(
@@ -30,11 +31,13 @@ class Decoder(nn.Module):
         mlp_ratio: float = 2.0,
         attention: Backend = "auto",
         twice_differentiable: bool = False,
+        mask_per_segment: bool = False,
     ) -> None:
         super().__init__()
         self.length = layout.length
         self.project = nn.Linear(dim, width)
-        self.mask_token = nn.Parameter(0.02 * torch.randn(width))
+        form = (len(layout.segments), width) if mask_per_segment else (width,)
+        self.mask_token = nn.Parameter(0.02 * torch.randn(form))
         self.positions = Positions(layout, width)
         self.transformer = Transformer(
             width, depth, heads, mlp_ratio, attention=attention, twice_differentiable=twice_differentiable
@@ -56,7 +59,10 @@ class Decoder(nn.Module):
             known = self.project(latent.to(torch.promote_types(latent.dtype, torch.float32)))
         table = self.positions()
         at = table[1 + order]
-        hidden = at[:, visible:] + self.mask_token
+        mask: Tensor = self.mask_token
+        if mask.dim() == 2:
+            mask = mask[self.positions.segment_of[order[:, visible:]]]  # type: ignore[index]
+        hidden = at[:, visible:] + mask
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
         begin, end, _ = (wanted or slice(None)).indices(self.length)
         return self.transformer(row, slice(1 + begin, 1 + end), with_summary(pick(present, order)))

@@ -17,15 +17,17 @@ class ReconstructionHead(nn.Module):
     """Predicts each token's target and scores it.
 
     A "values" segment: a linear map to the patch, scored by the mean square over the patch. An "ids" segment: a linear
-    map to the encoder's width and the inner product with the live embedding table, scored by cross-entropy.
+    map to the encoder's width and the inner product with the live embedding table, scored by cross-entropy; not
+    `tied`: a linear map to the vocabulary, which leaves the table alone (M3AE).
     `dim` is the encoder's width, `width` that of the hidden vectors handed in.
     """
 
-    def __init__(self, layout: Layout, dim: int, width: int) -> None:
+    def __init__(self, layout: Layout, dim: int, width: int, tied: bool = True) -> None:
         super().__init__()
         self.layout = layout
+        self.tied = tied
         self.maps = nn.ModuleList(
-            nn.Linear(width, segment.size if segment.target == "values" else dim) for segment in layout.segments
+            nn.Linear(width, dim if tied and segment.target == "ids" else segment.size) for segment in layout.segments
         )
         initialise(self)
 
@@ -52,7 +54,9 @@ class ReconstructionHead(nn.Module):
 
     def _predict(self, number: int, hidden: Tensor, target: Target) -> Tensor:
         mapped = self.maps[number](hidden)
-        return mapped if isinstance(target, Values) else mapped @ target.table.to(mapped.dtype).T
+        if isinstance(target, Values) or not self.tied:
+            return mapped
+        return mapped @ target.table.to(mapped.dtype).T
 
     def _score(self, number: int, hidden: Tensor, target: Target) -> Tensor:
         predicted = self._predict(number, hidden, target)

@@ -1,0 +1,74 @@
+"""Hide a share of each segment of a row (M3AE: Geng et al. 2022; protocol section 4.10)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field, field_validator
+
+from ssl_core import ConfigError, Layout, Mask, Masking, hookimpl
+
+
+class SegmentsMasking(Masking):
+    """Hide a fixed share of the tokens of each segment, each share of its own, chosen uniformly (M3AE)."""
+
+    name = "segments"
+
+    class Options(Masking.Options):
+        """Options of the masking by segments."""
+
+        ratio: tuple[float, ...] = Field(
+            (0.75,), min_length=1, description="share of tokens hidden: one number, or one for each segment"
+        )
+        shared: bool = Field(False, description="one draw for the whole batch, as M3AE's published code")
+
+        @field_validator("ratio", mode="before")
+        @classmethod
+        def _one_for_all(cls, value: Any) -> Any:
+            return (value,) if isinstance(value, int | float) else value
+
+        @field_validator("ratio")
+        @classmethod
+        def _some_but_not_all(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+            if not all(0 < ratio < 1 for ratio in ratios):
+                raise ValueError("every share must lie between 0 and 1")
+            return ratios
+
+    def __init__(self, options: Options, layout: Layout) -> None:
+        """Errors: ConfigError unless there is one ratio, or one for each segment."""
+        super().__init__(options, layout)
+        count = len(layout.segments)
+        ratios = options.ratio * count if len(options.ratio) == 1 else options.ratio
+        if len(ratios) != count:
+            raise ConfigError(
+                f"masking.ratio has {len(ratios)} numbers for {count} segments; give one, or one for each"
+            )
+        pairs = zip(layout.segments, ratios, strict=True)
+        # the published int(L (1 - r)), safe against 100 * 0.07 = 7.000000000000001 (D15)
+        self.kept = [segment.length - math.ceil(segment.length * ratio - 1e-9) for segment, ratio in pairs]
+
+    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+        """Keep the places of the smallest of L uniform numbers within each segment.
+
+        A segment too short for its ratio is wholly hidden. Were all, each row shows one token of any segment.
+        """
+        noise = torch.rand(1 if self.options.shared else batch, self.layout.length, generator=generator)
+        if any(self.kept):
+            spans = [span for _, span in self.layout.spans]
+            chosen = [
+                span.start + noise[:, span].argsort(dim=1)[:, :kept]
+                for span, kept in zip(spans, self.kept, strict=True)
+            ]
+            visible = torch.cat(chosen, dim=1).sort(dim=1).values
+        else:
+            visible = noise.argmin(dim=1, keepdim=True)
+        visible = visible.expand(batch, -1).contiguous()
+        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
+        return Mask(visible, hidden)
+
+
+@hookimpl
+def register_maskings() -> list[type[Masking]]:
+    return [SegmentsMasking]

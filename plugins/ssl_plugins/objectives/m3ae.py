@@ -1,0 +1,119 @@
+"""M3AE: one masked autoencoder over all segments of a row (Geng et al. 2022; protocol section 4.10).
+
+One encoder reads [summary | visible tokens of every segment]; one decoder, with a mask token and a type vector for each
+segment, rebuilds the hidden tokens. For sample b, segment s and its hidden tokens that are present, M(b, s):
+
+    l(b, s) = mean of the token errors over M(b, s)
+    L(s)    = mean of l(b, s) over the samples b that have any such token
+    loss    = sum over s of w(s) L(s)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, pick
+
+
+class M3AE(Objective):
+    """Multimodal masked autoencoder: rebuild the hidden tokens of each segment from the visible ones of all."""
+
+    name = "m3ae"
+    masking_default = Choice("segments", {"ratio": 0.75})
+
+    class Options(Objective.Options):
+        """Options of M3AE. Sizes default to those of MAE here, so that the two can be compared."""
+
+        ids_weight: float = Field(
+            0.1, ge=0, description="weight of an ids segment beside 1 of a values segment (README of the code: 0.5)"
+        )
+        weights: tuple[float, ...] = Field(
+            (), description="weight of each segment, in order, instead; empty: 1 for values, ids_weight for ids"
+        )
+        all_tokens: bool = Field(False, description="score the visible tokens, too")
+        absent: Literal["skip", "zero"] = Field(
+            "skip",
+            description="samples without a scored token of a segment: skip = its mean is over the other samples; "
+            "zero = they count with a loss of 0, as the published code",
+        )
+        tied: bool = Field(
+            False,
+            description="score ids against the embedding table; published, and by default: by their own linear map",
+        )
+        depth: int = Field(4, ge=1, description="decoder blocks (published: 8)")
+        width: int = Field(128, ge=8, description="decoder width (published: 512)")
+        heads: int = Field(4, ge=1, description="decoder attention heads (published: 16)")
+        mlp_ratio: float = Field(2.0, gt=0, description="decoder MLP width as a multiple of width (published: 4)")
+
+        @field_validator("weights")
+        @classmethod
+        def _not_negative(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
+            if any(weight < 0 for weight in weights):
+                raise ValueError("no weight may be negative")
+            return weights
+
+    segment_of: Tensor
+
+    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+        """Errors: ConfigError for a number of weights that is not the number of segments."""
+        super().__init__(options, layout, dim, masking)
+        weights = options.weights or [options.ids_weight if s.target == "ids" else 1.0 for s in layout.segments]
+        count = len(layout.segments)
+        if len(weights) != count:
+            raise ConfigError(
+                f"objective.weights has {len(weights)} numbers for {count} segments; give one for each, or none"
+            )
+        self.weights = tuple(weights)
+        self.register_buffer("segment_of", layout.segment_of, persistent=False)
+        self.decoder = Decoder(
+            layout, options.width, dim, options.depth, options.heads, options.mlp_ratio, mask_per_segment=True
+        )
+        self.head = ReconstructionHead(layout, dim, options.width, tied=options.tied)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
+        assert self.masking is not None, "M3AE needs a masking"
+        mask = self.masking(batch, generator)
+        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_places], dim=1)}
+
+    def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
+        """Weighted sum of the segments' losses; each, without its weight, is logged as "segment1", "segment2", ..."""
+        visible, order = draws["visible"], draws["order"]
+        scored = slice(0 if self.options.all_tokens else visible.shape[1], None)
+        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
+        decoded = self.decoder(latent, order, scored, tokens.present)
+        at = order[:, scored]
+        losses = self.segment_losses(self.head.errors(decoded, tokens.targets, at), at, pick(tokens.present, at))
+        weighted = [weight * part for weight, part in zip(self.weights, losses, strict=True)]
+        parts = {f"segment{i}": part for i, part in enumerate(losses.detach(), start=1)}
+        return Outcome(torch.stack(weighted).sum(), parts)
+
+    def segment_losses(self, errors: Tensor, at: Tensor, counted: Tensor | None) -> Tensor:
+        """(S,): each segment's loss, 0 if no sample has any of it. errors: (B, n), of places at (B, n)."""
+        share = F.one_hot(self.segment_of[at], len(self.layout.segments)).to(errors.dtype)
+        if counted is not None:
+            share = share * counted.unsqueeze(-1)
+        count = share.sum(dim=1)  # (B, S)
+        # as the published floor of 1e-5 under the count: nothing counted is a loss of 0
+        means = (share * errors.unsqueeze(-1)).sum(dim=1) / count.clamp(min=1)
+        if self.options.absent == "zero":
+            return means.mean(dim=0)
+        return means.sum(dim=0) / (count > 0).sum(dim=0).clamp(min=1)
+
+    def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
+        """Predictions for whole rows."""
+        visible, order = draws["visible"], draws["order"]
+        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
+        decoded = self.decoder(latent, order, present=tokens.present)
+        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    return [M3AE]

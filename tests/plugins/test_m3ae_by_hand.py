@@ -1,0 +1,168 @@
+"""M3AE: losses worked out by hand, its options, and the masking by segments that it asks for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+from typing import Any
+
+import pydantic
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ssl_core import ConfigError, Layout, Segment, Tokens, Values
+from ssl_core.nn import Decoder
+from ssl_core.tokens import Ids
+from ssl_plugins.maskings.segments import SegmentsMasking
+from ssl_plugins.objectives.m3ae import M3AE
+
+PICTURE, WORDS = Segment("a", (2,), "values", 2), Segment("b", (3,), "ids", 2)
+BOTH = Layout([PICTURE, WORDS])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def masking(layout: Layout, **options: Any) -> SegmentsMasking:
+    return SegmentsMasking(SegmentsMasking.Options(**options), layout)
+
+
+class Content(nn.Module):
+    """In place of the encoder: the content as it is."""
+
+    def forward(self, content: Tensor, at: Tensor, present: Tensor | None = None) -> Tensor:
+        return torch.cat([torch.zeros_like(content[:, :1]), content], dim=1)
+
+
+class Fixed(nn.Module):
+    """In place of the decoder: each place has its vector."""
+
+    vectors = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 0.0], [math.log(3), 0.0], [0.0, 0.0]])
+
+    def forward(self, latent: Tensor, order: Tensor, wanted: slice, present: Tensor | None = None) -> Tensor:
+        return self.vectors[order][:, wanted]
+
+
+# The first sample has all its tokens, the second only the words at places 2 and 4; hidden: places 1, 3 and 4.
+# Patches are predicted as (1, 0) and (3, 4) where (1, 0) and (0, 0) is right: errors 0 and (9 + 16) / 2.
+# Words cost log 2 where the two scores are equal, and -log(3 / 4) with scores log 3 and 0.
+HALF, QUARTER = math.log(2), math.log(4 / 3)
+BY_HAND: list[tuple[dict[str, Any], float, float, float]] = [
+    ({}, 12.5, ((QUARTER + HALF) / 2 + HALF) / 2, 0.1),
+    ({"absent": "zero"}, 12.5 / 2, ((QUARTER + HALF) / 2 + HALF) / 2, 0.1),
+    ({"all_tokens": True}, 12.5 / 2, ((HALF + QUARTER + HALF) / 3 + HALF) / 2, 0.1),
+    ({"ids_weight": 0.5}, 12.5, ((QUARTER + HALF) / 2 + HALF) / 2, 0.5),
+]
+
+
+@pytest.mark.parametrize(("options", "picture", "words", "weight"), BY_HAND)
+def test_m3ae_by_hand(options: dict[str, Any], picture: float, words: float, weight: float) -> None:
+    objective = M3AE(M3AE.Options(**options), BOTH, 2, masking(BOTH))
+    objective.decoder = Fixed()
+    objective.head.maps = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
+    with torch.no_grad():
+        for linear in objective.head.maps:
+            linear.weight.copy_(torch.eye(2))
+            linear.bias.zero_()
+    patches = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]).expand(2, -1, -1)
+    ids = torch.tensor([[0, 0, 1], [1, 1, 0]])
+    present = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 0, 1]], dtype=torch.bool)
+    tokens = Tokens(torch.zeros(2, 5, 2), (Values(patches), Ids(ids, torch.zeros(2, 2))), BOTH, present)
+    draws = {"visible": torch.tensor([[0, 2]] * 2), "order": torch.tensor([[0, 2, 1, 3, 4]] * 2)}
+    outcome = objective(tokens, Content(), draws)  # type: ignore[arg-type]
+    assert outcome.metrics["segment1"].item() == pytest.approx(picture, rel=1e-6)
+    assert outcome.metrics["segment2"].item() == pytest.approx(words, rel=1e-6)
+    assert outcome.loss.item() == pytest.approx(picture + weight * words, rel=1e-6)
+
+
+def test_the_decoder_fills_each_segment_with_its_own_mask_token() -> None:
+    decoder = Decoder(BOTH, 8, 4, 1, 2, mask_per_segment=True)
+    seen: list[Tensor] = []
+    decoder.transformer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    order = torch.tensor([[0, 4, 3, 1, 2]])
+    decoder(torch.zeros(1, 3, 4), order)
+    table = decoder.positions()
+    assert decoder.mask_token.shape == (2, 8)
+    for column, (place, number) in enumerate([(3, 1), (1, 0), (2, 1)], start=3):
+        torch.testing.assert_close(seen[0][0, column], decoder.mask_token[number] + table[1 + place])
+
+
+def test_the_defaults_are_those_of_the_published_code() -> None:
+    options = M3AE.Options()
+    published = {"ids_weight": 0.1, "weights": (), "all_tokens": False, "tied": False}
+    assert published.items() <= options.model_dump().items()
+    assert options.absent == "skip"  # the one that is ours
+    assert M3AE(options, BOTH, 4, None).weights == (1.0, 0.1)
+    assert [linear.out_features for linear in M3AE(options, BOTH, 4, None).head.maps] == [2, 2]
+    assert M3AE.masking_default is not None
+    made = SegmentsMasking.Options(**M3AE.masking_default.values)
+    assert made.model_dump() == {"ratio": (0.75,), "shared": False}
+
+
+def test_weights_must_fit_the_segments() -> None:
+    with pytest.raises(
+        ConfigError, match=r"objective\.weights has 3 numbers for 2 segments; give one for each, or none"
+    ):
+        M3AE(M3AE.Options(weights=(1, 1, 1)), BOTH, 4, None)
+    with pytest.raises(pydantic.ValidationError):
+        M3AE.Options(weights=(1, -1))
+
+
+# ------------------------------------------------------------------------------------------- masking by segments
+
+lengths = st.lists(st.integers(1, 12), min_size=1, max_size=3).filter(lambda made: sum(made) > 1)
+percents = st.lists(st.integers(1, 99), min_size=3, max_size=3)
+
+
+def layout_of(made: list[int]) -> Layout:
+    return Layout([Segment(f"part {i}", (length,), "values", 1) for i, length in enumerate(made)])
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(lengths, percents, st.integers(0, 2**31), st.booleans())
+def test_each_segment_keeps_the_published_count(made: list[int], percent: list[int], seed: int, shared: bool) -> None:
+    """int(L (1 - r)) of each, in exact arithmetic; one token of the row where that would leave none."""
+    layout, percent = layout_of(made), percent[: len(made)]
+    hide = masking(layout, ratio=[p / 100 for p in percent], shared=shared)
+    mask = hide(5, seeded(seed))
+    kept = [math.floor(length * Fraction(100 - p, 100)) for length, p in zip(made, percent, strict=True)]
+    for row, visible in zip(mask.hidden, mask.visible.tolist(), strict=True):
+        assert visible == (~row).nonzero().flatten().tolist()
+        found = [int((~row[span]).sum()) for _, span in layout.spans]
+        assert found == kept if any(kept) else sum(found) == 1
+    if shared:
+        assert (mask.visible == mask.visible[0]).all()
+    assert torch.equal(mask.visible, hide(5, seeded(seed)).visible)
+
+
+def test_segments_are_hidden_uniformly_and_independently() -> None:
+    """Every pair inside a segment equally often, every pair across segments as if independent."""
+    rows, layout = 20_000, layout_of([4, 6])
+    hidden = masking(layout, ratio=(0.5, 0.67))(rows, seeded(5)).hidden.double()
+    together = hidden.T @ hidden / rows
+    share = [1 / 2] * 4 + [5 / 6] * 6
+    for i, j in itertools.combinations(range(10), 2):
+        within = (2 / 4) * (1 / 3) if i < 4 else (5 / 6) * (4 / 5)
+        expected = share[i] * share[j] if i < 4 <= j else within
+        assert together[i, j].item() == pytest.approx(expected, abs=5 * math.sqrt(0.25 / rows))
+
+
+def test_one_ratio_is_for_all_and_a_wrong_number_is_refused() -> None:
+    for ratio in (0.5, [0.5], (0.5, 0.5)):
+        assert masking(layout_of([4, 6]), ratio=ratio).kept == [2, 3]
+    assert masking(layout_of([100, 10]), ratio=(0.07, 0.9)).kept == [93, 1]  # 100 * 0.07 is above 7 in floating point
+    with pytest.raises(ConfigError, match=r"masking\.ratio has 2 numbers for 3 segments; give one, or one for each"):
+        masking(layout_of([4, 6, 2]), ratio=(0.5, 0.5))
+    for wrong in (0.0, 1.0, (), (0.5, 1.5), "much", None):
+        with pytest.raises(pydantic.ValidationError):
+            SegmentsMasking.Options(ratio=wrong)
+
+
+def test_a_shared_draw_differs_from_step_to_step() -> None:
+    hide, generator = masking(layout_of([10, 10]), shared=True), seeded()
+    assert not torch.equal(hide(4, generator).visible, hide(4, generator).visible)

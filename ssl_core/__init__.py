@@ -10,27 +10,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
-    from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task
+    from ssl_core.data import Archive, Batch, Continuous, Discrete, Field, Fields, Sample, Source, Split, Task, Text
     from ssl_core.engine.learner import Learner
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
+    from ssl_core.public import PublicDataset
     from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
-    "data": ("Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task"),
+    "data": (
+        "Archive", "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Source", "Split", "Task", "Text",
+    ),
     "engine.learner": ("Learner",),
     "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
     "hookspecs": ("hookimpl", "hookspec"),
     "options": ("Choice", "Options", "Preset"),
+    "public": ("PublicDataset",),
     "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
-}
+}  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Archive",
     "BadSample",
     "Batch",
     "Choice",
@@ -53,12 +58,15 @@ __all__ = [
     "Outcome",
     "PluginError",
     "Preset",
+    "PublicDataset",
     "Sample",
     "Segment",
+    "Source",
     "Split",
     "SslxError",
     "Target",
     "Task",
+    "Text",
     "Tokenizer",
     "Tokens",
     "Values",

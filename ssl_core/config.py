@@ -27,7 +27,7 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
     "evaluate": EvaluateOptions,
 }
 NO_LIMIT = 10**9  # steps, where the time decides
-TOP_LEVEL = ("modality", "seed", "device", "strict", "preset")
+TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label")
 
 
 class Part(BaseModel):
@@ -58,6 +58,8 @@ class RunConfig(BaseModel):
     device: str = "auto"
     strict: bool = False
     preset: str | None = None
+    label: str = ""
+    data_label: str = ""
     preset_sources: tuple[str, ...] = ()
 
 

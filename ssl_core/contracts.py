@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.data import Fields, Sample, Split, Task
+from ssl_core.data import Fields, Sample, Source, Split, Task
 from ssl_core.nn.encoder import Encoder
 from ssl_core.options import Choice
 from ssl_core.tokens import Layout, Outcome, Tokens
@@ -120,6 +120,18 @@ class Tokenizer(nn.Module):
         self.fields = fields
         self.dim = dim
 
+    def fit(self, samples: Iterable[Inputs]) -> None:
+        """Learn what `prepare` needs, such as a vocabulary, from raw training samples. Most need nothing.
+
+        Called once before anything is prepared. The samples come in a fixed random order and are read only as far as
+        they are walked; each walk begins anew. What was learned is named by `learned` and kept in the state dict
+        (torch's `get_extra_state` and `set_extra_state`, as a tensor), so that a saved run needs no training data.
+        """
+
+    def learned(self) -> str:
+        """What `fit` learned, as text: part of the key under which prepared data is cached."""
+        return ""
+
     def prepare(self, inputs: Inputs) -> Inputs:
         """One sample's inputs made ready: fixed shapes, no parameters, no chance. Done once and cached.
 
@@ -150,6 +162,10 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     modality: ClassVar[str]
     pretrain_default: ClassVar[bool] = False
     """Whether `--modality` alone picks it."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other names that it goes by, e.g. in a paper's code; unique within the modality like `name`."""
+    source: ClassVar[Source | None] = None
+    """Where a public data set comes from; see `PublicDataset`."""
     fields: Fields
     """Set by `__init__`: what each sample's inputs hold."""
     task: Task | None = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from ssl_core.errors import CheckpointError, ConfigError
 
 CONFIG = "config.json"
 REPORT = "report.json"
-FREE_TO_CHANGE = frozenset({"device", "preset", "preset_sources"})
+LOCK = ".lock"
+PATIENCE = 15.0  # seconds: one that was told to stop saves first
+FREE_TO_CHANGE = frozenset({"device", "preset", "preset_sources", "label", "data_label"})
 
 
 def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
@@ -31,7 +36,7 @@ def make(folder: Path, overwrite: bool = False) -> None:
     try:
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"--out {folder} is a file; name a folder")
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
             if not overwrite:
                 raise ConfigError(
                     f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it"
@@ -47,6 +52,22 @@ def make(folder: Path, overwrite: bool = False) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write to --out {folder}: {error.strerror}; name another folder") from None
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else runs in this folder meanwhile. Errors: ConfigError if somebody does and goes on."""
+    path = folder / LOCK
+    with path.open("w") as file:
+        for _ in range(int(PATIENCE / 0.1)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise ConfigError(f"another run is at work in {folder}; wait for it, or name another --out")
+        yield
 
 
 def load_config(folder: Path) -> RunConfig:

@@ -22,6 +22,8 @@ from ssl_core.options import Options
 from ssl_core.plugins import KINDS, Catalogue, Kind
 from ssl_core.report import Report
 from ssl_core.report import table as score_table
+from ssl_core.report.comparison import compare
+from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runfolder import find, summary
 
 CLASSES: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")
@@ -107,6 +109,19 @@ def show_report(report: Report, folder: Path) -> None:
     console.print(escape(f"report: {folder / 'report.html'}"))
 
 
+def show_comparison(reports: list[Report], failures: list[str], folder: Path, title: str) -> None:
+    """The tables of a comparison, and where they were written."""
+    console = Console(highlight=False, soft_wrap=True)
+    made = compare(reports)
+    for table in rich_tables(made):
+        console.print(table)
+    for failure in failures:
+        console.print(escape(failure))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = write_all(made, folder, title, failures)
+    console.print(escape(f"written: {', '.join(str(path) for path in paths)}"))
+
+
 def show_catalogue(catalogue: Catalogue, plural: str | None) -> None:
     """Every entry of a kind, or of all kinds: name, what it is, where it comes from."""
     console = Console(highlight=False)
@@ -157,13 +172,13 @@ def show_options(catalogue: Catalogue, name: str) -> None:
     found = False
     for kind in KINDS:
         for entry in catalogue.entries(kind):
-            if entry.name != name:
+            if name not in entry.names:
                 continue
             found = True
             if kind == "preset":
                 console.print(_preset_table(entry.value))
             else:
-                label = f"{entry.value.modality}/{name}" if kind == "dataset" else name
+                label = f"{entry.modality}/{entry.name}" if kind == "dataset" else name
                 console.print(f"[bold]{kind} {escape(label)}[/bold]  {escape(entry.summary)}")
                 console.print(f"from {escape(str(entry.origin))}")
                 console.print(_options_table(kind, entry.value.Options))
@@ -171,7 +186,8 @@ def show_options(catalogue: Catalogue, name: str) -> None:
         found = True
         console.print(_options_table(name, ENGINE_SECTIONS[name]))
     if not found:
-        known = {entry.name for kind in KINDS for entry in catalogue.entries(kind)} | set(ENGINE_SECTIONS)
+        known = {name for kind in KINDS for entry in catalogue.entries(kind) for name in entry.names}
+        known |= set(ENGINE_SECTIONS)
         raise ConfigError(f"nothing is called '{name}'; {nearest(name, known)}")
 
 
@@ -180,10 +196,10 @@ def classes_called(catalogue: Catalogue, name: str) -> dict[str, type]:
     found = {}
     for kind in CLASSES:
         for entry in catalogue.entries(kind):
-            if entry.name == name:
-                found[f"{kind} {entry.value.modality}/{name}" if kind == "dataset" else f"{kind} {name}"] = entry.value
+            if name in entry.names:
+                found[f"{kind} {entry.modality}/{entry.name}" if kind == "dataset" else f"{kind} {name}"] = entry.value
     if not found:
-        known = {entry.name for kind in CLASSES for entry in catalogue.entries(kind)}
+        known = {name for kind in CLASSES for entry in catalogue.entries(kind) for name in entry.names}
         raise ConfigError(f"nothing to check is called '{name}'; {nearest(name, known)}")
     return found
 

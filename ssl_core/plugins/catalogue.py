@@ -44,6 +44,11 @@ class Entry(Generic[T]):
     modality: str | None = None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The name and the aliases of a data set; of anything else the name."""
+        return (self.name, *getattr(self.value, "aliases", ()))
+
+    @property
     def summary(self) -> str:
         """Its line in a list: the first line of the class's docstring, or the preset's source."""
         text = getattr(self.value, "source", "") if self.kind == "preset" else self.value.__doc__
@@ -114,18 +119,20 @@ class Catalogue:
         for value in verify.offered(self.manager, plugin, kind):
             modality = value.modality if kind == "dataset" else None
             entry = Entry(kind, value.name, value, origin, modality)
-            if _key(entry) in map(_key, entries):
-                raise PluginError(f"register_{kind}s() offers {_word(kind)} '{entry.name}' twice")
+            shared = next((name for other in entries if (name := _shared(entry, other)) is not None), None)
+            if shared is not None:
+                raise PluginError(f"register_{kind}s() offers {_word(kind)} '{shared}' twice")
             entries.append(entry)
         return entries
 
     def _enter(self, entry: Entry[Any]) -> None:
         kind, key = entry.kind, _key(entry)
         for other in self.entries(kind):
-            if _key(other) == key:
+            shared = _shared(entry, other)
+            if shared is not None:
                 where = f" of modality '{entry.modality}'" if entry.modality else ""
                 raise PluginError(
-                    f"{_word(kind)} '{entry.name}'{where} is offered twice, by {other.origin} and by {entry.origin}; "
+                    f"{_word(kind)} '{shared}'{where} is offered twice, by {other.origin} and by {entry.origin}; "
                     f"leave one out, e.g. with --block {entry.origin.plugin}"
                 )
         if kind == "preset":
@@ -142,13 +149,16 @@ class Catalogue:
         return list(self.presets) if kind == "preset" else list(getattr(self, f"{kind}s").values())
 
     def get(self, kind: Kind, name: str, modality: str | None = None) -> Entry[Any]:
-        """The entry of that name, of that modality if one is given. Errors: ConfigError if there is none or several."""
+        """The entry of that name or alias, of that modality if one is given.
+
+        Errors: ConfigError if there is none or several.
+        """
         if modality is not None:
             self._check_modality(modality)
         known = [entry for entry in self.entries(kind) if modality is None or entry.modality == modality]
-        found = [entry for entry in known if entry.name == name]
+        found = [entry for entry in known if name in entry.names]
         if not found:
-            raise self._unknown(_word(kind), name, {entry.name for entry in known}, modality)
+            raise self._unknown(_word(kind), name, {name for entry in known for name in entry.names}, modality)
         if len(found) > 1 and kind == "dataset":
             modalities = ", ".join(sorted(str(entry.modality) for entry in found))
             raise ConfigError(f"data set '{name}' exists for several modalities ({modalities}); add --modality")
@@ -169,7 +179,7 @@ class Catalogue:
         return self.get("masking", name).value
 
     def dataset(self, name: str, modality: str | None = None) -> type[Dataset]:
-        """The data set of that name. The modality may be left out where only one has it. Errors: ConfigError."""
+        """The data set of that name or alias. Without a modality only one may have it. Errors: ConfigError."""
         return self.get("dataset", name, modality).value
 
     def default_dataset(self, modality: str) -> type[Dataset]:
@@ -245,6 +255,14 @@ def _key(entry: Entry[Any]) -> Any:
     if entry.kind == "preset":
         return entry.name, entry.value.objective, entry.value.modality, entry.value.dataset
     return (entry.modality, entry.name) if entry.kind == "dataset" else entry.name
+
+
+def _shared(entry: Entry[Any], other: Entry[Any]) -> str | None:
+    """The name under which two entries of one kind would be confused, or None. An alias counts as a name."""
+    if entry.kind == "preset":
+        return entry.name if _key(entry) == _key(other) else None
+    common = set(entry.names) & set(other.names) if entry.modality == other.modality else set()
+    return min(common, default=None)
 
 
 def _word(kind: Kind) -> str:

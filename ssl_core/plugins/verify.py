@@ -77,8 +77,13 @@ def class_problem(kind: str, value: Any) -> str | None:
         return f"class {value.__name__} does not derive from ssl_core.{base.__name__}"
     for attribute in ("name", "modality") if kind == "dataset" else ("name",):
         word = getattr(value, attribute, None)
-        if not isinstance(word, str) or not re.fullmatch(r"\w[\w.+-]*", word):
+        if not _is_name(word):
             return f"class {value.__name__} needs a `{attribute}` of letters, digits, '_', '-', '.', '+', not {word!r}"
+    aliases = getattr(value, "aliases", ())
+    if kind == "dataset" and not (isinstance(aliases, tuple) and all(map(_is_name, aliases))):
+        return f"class {value.__name__} needs `aliases` that are a tuple of names, not {aliases!r:.80}"
+    if kind == "dataset" and len({getattr(value, "name", ""), *aliases}) <= len(aliases):
+        return f"class {value.__name__} repeats a name in `aliases` {aliases!r:.80}"
     own = getattr(value, "Options", None)
     if not (isinstance(own, type) and issubclass(own, options.Options)):
         return f"{value.__name__}.Options must derive from {base.__name__}.Options"
@@ -86,6 +91,10 @@ def class_problem(kind: str, value: Any) -> str | None:
         if getattr(value, method, None) is getattr(base, method, None):
             return f"class {value.__name__} does not define {method}"
     return None
+
+
+def _is_name(word: Any) -> bool:
+    return isinstance(word, str) and re.fullmatch(r"\w[\w.+-]*", word) is not None
 
 
 def preset_problem(value: Any) -> str | None:

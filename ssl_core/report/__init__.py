@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssl_core.report.page import write_html
-from ssl_core.report.schema import REPORT, LayoutRow, Report, Score, read, write_json
+from ssl_core.report.schema import REPORT, LayoutRow, Point, Report, Score, read, write_json
 from ssl_core.report.scores import Cell, Line, lines, show, table
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Cell",
     "LayoutRow",
     "Line",
+    "Point",
     "Report",
     "Score",
     "lines",

@@ -44,6 +44,7 @@ def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[
     )
     source = (files("ssl_core.report") / "page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
+        style=style(),
         report=report,
         title=f"{report.objective} on {report.modality}/{report.dataset}",
         facts=facts(report),
@@ -59,6 +60,13 @@ def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[
         used=used(report),
         settings=list(flat(report.config)),
     )
+
+
+def style() -> Markup:
+    """The style sheet of every page."""
+    from markupsafe import Markup
+
+    return Markup((files("ssl_core.report") / "style.css").read_text(encoding="utf-8"))
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

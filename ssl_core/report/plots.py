@@ -106,11 +106,26 @@ def progress(title: str, x: np.ndarray, values: np.ndarray, levels: Mapping[str,
     )
 
 
-def bars(values: Mapping[str, tuple[float, float | None]], whole: float, label: str) -> Markup:
-    """Horizontal bars with standard errors. values: by name, value and error; axis from 0 to `whole` or beyond."""
+def race(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], levels: Mapping[str, float], unit: str) -> Markup:
+    """A score of several methods in the course of training; level lines for what was not trained."""
+    figure, plot = axes(4.4, 3.0)
+    looks = itertools.product(("-", "--", ":"), SERIES)
+    for (name, (x, values)), (dashes, colour) in zip(curves.items(), looks, strict=False):
+        plot.plot(x, values, color=colour, linestyle=dashes, linewidth=1.5, marker="o", markersize=3, label=name)
+    for name, level in levels.items():
+        plot.axhline(level, color=COLOURS["muted"], linewidth=1.0, linestyle="-.", label=f"{name} {level:.3g}")
+    plot.set_xlabel(unit, color=COLOURS["muted"], fontsize=9)
+    plot.legend(frameon=False, fontsize=7, labelcolor=COLOURS["ink"], loc="best")
+    return to_svg(figure, "; ".join(f"{name}: {v[-1]:.3g} at {x[-1]:,.0f} {unit}" for name, (x, v) in curves.items()))
+
+
+def bars(
+    values: Mapping[str, tuple[float, float | None]], whole: float, label: str, colours: Sequence[str] = SERIES
+) -> Markup:
+    """Horizontal bars with errors. values: by name, value and error; axis from 0 to `whole` or beyond."""
     figure, plot = axes(3.4, 0.4 + 0.3 * len(values))
     names = list(values)
-    for place, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
+    for place, (name, colour) in enumerate(zip(names, itertools.cycle(colours), strict=False)):
         value, error = values[name]
         plot.barh(place, value, height=0.62, color=colour)
         if error is not None:

@@ -77,7 +77,7 @@ class Line:
         if self.probe == "knn":
             return f"kNN, k={details['k']}" if "k" in details else "kNN"
         solver = details.get("solver")
-        return f"{self.probe} ({solver})" if solver == "adam" else self.probe
+        return f"{self.probe} ({solver})" if solver in ("adam", "adamw") else self.probe
 
     @property
     def metric_title(self) -> str:

@@ -1,0 +1,188 @@
+"""The commands `sslx data ...`: what public data there is, how to get it, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ssl_core.downloads import Progress
+    from ssl_core.plugins import Catalogue
+    from ssl_core.public import PublicDataset
+
+Name = Annotated[str, typer.Argument(help="A public data set or an alias; modality/name where several share it.")]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of public data. By default SSLX_DATA_DIR, else ~/.cache/sslx/data.")
+]
+Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def attach(app: typer.Typer, command: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """Add the commands to an app. `command` makes errors that a user can mend one line."""
+    data = typer.Typer(help="Get public data sets, and check that they are whole.", no_args_is_help=True)
+    for name, function in (("list", list_), ("show", show), ("prepare", prepare), ("verify", verify)):
+        data.command(name)(command(function))
+    app.add_typer(data, name="data")
+
+
+def list_(
+    modality: Annotated[str | None, typer.Option(help="Only those of this modality.")] = None,
+    root: Root = None,
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """List the public data sets: names, size, terms, and whether they are here."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ssl_core.errors import ConfigError, nearest
+    from ssl_core.public import data_root
+
+    public = [entry.value for entry in _catalogue(block).entries("dataset") if _is_public(entry.value)]
+    known = {cls.modality for cls in public}
+    if modality is not None and modality not in known:
+        raise ConfigError(f"no public data of modality '{modality}'; {nearest(modality, known, 'modalitie')}")
+    place = data_root(root)
+    table = Table(title=f"public data in {escape(str(place))}", title_justify="left")
+    for column in ("modality/name", "here", "samples", "also", "terms"):
+        table.add_column(column, no_wrap=column in ("modality/name", "here"), overflow="fold")
+    for cls in sorted(public, key=lambda cls: (cls.modality, cls.name)):
+        if modality in (None, cls.modality):
+            here = "no" if cls.source.missing(cls.source.place(place)) else "yes"
+            samples = " + ".join(f"{count:,}" for count in cls.source.counts.values())
+            row = (f"{cls.modality}/{cls.name}", here, samples, ", ".join(cls.aliases), cls.source.terms)
+            table.add_row(*map(escape, row))
+    Console(highlight=False).print(table)
+
+
+def show(name: Name, root: Root = None, block: Block = None, debug: Debug = False) -> None:
+    """Show what a public data set is, where it comes from, and what is missing."""
+    from ssl_core.public import data_root
+
+    cls = find(_catalogue(block), name)
+    source, place = cls.source, data_root(root)
+    folder = source.place(place)
+    missing = source.missing(folder)
+    facts = {
+        "data set": f"{cls.modality}/{cls.name}",
+        "also": ", ".join(cls.aliases) or "-",
+        "what": (cls.__doc__ or "").strip().partition("\n")[0],
+        "homepage": source.homepage,
+        "terms": source.terms,
+        "samples": ", ".join(f"{split} {count:,}" for split, count in source.counts.items()) or "not published",
+        "folder": str(folder),
+        "here": f"no, {len(missing)} missing, e.g. {missing[0]}" if missing else "yes",
+    }
+    for title, text in facts.items():
+        typer.echo(f"{title:10}{text}")
+    for archive in source.archives:
+        size = f"{archive.size:,} bytes" if archive.size else "size not known"
+        typer.echo(f"{'download':10}{archive.url} ({size}; {archive.digest or 'no checksum known'})")
+    if missing:
+        typer.echo(f"{'to get it':10}{cls.how_to_get(root)}")
+        if source.registration and source.archives:
+            typer.echo(f"{'by hand':10}{source.registration}")
+
+
+def prepare(
+    name: Name,
+    root: Root = None,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep what was downloaded.")] = False,
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Download, check and unpack a public data set; an interrupted download goes on where it stopped."""
+    from ssl_core.downloads import obtain
+    from ssl_core.errors import DataError
+    from ssl_core.public import data_root
+
+    cls = find(_catalogue(block), name)
+    place = data_root(root)
+    with _bars() as progress:
+        folder = obtain(cls.source, place, progress, keep_archives)
+    cls.convert(folder)
+    missing = cls.source.missing(folder)
+    if missing:
+        by_hand = cls.source.registration or "the upstream's layout has changed; please report it"
+        raise DataError(f"'{cls.modality}/{cls.name}' lacks {folder / missing[0]}: {by_hand}")
+    check = f"sslx data verify {cls.modality}/{cls.name}" + (f" --root {root}" if root else "")
+    typer.echo(f"{cls.modality}/{cls.name} is in {folder}; check it with `{check}`")
+
+
+def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = False) -> None:
+    """Count the samples of each split and compare them with the published numbers; exit 1 if they differ."""
+    cls = find(_catalogue(block), name)
+    counts = {split: len(cls(cls.Options(root=str(root) if root else None), split)) for split in ("train", "test")}
+    counts["total"] = sum(counts.values())
+    expected: Mapping[str, int] = cls.source.counts
+    wrong = False
+    for split, count in counts.items():
+        wanted = expected.get(split)
+        if wanted is None:
+            typer.echo(f"{split:6}{count:>12,}")
+            continue
+        wrong |= count != wanted
+        verdict = "as published" if count == wanted else f"published: {wanted:,}, difference {count - wanted:+,}"
+        typer.echo(f"{split:6}{count:>12,}  {verdict}")
+    if not expected:
+        typer.echo(f"no numbers are published for {cls.modality}/{cls.name}; nothing was compared")
+    if wrong:
+        raise SystemExit(1)
+
+
+def find(catalogue: Catalogue, name: str) -> type[PublicDataset]:
+    """The public data set called `name`, or "modality/name". Errors: ConfigError."""
+    from ssl_core.errors import ConfigError, nearest
+
+    modality, slash, rest = name.partition("/")
+    public = [entry for entry in catalogue.entries("dataset") if _is_public(entry.value)]
+    wanted = rest if slash else name
+    found = [e.value for e in public if wanted in e.names and (not slash or e.modality == modality)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        which = " or ".join(f"{cls.modality}/{cls.name}" for cls in found)
+        raise ConfigError(f"several data sets are called '{name}'; write {which}")
+    if not slash and any(name in entry.names for entry in catalogue.entries("dataset")):
+        raise ConfigError(f"data set '{name}' is not one to download; `sslx data list` shows those that are")
+    known = {f"{e.modality}/{word}" if slash else word for e in public for word in e.names}
+    raise ConfigError(f"no public data set '{name}'; {nearest(name, known)}")
+
+
+def _is_public(cls: Any) -> bool:
+    from ssl_core.public import PublicDataset
+
+    return issubclass(cls, PublicDataset) and cls.source is not None
+
+
+def _catalogue(block: list[str] | None) -> Catalogue:
+    from ssl_core import plugins
+
+    catalogue = plugins.load(block or ())
+    for problem in catalogue.problems:
+        typer.echo(f"warning: {problem}", err=True)
+    return catalogue
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """A bar for what is being done, on the standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def told(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield told

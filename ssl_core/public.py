@@ -1,0 +1,79 @@
+"""Public data sets: read where the user keeps them, in the upstream's own layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from ssl_core import options as _options
+from ssl_core.contracts import Dataset
+from ssl_core.data import Source, Split
+from ssl_core.errors import DataError
+
+ROOT_VARIABLE = "SSLX_DATA_DIR"
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder of all public data: `root`, else the variable SSLX_DATA_DIR, else sslx/data in the user's cache."""
+    given = root or os.environ.get(ROOT_VARIABLE)
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sslx" / "data"
+
+
+class PublicDataset(Dataset):
+    """Base of the data sets that anyone can get. `self.folder` is where it lies; nothing in it is ever changed here.
+
+    A subclass names its `source`, and in `__init__` calls this one's, then lists its samples from `self.folder`.
+    """
+
+    source: ClassVar[Source]
+    folder: Path
+
+    class Options(_options.Options):
+        """Options common to all public data sets."""
+
+        root: str | None = Field(
+            None, description="folder of public data; by default SSLX_DATA_DIR, else ~/.cache/sslx/data"
+        )
+
+        @field_validator("root", mode="after")
+        @classmethod
+        def _absolute(cls, value: str | None) -> str | None:
+            """So that a saved configuration can be used from another folder."""
+            return value and str(Path(value).expanduser().absolute())
+
+    def __init__(self, options: Any, split: Split) -> None:
+        super().__init__(options, split)
+        self.folder = self.locate(options.root)
+
+    @classmethod
+    def locate(cls, root: str | Path | None = None) -> Path:
+        """The folder that holds the data set, whole. Errors: DataError that says what is missing and how to get it."""
+        place = data_root(root)
+        folder = cls.source.place(place)
+        missing = cls.source.missing(folder)
+        if not missing:
+            return folder
+        raise DataError(
+            f"data set '{cls.modality}/{cls.name}' is not in {place}: there is no {folder / missing[0]}; "
+            + cls.how_to_get(root)
+        )
+
+    @classmethod
+    def how_to_get(cls, root: str | Path | None = None) -> str:
+        """The rest of a message: a command, or what to do by hand."""
+        if cls.source.registration and not cls.source.archives:
+            return cls.source.registration
+        return f"run `sslx data prepare {cls.modality}/{cls.name}" + (f" --root {root}`" if root else "`")
+
+    @classmethod
+    def convert(cls, folder: Path) -> None:
+        """What remains once all archives are unpacked, e.g. arrays made of text. `sslx data prepare` calls it.
+
+        It must write whole files or none (write beside, then rename), and do nothing where its work is done or what
+        it reads is not there.
+        """

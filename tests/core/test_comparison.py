@@ -1,0 +1,193 @@
+"""The numbers of a comparison against values worked out by hand, and its tables in each format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from ssl_core.errors import ConfigError
+from ssl_core.grid import cell_options, cells, make_grid, read_grid, seeds_of
+from ssl_core.plugins import load
+from ssl_core.report import Report
+from ssl_core.report.comparison import compare, paired_t
+from ssl_core.report.comparison_tables import csv_text, html, latex, markdown, rich_tables, verdicts, write_all
+
+METHODS = {"alpha": (0.70, 0.74, 0.72), "beta_x": (0.60, 0.66, 0.63)}
+RANDOM, RAW = (0.50, 0.52, 0.51), (0.40, 0.40, 0.40)
+
+
+def score(features, value, seed, data):
+    return {
+        "dataset": f"speech/{data}", "task": "word", "probe": "linear", "metric": "accuracy", "features": features,
+        "value": value, "n_train": 10, "n_test": 100, "seed": seed,
+    }  # fmt: skip
+
+
+def report(method, seed, data="toy", value=None):
+    value = METHODS[method][seed] if value is None else value
+    return Report.model_validate(
+        {
+            "run": "r", "created": "2026-01-01T00:00:00Z", "objective": "mae", "modality": "speech", "dataset": data,
+            "tokenizer": "speech", "seed": seed, "steps": 10, "wall_seconds": 9.0, "pretrain_seconds": 4.0 + seed,
+            "samples_per_second": 100.0, "peak_memory_bytes": 2**30, "parameters": {}, "device": "CPU",
+            "precision": "fp32", "layout": [], "config": {"label": method, "data_label": data}, "versions": {},
+            "origins": {},
+            "scores": [
+                score("trained", value, seed, data), score("random_init", RANDOM[seed], seed, data),
+                score("raw_input", RAW[seed], seed, data),
+            ],
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def made():
+    return compare([report(method, seed) for seed in range(3) for method in METHODS])
+
+
+def test_means_and_deviations_by_hand(made):
+    (column,) = made.columns
+    assert made.values["alpha", column].mean == pytest.approx(0.72)
+    assert made.values["alpha", column].deviation == pytest.approx(0.02)  # sqrt((0.02^2 + 0.02^2 + 0) / 2)
+    assert made.rows == ["alpha", "beta_x", "random init", "raw input"]
+    assert made.best(column) == made.leader(column) == "alpha"
+    assert made.runner_up(column) == "beta_x"
+    assert made.baseline(column) == "random init"
+
+
+def test_the_paired_test_by_hand(made):
+    (column,) = made.columns
+    gain, p, seeds = made.against("alpha", "beta_x", column)
+    # gains 0.10, 0.08, 0.09: mean 0.09, deviation 0.01, t = 0.09 / (0.01 / sqrt(3)) = 15.588 with 2 degrees of freedom
+    assert gain == pytest.approx(0.09)
+    assert seeds == 3
+    t = 0.09 / (0.01 / math.sqrt(3))
+    assert p == pytest.approx(1 - t / math.sqrt(2 + t * t))  # the t distribution of 2 degrees in closed form
+    assert paired_t([0.1]) is None
+    assert paired_t([0.1, 0.1]) is None
+
+
+def test_only_common_seeds_are_paired():
+    made = compare([report("alpha", 0), report("alpha", 1), report("beta_x", 1)])
+    (column,) = made.columns
+    assert made.against("alpha", "beta_x", column) == (pytest.approx(0.08), None, 1)
+    assert any("not every method has every seed" in note for note in made.notes)
+
+
+def test_ranks_over_data():
+    reports = [report(m, s, data) for m in METHODS for s in range(3) for data in ("toy", "other")]
+    reports += [report("alpha", s, "third", 0.1) for s in range(3)] + [
+        report("beta_x", s, "third", 0.2) for s in range(3)
+    ]
+    assert compare(reports).ranks("linear") == {"alpha": pytest.approx(4 / 3), "beta_x": pytest.approx(5 / 3)}
+
+
+def test_an_untrained_row_that_differs_is_said():
+    other = report("beta_x", 0)
+    moved = other.model_copy(update={"scores": tuple(s.model_copy(update={"value": 0.9}) for s in other.scores)})
+    made = compare([report("alpha", 0), moved])
+    assert any("random init differs" in note for note in made.notes)
+    (column,) = made.columns
+    assert made.values["random init", column].mean == 0.50
+
+
+def test_a_later_report_replaces_an_earlier_one():
+    made = compare([report("alpha", 0), report("alpha", 0, value=0.9)])
+    (column,) = made.columns
+    assert dict(made.values["alpha", column].by_seed) == {0: 0.9}
+
+
+def test_every_format_holds_the_numbers(made, tmp_path):
+    text = markdown(made)
+    assert "| alpha | **72.0 ± 2.0 (p<0.001)** |" in text
+    assert "| raw input | 40.0 ± 0.0 |" in text
+    rows = list(csv.DictReader(io.StringIO(csv_text(made))))
+    assert [row["method"] for row in rows] == made.rows
+    assert float(rows[0]["mean"]) == pytest.approx(0.72)
+    assert rows[0]["best"] == "True"
+    tex = latex(made)
+    assert r"beta\_x" in tex
+    assert r"\textbf{72.0 $\pm$ 2.0" in tex
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
+    page = html(made, "<b>title</b>")
+    assert "&lt;b&gt;title" in page
+    assert "<strong>72.0 ± 2.0" in page
+    assert "<svg" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
+    assert any("beta_x" in line and "+9.0" in line for line in verdicts(made))
+    assert rich_tables(made)
+    paths = write_all(made, tmp_path, "t", ["failed: x"])
+    assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
+    assert json.loads((tmp_path / "comparison.json").read_text())["failures"] == ["failed: x"]
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return load()
+
+
+def test_a_grid_from_flags(catalogue):
+    grid = make_grid(
+        {"objectives": ["mae", "emix"], "modalities": ["speech"], "seeds": 2, "steps": 7, "set": {"train": {"lr": 0.1}}}
+    )
+    found = cells(grid, catalogue)
+    assert [cell.name for cell in found] == [f"speech/{m}/seed-{s}" for s in (0, 1) for m in ("mae", "emix")]
+    assert found[1].options == {
+        "train.lr": 0.1, "train.steps": 7, "modality": "speech", "objective.name": "emix", "seed": 0, "label": "emix",
+        "data_label": "speech",
+    }  # fmt: skip
+
+
+def test_a_grid_from_a_file_and_flags_over_it(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        "seeds = [3, 4]\nsteps = 5\n[set]\ntrain.lr = 1e-3\n"
+        '[[method]]\nname = "deep"\nobjective = "mae"\nset = {masking.ratio = 0.5}\n'
+        '[[data]]\nname = "digits"\nmodality = "speech"\n[data.set]\ndataset.n_train = 8\n'
+    )
+    grid = read_grid(path, {"steps": 9, "set": {"train.lr": 1e-2}})
+    assert grid.seeds == (3, 4)
+    options = cell_options(grid, grid.method[0], grid.data[0], 4)
+    assert options["train.steps"] == 9
+    assert options["train.lr"] == 1e-2
+    assert options["masking.ratio"] == 0.5
+    assert options["dataset.n_train"] == 8
+    assert options["label"] == "deep"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"objectives": ["mae"]}, "--modality"),
+        ({"modalities": ["speech"]}, "--objectives"),
+        ({"objectives": ["mae"], "modalities": ["speech"], "steps": 3, "budget": "1m"}, "not both"),
+        ({"objectives": ["mae", "mae"], "modalities": ["speech"]}, "two of"),
+        ({"objectives": ["mae"], "modalities": ["speech"], "seed": 3}, "did you mean 'seeds'"),
+        ({"objectives": ["mae"], "modalities": ["speech"], "seeds": []}, "seeds"),
+    ],
+)
+def test_a_bad_grid_is_one_clear_line(values, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_grid(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_name_is_found_before_anything_runs(catalogue):
+    grid = make_grid({"objectives": ["mae", "maee"], "modalities": ["speech"]})
+    with pytest.raises(ConfigError, match="maee on speech"):
+        cells(grid, catalogue)
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("3", [0, 1, 2]), ("5,7", [5, 7])])
+def test_seeds(text, wanted):
+    assert list(seeds_of(text)) == wanted
+
+
+@pytest.mark.parametrize("text", ["0", "x", "1,b"])
+def test_bad_seeds(text):
+    with pytest.raises(ConfigError, match="--seeds"):
+        seeds_of(text)

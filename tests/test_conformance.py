@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,6 +37,8 @@ def spoken_files(folder: Path) -> None:
 
 # Data sets that cannot be opened without a folder of data, and how to make an example for each.
 EXAMPLES: dict[tuple[str, str], Callable[[Path], None]] = {("speech", "files"): spoken_files}
+for path in sorted((Path(__file__).parent / "miniatures").glob("*.py")):
+    EXAMPLES |= runpy.run_path(str(path))["WRITERS"]
 
 
 def folder_of(modality: str, name: str) -> Path:
@@ -73,6 +76,13 @@ def test_conforms(check):
 
 def test_every_shipped_plugin_can_be_used():
     assert [str(one) for one in CATALOGUE.set_aside if one.origin.plugin.startswith("sslx:")] == []
+
+
+def test_every_shipped_public_data_set_has_a_miniature():
+    """One that has none is never opened by any test here."""
+    public = [entry for entry in CATALOGUE.entries("dataset") if entry.value.source is not None]
+    shipped = [entry for entry in public if entry.origin.plugin.startswith("sslx:")]
+    assert [f"{one.modality}/{one.name}" for one in shipped if (one.modality, one.name) not in EXAMPLES] == []
 
 
 def test_kit_sees_every_kind():

@@ -1,0 +1,247 @@
+"""Public speech in miniature: which files are read, in which split, with which class."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from ssl_core import BadSample, DataError
+from ssl_core.plugins import load
+from ssl_plugins.datasets import audio_mnist, fluent_speech, google_speech, librispeech, voxceleb
+
+MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "speech.py"))
+WRITERS = MINIATURES["WRITERS"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """All of them in one folder of data, as a user would have them. Nobody changes it."""
+    place = tmp_path_factory.mktemp("data")
+    for writer in dict.fromkeys(WRITERS.values()):
+        if writer is not WRITERS["speech", "librispeech_transfer"]:  # librispeech writes it, too
+            writer(place)
+    return place
+
+
+def both(cls: type, root: Path, **options: Any) -> tuple[Any, Any]:
+    made = cls.Options(root=str(root), **options)
+    return cls(made, "train"), cls(made, "test")
+
+
+def classes_of(dataset: Any) -> list[str]:
+    return [dataset.task.names[label] for label in dataset.labels]
+
+
+# --- LibriSpeech -----------------------------------------------------------------------------------------------------
+
+
+def test_librispeech_trains_on_three_parts_and_has_no_labels(root):
+    train, test = both(librispeech.LibriSpeech, root)
+    parts = Counter(path.split("/")[1] for path in train.paths)
+    assert parts == {"train-clean-100": 9, "train-clean-360": 3, "train-other-500": 3}
+    assert {path.split("/")[1] for path in test.paths} == {"dev-clean"}
+    assert len(test) == 25
+    assert train.task is None
+    assert train[0]["label"] is None
+    assert train.fields["waveform"].rate == 16_000
+
+
+def test_librispeech_transfer_splits_each_speaker_by_the_published_rule(root):
+    train, test = both(librispeech.LibriSpeechTransfer, root)
+    assert train.task.names == ("84", "251", "1272")  # by number, not as text
+    random = np.random.RandomState(42)
+    expected: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    for speaker, chapters in ((84, (121123, 121550)), (251, (118436,)), (1272, (128104, 135031))):
+        stems = sorted(f"{speaker}-{chapter}-{number:04}" for chapter in chapters for number in range(5))
+        order = random.permutation(len(stems))
+        cut = int(0.8 * len(stems))
+        expected["train"] += [(stems[i], str(speaker)) for i in order[:cut]]
+        expected["test"] += [(stems[i], str(speaker)) for i in order[cut:]]
+    for dataset in (train, test):
+        found = list(zip((Path(path).stem for path in dataset.paths), classes_of(dataset), strict=True))
+        assert found == expected[dataset.split]
+    assert not set(train.paths) & set(test.paths)
+
+
+@pytest.mark.parametrize("layout", ["speech/librispeech", "librispeech", "."])
+def test_a_root_may_be_the_data_folder_or_the_data_set_itself(root, tmp_path, layout):
+    place = tmp_path / layout
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "LibriSpeech").symlink_to(root / "speech" / "librispeech" / "LibriSpeech")
+    train, _ = both(librispeech.LibriSpeech, tmp_path)
+    assert len(train) == 15
+    assert train.folder == place
+
+
+# --- AudioMNIST ------------------------------------------------------------------------------------------------------
+
+
+def test_audio_mnist_holds_out_the_published_speakers(root):
+    train, test = both(audio_mnist.AudioMnist, root)
+    speakers = [{int(path.split("/")[1]) for path in dataset.paths} for dataset in (train, test)]
+    assert speakers[1] == {26, 52, 60, 18, 32, 42, 5, 13, 22, 33, 45, 51}
+    assert speakers[0] == set(range(1, 61)) - speakers[1]
+    for dataset in (train, test):
+        assert classes_of(dataset) == [Path(path).name[0] for path in dataset.paths]
+
+
+def test_audio_mnist_is_resampled_unless_its_own_rate_is_asked_for(root):
+    train, _ = both(audio_mnist.AudioMnist, root)
+    native, _ = both(audio_mnist.AudioMnist, root, rate=48_000)
+    stored, rate = soundfile.read(train.folder / train.paths[0], dtype="float32")
+    assert rate == 48_000
+    np.testing.assert_array_equal(native[0]["inputs"]["waveform"], stored[np.newaxis])
+    low = train[0]["inputs"]["waveform"]
+    assert low.shape == (1, len(stored) // 3)
+    assert train.fields["waveform"].rate == 16_000
+    spectrum = [np.abs(np.fft.rfft(wave.ravel()))[: len(stored) // 10].argmax() for wave in (stored, low)]
+    assert spectrum[0] == spectrum[1]  # the same tone: equal durations have equal bins
+
+
+# --- Fluent Speech Commands ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "column", "size"),
+    [
+        (fluent_speech.FluentSpeechAction, 0, 6),
+        (fluent_speech.FluentSpeechObject, 1, 14),
+        (fluent_speech.FluentSpeechLocation, 2, 4),
+    ],
+)
+def test_fluent_speech_reads_one_column(root, cls, column, size):
+    tables = MINIATURES["FLUENT"]
+    train, test = both(cls, root)
+    assert train.task.size == size
+    assert classes_of(train) == [row[column] for row in tables["train"] + tables["valid"]]
+    assert classes_of(test) == [row[column] for row in tables["test"]]
+    assert [Path(path).name for path in test.paths] == [f"test-{number}.wav" for number in range(3)]
+
+
+def test_fluent_speech_names_the_row_of_a_bad_table(root, tmp_path):
+    top = tmp_path / "fluent_speech"
+    shutil.copytree(root / "speech" / "fluent_speech", top)
+    table = top / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
+    text = table.read_text()
+    table.write_text(text.replace("bedroom", "garage"))
+    with pytest.raises(DataError, match=r"valid_data\.csv row 2: location 'garage' is none of none, kitchen"):
+        both(fluent_speech.FluentSpeechLocation, tmp_path)
+    table.write_text(text.replace("location", "place"))
+    with pytest.raises(DataError, match=r"valid_data\.csv has no column 'location', only"):
+        both(fluent_speech.FluentSpeechLocation, tmp_path)
+
+
+# --- Google Speech Commands ------------------------------------------------------------------------------------------
+
+
+def test_google_speech_trains_on_no_test_file(root):
+    train, test = both(google_speech.GoogleSpeech, root)
+    assert len(test) == 6
+    assert {path.split("/")[1].split("_")[0] for path in test.paths} == {"3b4f8f24"}
+    assert not set(train.paths) & set(test.paths)
+    assert len(train.paths) == len(set(train.paths)) == 4 * 4 * 2 + 1 - 6
+    assert sum("1b4c9b89" in path for path in train.paths) == 8  # the validation files are trained on
+    for dataset in (train, test):
+        assert classes_of(dataset) == [path.split("/")[0] for path in dataset.paths]
+    assert train.task.size == 36
+    assert train.labels.max() == 35  # background noise
+
+
+def test_google_speech_as_published_trains_on_everything_and_twice_on_validation(root):
+    train, test = both(google_speech.GoogleSpeech, root, protocol="published")
+    fixed = both(google_speech.GoogleSpeech, root)[1]
+    assert test.paths == fixed.paths
+    count = Counter(train.paths)
+    assert set(test.paths) <= set(count)
+    assert sum(count.values()) == 33 + 6
+    assert {path for path, times in count.items() if times == 2} == set(
+        (train.folder / "validation_list.txt").read_text().split()
+    )
+
+
+def test_google_speech_refuses_a_folder_that_is_no_word(root, tmp_path):
+    shutil.copytree(root / "speech" / "google_speech", tmp_path / "google_speech")
+    shutil.copytree(tmp_path / "google_speech" / "no", tmp_path / "google_speech" / "perhaps")
+    with pytest.raises(DataError, match="no word of Speech Commands v0.02: 'perhaps'"):
+        both(google_speech.GoogleSpeech, tmp_path)
+
+
+# --- VoxCeleb1 -------------------------------------------------------------------------------------------------------
+
+
+def test_voxceleb_follows_the_identification_split(root):
+    train, test = both(voxceleb.VoxCeleb1, root)
+    assert train.task.names == ("id10001", "id10002", "id10003")
+    assert Counter(path.split("/")[2] for path in train.paths) == {"1zcIwhmdeo4": 6, "7gWzIy6yIIk": 6}
+    assert {path.split("/")[2] for path in test.paths} == {"8mfCVmWkZ5k"}
+    for dataset in (train, test):
+        assert classes_of(dataset) == [path.split("/")[1] for path in dataset.paths]
+
+
+def test_voxceleb_names_the_line_of_a_bad_table(root, tmp_path):
+    shutil.copytree(root / "speech" / "voxceleb1", tmp_path / "voxceleb1")
+    with (tmp_path / "voxceleb1" / "iden_split.txt").open("a") as file:
+        file.write("4 id1/x/1.wav\n")
+    with pytest.raises(DataError, match=r"iden_split\.txt line 19: expected '1\|2\|3 speaker"):
+        both(voxceleb.VoxCeleb1, tmp_path)
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+ALL = [pytest.param(entry.value, id=entry.name) for entry in load().entries("dataset") if entry.value.source]
+ALL = [one for one in ALL if one.values[0].modality == "speech"]
+
+
+def test_all_of_the_table_are_here():
+    assert {(one.values[0].modality, one.values[0].name) for one in ALL} == set(WRITERS)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_no_recording_is_read_before_it_is_asked_for(cls, root, monkeypatch):
+    monkeypatch.setattr(soundfile, "read", None)
+    assert all(len(dataset) for dataset in both(cls, root))
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_a_missing_data_set_says_how_to_get_it(cls, tmp_path):
+    with pytest.raises(DataError) as caught:
+        both(cls, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"`sslx data prepare speech/{cls.name} --root {tmp_path}`" in message
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_a_broken_recording_is_one_bad_sample(cls, root, tmp_path):
+    shutil.copytree(root / "speech", tmp_path / "speech")
+    _, test = both(cls, tmp_path)
+    place = test.folder / test.paths[1]
+    for broken in (b"", b"no sound", place.read_bytes()[:30]):
+        place.write_bytes(broken)
+        with pytest.raises(BadSample):
+            test[1]
+    place.unlink()
+    with pytest.raises(BadSample, match="cannot be read as sound"):
+        test[1]
+    assert str(place) == test.describe(1)
+    assert np.isfinite(test[0]["inputs"]["waveform"]).all()
+
+
+def test_the_fingerprint_follows_names_and_classes(root, tmp_path):
+    shutil.copytree(root / "speech", tmp_path / "speech")
+    cls = fluent_speech.FluentSpeechLocation
+    made = [both(cls, tmp_path)[0].fingerprint() for _ in range(2)]
+    table = tmp_path / "speech" / "fluent_speech" / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
+    text = table.read_text()
+    for changed in (text.replace("bedroom", "kitchen"), text.replace("valid-0", "valid-00")):
+        table.write_text(changed)
+        made.append(both(cls, tmp_path)[0].fingerprint())
+    assert made[0] == made[1]
+    assert len(set(made)) == 3

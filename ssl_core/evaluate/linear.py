@@ -101,13 +101,15 @@ def adam(
     lr: float,
     weight_decay: float,
     seed: int,
+    decoupled: bool = False,
 ) -> Scored:
     """MetaMAE's linear probe (protocol section 5, column MM): one linear layer with bias, torch's default start.
 
-    Adam with coupled L2, constant rate, batches reshuffled each epoch, the last incomplete one dropped, the last epoch
-    reported. Features as they are, not standardised. Cross-entropy for classes; with two classes one output and binary
-    cross-entropy on the logit (D56), as for labels; mean square error for a number. Details: the loss of the last
-    epoch. A batch larger than the training data is lowered to its size.
+    Adam with coupled L2, or AdamW with `decoupled` weight decay as in DABS (D53); constant rate, batches reshuffled
+    each epoch, the last incomplete one dropped, the last epoch reported. Features as they are, not standardised.
+    Cross-entropy for classes; with two classes one output and binary cross-entropy on the logit (D56), as for labels;
+    mean square error for a number. Details: the loss of the last epoch. A batch larger than the training data is
+    lowered to its size.
     """
     outputs = 1 if task.kind == "number" or (task.size == 2 and task.kind == "classes") else task.size
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +122,8 @@ def adam(
     y = y.float().reshape(len(y), -1) if binary else y.long()
     loss_of = nn.MSELoss() if task.kind == "number" else nn.BCEWithLogitsLoss() if binary else nn.CrossEntropyLoss()
     batch_size = min(batch_size, len(x))
-    optimizer = torch.optim.Adam(head.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = kind(head.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
     total = 0.0
     steps = len(x) // batch_size
     with torch.enable_grad():
@@ -135,7 +138,8 @@ def adam(
                 total += float(loss.detach())
     with torch.no_grad():
         logits = head(torch.from_numpy(np.ascontiguousarray(test_x, dtype=np.float32))).double().numpy()
-    details = {"solver": "adam", "epochs": epochs, "batch_size": batch_size, "lr": lr, "last_loss": total / steps}
+    solver = "adamw" if decoupled else "adam"
+    details = {"solver": solver, "epochs": epochs, "batch_size": batch_size, "lr": lr, "last_loss": total / steps}
     return _adam_scores(task, logits, np.unique(train_y)), details
 
 

@@ -17,15 +17,16 @@ class EvaluateOptions(Options):
     """How frozen features are scored. Nothing is selected on the test split."""
 
     probes: tuple[Literal["linear", "knn"], ...] = Field(("linear", "knn"), description="probes to fit")
-    linear: Literal["logistic", "adam"] = Field(
-        "logistic", description="linear probe: logistic (L-BFGS on standardised features) or adam (MetaMAE's protocol)"
+    linear: Literal["logistic", "adam", "adamw"] = Field(
+        "logistic",
+        description="linear probe: logistic (L-BFGS on standardised features), adam (MetaMAE's) or adamw (DABS's)",
     )
     c: float = Field(1.0, gt=0, description="logistic: inverse strength of the L2 penalty; ridge uses 1 / c")
     max_iter: int = Field(2000, ge=1, description="logistic: most iterations")
-    epochs: int = Field(100, ge=1, description="adam: epochs")
-    batch_size: int = Field(64, ge=1, description="adam: samples in a batch (per-token tasks: their tokens)")
-    lr: float = Field(1e-4, gt=0, description="adam: learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="adam: coupled L2 penalty")
+    epochs: int = Field(100, ge=1, description="adam, adamw: epochs")
+    batch_size: int = Field(64, ge=1, description="adam, adamw: samples in a batch (per-token tasks: their tokens)")
+    lr: float = Field(1e-4, gt=0, description="adam, adamw: learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="adam: coupled L2 penalty; adamw: weight decay")
     k: int = Field(20, ge=1, description="knn: neighbours")
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
     max_train: int | None = Field(None, ge=1, description="most training samples for the probes, drawn at random")
@@ -92,10 +93,10 @@ def score(
         if probe == "knn":
             fit = train.draw(options.knn_tokens if task.per_token else None, seed)
             scores, details = knn.knn(task, fit.x, fit.y, test.x, options.k)
-        elif options.linear == "adam":
+        elif options.linear in ("adam", "adamw"):
             scores, details = linear.adam(
                 task, fit.x, fit.y, test.x, epochs=options.epochs, batch_size=fit.per_sample(options.batch_size),
-                lr=options.lr, weight_decay=options.weight_decay, seed=seed,
+                lr=options.lr, weight_decay=options.weight_decay, seed=seed, decoupled=options.linear == "adamw",
             )  # fmt: skip
         else:
             scores, details = linear.logistic(task, fit.x, fit.y, test.x, options.c, options.max_iter)

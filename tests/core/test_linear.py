@@ -94,8 +94,8 @@ def test_ridge_predicts_numbers_in_their_own_units():
     np.testing.assert_allclose(scores, y[200:], atol=2.0)
 
 
-def plain_adam(x, y, test_x, outputs, loss_of, options):
-    """The protocol written out: Adam with the L2 penalty in the gradient, by hand."""
+def plain_adam(x, y, test_x, outputs, loss_of, options, decoupled=False):
+    """The protocol written out: Adam with the L2 penalty in the gradient, or decay beside it (AdamW), by hand."""
     torch.manual_seed(options["seed"])
     head = nn.Linear(x.shape[1], outputs)
     weights = [head.weight.detach().clone(), head.bias.detach().clone()]
@@ -114,7 +114,10 @@ def plain_adam(x, y, test_x, outputs, loss_of, options):
             step += 1
             for i, gradient in enumerate(gradients):
                 weights[i] = weights[i].detach()
-                gradient = gradient + options["weight_decay"] * weights[i]
+                if decoupled:
+                    weights[i] *= 1 - options["lr"] * options["weight_decay"]
+                else:
+                    gradient = gradient + options["weight_decay"] * weights[i]
                 first[i] = 0.9 * first[i] + 0.1 * gradient
                 second[i] = 0.999 * second[i] + 0.001 * gradient**2
                 rate = options["lr"] / (1 - 0.9**step)
@@ -139,6 +142,23 @@ def test_adam_uses_one_logit_for_two_classes_and_squares_for_numbers():
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], logit, atol=1e-4)
     scores, _ = adam(Task("number", 1, "spearman"), x, y.astype(float), x, **ADAM)
     np.testing.assert_allclose(scores, plain_adam(inputs, target, inputs, 1, nn.MSELoss(), ADAM)[:, 0], atol=1e-4)
+
+
+def test_adamw_decays_the_weights_beside_the_gradient():
+    """DABS's probe (D53): far from Adam's with the same penalty, and chosen by `evaluate.linear`."""
+    x, y = blobs(45)
+    given = ADAM | {"weight_decay": 3.0}
+    inputs = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x)
+    wanted = plain_adam(*inputs, 3, nn.CrossEntropyLoss(), given, decoupled=True)
+    scores, details = adam(CLASSES, x, y, x, **given, decoupled=True)
+    np.testing.assert_allclose(scores, log_softmax(wanted, axis=1), atol=1e-4)
+    assert details["solver"] == "adamw"
+    assert np.abs(scores - adam(CLASSES, x, y, x, **given)[0]).max() > 0.1
+    for linear in ("adam", "adamw"):
+        options = EvaluateOptions(probes=("linear",), linear=linear, **{k: given[k] for k in given if k != "seed"})
+        (row,) = score(CLASSES, x, y, x, y, options, given["seed"])
+        _, direct = adam(CLASSES, x, y, x, **given, decoupled=linear == "adamw")
+        assert row["details"] == direct
 
 
 def test_adam_depends_on_its_seed_alone():

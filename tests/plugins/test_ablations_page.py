@@ -1,0 +1,94 @@
+"""The commands of docs/ablations.md: bash expands them, with a stand-in for `sslx`, and each one resolves.
+
+A whole `--dry-run` of each would take minutes; tests/test_docs.py does that for the page's first block.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ssl_core import plugins
+from ssl_core.config import RunConfig, parse_setting, resolve
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "ablations.md"
+FLAGS = {"--objective": "objective.name", "--modality": "modality", "--preset": "preset"}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> dict[str, list[RunConfig]]:
+    """The resolved configurations of each section of the page, in order."""
+    folder = tmp_path_factory.mktemp("commands")
+    stand_in = folder / "sslx"
+    stand_in.write_text('#!/bin/bash\nprintf "%q " "$@" >> "$CALLS"\necho >> "$CALLS"\n')
+    stand_in.chmod(0o755)
+    catalogue, found = plugins.load(), {}
+    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
+        calls = folder / "calls"
+        calls.write_text("")
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "CALLS": str(calls)}
+        for code in re.findall(r"^```(?:sh|bash)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
+            subprocess.run(["bash", "-euc", code], env=environment, check=True, timeout=60)
+        commands = [shlex.split(line) for line in calls.read_text().splitlines()]
+        found[section.splitlines()[0]] = [resolve(catalogue, given(command))[0] for command in commands]
+    return found
+
+
+def given(command: list[str]) -> dict[str, object]:
+    """`run --dry-run --flag value --set path=value ...` as dotted paths."""
+    assert command[:2] == ["run", "--dry-run"]
+    values: dict[str, object] = {}
+    for flag, value in zip(command[2::2], command[3::2], strict=True):
+        path, setting = parse_setting(value) if flag == "--set" else (FLAGS[flag], value)
+        values[path] = setting
+    return values
+
+
+def test_components_are_added_one_by_one(rows):
+    """Table 4: linear head, deep decoder, inner step, contrast."""
+    linear, deep, inner, whole = rows["Components (Table 4)"]
+    assert [config.objective.name for config in (linear, deep, inner, whole)] == [
+        "dabs-mae", "mae", "metamae", "metamae",
+    ]  # fmt: skip
+    assert (inner.objective.options["lam"], whole.objective.options["lam"]) == (0.0, 1.0)
+    assert {config.masking.options["ratio"] for config in (linear, deep, inner, whole)} == {0.85}
+    assert inner.model_copy(update={"objective": whole.objective}) == whole
+    assert deep.objective.options["depth"] == whole.objective.options["depth"] == 4
+
+
+@pytest.mark.parametrize(
+    ("section", "part", "option", "values"),
+    [
+        ("Nearby ratio r (Table 6)", "objective", "nearby_ratio", [0, 0.1, 0.5, 1]),
+        ("Inner step size alpha (Table 11)", "objective", "alpha", [0.1, 0.5, 1.0]),
+        ("Weight lambda of the contrast (Table 12)", "objective", "lam", [0.01, 0.1, 1.0]),
+        ("Dropout (Table 14)", "encoder", "dropout", [0, 0.1]),
+        ("Inner steps (Table 15)", "objective", "inner_steps", [1, 5]),
+    ],
+)
+def test_the_rows_of_a_table_differ_in_its_option_alone(rows, section, part, option, values):
+    found = rows[section]
+    assert [config.model_dump()[part][option] for config in found] == values
+    rest = []
+    for config in found:
+        tree = config.model_dump()
+        del tree[part][option]
+        rest.append(tree)
+    assert all(tree == rest[0] for tree in rest)
+    assert rest[0]["train"]["steps"] == 100_000
+
+
+def test_decoder_depths(rows):
+    """Tables 5 and 13."""
+    found = [(c.objective.name, c.objective.options["depth"]) for c in rows["Decoder depth (Tables 5 and 13)"]]
+    assert found == [(name, depth) for depth in (2, 4, 6) for name in ("mae", "metamae")]
+
+
+def test_shared_rows(rows):
+    two, three = rows["Sharing hyper-parameters (Tables 9 and 10)"]
+    assert (two.preset, three.preset) == ("metamae-shared2", "metamae-shared3")

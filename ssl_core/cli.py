@@ -220,6 +220,9 @@ def compare(
         Path | None, typer.Option("--from", help="Run nothing: make the tables from the run folders in here.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An option of every run. Repeatable.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs and what is done of them, and stop.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     block: Block = None,
     debug: Debug = False,
@@ -229,7 +232,7 @@ def compare(
     from ssl_core import grid as grids
     from ssl_core.config import parse_setting
     from ssl_core.errors import ConfigError
-    from ssl_core.terminal import RichTell, show_comparison
+    from ssl_core.terminal import RichTell, show_cells, show_comparison
 
     command_line = " ".join(["sslx", *sys.argv[1:]])
     if from_ is not None:
@@ -260,6 +263,9 @@ def compare(
     cells = grids.cells(grid, load_catalogue(block))
     folder = out or grids.default_folder(grid)
     tell = RichTell()
+    if dry_run:
+        show_cells(cells, {cell.name for cell in cells if comparing.is_finished(folder, cell)}, folder)
+        return
     tell.line(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
     try:
         reports, failures = comparing.run_cells(cells, folder, jobs, tell)

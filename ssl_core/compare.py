@@ -65,6 +65,11 @@ def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, tell: Tell) -> tup
     return reports, failures
 
 
+def is_finished(folder: Path, cell: Cell) -> bool:
+    """Whether a cell of the grid in a folder has its report."""
+    return finished(folder / CELLS / cell.name) is not None
+
+
 def finished(folder: Path) -> Report | None:
     """The report of a finished cell."""
     try:

@@ -18,6 +18,7 @@ from ssl_core.assemble import build, open_splits
 from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig
 from ssl_core.engine.tell import Progress, Tell
 from ssl_core.errors import ConfigError, SslxError, nearest
+from ssl_core.grid import Cell
 from ssl_core.options import Options
 from ssl_core.plugins import KINDS, Catalogue, Kind
 from ssl_core.report import Report
@@ -107,6 +108,14 @@ def show_report(report: Report, folder: Path) -> None:
         f"{report.peak_memory_bytes / 2**30:.1f} GiB at most"
     )
     console.print(escape(f"report: {folder / 'report.html'}"))
+
+
+def show_cells(cells: Iterable[Cell], done: set[str], folder: Path) -> None:
+    """The runs of a grid and which of them are finished."""
+    table = Table("method", "data", "seed", "state", title=f"runs in {folder}", title_justify="left")
+    for cell in cells:
+        table.add_row(escape(cell.method), escape(cell.data), str(cell.seed), "done" if cell.name in done else "to do")
+    Console(highlight=False).print(table)
 
 
 def show_comparison(reports: list[Report], failures: list[str], folder: Path, title: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,15 @@ def test_a_killed_comparison_gives_the_same_table(sslx, tmp_path):
     _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
+
+
+def test_the_command_of_the_documentation_names_its_runs(sslx):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
+    (command,) = re.findall(r"^sslx (compare .*)$", page, re.MULTILINE)
+    process = sslx(*command.split(), "--dry-run")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.count("to do") == 6 * 3
 
 
 def test_bad_usage_is_one_line(sslx):

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from ssl_core.report import Report
 from ssl_core.report.comparison import compare, paired_t
 from ssl_core.report.comparison_tables import csv_text, html, latex, markdown, rich_tables, verdicts, write_all
 
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"alpha": (0.70, 0.74, 0.72), "beta_x": (0.60, 0.66, 0.63)}
 RANDOM, RAW = (0.50, 0.52, 0.51), (0.40, 0.40, 0.40)
 
@@ -191,3 +194,11 @@ def test_seeds(text, wanted):
 def test_bad_seeds(text):
     with pytest.raises(ConfigError, match="--seeds"):
         seeds_of(text)
+
+
+def test_the_grids_of_the_documentation_and_of_the_benchmarks_are_grids(catalogue, tmp_path):
+    page = (ROOT / "docs" / "compare.md").read_text()
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "docs.toml").write_text(block)
+    for path in (tmp_path / "docs.toml", *sorted((ROOT / "benchmarks" / "grids").glob("*.toml"))):
+        assert cells(read_grid(path, {"set": {"dataset.root": "x"}}), catalogue), path

@@ -16,7 +16,8 @@ from torch import Tensor
 from ssl_core.config import Plugins, RunConfig
 from ssl_core.contracts import Dataset, Objective, Tokenizer
 from ssl_core.data import Batch, Split, Task
-from ssl_core.engine.device import autocast, describe, pick_precision
+from ssl_core.engine.compile import decide, key_of
+from ssl_core.engine.device import autocast, cache_root, describe, pick_precision
 from ssl_core.engine.learner import Learner
 from ssl_core.engine.loader import Prepared
 from ssl_core.engine.seeds import seed_torch
@@ -91,7 +92,19 @@ def settle(
             f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate="
             f"{options.accumulate} is not the same as a batch {options.accumulate} times as large"
         )
+    if options.compile == "auto":
+        trial = config.model_copy(update={"train": options.model_copy(update=values)})
+        key = step_key(trial, device)
+        segments = len(objective.layout.segments)
+        steps = options.steps if options.seconds is None else 0
+        values["compile"], why = decide("auto", steps, device, segments, key, cache_root())
+        notes.append(f"compile    {why}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
+
+
+def step_key(config: RunConfig, device: torch.device) -> str:
+    """What the compiled step of a run depends on."""
+    return key_of(config.model_dump(mode="json"), describe(device))
 
 
 def remarks(splits: Splits, data: Data) -> list[str]:

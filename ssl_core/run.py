@@ -23,12 +23,14 @@ from ssl_core.assemble import (
     same_fields,
     scores_named,
     settle,
+    step_key,
     untrained,
     versions,
 )
 from ssl_core.config import Plugins, RunConfig, flatten, plugins_of, resolve
 from ssl_core.data import Split
 from ssl_core.engine import checkpoint
+from ssl_core.engine.compile import CompiledStep
 from ssl_core.engine.device import cache_root, pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.journal import METRICS, append_metrics, read_metrics
@@ -81,12 +83,16 @@ def run(
     # 6. to 8. tokens, outcome, training
     origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
     watch = Watch(config, plugins, learner, splits, data, device, tell)
+    compiled = None
+    if config.train.compile == "on":
+        compiled = CompiledStep(learner, step_key(config, device), cache_root())
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]
         log=lambda step, values: notify(catalogue, tell, "metrics_logged", folder=folder, step=step, metrics=values),
         state={"config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), **origins},
         start=start, probe=watch, probe_every=config.evaluate.every,
+        compiled=compiled,
     )  # fmt: skip
 
     # 9. evaluation

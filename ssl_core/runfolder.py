@@ -92,7 +92,7 @@ def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
         old = _at(before, path)
         if value == old or path[0] in FREE_TO_CHANGE:
             continue
-        if path == ("train", "precision") and value == "auto":
+        if path in (("train", "precision"), ("train", "compile")) and value == "auto":
             continue
         name = ".".join(path)
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:

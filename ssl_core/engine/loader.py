@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_core.contracts import Dataset, Tokenizer
+from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.engine.seeds import generator
 from ssl_core.engine.tell import Tell
@@ -68,6 +68,18 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Raw inputs of a data set in a fixed random order, read as they are walked; bad samples are left out."""
+
+    dataset: Dataset
+
+    def __iter__(self) -> Iterator[Inputs]:
+        for index in torch.randperm(len(self.dataset), generator=generator(0, "raw")).tolist():
+            with contextlib.suppress(BadSample):
+                yield self.dataset[index]["inputs"]
+
+
 def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, strict: bool = False) -> Prepared:
     """All samples of a data set through `tokenizer.prepare`, once per data set, options and code.
 
@@ -89,7 +101,7 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     """Changes whenever the prepared arrays may: data, options, code, format."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
-    parts += [repr(tokenizer.fields), *map(_source, _files(dataset, tokenizer))]
+    parts += [repr(tokenizer.fields), tokenizer.learned(), *map(_source, _files(dataset, tokenizer))]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_core.contracts import Draws
 from ssl_core.data import Batch
 from ssl_core.engine import checkpoint
+from ssl_core.engine.compile import Choice, Step
 from ssl_core.engine.device import Precision, autocast
 from ssl_core.engine.journal import METRICS, Window, append_metrics, trim_metrics
 from ssl_core.engine.learner import Learner
@@ -44,6 +45,9 @@ class TrainOptions(Options):
     clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 = no clipping")
     accumulate: int = Field(1, ge=1, description="batches whose gradients make one optimiser step")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format; auto = bf16 where it pays")
+    compile: Choice = Field(
+        "auto", description="compile the step whole; auto = where it pays for the planned steps, decided beforehand"
+    )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl, each a mean over these steps")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
@@ -102,14 +106,23 @@ def rate_at(options: TrainOptions, step: int) -> float:
 
 
 def forward(
-    learner: Learner, batch: Batch, seed: int, number: int, device: torch.device, precision: Precision
+    learner: Learner,
+    batch: Batch,
+    seed: int,
+    number: int,
+    device: torch.device,
+    precision: Precision,
+    step: Step | None = None,
 ) -> Outcome:
-    """The loss of the `number`-th batch: a pure function of the weights, the batch, the seed and the number."""
+    """The loss of the `number`-th batch: a pure function of the weights, the batch, the seed and the number.
+
+    `step`: the learner compiled; by default the learner itself.
+    """
     batch = batch.to(device)
     draws = move(learner.objective.draw(len(batch), generator(seed, "draw", number)), device)
     seed_torch(seed, "step", number)
     with autocast(device, precision):
-        return learner(batch.inputs, draws)
+        return (step or learner)(batch.inputs, draws)
 
 
 def move(draws: Draws, device: torch.device) -> dict[str, Tensor]:
@@ -132,13 +145,14 @@ def train(
     start: checkpoint.Checkpoint | None = None,
     probe: Probe | None = None,
     probe_every: int = 0,
+    compiled: Step | None = None,
 ) -> tuple[int, float]:
     """Train to `options.steps` or `options.seconds`, from `start` if given. Returns the steps done and the seconds
     spent, those before `start` included and those of probes left out.
 
     Writes metrics.jsonl and checkpoints into `folder`; `state` goes into each checkpoint. `probe` is called at step 0
-    and then every `probe_every` steps, but for the last; it must leave the learner's weights alone. Errors: Interrupted
-    after a signal, with everything saved; SslxError if the loss is not finite.
+    and then every `probe_every` steps, but for the last; it must leave the learner's weights alone. `compiled` is the
+    learner compiled. Errors: Interrupted after a signal, with everything saved; SslxError if the loss is not finite.
     """
     _check_schedule(options)
     optimizer = make_optimizer(learner, options)
@@ -185,7 +199,7 @@ def train(
             for part in range(options.accumulate):
                 number = step * options.accumulate + part
                 index = batch_index(seed, number, len(data), options.batch_size)
-                outcome = forward(learner, data.take(index), seed, number, device, precision)
+                outcome = forward(learner, data.take(index), seed, number, device, precision, compiled)
                 (outcome.loss / options.accumulate).backward()
                 window.add({"loss": outcome.loss, **outcome.metrics})
             norm = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)

@@ -7,6 +7,7 @@ from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
 from ssl_core.nn.rows import gather_rows, inverse, mean_rows, pick, places, scatter_rows, split_summary, with_summary
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
+from ssl_core.nn.twice import attend_twice
 
 __all__ = [
     "Attention",
@@ -18,6 +19,7 @@ __all__ = [
     "Transformer",
     "TransformerBlock",
     "attend",
+    "attend_twice",
     "choose_kernel",
     "gather_rows",
     "initialise",

@@ -1,7 +1,8 @@
 """Multi-head self-attention with a choice of kernels, and the table that chooses.
 
-Fused kernels (xformers, flash and memory-efficient SDPA, on the CPU too) have no second derivative; only "math",
-softmax written out, can be differentiated twice. Shapes: B rows, N tokens, M queries, h heads, e head width.
+Fused kernels (xformers, flash and memory-efficient SDPA, on the CPU too) have no second derivative. Two can be
+differentiated twice: "math", softmax written out, and "twice", fused with its second derivative written out.
+Shapes: B rows, N tokens, M queries, h heads, e head width.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
-Kernel = Literal["xformers", "sdpa", "math"]
+Kernel = Literal["xformers", "sdpa", "math", "twice"]
+TWICE_TOKENS = (
+    512  # from so many on the second derivative in chunks is quicker, and far smaller, than softmax written out
+)
 
 
 @functools.cache
@@ -45,7 +50,7 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     fp32 fusion pays from about 100 tokens on. See benchmarks/README.md.
     """
     if derivatives >= 2:
-        return "math"
+        return "twice" if tokens >= TWICE_TOKENS else "math"
     if device.type == "cuda":
         supported = dtype in (torch.float16, torch.bfloat16, torch.float32)
         return "xformers" if supported and xformers_ops() is not None else "sdpa"
@@ -66,6 +71,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
             raise RuntimeError("xformers was asked for but cannot be loaded; use encoder.attention=sdpa")
         swapped = [part.transpose(1, 2).contiguous() for part in (q, k, v)]
         return ops.memory_efficient_attention(*swapped).transpose(1, 2)
+    if kernel == "twice":
+        return attend_twice(q, k, v, keep)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
@@ -109,12 +116,15 @@ class Attention(nn.Module):
 
     def kernel_for(self, q: Tensor, tokens: int) -> Kernel:
         """The kernel that this call uses."""
-        derivatives = 0 if not q.requires_grad else 2 if self.twice_differentiable else 1
+        # torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts as such
+        derivatives = 2 if self.twice_differentiable and torch.is_grad_enabled() else int(q.requires_grad)
         if self.backend == "auto":
             return choose_kernel(q.device, q.dtype, tokens, derivatives)
         if self.backend == "xformers" and (derivatives == 2 or q.device.type != "cuda" or xformers_ops() is None):
             return choose_kernel(q.device, q.dtype, tokens, derivatives)
-        return "math" if derivatives == 2 else self.backend
+        return (
+            self.backend if derivatives < 2 or self.backend == "math" else choose_kernel(q.device, q.dtype, tokens, 2)
+        )
 
     def forward(self, x: Tensor, queries: slice | None = None, keep: Tensor | None = None, **unused: Any) -> Tensor:
         """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).

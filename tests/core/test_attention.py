@@ -97,6 +97,8 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
         (CUDA, torch.float32, 30, 1, "sdpa"),
         (CUDA, torch.bfloat16, 197, 2, "math"),
         (CUDA, torch.float32, 197, 2, "math"),
+        (CPU, torch.float32, 2000, 2, "twice"),
+        (CUDA, torch.bfloat16, 2000, 2, "twice"),
     ],
 )
 def test_the_table_of_kernels(
@@ -139,7 +141,9 @@ def test_derivatives_are_counted_from_the_call() -> None:
     layer = Attention(8, 2, twice_differentiable=True)
     q = torch.zeros(1, requires_grad=True)
     assert layer.kernel_for(q, 197) == "math"
-    assert layer.kernel_for(q.detach(), 197) == "sdpa"  # evaluation needs none
+    assert layer.kernel_for(q, 2000) == "twice"
+    with torch.no_grad():
+        assert layer.kernel_for(q.detach(), 197) == "sdpa"  # evaluation needs none
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa", "math"])

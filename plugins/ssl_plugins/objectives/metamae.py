@@ -124,12 +124,11 @@ class MetaMAE(Objective):
 
     def adapt(self, latent: Tensor, tokens: Tokens, order: Tensor, support: Tensor) -> Tensor:
         """Z* of eq. 2: gradient steps on the latent (B, 1 + V, D), summary token included (D30)."""
-        with torch.enable_grad():  # the inner gradient is needed in evaluation, too
-            adapted = latent if latent.requires_grad else latent.detach().requires_grad_()
-            for _ in range(self.options.inner_steps):
-                inner = self.inner_loss(adapted, tokens, order, support)
-                (step,) = torch.autograd.grad(inner, adapted, create_graph=not self.options.first_order)
-                adapted = adapted - self.options.alpha * step
+        descent = torch.func.grad(lambda z: self.inner_loss(z, tokens, order, support))
+        adapted = latent
+        for _ in range(self.options.inner_steps):
+            step = descent(adapted)
+            adapted = adapted - self.options.alpha * (step.detach() if self.options.first_order else step)
         return adapted
 
     def inner_loss(self, latent: Tensor, tokens: Tokens, order: Tensor, support: Tensor) -> Tensor:

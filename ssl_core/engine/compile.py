@@ -1,0 +1,103 @@
+"""The training step compiled whole, when that pays; decided beforehand, never in the midst of a run.
+
+A compiled step rounds differently from an eager one, so a run uses one of the two from its first step to its last. The
+objective's inner gradients are taken by torch.func.grad, so that one graph holds them and the outer gradient as well
+(blocks compiled one by one could not be differentiated twice).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_core.errors import SslxError
+from ssl_core.tokens import Outcome
+
+Choice = Literal["auto", "on", "off"]
+Step = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Outcome]
+
+# A cold compilation of a MetaMAE step takes one to two minutes on two cores, a warm one a few seconds; a compiled step
+# saves about a third of an eager one. benchmarks/README.md has the measurements.
+COLD_STEPS = {"cpu": 1500, "cuda": 2000}
+WARM_STEPS = 50
+
+
+def decide(
+    wanted: Choice, steps: int, device: torch.device, segments: int, key: str, cache: Path
+) -> tuple[Literal["on", "off"], str]:
+    """Whether to compile, and why in a few words. `key`: what the compiled code depends on, from `key_of`."""
+    if wanted != "auto":
+        return wanted, f"{wanted}, as set"
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        return "off", "off: there is no C++ compiler"
+    if segments > 1:
+        return "off", "off: which tokens of a row belong to which segment differs from row to row"
+    warm = is_known(key, cache)
+    least = WARM_STEPS if warm else COLD_STEPS[device.type]
+    state = "compiled before" if warm else "not compiled before"
+    if steps >= least:
+        return "on", f"on: {state}, and {steps:,} steps are at least {least:,}"
+    return "off", f"off: {state}, and {steps:,} steps are fewer than {least:,}"
+
+
+def key_of(config: Mapping[str, Any], device: str) -> str:
+    """A digest of what the compiled code of a step depends on: sections of the configuration, torch, the hardware."""
+    kept = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
+    train = config["train"]
+    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def is_known(key: str, cache: Path) -> bool:
+    """Whether such a step was compiled on this machine before, so that the compiled code is in the cache."""
+    return (cache / "compiled" / "known" / key).exists()
+
+
+class CompiledStep:
+    """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
+
+    The first call compiles, and marks `key` as known in the cache once the gradient is compiled, too.
+    """
+
+    def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:
+        # kept across processes; torch reads these when the compiler is first loaded
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled" / "inductor"))
+        self.learner, self.mark = learner, cache / "compiled" / "known" / key
+        self.shapes: dict[str, torch.Size] | None = None
+        self.step: Any = None
+
+    def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
+        """The same as `learner(inputs, draws)`. Errors: SslxError if the compiler fails."""
+        shapes = {name: value.shape for name, value in (*inputs.items(), *draws.items())}
+        if self.shapes is None:
+            self.shapes = shapes
+            self.step = self._compile()
+            try:
+                outcome: Outcome = self.step(inputs, draws)
+            except Exception as error:
+                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise SslxError(f"the step could not be compiled ({first}); set train.compile=off") from error
+            if outcome.loss.requires_grad:
+                outcome.loss.register_hook(self._known)
+            return outcome
+        if shapes != self.shapes:  # a batch whose draws overflow their room: rare, and not worth a compilation
+            return self.learner(inputs, draws)
+        return self.step(inputs, draws)
+
+    def _compile(self) -> Any:
+        import torch._inductor.config as inductor
+
+        inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
+        return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)
+
+    def _known(self, gradient: Tensor) -> None:
+        self.mark.parent.mkdir(parents=True, exist_ok=True)
+        self.mark.touch()

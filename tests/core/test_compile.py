@@ -1,0 +1,75 @@
+"""When a step is compiled, and that a compiled one is the same step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, key_of
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
+
+CPU = torch.device("cpu")
+CONFIG = {"objective": {"name": "mae"}, "train": {"batch_size": 8, "precision": "fp32", "steps": 10}, "seed": 0}
+
+
+def test_what_was_set_is_done(tmp_path):
+    assert decide("on", 1, CPU, 3, "key", tmp_path)[0] == "on"
+    assert decide("off", 10**6, CPU, 1, "key", tmp_path)[0] == "off"
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"), [(WARM_STEPS, "off"), (COLD_STEPS["cpu"] - 1, "off"), (COLD_STEPS["cpu"], "on")]
+)
+def test_a_cold_compilation_needs_many_steps(tmp_path, monkeypatch, steps, wanted):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    chosen, why = decide("auto", steps, CPU, 1, "key", tmp_path)
+    assert chosen == wanted
+    assert why.startswith(wanted)
+
+
+def test_a_warm_one_needs_few(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    (tmp_path / "compiled" / "known").mkdir(parents=True)
+    (tmp_path / "compiled" / "known" / "key").touch()
+    assert decide("auto", WARM_STEPS, CPU, 1, "key", tmp_path)[0] == "on"
+    assert decide("auto", WARM_STEPS - 1, CPU, 1, "key", tmp_path)[0] == "off"
+    assert decide("auto", WARM_STEPS, CPU, 1, "other", tmp_path)[0] == "off"
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    chosen, why = decide("auto", 10**6, CPU, 1, "key", tmp_path)
+    assert chosen == "off"
+    assert "compiler" in why
+
+
+def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
+    key = key_of(CONFIG, "cpu")
+    assert key_of(CONFIG | {"seed": 5, "train": CONFIG["train"] | {"steps": 99}}, "cpu") == key
+    assert key_of(CONFIG | {"objective": {"name": "metamae"}}, "cpu") != key
+    assert key_of(CONFIG | {"train": CONFIG["train"] | {"precision": "bf16"}}, "cpu") != key
+    assert key_of(CONFIG, "another") != key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", [MAE, MetaMAE])
+def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    learner = toy.make_learner(objective).double()
+    inputs = {"x": torch.randn(8, *toy.SHAPE, dtype=torch.float64)}
+    step = CompiledStep(learner, "key", tmp_path)
+
+    def gradients(function, draws):
+        learner.zero_grad()
+        outcome = function(inputs, draws)
+        outcome.loss.backward()
+        return outcome.loss.detach(), [p.grad.clone() for p in learner.parameters() if p.grad is not None]
+
+    for seed in range(2):
+        draws = learner.objective.draw(8, torch.Generator().manual_seed(seed))
+        (loss, eager), (again, compiled) = gradients(learner, draws), gradients(step, draws)
+        torch.testing.assert_close(again, loss, rtol=1e-9, atol=0)
+        for one, other in zip(eager, compiled, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
+    assert is_known("key", tmp_path)

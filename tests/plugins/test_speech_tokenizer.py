@@ -22,6 +22,7 @@ PROTOCOL = {
 
 
 def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> Speech:
+    options = {"padding": "content"} | options  # one field to prepare, unless padding is what is tested
     return Speech(Speech.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
 
 
@@ -277,3 +278,50 @@ def test_explicit_hop_decides_the_length() -> None:
 def test_data_without_a_waveform_or_rate(fields: dict) -> None:
     with pytest.raises(ConfigError, match="sampling rate"):
         Speech(Speech.Options(), fields, 16)
+
+
+# --- padding --------------------------------------------------------------------------------------------------------
+
+
+def batch(tokenizer: Speech, *clips: np.ndarray) -> dict[str, torch.Tensor]:
+    made = [tokenizer.prepare({"waveform": clip}) for clip in clips]
+    return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
+
+
+@pytest.mark.parametrize(("place", "moments"), [("start", slice(0, 8)), ("center", slice(4, 12))])
+def test_patches_of_padding_alone_are_absent(place: str, moments: slice) -> None:
+    """1 s in 64 frames, 4 frames a patch: a clip of half a second fills 8 of 16 moments, in each of 4 rows of bands."""
+    tokenizer = make(padding="absent", patch=(16, 4), place=place, hop=125, samples=7999)
+    present = tokenizer(batch(tokenizer, tone(8000.0, 1.0), tone(8000.0, 0.5))).present
+    assert present is not None
+    assert present[0].all()
+    wanted = torch.zeros(4, 16, dtype=torch.bool)
+    wanted[:, moments] = True
+    assert torch.equal(present[1], wanted.flatten())
+
+
+def test_every_clip_that_may_be_used_keeps_a_token() -> None:
+    tokenizer = make(padding="absent", patch=(16, 4))
+    shortest = tone(8000.0, tokenizer.least / 8000)
+    assert tokenizer(batch(tokenizer, shortest)).present.any()
+
+
+def test_padding_has_no_part_in_mean_and_scale() -> None:
+    tokenizer, content = make(padding="absent"), make()
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=(1, length)).astype(np.float32) for length in (2400, 4800)]
+    prepared = batch(tokenizer, *clips)
+    tokenizer.measure([{name: value.numpy() for name, value in prepared.items()}])
+    heard = [prepared["spectrogram"][i, 0, :, : prepared["sounding"][i, 1]] for i in range(2)]
+    frames = torch.cat(heard, dim=1)
+    assert tokenizer.mean.item() == pytest.approx(frames.mean().item(), rel=1e-5)
+    assert tokenizer.std.item() == pytest.approx(frames.std(correction=0).item(), rel=1e-5)
+    content.measure([{"spectrogram": prepared["spectrogram"].numpy()}])
+    assert content.mean.item() < tokenizer.mean.item() - 5  # the floor of 60 dB is padding, for the most part
+
+
+def test_clips_of_one_length_have_no_padding() -> None:
+    fixed = Speech(Speech.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+    assert fixed(batch(fixed, tone(8000.0, 1.0))).present is None
+    shorter = Speech(Speech.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+    assert shorter(batch(shorter, tone(8000.0, 1.0))).present is not None

@@ -10,6 +10,7 @@ DATA: dict[str, dict[str, Any]] = {
         "tokenizer.n_mels": 224, "tokenizer.frames": 224, "tokenizer.patch": (16, 16),
         "tokenizer.samples": 150_526, "tokenizer.hop": 672, "tokenizer.n_fft": 2048, "tokenizer.win_length": 2048,
         "tokenizer.square": True, "tokenizer.top_db": 80.0, "tokenizer.ref": "absolute",
+        "tokenizer.padding": "content",
     },
     # 2.2: 52 x 320, patch 5, raw units
     "time-series": {"tokenizer.length": 320, "tokenizer.patch": 5, "tokenizer.normalise": "none"},

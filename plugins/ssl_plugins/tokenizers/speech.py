@@ -11,14 +11,17 @@ needs several times the steps: benchmarks/README.md has the numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import librosa
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, hookimpl
+from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, Tokens, hookimpl
 from ssl_core.tokenizers import GridTokenizer
 
 USUAL_SECONDS = 1.0  # clip length where nothing says otherwise
@@ -66,6 +69,11 @@ class Speech(GridTokenizer):
         ref: Literal["max", "absolute"] = Field("max", description="0 dB is the clip's maximum, or the number 1")
         place: Literal["start", "center"] = Field("start", description="where a short clip lies within its padding")
         fill: Literal["zeros", "repeat"] = Field("zeros", description="what a short clip is padded with: or itself")
+        padding: Literal["absent", "content"] = Field(
+            "absent",
+            description="absent = patches of nothing but padding are left out of attention, loss and features; content "
+            "= they are ordinary tokens, as the published code has it",
+        )
         crop: Literal["start", "center", "end"] = Field("start", description="which part of a long clip is kept")
         pad_mode: Literal["constant", "reflect", "edge"] = Field(
             "constant", description="padding of half a window at both ends, so that frames are centred"
@@ -83,6 +91,9 @@ class Speech(GridTokenizer):
         self.win_length = options.win_length or max(2, round(options.window * self.rate), self.hop)
         self.n_fft, self.filters = self._filters()
         self.least = options.min_samples or patch[1] * self.hop
+        # clips that are all as long as they should be have no padding, and then nothing has to be asked
+        self.pads = length is None or length < self.samples
+        self.pads &= options.padding == "absent" and options.fill == "zeros"
 
     def _filters(self) -> tuple[int, np.ndarray]:
         """FFT length and mel filters (n_mels, 1 + n_fft / 2) of Slaney's scale and norm, none of them empty."""
@@ -114,6 +125,9 @@ class Speech(GridTokenizer):
     def prepare(self, inputs: Inputs) -> Inputs:
         """{"waveform": (channels, n)} to {"spectrogram": (1, n_mels, frames) float32} in dB.
 
+        Where clips may be shorter than they should be also "sounding" (2,) int32: first frame of the clip and the one
+        after its last.
+
         Errors: BadSample for a clip that is empty, not finite, or too short to fill one patch.
         """
         waveform = np.asarray(inputs["waveform"])
@@ -136,7 +150,36 @@ class Speech(GridTokenizer):
             pad_mode=options.pad_mode,
         )
         mel = self.filters @ np.abs(spectrum) ** options.power
-        return {"spectrogram": self._decibels(mel[:, : options.frames])[np.newaxis]}
+        made = {"spectrogram": self._decibels(mel[:, : options.frames])[np.newaxis]}
+        return made | ({"sounding": self._sounding(len(clip))} if self.pads else {})
+
+    def _sounding(self, length: int) -> np.ndarray:
+        """Frames whose centre lies within a clip of so many samples: the first, and the one after the last."""
+        before = (self.samples - length) // 2 if self.options.place == "center" and length < self.samples else 0
+        first, last = math.ceil(before / self.hop), (before + min(length, self.samples) - 1) // self.hop
+        return np.array([first, min(last + 1, self.options.frames)], dtype=np.int32)
+
+    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Mean and scale of the frames that are no padding, where padding counts as absent."""
+        super().measure(map(self._heard, chunks) if self.pads else chunks)
+
+    def _heard(self, chunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The sounding frames of a chunk, one after the other: (n, 1, n_mels, 1)."""
+        frames = np.arange(self.options.frames)
+        first, end = chunk["sounding"][:, :1], chunk["sounding"][:, 1:]
+        heard = np.moveaxis(chunk["spectrogram"][:, 0], 1, 2)[(frames >= first) & (frames < end)]
+        return {"spectrogram": heard[:, np.newaxis, :, np.newaxis]}
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """inputs["spectrogram"]: (B, 1, n_mels, frames) to Tokens; patches of padding alone are not present."""
+        tokens = super().forward(inputs)
+        if not self.pads:
+            return tokens
+        bands, moments = self.layout.segments[0].grid
+        begin = torch.arange(moments, device=tokens.content.device) * self.patch[1]
+        first, end = inputs["sounding"][:, :1], inputs["sounding"][:, 1:]
+        there = (begin < end) & (begin + self.patch[1] > first)
+        return replace(tokens, present=there.repeat(1, bands))
 
     def _fit(self, clip: np.ndarray) -> np.ndarray:
         """The clip cut or padded to `samples`."""

@@ -7,22 +7,19 @@ import functools
 import hashlib
 import inspect
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
+from ssl_core.engine.preparing import fill
 from ssl_core.engine.seeds import generator
 from ssl_core.engine.tell import Tell
-from ssl_core.errors import BadSample, DataError
+from ssl_core.errors import BadSample
 
 FORMAT = 1
 CHUNK = 1024
@@ -83,11 +80,12 @@ class Raw:
 def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, strict: bool = False) -> Prepared:
     """All samples of a data set through `tokenizer.prepare`, once per data set, options and code.
 
-    Bad samples are skipped and counted, or refused with `strict`. Errors: DataError.
+    On all cores of the run; one that was stopped goes on. Bad samples are skipped and counted, or refused with
+    `strict`. Errors: DataError.
     """
     folder = cache / "prepared" / _key(dataset, tokenizer)
     if not (folder / "meta.json").exists():
-        _fill(folder, dataset, tokenizer, tell, strict)
+        fill(folder, dataset, tokenizer, tell, strict)
     meta = json.loads((folder / "meta.json").read_text())
     if strict and meta["skipped"]:
         raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
@@ -125,68 +123,3 @@ def _source(file: str) -> str:
     """A digest of the file that defines a class and of the private helper files beside it."""
     files = [Path(file), *sorted(Path(file).parent.glob("_*.py"))]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()
-
-
-def _fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:
-    """Prepare into a temporary folder beside the final one, then rename: never half-written, safe between processes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-    try:
-        _write(work, dataset, tokenizer, tell, strict)
-        try:
-            os.rename(work, folder)
-        except OSError:
-            if not (folder / "meta.json").exists():  # else another process was quicker
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:
-    arrays: dict[str, np.ndarray] = {}
-    labels: list[Any] = []
-    skipped: list[str] = []
-    count = 0
-    with tell.progress(f"preparing {dataset.split} data", len(dataset)) as progress:
-        for index in range(len(dataset)):
-            progress.advance()
-            try:
-                sample = dataset[index]
-                inputs = tokenizer.prepare(sample["inputs"])
-                _check_finite(inputs)
-            except BadSample as error:
-                what = f"{dataset.describe(index)}: {error}"
-                if strict:
-                    raise BadSample(f"{what} (strict: no sample may be skipped)") from None
-                skipped.append(what)
-                continue
-            for name, value in inputs.items():
-                if name not in arrays:
-                    shape = (len(dataset), *np.shape(value))
-                    arrays[name] = np.lib.format.open_memmap(
-                        work / f"{name}.npy", mode="w+", dtype=np.asarray(value).dtype, shape=shape
-                    )
-                arrays[name][count] = value
-            if sample["label"] is not None:
-                labels.append(sample["label"])
-            count += 1
-    if count == 0:
-        raise DataError(
-            f"no usable sample in the {dataset.split} split of '{dataset.name}'"
-            + (f": {len(skipped)} skipped, the first: {skipped[0]}" if skipped else "")
-        )
-    if labels and len(labels) != count:
-        raise DataError(f"'{dataset.name}': {len(labels)} of {count} samples have a label; label all or none")
-    if labels:
-        np.save(work / "labels.npy", np.asarray(labels))
-    for array in arrays.values():
-        array.flush()  # type: ignore[attr-defined]
-    meta = {"count": count, "fields": list(arrays), "labelled": bool(labels), "skipped": skipped}
-    (work / "meta.json").write_text(json.dumps(meta))
-
-
-def _check_finite(inputs: Mapping[str, np.ndarray]) -> None:
-    for name, value in inputs.items():
-        array = np.asarray(value)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise BadSample(f"'{name}' holds NaN or infinity")

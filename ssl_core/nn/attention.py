@@ -77,7 +77,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward
     return scores.softmax(dim=-1) @ v
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_core import BadSample, DataError
+from ssl_core.engine import preparing
 from ssl_core.engine.loader import batch_index, prepare
 from ssl_core.engine.seeds import derive
 from ssl_core.engine.tell import Tell
@@ -73,20 +77,59 @@ def test_nothing_usable_is_an_error_that_leaves_nothing(make, tmp_path):
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
-def test_an_interrupted_preparation_leaves_nothing(make, toy, tmp_path, monkeypatch):
-    read = toy.Data.__getitem__
+@pytest.mark.parametrize("at", [2, 5, 9])
+def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_path, monkeypatch, at):
+    monkeypatch.setattr(preparing, "PIECE", 2)
+    monkeypatch.setattr(preparing, "SAVE_EVERY", 0.0)
+    read, asked = toy.Data.__getitem__, []
 
     def stop(self, index):
-        if index == 5:
+        asked.append(index)
+        if index == at and asked.count(at) == 1:
             raise KeyboardInterrupt
         return read(self, index)
 
     with monkeypatch.context() as patch:
         patch.setattr(toy.Data, "__getitem__", stop)
         with pytest.raises(KeyboardInterrupt):
-            make(count=10)
+            make(count=10, bad=(1, 8))
+        (left,) = (tmp_path / "prepared").iterdir()
+        assert left.name.startswith(".making-")
+        asked.clear()
+        asked.append(at)
+        made = make(count=10, bad=(1, 8))
+        assert min(asked[1:]) == at // 2 * 2, "what was done is not done again"
+    (folder,) = (tmp_path / "prepared").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["labels.npy", "meta.json", "x.npy"]
+    monkeypatch.setattr(preparing, "PIECE", 256)
+    shutil.rmtree(folder)
+    whole = make(count=10, bad=(1, 8))
+    np.testing.assert_array_equal(made.arrays["x"], whole.arrays["x"])
+    np.testing.assert_array_equal(made.labels, whole.labels)
+    assert made.skipped == whole.skipped
+    assert len(whole) == 8
+
+
+def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
+    alone = make(count=40, bad=(3, 17))
+    x, labels = np.array(alone.arrays["x"]), alone.labels
+    shutil.rmtree(tmp_path / "prepared")
+    monkeypatch.setattr(preparing, "PIECE", 4)
+    monkeypatch.setattr(preparing, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    together = make(count=40, bad=(3, 17))
+    np.testing.assert_array_equal(together.arrays["x"], x)
+    np.testing.assert_array_equal(together.labels, labels)
+    assert together.skipped == alone.skipped
+
+
+def test_bad_data_is_refused_from_another_process_too(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "PIECE", 4)
+    monkeypatch.setattr(preparing, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(BadSample, match="sample 7 of the train split: it is corrupt"):
+        make(count=20, bad=(7,), strict=True)
     assert list((tmp_path / "prepared").iterdir()) == []
-    assert len(make(count=10)) == 10
 
 
 def test_sweep_visits_all_in_order(make):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,8 @@ from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
 from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
+
+MEASURED = 2**24  # numbers measured at a time
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
@@ -45,8 +47,9 @@ class GridTokenizer(Tokenizer):
     """Patches of a grid of real numbers, of any number of axes, through one linear map.
 
     `field`: the input to read, (B, C, *space) with `channels` C and space `shape`. `patch` must divide `shape`.
-    Targets are the normalised patches, in the order of `patchify`. A new modality is a subclass whose `__init__`
-    names these.
+    `unit`: what a prepared number is multiplied by before anything else, e.g. 1/255 for images kept as bytes; given
+    and measured constants are in these units. Targets are the normalised patches, in the order of `patchify`. A new
+    modality is a subclass whose `__init__` names these.
     """
 
     mean: Tensor
@@ -73,6 +76,7 @@ class GridTokenizer(Tokenizer):
         channels: int,
         shape: Sequence[int],
         patch: Sequence[int],
+        unit: float = 1.0,
     ) -> None:
         super().__init__(options, fields, dim)
         for size, step in zip(shape, patch, strict=True):
@@ -81,7 +85,7 @@ class GridTokenizer(Tokenizer):
                     f"tokenizer '{self.name}': patch {tuple(patch)} does not divide {tuple(shape)}; "
                     f"choose a patch that does, or another size"
                 )
-        self.field, self.channels = field, channels
+        self.field, self.channels, self.unit = field, channels, unit
         self.shape, self.patch = tuple(shape), tuple(patch)
         grid = tuple(size // step for size, step in zip(shape, patch, strict=True))
         width = channels * math.prod(patch)
@@ -109,8 +113,8 @@ class GridTokenizer(Tokenizer):
         if self.options.normalise != "measured":
             return
         count, mean, spread = 0, np.zeros(self.channels), np.zeros(self.channels)
-        for chunk in chunks:  # merge means and squared deviations; E[x^2] - E[x]^2 would cancel
-            x = np.asarray(chunk[self.field], dtype=np.float64)
+        for part in self._parts(chunks):  # merge means and squared deviations; E[x^2] - E[x]^2 would cancel
+            x = np.asarray(part, dtype=np.float64) * self.unit
             x = np.moveaxis(x, 1, 0).reshape(self.channels, -1)
             if not self.options.per_channel:
                 x = x.reshape(1, -1)
@@ -127,35 +131,54 @@ class GridTokenizer(Tokenizer):
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(std))
 
+    def _parts(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """The chunks in pieces of at most `MEASURED` numbers, so that large samples fit in memory as float64."""
+        rows = max(1, MEASURED // (self.channels * math.prod(self.shape)))
+        for chunk in chunks:
+            whole = chunk[self.field]
+            for start in range(0, len(whole), rows):
+                yield whole[start : start + rows]
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, C, *space) to Tokens of L = prod(space / patch)."""
         x = inputs[self.field]
         if tuple(x.shape[1:]) != (self.channels, *self.shape):
             raise ValueError(f"'{self.field}' is {tuple(x.shape[1:])}, expected {(self.channels, *self.shape)}")
         ones = (1,) * len(self.shape)
-        x = (x.to(self.embed.weight.dtype) - self.mean.view(-1, *ones)) / self.std.view(-1, *ones)
+        x = x.to(self.embed.weight.dtype)
+        if self.unit != 1:
+            x = x * self.unit
+        x = (x - self.mean.view(-1, *ones)) / self.std.view(-1, *ones)
         patches = patchify(x, self.patch)
         return Tokens(self.embed(patches), (Values(patches),), self.layout)
 
     def depict(self, segment: int, patches: Tensor) -> Tensor:
-        """Patches put together and the normalisation undone: (B, C, *space)."""
+        """Patches put together and the normalisation undone: (B, C, *space), in the units of the prepared input."""
         ones = (1,) * len(self.shape)
         x = unpatchify(patches, self.layout.segments[0].grid, self.patch)
-        return x * self.std.view(-1, *ones) + self.mean.view(-1, *ones)
+        x = x * self.std.view(-1, *ones) + self.mean.view(-1, *ones)
+        return x if self.unit == 1 else x / self.unit
 
 
 class IdTokenizer(Tokenizer):
     """One token for each vocabulary entry, through one embedding table.
 
     `field`: the input to read, (B, length) integers in [0, vocab). Targets are the ids, scored against the live table.
+    `std`: standard deviation of the initial table; None is Xavier uniform, as the published code (D05). Xavier makes
+    vectors so much shorter than the positions added to them that for hundreds of steps little else is seen.
     """
 
-    def __init__(self, options: Any, fields: Fields, dim: int, *, field: str, length: int, vocab: int) -> None:
+    def __init__(
+        self, options: Any, fields: Fields, dim: int, *, field: str, length: int, vocab: int, std: float | None = None
+    ) -> None:
         super().__init__(options, fields, dim)
         self.field = field
         self.layout = Layout([Segment(field, (length,), "ids", vocab)])
         self.table = nn.Parameter(torch.empty(vocab, dim))
-        nn.init.xavier_uniform_(self.table)
+        if std is None:
+            nn.init.xavier_uniform_(self.table)
+        else:
+            nn.init.normal_(self.table, std=std)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, L) to Tokens."""
@@ -173,6 +196,15 @@ class JointTokenizer(Tokenizer):
         super().__init__(options, fields, dim)
         self.parts = nn.ModuleList(parts)
         self.layout = Layout([segment for part in parts for segment in part.layout.segments])
+
+    def fit(self, samples: Iterable[Inputs]) -> None:
+        """Each part learns in turn."""
+        for part in self.parts:
+            part.fit(samples)  # type: ignore[operator]
+
+    def learned(self) -> str:
+        """What each part learned."""
+        return "\0".join(part.learned() for part in self.parts).strip("\0")  # type: ignore[operator]
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """Each part prepares in turn."""

@@ -1,0 +1,279 @@
+"""Embedded data of time series, tables and pictures: pure functions of seed, split and index; balanced; not linear."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ssl_core import Continuous, Dataset
+from ssl_plugins.datasets.sklearn_bundled import BreastCancer, Digits
+from ssl_plugins.datasets.synthetic_image import NAMES as SHAPES
+from ssl_plugins.datasets.synthetic_image import SyntheticImage, distance
+from ssl_plugins.datasets.synthetic_medical_image import SyntheticMedicalImage
+from ssl_plugins.datasets.synthetic_multispectral import SyntheticMultispectral
+from ssl_plugins.datasets.synthetic_tabular import SyntheticTabular
+from ssl_plugins.datasets.synthetic_time_series import SyntheticTimeSeries
+from ssl_plugins.datasets.synthetic_wafer import BAD, NAMES, NO_DIE, SyntheticWafer
+
+MADE = (
+    SyntheticTimeSeries,
+    SyntheticTabular,
+    SyntheticImage,
+    SyntheticMultispectral,
+    SyntheticMedicalImage,
+    SyntheticWafer,
+)
+CLASSES = tuple(cls for cls in MADE if cls is not SyntheticMedicalImage)
+
+
+def make(cls: type[Dataset], split: str = "train", **options: Any) -> Any:
+    return cls(cls.Options(**options), split)  # type: ignore[arg-type]
+
+
+def contents(dataset: Dataset, index: int) -> bytes:
+    inputs = dataset[index]["inputs"]
+    return b"".join(inputs[name].tobytes() for name in sorted(inputs))
+
+
+@pytest.mark.parametrize("cls", MADE)
+def test_a_sample_is_a_function_of_seed_split_and_index(cls):
+    dataset = make(cls, n_train=50)
+    forth = [contents(dataset, i) for i in range(6)]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert forth == [contents(again, i) for i in reversed(range(6))][::-1]
+    assert forth == [contents(make(cls, n_train=5000), i) for i in range(6)]
+    test, reseeded = make(cls, "test"), make(cls, seed=1)
+    for i in range(6):
+        assert forth[i] not in (contents(test, i), contents(reseeded, i))
+    assert len(set(forth)) == 6
+
+
+@pytest.mark.parametrize("cls", MADE)
+def test_size_bounds_and_default(cls):
+    assert cls.pretrain_default
+    assert cls.name == "synthetic"
+    assert len(make(cls)) == 2000
+    assert len(make(cls, "test")) == 500
+    assert len(make(cls, "test", n_test=3)) == 3
+    for index in (7, -1):
+        with pytest.raises(IndexError):
+            make(cls, n_train=7)[index]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_classes_are_balanced_and_described(cls):
+    dataset = make(cls, "test")
+    size = dataset.task.size
+    assert dataset.task.kind == "classes"
+    labels = [dataset[i]["label"] for i in range(5 * size)]
+    assert set(np.bincount(labels, minlength=size)) == {5}
+    if dataset.task.names:
+        assert all(dataset.task.names[labels[i]] in dataset.describe(i) for i in range(size))
+
+
+def test_findings_are_balanced_and_independent():
+    dataset = make(SyntheticMedicalImage)
+    assert (dataset.task.kind, dataset.task.metric, dataset.task.size) == ("labels", "auroc", 4)
+    labels = np.stack([dataset[i]["label"] for i in range(32)])
+    assert (labels.sum(axis=0) == 16).all()
+    assert len({tuple(row) for row in labels}) == 16
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "field", "shape"),
+    [
+        (SyntheticTimeSeries, {"channels": 7, "steps": 111}, "series", (7, 111)),
+        (SyntheticImage, {"height": 20, "width": 36}, "image", (3, 20, 36)),
+        (SyntheticMultispectral, {"bands": 4, "height": 24, "width": 40}, "image", (4, 24, 40)),
+        (SyntheticMedicalImage, {"height": 40, "width": 50}, "image", (1, 40, 50)),
+        (SyntheticTabular, {"numeric": 5, "categorical": 0}, "numeric", (5,)),
+    ],
+)
+def test_any_shape(cls, options, field, shape):
+    dataset = make(cls, **options)
+    assert dataset.fields[field].shape == shape
+    for i in range(6):
+        assert dataset[i]["inputs"][field].shape == shape
+        assert np.isfinite(dataset[i]["inputs"][field]).all()
+
+
+@pytest.mark.parametrize("cls", MADE)
+def test_made_quickly(cls):
+    """Hundreds of samples a second of processor time, however busy the machine is."""
+    dataset = make(cls)
+    dataset[0]
+    start = time.process_time()
+    for i in range(100):
+        dataset[i]
+    assert time.process_time() - start < 1.0
+
+
+# --- what tells the classes apart -----------------------------------------------------------------------------------
+
+
+def flat(dataset: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    samples = [dataset[i] for i in range(count)]
+    field = next(name for name in ("series", "image", "numeric") if name in samples[0]["inputs"])
+    return np.stack([each["inputs"][field].ravel() for each in samples]), np.array([each["label"] for each in samples])
+
+
+@pytest.mark.parametrize("cls", [SyntheticTimeSeries, SyntheticTabular, SyntheticImage, SyntheticMultispectral])
+def test_raw_numbers_do_not_give_the_class_away(cls):
+    """Logistic regression on the raw input stays near chance."""
+    (x, y), (test_x, test_y) = flat(make(cls), 600), flat(make(cls, "test"), 300)
+    scaler = StandardScaler().fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # converged or not: there is nothing to find
+        model = LogisticRegression(C=0.01, max_iter=50).fit(scaler.transform(x), y)
+    chance = 1 / len(np.unique(y))
+    assert model.score(scaler.transform(test_x), test_y) < chance + 0.14
+
+
+def test_a_rhythm_has_its_frequencies_and_coupling():
+    """Without noise and drift of pace, the spectrum holds the slow rhythm, the fast one, and side bands or none."""
+    dataset = make(SyntheticTimeSeries, noise=0.0, channels=2, steps=4096)
+    for i in range(12):
+        ratio, modulated = (1.5, 2.0, 3.0)[i % 6 // 2], i % 2 == 1
+        assert f"{ratio:g}:1" in dataset.describe(i)
+        assert ("modulation" in dataset.describe(i)) == modulated
+        slow = np.unwrap(np.angle(_analytic(_unmixed(dataset, i)[0])))[1000:3000]
+        residual = _unmixed(dataset, i)[1][1000:3000]
+        found = _share(residual, slow, ratio)
+        sides = _share(residual, slow, ratio - 1) + _share(residual, slow, ratio + 1)
+        assert found > (0.5 if modulated else 0.9)
+        assert sides > 0.2 if modulated else sides < 0.1
+
+
+def _unmixed(dataset: Any, index: int) -> np.ndarray:
+    series = dataset[index]["inputs"]["series"].astype(np.float64)
+    return np.linalg.solve(dataset.mixing, series - series.mean(axis=1, keepdims=True))
+
+
+def _analytic(x: np.ndarray) -> np.ndarray:
+    from scipy.signal import hilbert
+
+    return np.asarray(hilbert(x))
+
+
+def _share(x: np.ndarray, phase: np.ndarray, multiple: float) -> float:
+    """Share of the variance that a sine of so many times the phase explains."""
+    basis = np.stack([np.cos(multiple * phase), np.sin(multiple * phase), np.ones_like(phase)], axis=1)
+    fitted = basis @ np.linalg.lstsq(basis, x, rcond=None)[0]
+    return float(fitted.var() / x.var())
+
+
+def test_tables_differ_between_classes_in_products_of_columns_only():
+    dataset = make(SyntheticTabular, n_train=4000, missing=0.0)
+    x, y = flat(dataset, 4000)
+    x = np.arcsinh((x - dataset.shift) / dataset.scale) / (1 + dataset.bend)
+    means = np.stack([x[y == k].mean(axis=0) for k in range(4)])
+    assert np.abs(means).max() < 6 * x.std() / np.sqrt(1000)
+    for k in range(4):
+        wanted = dataset.loadings[k] @ dataset.loadings[k].T + dataset.common @ dataset.common.T
+        found = np.cov(x[y == k].T)
+        off = ~np.eye(len(found), dtype=bool)
+        assert np.corrcoef(found[off], wanted[: len(found), : len(found)][off])[0, 1] > 0.97
+
+
+def test_share_of_missing_values():
+    dataset = make(SyntheticTabular, missing=0.2)
+    inputs = [dataset[i]["inputs"] for i in range(400)]
+    gone = np.stack([each["missing"] for each in inputs]) == 1
+    assert gone.mean() == pytest.approx(0.2, abs=0.02)
+    assert (np.stack([each["numeric"] for each in inputs])[gone] == 0).all()
+    assert np.mean([each["category 1"][0] == 4 for each in inputs]) == pytest.approx(0.2, abs=0.07)
+
+
+def test_shapes_have_about_the_same_area():
+    y, x = np.mgrid[-2:2:400j, -2:2:400j]
+    areas = [(distance(k, x, y) < 0).mean() * 16 for k in range(len(SHAPES))]
+    assert min(areas) / np.mean(areas) > 0.7
+    assert max(areas) / np.mean(areas) < 1.3
+
+
+def test_wafer_patterns_lie_where_they_belong():
+    """The mean share of bad dies near the middle, half way and at the rim."""
+    dataset = make(SyntheticWafer, noise=0.0, n_train=900)
+    assert isinstance(dataset.fields["map"], Continuous)
+    shares: dict[str, np.ndarray] = {}
+    sizes = set()
+    for label, name in enumerate(NAMES):
+        found = []
+        for i in range(label, 270, 9):
+            dies = dataset[i]["inputs"]["map"][0]
+            sizes.add(dies.shape)
+            y, x = ((np.arange(n) + 0.5) * 2 / n - 1 for n in dies.shape)
+            radius = np.hypot(x[None, :], y[:, None])
+            assert ((radius > 1) == (dies == NO_DIE)).all()
+            found.append(
+                [(dies[(radius >= a) & (radius < b)] == BAD).mean() for a, b in ((0, 0.3), (0.3, 0.7), (0.9, 1))]
+            )
+        shares[name] = np.mean(found, axis=0)
+    assert len(sizes) > 100
+    assert shares["none"].max() == 0
+    assert shares["center"][0] > 0.3 > 0.05 > shares["center"][2]
+    assert shares["donut"][1] > 0.1 > 0.05 > shares["donut"][2]
+    assert shares["edge-ring"][2] > 0.4 > 0.05 > shares["edge-ring"][1]
+    assert 0.05 < shares["edge-loc"][2] < 0.3
+    assert shares["loc"][1] > 0.05 > shares["loc"][2]
+    assert np.ptp(shares["random"]) < 0.1
+    assert shares["near-full"].min() > 0.75
+
+
+def test_findings_change_the_scan_where_they_belong():
+    """The same patient with and without a finding differs, and stronger findings differ more."""
+    from ssl_plugins.datasets.synthetic_medical_image import chest
+
+    for finding in range(3):
+        label = np.zeros(4, dtype=int)
+        changes = []
+        for strength in (0.5, 1.0):
+            plain = chest(48, 48, label, strength, np.random.default_rng(5))
+            label[finding] = 1
+            changes.append(np.abs(chest(48, 48, label, strength, np.random.default_rng(5)) - plain).max())
+            label[finding] = 0
+        assert min(changes) > 0.05
+
+
+def test_reticulation_is_fine_grain_and_no_other_brightness():
+    from ssl_plugins.datasets.synthetic_medical_image import chest
+
+    grain, level = [], []
+    for net in (0, 1):
+        scans = [chest(64, 64, np.array([0, 0, 0, net]), 1.0, np.random.default_rng(i)) for i in range(200)]
+        edges = [np.abs(np.diff(scan, 2, axis=1)).mean() for scan in scans]
+        grain.append((np.mean(edges), np.std(edges) / np.sqrt(200)))
+        level.append((np.mean(scans), np.std([scan.mean() for scan in scans]) / np.sqrt(200)))
+    assert grain[1][0] > 1.2 * grain[0][0]
+    assert abs(level[1][0] - level[0][0]) < 3 * np.hypot(level[0][1], level[1][1])
+
+
+# --- bundled with scikit-learn --------------------------------------------------------------------------------------
+
+
+def test_digits():
+    train, test = make(Digits), make(Digits, "test")
+    assert (len(train) + len(test), train.task.size) == (1797, 10)
+    assert not set(train.rows) & set(test.rows)
+    image = train[0]["inputs"]["image"]
+    assert (image.shape, image.dtype) == ((1, 8, 8), np.uint8)
+    assert max(int(train[i]["inputs"]["image"].max()) for i in range(20)) == 255
+    assert np.bincount([test[i]["label"] for i in range(len(test))]).min() >= 34
+
+
+def test_breast_cancer():
+    train, test = make(BreastCancer), make(BreastCancer, "test")
+    assert (len(train) + len(test), train.task.names) == (569, ("malignant", "benign"))
+    assert train.fields == {"numeric": Continuous((30,))}
+    share = [np.mean([data[i]["label"] for i in range(len(data))]) for data in (train, test)]
+    assert share[0] == pytest.approx(share[1], abs=0.02)
+    other = make(BreastCancer, "test", seed=1, test_fraction=0.5)
+    assert len(other) == pytest.approx(284, abs=2)
+    assert list(other.rows) != list(make(BreastCancer, "test", test_fraction=0.5).rows)

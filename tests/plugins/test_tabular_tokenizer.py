@@ -1,0 +1,248 @@
+"""Tokenizer `tabular`: HIGGS's numbers, categories scored within their own vocabulary, missing values end to end."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core import BadSample, ConfigError, Continuous, Discrete, Fields, Ids, Tokens, Values
+from ssl_core.nn import Encoder
+from ssl_core.nn.encoder import EncoderOptions
+from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.objectives.metamae import MetaMAE
+from ssl_plugins.tokenizers.tabular import Tabular
+
+DIM = 16
+MIXED: Fields = {
+    "numeric": Continuous((3,)), "missing": Discrete(3, 2), "colour": Discrete(1, 4), "days": Discrete(2, 7),
+}  # fmt: skip
+
+
+def make(fields: Fields, **options: object) -> Tabular:
+    torch.manual_seed(0)
+    return Tabular(Tabular.Options(**options), fields, DIM)
+
+
+def stacked(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    prepared = [tokenizer.prepare(row) for row in rows]
+    return {name: np.stack([one[name] for one in prepared]) for name in prepared[0]}
+
+
+def tokens(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> Tokens:
+    return tokenizer({name: torch.from_numpy(x) for name, x in stacked(tokenizer, rows).items()})
+
+
+def mixed_rows(count: int = 12) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        numbers = rng.normal((0, 100, -5), (1, 10, 0.1)).astype(np.float32)
+        gone = np.array([i % 3 == 0, i % 4 == 1, False])
+        rows.append(
+            {
+                "numeric": np.where(gone & (i % 2 == 0), np.nan, numbers).astype(np.float32),  # either way of saying it
+                "missing": (gone & (i % 2 == 1)).astype(np.int64),
+                "colour": np.array([i % 4]),
+                "days": np.array([i % 7, (3 * i) % 7]),
+            }
+        )
+    return rows
+
+
+def test_higgs_as_published():
+    """28 tokens of one number each, through one linear map for all columns, raw values."""
+    for shape in ((28,), (1, 28)):
+        tokenizer = make({"numeric": Continuous(shape)}, normalise="none")
+        (segment,) = tokenizer.layout.segments
+        assert (segment.grid, segment.size, segment.target) == ((28,), 1, "values")
+        assert sum(p.numel() for p in tokenizer.parameters()) == 2 * DIM
+        row = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        made = tokens(tokenizer, [{"numeric": row}])
+        assert made.present is None
+        assert isinstance(made.targets[0], Values)
+        np.testing.assert_array_equal(made.targets[0].patches[0, :, 0], row.ravel())
+        weight, bias = tokenizer.parts[0].weight[0], tokenizer.parts[0].bias[0]
+        for column in range(28):
+            expected = row.ravel()[column] * weight + bias
+            assert torch.allclose(made.content[0, column], expected, atol=1e-6)
+
+
+def test_each_column_may_have_its_own_map():
+    tokenizer = make({"numeric": Continuous((5,))}, normalise="none", weights="column")
+    content = tokens(tokenizer, [{"numeric": np.ones(5)}]).content[0]
+    assert len({tuple(row.tolist()) for row in content}) == 5
+    shared = tokens(make({"numeric": Continuous((5,))}, normalise="none"), [{"numeric": np.ones(5)}]).content[0]
+    assert len({tuple(row.tolist()) for row in shared}) == 1
+
+
+def test_segments_of_a_mixed_table():
+    segments = make(MIXED).layout.segments
+    assert [(s.name, s.grid, s.target, s.size) for s in segments] == [
+        ("numeric", (3,), "values", 1),
+        ("missing", (3,), "ids", 1),
+        ("colour", (1,), "ids", 4),
+        ("days", (2,), "ids", 7),
+    ]
+    only_ids = make({"colour": Discrete(1, 4)}).layout.segments
+    assert [s.name for s in only_ids] == ["colour"]
+
+
+def test_categories_are_scored_within_their_own_vocabulary():
+    tokenizer, rows = make(MIXED), mixed_rows()
+    made = tokens(tokenizer, rows)
+    for number, name in ((2, "colour"), (3, "days")):
+        target = made.targets[number]
+        assert isinstance(target, Ids)
+        np.testing.assert_array_equal(target.ids, np.stack([row[name] for row in rows]))
+        assert target.table.shape == (MIXED[name].vocab, DIM)  # type: ignore[union-attr]
+        assert any(target.table is parameter for parameter in tokenizer.parameters())
+
+
+def test_constants_are_of_the_known_numbers_only():
+    tokenizer, rows = make(MIXED), mixed_rows(40)
+    arrays = stacked(tokenizer, rows)
+    tokenizer.measure(iter([{k: v[:7] for k, v in arrays.items()}, {k: v[7:] for k, v in arrays.items()}]))
+    numbers = np.stack([np.where(row["missing"] == 1, np.nan, row["numeric"]) for row in rows]).astype(np.float64)
+    assert np.isnan(numbers).sum() == arrays["missing"].sum() > 0
+    part = tokenizer.parts[0]
+    np.testing.assert_allclose(part.mean, np.nanmean(numbers, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(part.std, np.nanstd(numbers, axis=0), rtol=1e-5)
+
+
+def test_missing_numbers_are_absent_and_told_by_a_token_of_their_own():
+    tokenizer, rows = make(MIXED), mixed_rows()
+    arrays = stacked(tokenizer, rows)
+    assert all(np.isfinite(x).all() for x in arrays.values())
+    gone = torch.from_numpy(arrays["missing"])
+    made = tokens(tokenizer, rows)
+    assert made.present is not None
+    assert torch.equal(made.present[:, :3], ~gone)
+    assert torch.equal(made.present[:, 3:6], gone)
+    assert made.present[:, 6:].all()
+    own = made.content[:, 3:6][gone]
+    assert torch.equal(own, own[:1].expand_as(own))
+    assert torch.isfinite(made.content).all()
+
+
+def test_missing_may_be_only_absent_or_refused():
+    fields = {"numeric": Continuous((2,))}
+    row = {"numeric": np.array([1.0, np.nan])}
+    absent = make(fields, missing="absent")
+    assert len(absent.layout.segments) == 1
+    assert tokens(absent, [row]).present.tolist() == [[True, False]]
+    with pytest.raises(BadSample, match="column 1; set tokenizer.missing=token"):
+        make(fields).prepare(row)
+    assert make(fields, missing="token").layout.length == 4
+
+
+def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
+    tokenizer = make(MIXED)
+    rows = mixed_rows(40)
+    tokenizer.measure(iter([stacked(tokenizer, rows)]))
+    encoder = Encoder(EncoderOptions(dim=DIM, depth=1, heads=2), tokenizer.layout)
+    masking = RandomMasking(RandomMasking.Options(ratio=ratio), tokenizer.layout)
+    objective = MetaMAE(MetaMAE.Options(width=16, heads=2, depth=1), tokenizer.layout, DIM, masking)
+    return tokenizer, encoder.eval(), objective
+
+
+def test_metamae_learns_from_a_mixed_table_with_missing_values():
+    """One loss end to end: finite, and its gradient reaches every parameter of the tokenizer."""
+    tokenizer, encoder, objective = bench()
+    draws = objective.draw(12, torch.Generator().manual_seed(0))
+    loss = objective(tokens(tokenizer, mixed_rows()), encoder, draws).loss
+    assert math.isfinite(loss.item())
+    loss.backward()
+    for name, parameter in tokenizer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_missing_number_counts_in_no_loss_and_is_seen_by_nobody():
+    """Whatever stands in a missing cell, target and content: the loss is the same to the last bit."""
+    tokenizer, encoder, objective = bench()
+    draws = objective.draw(12, torch.Generator().manual_seed(1))
+    inputs = {name: torch.from_numpy(x) for name, x in stacked(tokenizer, mixed_rows()).items()}
+    gone = inputs["missing"]
+    made = tokenizer(inputs)
+    target = made.targets[0]
+    assert isinstance(target, Values)
+    wild = Values(torch.where(gone.unsqueeze(-1), torch.tensor(1e3), target.patches))
+    content = made.content.clone()
+    content[:, :3][gone] = 7.0
+    changed = Tokens(content, (wild, *made.targets[1:]), made.layout, made.present)
+    losses = [objective(each, encoder, draws).loss.item() for each in (made, changed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    known = Values(torch.where(gone.unsqueeze(-1), target.patches, target.patches + 1))
+    moved = Tokens(made.content, (known, *made.targets[1:]), made.layout, made.present)
+    assert objective(moved, encoder, draws).loss.item() != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_that_a_number_is_missing_reaches_the_features():
+    """Two rows that differ in nothing but a missing number: the token that says so changes the others' features."""
+    tokenizer, encoder, _ = bench()
+    row = mixed_rows(3)[2]
+    row["numeric"] = np.zeros(3, dtype=np.float32)
+    other = copy.deepcopy(row)
+    other["missing"] = np.array([1, 0, 0])
+    made = tokens(tokenizer, [row, other])
+    encoded = encoder(made.content, present=made.present)[:, 1:]
+    assert not torch.allclose(encoded[0, 1], encoded[1, 1], atol=1e-4)
+
+
+def test_prepare_is_pure():
+    tokenizer, rows = make(MIXED), mixed_rows()
+    kept = copy.deepcopy(rows)
+    first, second = stacked(tokenizer, rows), stacked(tokenizer, rows)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    for one, other in zip(rows, kept, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_depict_is_in_the_columns_own_units():
+    tokenizer, rows = make({"numeric": Continuous((3,))}), [{"numeric": r["numeric"]} for r in mixed_rows()[2:3] * 4]
+    rows = [{"numeric": row["numeric"] + i} for i, row in enumerate(rows)]
+    tokenizer.measure(iter([stacked(tokenizer, rows)]))
+    target = tokens(tokenizer, rows).targets[0]
+    assert isinstance(target, Values)
+    np.testing.assert_allclose(
+        tokenizer.depict(0, target.patches)[:, 0], np.stack([row["numeric"] for row in rows]), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "call", "words"),
+    [
+        (ConfigError, lambda: make({"table": Continuous((3,))}), ("'numeric'", "'table'")),
+        (ConfigError, lambda: make({"numeric": Continuous((2, 3))}), ("(2, 3)",)),
+        (ConfigError, lambda: make({"numeric": Continuous((None,))}), ("(None,)",)),
+        (
+            ConfigError,
+            lambda: make({"numeric": Continuous((3,))}, normalise="given", mean=(0,), std=(1, 1)),
+            ("tokenizer.std", "2 numbers", "1 or 3"),
+        ),
+        (
+            ConfigError,
+            lambda: make({"numeric": Continuous((3,))}, normalise="given", mean=(0,), std=(0,)),
+            ("positive",),
+        ),
+        (BadSample, lambda: make({"numeric": Continuous((3,))}).prepare({"numeric": np.ones(4)}), ("4 columns", "3")),
+        (
+            BadSample,
+            lambda: make({"numeric": Continuous((3,))}).prepare({"numeric": np.array([0, 1, np.inf])}),
+            ("infinity", "column 2"),
+        ),
+        (BadSample, lambda: make({"c": Discrete(1, 4)}).prepare({"c": np.array([4])}), ("'c'", "below 4")),
+        (BadSample, lambda: make({"c": Discrete(1, 4)}).prepare({"c": np.array([-1])}), ("'c'", "[-1]")),
+    ],
+)
+def test_refusals_are_one_clear_line(error, call, words):
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)

@@ -168,11 +168,15 @@ def matching(
 ) -> list[Preset]:
     """The presets that apply, the least specific first; the one asked for by name after those that apply unasked.
 
+    An unasked preset for any objective is about the size of a run, and one asked for by name takes its place.
+
     Errors: ConfigError for a name that no preset has, or whose presets do not fit the run.
     """
     everything = list(presets)
     fitting = [preset for preset in everything if preset.matches(objective, modality, dataset)]
     unasked = [preset for preset in fitting if preset.default and wanted != "none"]
+    if wanted is not None:
+        unasked = [preset for preset in unasked if preset.objective is not None]
     named = [preset for preset in fitting if preset.name == wanted and not preset.default]
     if wanted not in (None, "none") and not named:
         names = {preset.name for preset in everything if not preset.default}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssl_core import datacli
+from ssl_core import datacli, plugincli
 
 if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue
@@ -120,6 +120,7 @@ def main_options(
 
 
 datacli.attach(app, command)
+plugincli.attach(app, command)
 
 
 @app.command()
@@ -212,7 +213,9 @@ def compare(
     budget: Annotated[str | None, typer.Option(help="Train each so long instead: 90s, 10m, 1.5h.")] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
     probe_every: Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, which share the cores.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, which share the cores. By default one a core, at most 4.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the comparison. By default one of its own under runs/.")
     ] = None,
@@ -268,7 +271,7 @@ def compare(
         return
     tell.line(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
     try:
-        reports, failures = comparing.run_cells(cells, folder, jobs, tell)
+        reports, failures = comparing.run_cells(cells, folder, jobs or comparing.usual_jobs(device), tell)
     except comparing.Stopped as stopped:
         say(f"stopped by {stopped}; the same command goes on")
         raise SystemExit(128 + stopped.number) from None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_core.engine.device import pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import CheckpointError, ConfigError
@@ -26,6 +27,7 @@ from ssl_core.report import REPORT, Report, read
 from ssl_core.runfolder import CONFIG
 
 CELLS = "cells"
+MOST_JOBS = 4
 LIBC = ctypes.CDLL(None)  # loaded before any fork
 PR_SET_PDEATHSIG = 1
 LOCK = ".lock"
@@ -63,6 +65,16 @@ def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, tell: Tell) -> tup
             failures = _run(waiting, folder, jobs, tell, len(cells))
     reports = [report for cell in cells if (report := finished(folder / CELLS / cell.name)) is not None]
     return reports, failures
+
+
+def usual_jobs(device: str | None) -> int:
+    """How many runs at a time: one a core, since small steps gain little from a second, but no more than fit in memory.
+
+    One on a CUDA device, which they would share.
+    """
+    if pick_device(device or "auto").type == "cuda":
+        return 1
+    return max(1, min(MOST_JOBS, os.cpu_count() or 1))
 
 
 def is_finished(folder: Path, cell: Cell) -> bool:

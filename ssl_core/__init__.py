@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ssl_core.data import Archive, Batch, Continuous, Discrete, Field, Fields, Sample, Source, Split, Task, Text
     from ssl_core.engine.learner import Learner
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
-    from ssl_core.hookspecs import hookimpl, hookspec
+    from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
     from ssl_core.public import PublicDataset
     from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
@@ -27,7 +27,7 @@ _HOMES = {
     ),
     "engine.learner": ("Learner",),
     "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
-    "hookspecs": ("hookimpl", "hookspec"),
+    "hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "options": ("Choice", "Options", "Preset"),
     "public": ("PublicDataset",),
     "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
@@ -35,6 +35,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "API_VERSION",
     "Archive",
     "BadSample",
     "Batch",

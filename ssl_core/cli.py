@@ -175,6 +175,8 @@ def run(
         if out is None:
             raise ConfigError("--resume needs --out with the folder of the stopped run")
         saved = runfolder.load_config(out)
+        for line in runfolder.check_plugins(out, saved, catalogue):
+            say(line)
         wanted, plugins = resolve(catalogue, given, config or out / runfolder.CONFIG)
         resolved = runfolder.check_resumable(saved, wanted)
     else:

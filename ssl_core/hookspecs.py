@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ssl_core.options import Preset
     from ssl_core.report import Report
 
+API_VERSION = "1.0"
+"""Version of the plugin interface: hooks, contracts and public names (docs/compatibility.md)."""
+
 hookspec = pluggy.HookspecMarker("sslx")
 hookimpl = pluggy.HookimplMarker("sslx")
 

@@ -43,7 +43,7 @@ from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
-from ssl_core.runfolder import CONFIG, load_config
+from ssl_core.runfolder import CONFIG, PARTS, check_plugins, load_config
 
 FEATURES = ("trained", "random_init", "raw_input")
 PICTURES = 6
@@ -131,6 +131,9 @@ def evaluate_run(
     start = checkpoint.latest(run_folder)
     if start is None:
         raise CheckpointError(f"{run_folder} has no checkpoint to evaluate; go on with sslx run --resume")
+    other_data = "dataset.name" in given and "fields" in start.state  # then the data trained on need not be there
+    for line in check_plugins(run_folder, saved, catalogue, PARTS[:-1] if other_data else PARTS):
+        tell.line(line)
     config, plugins = _with(saved, given, catalogue) if given else (saved, plugins_of(saved, catalogue))
     splits = open_splits(config, plugins)
     if given:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ from pydantic import ValidationError
 from ssl_core.config import RunConfig
 from ssl_core.engine import checkpoint
 from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.plugins import Catalogue, Kind
 
 CONFIG = "config.json"
 REPORT = "report.json"
 LOCK = ".lock"
 PATIENCE = 15.0  # seconds: one that was told to stop saves first
+PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")  # plugins that a run depends on
 FREE_TO_CHANGE = frozenset({"device", "preset", "preset_sources", "label", "data_label"})
 
 
@@ -99,6 +101,44 @@ def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
             continue
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
     return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": wanted.train.steps})})
+
+
+def check_plugins(folder: Path, saved: RunConfig, catalogue: Catalogue, parts: Iterable[Kind] = PARTS) -> list[str]:
+    """What is to be said of the plugins that a run was trained with: one line if any has another version now.
+
+    Errors: ConfigError naming the first that is no longer there, and why. Nothing without a checkpoint.
+    """
+    start = checkpoint.latest(folder)
+    noted = start.state.get("origins", {}) if start else {}
+    changed = []
+    for part in parts:
+        config = getattr(saved, part)
+        if config is None:
+            continue
+        entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
+        name = entry.name if entry else config.name
+        before = noted.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
+        what = f"{'data set' if part == 'dataset' else part} '{name}'"
+        if before is None:
+            continue
+        if entry is None:
+            raise ConfigError(f"{folder} was trained with {what} of {before}, which {_absence(before, catalogue)}")
+        if str(entry.origin) != before:
+            changed.append(f"{what} of {before} (now {entry.origin})")
+    return [f"warning: {folder} was trained with {', '.join(changed)}; results may differ"] if changed else []
+
+
+def _absence(origin: str, catalogue: Catalogue) -> str:
+    """Why a plugin, given as "distribution:entry version", does not offer what it did."""
+    plugin, _, version = origin.partition(" ")
+    aside = next((one for one in catalogue.set_aside if one.origin.plugin == plugin), None)
+    if aside is not None:
+        return f"was set aside: {aside.error}"
+    if plugin in catalogue.blocked:
+        return "is blocked; leave out --block and SSLX_BLOCK"
+    now = next((str(one) for one in catalogue.installed if one.plugin == plugin), None)
+    wanted = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
+    return f"is not offered by {now} any more; {wanted}" if now else f"is not installed; {wanted}"
 
 
 def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

@@ -18,10 +18,10 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("contracts",),
     ("tokenizers", "hookspecs", "public", "engine.learner"),
     ("plugins", "engine", "evaluate"),
-    ("config", "report"),
+    ("config", "report", "scaffold"),
     ("assemble", "runfolder", "summary", "grid", "testing"),
     ("run", "compare"),
-    ("terminal", "datacli"),
+    ("terminal", "datacli", "plugincli"),
     ("cli",),
 )
 ROW = {unit: row for row, units in enumerate(LADDER) for unit in units}

@@ -6,6 +6,7 @@ as anyone's. A plugin that cannot be used is set aside with its error and stops 
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 from collections.abc import Iterable
@@ -27,13 +28,13 @@ def load(block: Iterable[str] = ()) -> Catalogue:
     """
     found = {}
     for point in importlib.metadata.entry_points(group=GROUP):
-        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
+        distribution, version = _distribution(point.dist)
         found[distribution, point.name] = (Origin(f"{distribution}:{point.name}", version), point)
     catalogue = Catalogue()
     blocked = _blocked(block, [origin.plugin for origin, _ in found.values()], catalogue.problems)
     for _, (origin, point) in sorted(found.items()):
         if origin.plugin in blocked:
-            catalogue.blocked.append(origin.plugin)
+            catalogue.put_blocked(origin)
             continue
         try:
             plugin = point.load()
@@ -45,6 +46,12 @@ def load(block: Iterable[str] = ()) -> Catalogue:
             catalogue.add(origin, plugin)
     catalogue.manager.check_pending()
     return catalogue
+
+
+@functools.lru_cache
+def _distribution(one: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version; kept, since each reading parses the distribution's whole metadata."""
+    return (one.name, one.version) if one else ("unknown", "")
 
 
 def _blocked(block: Iterable[str], installed: list[str], problems: list[str]) -> set[str]:

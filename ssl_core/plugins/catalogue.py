@@ -79,6 +79,7 @@ class Catalogue:
         self.datasets: dict[tuple[str, str], Entry[type[Dataset]]] = {}
         self.maskings: dict[str, Entry[type[Masking]]] = {}
         self.presets: list[Entry[Preset]] = []
+        self.installed: list[Origin] = []
         self.set_aside: list[SetAside] = []
         self.blocked: list[str] = []
         self.problems: list[str] = []
@@ -98,19 +99,30 @@ class Catalogue:
 
     def add(self, origin: Origin, plugin: Any) -> None:
         """Take a plugin in whole, or set it aside whole. Errors: PluginError if a name is already taken."""
+        self.installed.append(origin)
         try:
+            verify.check_api(plugin, hookspecs.API_VERSION)
             verify.register(self.manager, plugin, origin.plugin)
             offers = [entry for kind in KINDS for entry in self._offers(kind, origin, plugin)]
         except PluginError as error:
             if self.manager.get_plugin(origin.plugin) is plugin:
                 self.manager.unregister(name=origin.plugin)
-            self.put_aside(origin, error)
+            self._remember(origin, error)
             return
         for entry in offers:
             self._enter(entry)
 
     def put_aside(self, origin: Origin, error: PluginError) -> None:
-        """Remember a plugin that cannot be used, with its error."""
+        """Remember a plugin that cannot be loaded, with its error."""
+        self.installed.append(origin)
+        self._remember(origin, error)
+
+    def put_blocked(self, origin: Origin) -> None:
+        """Remember a plugin that was left out on purpose."""
+        self.installed.append(origin)
+        self.blocked.append(origin.plugin)
+
+    def _remember(self, origin: Origin, error: PluginError) -> None:
         self.set_aside.append(SetAside(origin, error))
         self.problems.append(str(self.set_aside[-1]))
 
@@ -165,6 +177,11 @@ class Catalogue:
         if len(found) > 1:
             raise ConfigError(f"there are {len(found)} presets '{name}'; they differ in what they are meant for")
         return found[0]
+
+    def find(self, kind: Kind, name: str, modality: str | None = None) -> Entry[Any] | None:
+        """The first entry of that name or alias, and of that modality if one is given; None if there is none."""
+        fitting = (entry for entry in self.entries(kind) if modality is None or entry.modality == modality)
+        return next((entry for entry in fitting if name in entry.names), None)
 
     def objective(self, name: str) -> type[Objective]:
         """The objective of that name. Errors: ConfigError."""
@@ -238,6 +255,12 @@ class Catalogue:
             except (Exception, SystemExit) as error:
                 failures.append(f"plugin '{impl.plugin_name}' failed in {hook}: {verify.quote(error)}")
         return failures
+
+    def notices(self, plugin: str) -> list[str]:
+        """The notices that a plugin, given as "distribution:entry", wants to be sent."""
+        taken = self.manager.get_plugin(plugin)
+        callers = [] if taken is None else self.manager.get_hookcallers(taken) or []
+        return [caller.name for caller in callers if not caller.name.startswith("register_")]
 
     def origins(self) -> dict[str, dict[str, str]]:
         """For reports: of each kind the names (a data set's as modality/name), and the plugin and version of each."""

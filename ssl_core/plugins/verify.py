@@ -19,7 +19,26 @@ METHODS = {  # what a class of each kind must write itself
     "dataset": ("__len__", "__getitem__"),
     "masking": ("__call__",),
 }
+API_VARIABLE = "SSLX_API"
 LONGEST = 300  # characters of another's message that are worth quoting
+
+
+def check_api(plugin: Any, version: str) -> None:
+    """Errors: PluginError if the plugin declares, as `SSLX_API`, a range that the interface's version lies outside."""
+    wanted = getattr(plugin, API_VARIABLE, None)
+    if wanted is None:
+        return
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # few plugins ask; the others need not wait for it
+
+    try:
+        fits = SpecifierSet(wanted).contains(version)
+    except (InvalidSpecifier, TypeError, AttributeError):
+        raise PluginError(f"its {API_VARIABLE} must be a range such as '>=1.0,<2', not {wanted!r:.80}") from None
+    if not fits:
+        raise PluginError(
+            f"it is made for version '{wanted}' of the plugin interface, and this sslx has {version}; "
+            f"install a release of it that supports {version}, or another sslx"
+        )
 
 
 def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:

@@ -24,17 +24,6 @@ class BlockMasking(Masking):
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
         self.hidden = min(math.ceil(layout.length * options.ratio - 1e-9), layout.length - 1)
-        self.same_block = self._blocks()
-
-    def _blocks(self) -> torch.Tensor:
-        """(L, L) bool: whether place j lies in the block that starts at place i; never across segments."""
-        table = torch.zeros(self.layout.length, self.layout.length, dtype=torch.bool)
-        for segment, span in self.layout.spans:
-            axes = [torch.arange(size) for size in segment.grid]
-            places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
-            step = places[None, :, :] - places[:, None, :]
-            table[span, span] = ((step >= 0) & (step < self.options.size)).all(dim=-1)
-        return table
 
     def __call__(self, batch: int, generator: torch.Generator) -> Mask:
         """Lay blocks in random order until enough is hidden; the block that overflows is cut at random places."""
@@ -42,11 +31,25 @@ class BlockMasking(Masking):
         order = torch.rand(batch, length, generator=generator).argsort(dim=1)
         rank = torch.empty_like(order).scatter(1, order, torch.arange(length).expand(batch, length))
         # the earliest block that covers each place; ties inside a block are broken at random
-        covered = torch.where(self.same_block, rank.unsqueeze(-1), length).amin(dim=1)
+        covered = torch.cat([self._earliest(rank[:, span], part.grid) for part, span in self.layout.spans], dim=1)
         score = covered + torch.rand(batch, length, generator=generator)
         chosen = score.argsort(dim=1)
         hidden = torch.zeros(batch, length, dtype=torch.bool).scatter(1, chosen[:, : self.hidden], True)
         return Mask(chosen[:, self.hidden :].sort(dim=1).values, hidden)
+
+    def _earliest(self, rank: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
+        """(B, Ls): for each place the least rank of the blocks that reach it, from ranks of where blocks start.
+
+        A block is a box, so the least over it is the least along one axis after another: memory of the order of the
+        ranks themselves, time in proportion to axes x size.
+        """
+        found = rank.view(-1, *grid)
+        for axis, length in enumerate(grid, start=1):
+            before = found
+            for step in range(1, min(self.options.size, length)):
+                behind = torch.minimum(found.narrow(axis, step, length - step), before.narrow(axis, 0, length - step))
+                found = torch.cat([found.narrow(axis, 0, step), behind], dim=axis)
+        return found.flatten(1)
 
 
 @hookimpl

@@ -1,0 +1,68 @@
+"""Hide the same places of a video at all times (VideoMAE: Tong et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssl_core import Layout, Mask, Masking, hookimpl
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Units of equally many tokens, chosen among each other. places: (units, tokens of a unit); kept: units shown."""
+
+    places: Tensor
+    kept: int
+
+
+class TubeMasking(Masking):
+    """Hide a fixed share of the places of a video, each at all times (VideoMAE's tube masking).
+
+    On a segment of three axes, the first one time, what is hidden or shown is a tube: one place at all times. Of each
+    such segment the same share of tubes is hidden, rounded up, and at least one shown. Other segments have no time:
+    their tokens, and those of a video of one moment or of one place, are hidden one by one, all of them together.
+    """
+
+    name = "tube"
+
+    class Options(Masking.Options):
+        """Options of the tube masking."""
+
+        ratio: float = Field(0.9, gt=0, lt=1, description="share of tubes hidden (paper: 0.9, section 3.3)")
+
+    def __init__(self, options: Options, layout: Layout) -> None:
+        super().__init__(options, layout)
+        tubes, single = [], []
+        for segment, span in layout.spans:
+            places = torch.arange(span.start, span.stop)
+            times = segment.grid[0] if len(segment.grid) == 3 else 1
+            if 1 < times < segment.length:
+                tubes.append(places.view(times, -1).T)
+            else:
+                single.append(places.view(-1, 1))
+        units = [*tubes, torch.cat(single)] if single else tubes
+        self.pools = [_Pool(places, self._kept(len(places))) for places in units]
+
+    def _kept(self, units: int) -> int:
+        """Units shown; of a pool of one there is no share to hide, so it is hidden whole."""
+        return max(units - math.ceil(units * self.options.ratio - 1e-9), min(units - 1, 1))
+
+    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+        """In each pool show the units of the smallest of uniform numbers."""
+        shown = []
+        for pool in self.pools:
+            noise = torch.rand(batch, len(pool.places), generator=generator)
+            shown.append(pool.places[noise.argsort(dim=1)[:, : pool.kept]].flatten(1))
+        visible = torch.cat(shown, dim=1).sort(dim=1).values
+        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
+        return Mask(visible, hidden)
+
+
+@hookimpl
+def register_maskings() -> list[type[Masking]]:
+    return [TubeMasking]

@@ -1,0 +1,210 @@
+"""Masking strategies: exact counts on any layout, and the property that defines each."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_core import Layout, Segment, testing
+from ssl_plugins.maskings.block import BlockMasking
+from ssl_plugins.maskings.color_noise import ColorNoiseMasking
+from ssl_plugins.maskings.disjoint import DisjointMasking
+from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.maskings.span import SpanMasking
+from ssl_plugins.maskings.tube import TubeMasking
+
+examples = settings(deadline=None, max_examples=40, derandomize=True)
+grids = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
+segments = st.builds(Segment, st.sampled_from(["a", "b"]), grids, st.just("values"), st.just(3))
+layouts = st.lists(segments, min_size=1, max_size=3).map(Layout).filter(lambda layout: layout.length > 1)
+ratios = st.integers(1, 99).map(lambda percent: percent / 100)
+seeds = st.integers(0, 2**31)
+SQUARE = Layout([Segment("a", (14, 14), "values", 1)])
+COLORS = ("red", "blue", "green", "purple")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ceiling(units: int, ratio: float) -> int:
+    return math.ceil(units * Fraction(str(ratio)))
+
+
+def check_form(mask, layout: Layout, rows: int, hidden: int) -> None:
+    assert mask.hidden.shape == (rows, layout.length)
+    for visible, row in zip(mask.visible.tolist(), mask.hidden.tolist(), strict=True):
+        assert visible == [place for place in range(layout.length) if not row[place]]
+        assert sum(row) == hidden < layout.length
+
+
+def likeness(masking, rows: int = 200) -> float:
+    """Share of the neighbours of hidden tokens that are hidden, too."""
+    hidden = masking(rows, seeded(0)).hidden.float().view(rows, 14, 14)
+    pairs = (hidden[:, 1:] * hidden[:, :-1]).mean() + (hidden[:, :, 1:] * hidden[:, :, :-1]).mean()
+    return (pairs / 2 / hidden.mean()).item()
+
+
+@pytest.mark.parametrize("masking", [ColorNoiseMasking, DisjointMasking, SpanMasking, TubeMasking, BlockMasking])
+def test_conforms(masking):
+    for param in testing.parametrize(masking).mark.args[1]:
+        param.values[0]()
+
+
+@examples
+@given(layouts, ratios, seeds, st.integers(1, 5), st.sampled_from(COLORS))
+def test_color_noise_hides_exactly_the_share(layout, ratio, seed, rows, color):
+    masking = ColorNoiseMasking(ColorNoiseMasking.Options(ratio=ratio, color=color), layout)
+    check_form(masking(rows, seeded(seed)), layout, rows, min(ceiling(layout.length, ratio), layout.length - 1))
+
+
+@examples
+@given(layouts, ratios, seeds, st.integers(1, 5), st.integers(1, 12))
+def test_span_hides_exactly_the_share(layout, ratio, seed, rows, longest):
+    masking = SpanMasking(SpanMasking.Options(ratio=ratio, longest=longest), layout)
+    check_form(masking(rows, seeded(seed)), layout, rows, min(ceiling(layout.length, ratio), layout.length - 1))
+
+
+# --- color-noise -----------------------------------------------------------------------------------------------------
+
+
+def test_red_noise_clusters_and_blue_noise_spreads():
+    found = {
+        color: likeness(ColorNoiseMasking(ColorNoiseMasking.Options(ratio=0.5, color=color), SQUARE))
+        for color in COLORS
+    }
+    plain = likeness(RandomMasking(RandomMasking.Options(ratio=0.5), SQUARE))
+    assert found["blue"] < plain - 0.05 < plain + 0.05 < found["green"] < found["red"]
+
+
+@pytest.mark.parametrize("color", COLORS)
+@pytest.mark.parametrize("grid", [(40,), (9, 8), (4, 5, 6), (1, 7), (1, 1)])
+def test_noise_has_variance_one_at_every_place(color, grid):
+    masking = ColorNoiseMasking(ColorNoiseMasking.Options(color=color), Layout([Segment("a", grid, "values", 1)]))
+    noise = masking._noise(4000, grid, seeded(0))
+    assert ((noise.var(dim=0) - 1).abs() < 6 * math.sqrt(2 / 4000)).all()
+
+
+GAINS = {"red": (1, 0), "blue": (0, 1), "green": (0, 0), "purple": (1, 1)}
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_filters_pass_their_frequencies(color):
+    """Gain at frequency 0 and at the highest one, from the kernel itself."""
+    masking = ColorNoiseMasking(
+        ColorNoiseMasking.Options(color=color, sigma=1.5, sigma_wide=4), Layout([Segment("a", (8,), "values", 1)])
+    )
+    kernel = sum(share * kernel for share, kernel in zip(masking.shares, masking.kernels, strict=True))
+    signs = (-1.0) ** (torch.arange(len(kernel)) - masking.reach)
+    assert kernel.sum().item() == pytest.approx(GAINS[color][0], abs=1e-3)
+    assert (kernel * signs).sum().item() == pytest.approx(GAINS[color][1], abs=1e-3)
+
+
+def test_wide_must_be_above_narrow():
+    with pytest.raises(ValueError, match="sigma_wide must be above sigma"):
+        ColorNoiseMasking.Options(color="green", sigma=2.0, sigma_wide=1.0)
+
+
+# --- disjoint --------------------------------------------------------------------------------------------------------
+
+
+@examples
+@given(layouts, st.integers(2, 7), seeds, st.integers(1, 9))
+def test_views_of_a_group_do_not_meet_and_cover(layout, views, seed, rows):
+    mask = DisjointMasking(DisjointMasking.Options(views=views), layout)(rows, seeded(seed))
+    views = min(views, layout.length)
+    check_form(mask, layout, rows, layout.length - layout.length // views)
+    for start in range(0, rows, views):
+        group = mask.visible[start : start + views].flatten().tolist()
+        assert len(group) == len(set(group)), "two views show the same token"
+        if start + views <= rows:
+            assert layout.length - len(group) == layout.length % views < views
+
+
+def test_each_view_alone_is_uniform():
+    visible = ~DisjointMasking(DisjointMasking.Options(views=4), SQUARE)(8000, seeded(0)).hidden
+    for view in range(4):
+        share = visible[view::4].double().mean(dim=0)
+        assert (share - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / 2000)
+
+
+# --- tube ------------------------------------------------------------------------------------------------------------
+
+
+@examples
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), ratios, seeds, grids)
+def test_tubes_are_constant_in_time(times, height, width, ratio, seed, other):
+    layout = Layout([Segment("v", (times, height, width), "values", 1), Segment("o", other, "values", 1)])
+    mask = TubeMasking(TubeMasking.Options(ratio=ratio), layout)(5, seeded(seed))
+    assert len(set(mask.hidden.sum(dim=1).tolist())) == 1
+    assert (mask.visible.diff(dim=1) > 0).all()
+    assert torch.equal(torch.ones_like(mask.hidden).scatter(1, mask.visible, False), mask.hidden)
+    places = height * width
+    if times > 1 and places > 1:
+        video = mask.hidden[:, : times * places].view(5, times, places)
+        assert (video == video[:, :1]).all()
+        assert (video[:, 0].sum(dim=1) == min(ceiling(places, ratio), places - 1)).all()
+
+
+def test_off_videos_tube_hides_the_share_at_random():
+    layout = Layout([Segment("a", (6, 5), "values", 1), Segment("b", (10,), "ids", 7)])
+    hidden = TubeMasking(TubeMasking.Options(ratio=0.5), layout)(4000, seeded(0)).hidden
+    assert (hidden.sum(dim=1) == 20).all()
+    assert (hidden.double().mean(dim=0) - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
+
+
+# --- span ------------------------------------------------------------------------------------------------------------
+
+
+def test_span_lengths_are_geometric_with_the_papers_mean():
+    masking = SpanMasking(SpanMasking.Options(), Layout([Segment("a", (50,), "ids", 9)]))
+    lengths = masking.lengths(torch.rand(200_000, generator=seeded(0)))
+    weights = torch.tensor([0.2 * 0.8**k for k in range(10)], dtype=torch.float64)
+    expected = weights / weights.sum()
+    shares = torch.bincount(lengths, minlength=11)[1:] / 200_000
+    assert shares.tolist() == pytest.approx(expected.tolist(), abs=0.004)
+    assert lengths.double().mean().item() == pytest.approx(3.8, abs=0.03)
+
+
+def test_isolated_spans_have_the_right_mean_length():
+    """Where few spans are laid on a long row, the runs of hidden tokens are the spans."""
+    layout = Layout([Segment("a", (40_000,), "ids", 9)])
+    hidden = SpanMasking(SpanMasking.Options(ratio=0.01), layout)(4, seeded(0)).hidden
+    runs = hidden[:, :1].sum() + (hidden[:, 1:] & ~hidden[:, :-1]).sum()
+    assert (hidden.sum() / runs).item() == pytest.approx(3.8, rel=0.08)
+
+
+@examples
+@given(layouts, ratios, seeds, st.integers(1, 6))
+def test_spans_are_laid_one_by_one_and_the_last_is_cut_at_its_end(layout, ratio, seed, longest):
+    """The same chance, spent span by span."""
+    masking = SpanMasking(SpanMasking.Options(ratio=ratio, longest=longest), layout)
+    rows, length = 2, layout.length
+    found = masking(rows, seeded(seed)).hidden.tolist()
+    generator = seeded(seed)
+    orders = torch.rand(rows, length, generator=generator).argsort(dim=1).tolist()
+    drawn = masking.lengths(torch.rand(rows, length, generator=generator)).tolist()
+    ends = [span.stop for _, span in layout.spans for _ in range(span.start, span.stop)]
+    wanted = min(ceiling(length, ratio), length - 1)
+    for order, lengths, hidden in zip(orders, drawn, found, strict=True):
+        laid: set[int] = set()
+        for start in order:
+            for place in range(start, min(start + lengths[start], ends[start])):
+                if len(laid) < wanted:
+                    laid.add(place)
+        assert laid == {place for place in range(length) if hidden[place]}
+
+
+# --- block -----------------------------------------------------------------------------------------------------------
+
+
+def test_block_takes_a_row_that_an_l_by_l_table_could_not():
+    """66,000 tokens: a table of every pair would take 4 GB, and one a row."""
+    layout = Layout([Segment("a", (40, 40, 40), "values", 1), Segment("b", (2000,), "ids", 9)])
+    mask = BlockMasking(BlockMasking.Options(ratio=0.5, size=4), layout)(2, seeded(0))
+    assert (mask.hidden.sum(dim=1) == 33_000).all()

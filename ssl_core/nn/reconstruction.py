@@ -41,11 +41,15 @@ class ReconstructionHead(nn.Module):
         if len(targets) == 1:
             return self._score(0, hidden, self._pick(targets[0], at))
         out = hidden.new_zeros(at.shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
-        for number, (_, span) in enumerate(self.layout.spans):
+        for number, (segment, span) in enumerate(self.layout.spans):
+            # how many of a row's places lie in a segment differs from row to row; so that shapes do not, each row gives
+            # as many as there could be, its own first, and what fills it up counts nothing
             mine = (at >= span.start) & (at < span.stop)
-            row, column = mine.nonzero(as_tuple=True)
-            scored = self._score(number, hidden[row, column], self._pick(targets[number], at, span.start, row, column))
-            out = out.index_put((row, column), scored.to(out.dtype))
+            first = mine.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+            first = first[:, : min(at.shape[1], segment.length)]
+            place = (at.gather(1, first) - span.start).clamp(0, segment.length - 1)
+            scored = self._score(number, gather_rows(hidden, first), self._pick(targets[number], place)).to(out.dtype)
+            out = out.scatter_add(1, first, torch.where(mine.gather(1, first), scored, 0.0))
         return out
 
     def predict(self, hidden: Tensor, targets: Sequence[Target]) -> list[Tensor]:
@@ -66,14 +70,7 @@ class ReconstructionHead(nn.Module):
         return F.cross_entropy(predicted.flatten(0, -2), target.ids.flatten(), reduction="none").view(target.ids.shape)
 
     @staticmethod
-    def _pick(
-        target: Target, at: Tensor, start: int = 0, row: Tensor | None = None, column: Tensor | None = None
-    ) -> Target:
-        if row is not None:
-            place = at[row, column] - start
-            if isinstance(target, Values):
-                return Values(target.patches[row, place])
-            return Ids(target.ids[row, place], target.table)
+    def _pick(target: Target, at: Tensor) -> Target:
         if isinstance(target, Values):
             return Values(gather_rows(target.patches, at))
         return Ids(target.ids.gather(1, at), target.table)

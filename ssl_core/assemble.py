@@ -95,9 +95,8 @@ def settle(
     if options.compile == "auto":
         trial = config.model_copy(update={"train": options.model_copy(update=values)})
         key = step_key(trial, device)
-        segments = len(objective.layout.segments)
         steps = options.steps if options.seconds is None else 0
-        values["compile"], why = decide("auto", steps, device, segments, key, cache_root())
+        values["compile"], why = decide("auto", steps, device, key, cache_root())
         notes.append(f"compile    {why}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
 

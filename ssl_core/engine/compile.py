@@ -30,16 +30,12 @@ COLD_STEPS = {"cpu": 1500, "cuda": 2000}
 WARM_STEPS = 50
 
 
-def decide(
-    wanted: Choice, steps: int, device: torch.device, segments: int, key: str, cache: Path
-) -> tuple[Literal["on", "off"], str]:
+def decide(wanted: Choice, steps: int, device: torch.device, key: str, cache: Path) -> tuple[Literal["on", "off"], str]:
     """Whether to compile, and why in a few words. `key`: what the compiled code depends on, from `key_of`."""
     if wanted != "auto":
         return wanted, f"{wanted}, as set"
     if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return "off", "off: there is no C++ compiler"
-    if segments > 1:
-        return "off", "off: which tokens of a row belong to which segment differs from row to row"
     warm = is_known(key, cache)
     least = WARM_STEPS if warm else COLD_STEPS[device.type]
     state = "compiled before" if warm else "not compiled before"

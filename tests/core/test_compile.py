@@ -14,8 +14,8 @@ CONFIG = {"objective": {"name": "mae"}, "train": {"batch_size": 8, "precision": 
 
 
 def test_what_was_set_is_done(tmp_path):
-    assert decide("on", 1, CPU, 3, "key", tmp_path)[0] == "on"
-    assert decide("off", 10**6, CPU, 1, "key", tmp_path)[0] == "off"
+    assert decide("on", 1, CPU, "key", tmp_path)[0] == "on"
+    assert decide("off", 10**6, CPU, "key", tmp_path)[0] == "off"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_what_was_set_is_done(tmp_path):
 )
 def test_a_cold_compilation_needs_many_steps(tmp_path, monkeypatch, steps, wanted):
     monkeypatch.setattr("shutil.which", lambda name: name)
-    chosen, why = decide("auto", steps, CPU, 1, "key", tmp_path)
+    chosen, why = decide("auto", steps, CPU, "key", tmp_path)
     assert chosen == wanted
     assert why.startswith(wanted)
 
@@ -32,14 +32,14 @@ def test_a_warm_one_needs_few(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
     (tmp_path / "compiled" / "known").mkdir(parents=True)
     (tmp_path / "compiled" / "known" / "key").touch()
-    assert decide("auto", WARM_STEPS, CPU, 1, "key", tmp_path)[0] == "on"
-    assert decide("auto", WARM_STEPS - 1, CPU, 1, "key", tmp_path)[0] == "off"
-    assert decide("auto", WARM_STEPS, CPU, 1, "other", tmp_path)[0] == "off"
+    assert decide("auto", WARM_STEPS, CPU, "key", tmp_path)[0] == "on"
+    assert decide("auto", WARM_STEPS - 1, CPU, "key", tmp_path)[0] == "off"
+    assert decide("auto", WARM_STEPS, CPU, "other", tmp_path)[0] == "off"
 
 
 def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    chosen, why = decide("auto", 10**6, CPU, 1, "key", tmp_path)
+    chosen, why = decide("auto", 10**6, CPU, "key", tmp_path)
     assert chosen == "off"
     assert "compiler" in why
 

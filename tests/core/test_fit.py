@@ -92,7 +92,7 @@ def test_prepared_cache_knows_what_was_learned(tmp_path):
     """The same data and options, another vocabulary: nothing old is read back."""
     dataset = SyntheticText(SyntheticText.Options(train_size=6), "train")
     made = []
-    for size in (40, 100):
+    for size in (60, 100):
         tokenizer = TextTokenizer(TextTokenizer.Options(vocab_size=100, length=12), dataset.fields, 8)
         small = TextTokenizer(TextTokenizer.Options(vocab_size=size, length=12), dataset.fields, 8)
         small.fit(Raw(dataset))

@@ -61,7 +61,7 @@ def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], hel
 @pytest.mark.parametrize(("task", "least"), [("digit", 0.45), ("speaker", 0.9)])
 def test_prepared_input_holds_what_was_said_and_who_said_it(task: str, least: float) -> None:
     train, test = open_split(task, "train"), open_split(task, "test")
-    tokenizer = Speech(Speech.Options(), train.fields, 16)
+    tokenizer = Speech(Speech.Options(padding="content"), train.fields, 16)
     (x, y), (test_x, test_y) = prepared(train, tokenizer, 3), prepared(test, tokenizer, 3)
     tokenizer.measure([{"spectrogram": x}])
     flat, test_flat = (

@@ -132,6 +132,7 @@ def test_mlflow_local_files(folder, tmp_path, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     monkeypatch.setenv("SSLX_TRACKERS", "mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # newer releases want to be told
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
     pretend(mlflow, folder, [10], finish=False)
     mlflow._runs.clear()  # as the end of a killed process does

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError, nearest
+from ssl_core import ConfigError, DataError
+from ssl_plugins.datasets._division import SPLITS, Coder, Said, divide_rows, in_order
 
-SPLIT_SEED = 42
 TABLES = (".csv", ".parquet")
 
 
@@ -38,18 +39,36 @@ def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[I
     """
     place = Path(root).expanduser()
     if not place.exists():
-        raise DataError(f"dataset.root {root} does not exist; name a folder of recordings, a CSV or a Parquet file")
+        raise DataError(f"dataset.root {root} does not exist; name a folder of files, a CSV or a Parquet file")
     if place.is_file():
         if place.suffix.lower() not in TABLES:
             raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLES)})")
         items = _from_table(place)
     else:
         items = _from_folder(place, extensions)
-    return _by_pattern(items, pattern) if pattern is not None else items
+    return by_pattern(items, pattern) if pattern is not None else items
+
+
+def sources(root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None) -> list[Item]:
+    """The files that hold the samples: root itself, or all in that folder; and those of `test_root`, as its split.
+
+    Errors: DataError, ConfigError.
+    """
+    found = []
+    for option, path, split in (("root", root, "train" if test_root else None), ("test_root", test_root, "test")):
+        if path is None:
+            continue
+        place = Path(path).expanduser()
+        if not place.exists():
+            raise DataError(f"dataset.{option} {path} does not exist; name a file or a folder")
+        items = [Item(place, place.name)] if place.is_file() else _from_folder(place, extensions)
+        items = by_pattern(items, pattern) if pattern is not None else items
+        found += [replace(item, split=item.split if split is None else split) for item in items]
+    return found
 
 
 def _from_folder(root: Path, extensions: Sequence[str]) -> list[Item]:
-    paths = [path for path in _walk(root) if path.suffix.lower() in extensions]
+    paths = [path for path in _walk(root) if path.name.lower().endswith(tuple(extensions))]
     if not paths:
         raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}")
     names = {path: path.relative_to(root).as_posix() for path in paths}
@@ -105,14 +124,17 @@ def _from_table(table: Path) -> list[Item]:
     return items
 
 
-def _by_pattern(items: list[Item], pattern: str) -> list[Item]:
+def by_pattern(items: list[Item], pattern: str) -> list[Item]:
+    """The items with what the named groups of a regular expression find in their names. Errors: ConfigError."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"dataset.label_pattern '{pattern}' is no regular expression: {error}") from None
-    named = {"label", "group"} & set(compiled.groupindex)
+    named = {"label", "group", "split"} & set(compiled.groupindex)
     if not named:
-        raise ConfigError(f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...)")
+        raise ConfigError(
+            f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...) nor (?P<split>...)"
+        )
     out = []
     unmatched = []
     for item in items:
@@ -120,8 +142,8 @@ def _by_pattern(items: list[Item], pattern: str) -> list[Item]:
         if found is None or any(found[name] is None for name in named):
             unmatched.append(item.name)
             continue
-        label, group = (found[name] if name in named else getattr(item, name) for name in ("label", "group"))
-        out.append(replace(item, label=label, group=group))
+        said: dict[str, Any] = {name: found[name] for name in named}
+        out.append(replace(item, **said))
     if unmatched:
         raise ConfigError(
             f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(items)} names, "
@@ -135,64 +157,18 @@ def divide(items: list[Item], fraction: float, test_groups: Sequence[str], train
 
     At random means a seeded shuffle, within each label if there are labels. Errors: ConfigError, DataError.
     """
-    if all(item.split for item in items):
-        if test_groups or train_groups:
-            raise ConfigError("the table's column 'split' decides; leave dataset.test_groups and train_groups out")
-        divided = items
-    elif any(item.group is not None for item in items):
-        divided = _by_group(items, fraction, test_groups, train_groups)
-    elif test_groups or train_groups:
-        raise ConfigError("dataset.test_groups and train_groups need groups; name them by (?P<group>...) or a column")
-    else:
-        divided = _at_random(items, fraction)
-    for split in ("train", "test"):
-        if not any(item.split == split for item in divided):
-            raise DataError(f"no file is left for the {split} split; change test_fraction or the groups")
-    missing = {item.label for item in divided if item.split == "test"} - {
-        item.label for item in divided if item.split == "train"
-    }
-    if missing:
-        label = sorted(map(str, missing))[0]
-        example = next(item.name for item in divided if item.label == label)
-        raise DataError(f"class '{label}' is only in the test split (e.g. {example}); hold out other groups")
-    return divided
+    coders = {what: Coder() for what in ("label", "group", "split")}
+    for what, coder in coders.items():
+        coder.each(getattr(item, what) for item in items)
 
+    def where(row: int) -> str:
+        return items[row].name
 
-def _by_group(items: list[Item], fraction: float, test: Sequence[str], train: Sequence[str]) -> list[Item]:
-    groups = sorted({str(item.group) for item in items})
-    for option, named in (("test_groups", test), ("train_groups", train)):
-        for group in named:
-            if group not in groups:
-                raise ConfigError(f"dataset.{option}: no group '{group}'; {nearest(group, groups, 'group')}")
-    both = set(test) & set(train)
-    if both:
-        raise ConfigError(f"group '{min(both)}' is in both dataset.test_groups and dataset.train_groups")
-    held = set(test)
-    if not test and not train:
-        if len(groups) < 2:
-            raise DataError(f"there is one group only ('{groups[0]}'), so none can be held out; name another group")
-        order = [groups[i] for i in np.random.RandomState(SPLIT_SEED).permutation(len(groups))]
-        held = set(order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)])
-    elif not test:
-        held = set(groups) - set(train)
-    kept = set(train) if train else set(groups) - held
-    chosen = [item for item in items if str(item.group) in held | kept]
-    return [replace(item, split="test" if str(item.group) in held else "train") for item in chosen]
-
-
-def _at_random(items: list[Item], fraction: float) -> list[Item]:
-    random = np.random.RandomState(SPLIT_SEED)
-    split: dict[str, str] = {}
-    for label in sorted({str(item.label) for item in items}):
-        mine = [item.name for item in items if str(item.label) == label]
-        order = random.permutation(len(mine))
-        held = min(max(1, round(fraction * len(mine))), len(mine) - 1) if len(mine) > 1 else 0
-        split |= {mine[i]: "test" if rank < held else "train" for rank, i in enumerate(order)}
-    return [replace(item, split=split[item.name]) for item in items]
+    said = Said(len(items), where, **{what: coder.marks(what, where) for what, coder in coders.items()})
+    held = divide_rows(said, fraction, test_groups, train_groups)
+    return [replace(items[row], split=SPLITS[held[row]]) for row in np.flatnonzero(held >= 0)]
 
 
 def class_names(items: list[Item]) -> tuple[str, ...]:
     """The different labels in order, whole numbers by size."""
-    names = {item.label for item in items if item.label is not None}
-    numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+    return in_order(item.label for item in items if item.label is not None)

@@ -1,0 +1,173 @@
+"""Own pictures: a folder, a table of paths, or one file of arrays, for the four kinds of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_plugins.datasets._division import Coder, Said
+from ssl_plugins.datasets._listing import listing
+from ssl_plugins.datasets._own import OwnData, OwnOptions, Places
+from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
+from ssl_plugins.datasets._rasters import RASTERS, Order, as_grey_or_colour, common, read_raster
+from ssl_plugins.datasets._tables import MARKS, MarkColumns
+
+NAMES = ("images", "image", "maps", "data", "x")
+
+
+class ImageFiles(OwnData):
+    """Your own pictures (png, jpg, tif, npy): a folder, a table of paths, or an .npz of images and labels."""
+
+    modality = "image"
+    field = "image"
+
+    class Options(OwnOptions):
+        """Options of own pictures."""
+
+        test_root: str | None = Field(None, description="an .npz of the test split, where root is one, too")
+        extensions: tuple[str, ...] = Field(RASTERS, description="endings of the files to read")
+        mode: Literal["auto", "grey", "rgb"] = Field("auto", description="grey or colour; auto = as most files are")
+        sizes: Literal["auto", "any"] = Field(
+            "auto",
+            description="auto = where nine of ten pictures have one size, another one is an error; any = all are used, "
+            "and resized",
+        )
+        order: Order = Field("auto", description="where .npy and .tif files have their channels; auto = the short axis")
+
+        @field_validator("root", "test_root", mode="after")
+        @classmethod
+        def _absolute_paths(cls, value: str | None) -> str | None:
+            return None if value is None else str(Path(value).expanduser().absolute())
+
+        @field_validator("extensions", mode="after")
+        @classmethod
+        def _with_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple("." + part.lower().lstrip(".") for part in value)
+
+    def __init__(self, options: Options, split: Split) -> None:
+        super().__init__(options, split)
+        self.parts: list[Stack | Maps] = []
+        self.paths: list[Path] = []
+        if Path(options.root).suffix.lower() in PACKED:
+            said = self._unpacked()
+            shapes = {part[i].shape for part in self.parts for i in (0, len(part) - 1)}
+            first = self._ordered(self.parts[0][0])
+            channels = len(first)
+            size = (first.shape[1], first.shape[2]) if len(shapes) == 1 else None
+        else:
+            said = self._listed()
+            channels, size = common(self.paths, options.order)
+        self.channels = self._wanted(channels)
+        self.size = size if options.sizes == "auto" else None
+        self.settle(said)
+        self.fields = {self.field: Continuous((self.channels, *(self.size or (None, None))))}
+
+    def _wanted(self, channels: int) -> int:
+        """How many channels all pictures get."""
+        usual = {2: 1, 4: 3}.get(channels, channels)
+        return {"auto": usual, "grey": 1, "rgb": 3}[self.options.mode]
+
+    def _listed(self) -> Said:
+        items = listing(self.options.root, self.options.extensions, self.options.label_pattern)
+        self.paths = [item.path for item in items]
+        coders = {what: Coder() for what in MARKS}
+        for what, coder in coders.items():
+            coder.each(getattr(item, what) for item in items)
+        where = Places(self.paths, np.arange(len(items) + 1), word="")
+        self.stamp(self.paths)
+        return Said(len(items), where, **{what: coder.marks(what, where) for what, coder in coders.items()})
+
+    def _unpacked(self) -> Said:
+        options, marks = self.options, MarkColumns("classes")
+        for root, split in ((options.root, "train" if options.test_root else None), (options.test_root, "test")):
+            if root is None:
+                continue
+            if not Path(root).is_file():
+                raise DataError(f"{root} does not exist; name a folder of pictures, or an .npy or .npz file")
+            self.parts += unpack(Path(root), NAMES, split, marks)
+        paths = [part.path for part in self.parts]
+        self.stamp(paths)
+        return marks.said(Places(paths, np.cumsum([0, *map(len, self.parts)]), word="sample"))
+
+    def _ordered(self, x: np.ndarray) -> np.ndarray:
+        """One sample of an array as (channels, H, W)."""
+        if x.ndim not in (2, 3) or x.size == 0 or x.dtype.kind not in "uifb":
+            raise BadSample(f"is {x.dtype} of shape {x.shape}, no picture (channels, height, width) of numbers")
+        if x.ndim == 2:
+            return x[np.newaxis]
+        order = self.options.order
+        last = order == "last" or (order == "auto" and x.shape[2] < x.shape[0])
+        return np.ascontiguousarray(np.moveaxis(x, 2, 0)) if last else x
+
+    def __getitem__(self, index: int) -> Sample:
+        """{field: (channels, H, W) in the file's own numbers}. Errors: BadSample for a file that does not fit."""
+        row = int(self.rows[index])
+        if self.parts:
+            assert isinstance(self.where, Places)
+            number, place = self.where.part(row)
+            x = self._ordered(self.parts[number][place])
+        else:
+            x = read_raster(self.paths[row], self.options.order)
+        x = self._fitted(x)
+        if self.size is not None and x.shape[1:] != self.size:
+            height, width = self.size
+            raise BadSample(
+                f"is {x.shape[1]} pixels high and {x.shape[2]} wide, the others {height} and {width}; remove it, or "
+                f"set dataset.sizes=any to resize it"
+            )
+        return {"inputs": {self.field: x}, "label": self.label_of(index)}
+
+    def _fitted(self, x: np.ndarray) -> np.ndarray:
+        found = as_grey_or_colour(x, self.channels)
+        if found is None:
+            raise BadSample(f"has {len(x)} channels, and {self.channels} are wanted; convert or remove it")
+        return found
+
+
+class MedicalImageFiles(ImageFiles):
+    """Your own scans (png, jpg, tif, npy; 8 or 16 bits, floats): a folder, a table of paths, or an .npz."""
+
+    modality = "medical-image"
+
+
+class MultispectralFiles(ImageFiles):
+    """Your own images of any number of bands (tif, npy): a folder, a table of paths, or an .npz."""
+
+    modality = "multispectral"
+
+    def _wanted(self, channels: int) -> int:
+        return channels
+
+    def _fitted(self, x: np.ndarray) -> np.ndarray:
+        if len(x) != self.channels:
+            raise BadSample(f"has {len(x)} bands, the others have {self.channels}; remove it")
+        return x
+
+
+class WaferFiles(ImageFiles):
+    """Your own wafer maps of 0, 1, 2 (npy or png each, or one .npz of all, as WM-811K is packed)."""
+
+    modality = "wafer"
+    field = "map"
+
+    class Options(ImageFiles.Options):
+        """Options of own wafer maps."""
+
+        sizes: Literal["auto", "any"] = Field("any", description="any = maps of all sizes; auto = as most are")
+
+    def _wanted(self, channels: int) -> int:
+        return 1
+
+    def _fitted(self, x: np.ndarray) -> np.ndarray:
+        if len(x) != 1:
+            raise BadSample(f"has {len(x)} channels; a wafer map has one, of 0 (no die), 1 (good) and 2 (bad)")
+        return x
+
+
+@hookimpl
+def register_datasets() -> list[type[Dataset]]:
+    return [ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles]

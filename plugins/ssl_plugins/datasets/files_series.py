@@ -1,0 +1,147 @@
+"""Own time series: long tables cut into windows, a file for each series, or arrays (n, channels, steps)."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from ssl_core import Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_plugins.datasets._division import LEFT_OUT, TEST, TRAIN, Marks, Said, check_classes
+from ssl_plugins.datasets._listing import Item, sources
+from ssl_plugins.datasets._moments import Moments, WindowPlaces, majority, spread
+from ssl_plugins.datasets._own import OwnData, Places, RowOptions, listed
+from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
+from ssl_plugins.datasets._tables import ENDINGS, MarkColumns, check_endings
+
+NAMES = ("series", "data", "x", "X")
+
+
+class SeriesFiles(OwnData):
+    """Your own time series: CSV or Parquet in long format, cut into windows, or .npy and .npz (n, channels, steps)."""
+
+    modality = "time-series"
+
+    class Options(RowOptions):
+        """Options of own time series. In a table each row is one moment; without `id` each file is one series."""
+
+        id: str | None = Field(None, description="column that names the series; by default the one called id")
+        time: str | None = Field(
+            None, description="column of numbers or sortable texts to order a series by; by default as the rows come"
+        )
+        channels: tuple[str, ...] = Field((), description="columns of the channels; by default all other numbers")
+        leave_out: tuple[str, ...] = Field((), description="columns not to use")
+        window: int = Field(320, ge=2, description="rows of a window")
+        stride: int | None = Field(None, ge=1, description="rows from one window to the next; by default `window`")
+        label_share: float = Field(
+            0.5, gt=0, le=1, description="share of a window's rows that must have one label; others are left out"
+        )
+
+        @field_validator("channels", "leave_out", mode="before")
+        @classmethod
+        def _channel_names(cls, value: object) -> object:
+            return listed(value)
+
+    def __init__(self, options: Options, split: Split) -> None:
+        super().__init__(options, split)
+        items = sources(options.root, options.test_root, (*ENDINGS, *PACKED), options.label_pattern)
+        check_endings(items, (*ENDINGS, *PACKED), "table or array of time series")
+        self.parts: list[Stack | Maps] = []
+        if all(item.path.suffix.lower() in PACKED for item in items):
+            self._arrays(items)
+        else:
+            check_endings(items, ENDINGS, "table, as the other files are")
+            self._windows(Moments(options, items))
+        self.stamp([item.path for item in items])
+
+    def _arrays(self, items: list[Item]) -> None:
+        marks = MarkColumns("classes")
+        for item in items:
+            self.parts += unpack(item.path, NAMES, item.split, marks)
+        shapes = {part.array.shape[1:] for part in self.parts if isinstance(part, Stack)}
+        if any(len(shape) not in (1, 2) for shape in shapes) or len({shape[:-1] for shape in shapes}) != 1:
+            raise DataError(
+                f"{items[0].path}: samples have shape {shapes}; arrays are (n, channels, steps) or (n, steps)"
+            )
+        shape = min(shapes)
+        self.places = Places([part.path for part in self.parts], np.cumsum([0, *map(len, self.parts)]), word="sample")
+        self.settle(marks.said(self.places))
+        self.fields = {
+            "series": Continuous((shape[0] if len(shape) == 2 else 1, shape[-1] if len(shapes) == 1 else None))
+        }
+
+    def _windows(self, moments: Moments) -> None:
+        """Cut each series; hold out whole series where there are several, else the end of the one."""
+        options, window = self.options, self.options.window
+        stride = options.stride or window
+        counts = np.maximum(0, (moments.lengths - window) // stride + 1)
+        if not counts.any():
+            raise DataError(
+                f"dataset.root {options.root}: no series has {window} rows, the longest has {moments.lengths.max()}; "
+                f"lower dataset.window"
+            )
+        series = np.repeat(np.arange(len(counts)), counts)
+        inside = (np.arange(len(series)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
+        begin = moments.starts[series] + inside
+        label, pure = None, np.ones(len(series), bool)
+        if moments.label is not None:
+            codes, share = majority(moments.label.codes, begin, window, len(moments.label.names))
+            label, pure = Marks(codes, moments.label.names), share >= options.label_share
+        where = WindowPlaces(moments, begin, window)
+        said = Said(len(series), where, label)
+        held = self._held(moments, series, inside, label)
+        held[~pure] = LEFT_OUT
+        check_classes(said, held)
+        self.settle(said, held=held)
+        if (~pure).any():
+            self.notes = (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
+        self.begin, self.values = begin[self.rows], moments.values
+        self.fields = {"series": Continuous((moments.values.shape[1], window))}
+
+    def _held(self, moments: Moments, series: np.ndarray, inside: np.ndarray, label: Marks | None) -> np.ndarray:
+        """(n,) the division of the windows."""
+        options, window = self.options, self.options.window
+        firsts = moments.starts
+        group, split = (
+            None if mark is None else _whole(moments, mark, what)
+            for what, mark in (("group", moments.group), ("split", moments.split))
+        )
+        usable = np.bincount(series, minlength=len(firsts)) > 0
+        said = Said(len(firsts), lambda i: moments.where(int(firsts[i])), None, group, split)
+        if split is not None or group is not None or options.test_groups or options.train_groups:
+            return spread(said, options, usable)[series]
+        if usable.sum() > 1:
+            if label is not None:
+                low, high = np.full(len(firsts), 1 << 30), np.full(len(firsts), -1)
+                np.minimum.at(low, series, label.codes)
+                np.maximum.at(high, series, label.codes)
+                if (low[usable] == high[usable]).all():  # then each class can keep its share
+                    said = Said(said.count, said.where, Marks(np.where(usable, low, 0).astype(np.int32), label.names))
+            return spread(said, options, usable)[series]
+        length = moments.lengths[series]
+        cut = np.floor(length * (1 - options.test_fraction)).astype(np.int64)
+        return np.where(inside >= cut, TEST, np.where(inside + window <= cut, TRAIN, LEFT_OUT)).astype(np.int8)
+
+    def __getitem__(self, index: int) -> Sample:
+        """{"series": (channels, window) float32}; NaN where a value is missing."""
+        if self.parts:
+            number, place = self.places.part(int(self.rows[index]))
+            x = np.atleast_2d(self.parts[number][place]).astype(np.float32)
+        else:
+            start = int(self.begin[index])
+            x = np.ascontiguousarray(self.values[start : start + self.options.window].T)
+        return {"inputs": {"series": x}, "label": self.label_of(index)}
+
+
+def _whole(moments: Moments, mark: Marks, what: str) -> Marks:
+    """What is said of each series. Errors: DataError if it changes within one."""
+    whole = mark.taken(moments.starts)
+    changed = np.flatnonzero(mark.codes != np.repeat(whole.codes, moments.lengths))
+    if len(changed):
+        where = moments.where(int(changed[0]))
+        raise DataError(f"{where}: the {what} changes within a series; name the series' column in dataset.id")
+    return whole
+
+
+@hookimpl
+def register_datasets() -> list[type[Dataset]]:
+    return [SeriesFiles]

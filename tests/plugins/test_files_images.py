@@ -1,0 +1,175 @@
+"""Data set `files` for pictures of four kinds: formats, modes, sizes, arrays, and bad files that are named."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ssl_plugins.datasets.files_images import ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles
+
+
+def picture(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        picture(
+            tmp_path / "p" / ("cat", "dog")[i % 2] / f"{i:02}.png", rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+        )
+    return tmp_path / "p"
+
+
+def test_pixels_and_classes(photos, both):
+    datasets = both(ImageFiles, photos)
+    assert [len(d) for d in datasets] == [16, 4]
+    assert datasets[0].fields["image"].shape == (3, 8, 12)
+    assert datasets[0].task.names == ("cat", "dog")
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            path = dataset.describe(index)
+            expected = np.asarray(Image.open(path)).transpose(2, 0, 1)
+            np.testing.assert_array_equal(dataset[index]["inputs"]["image"], expected)
+            assert dataset[index]["label"] == ("/dog/" in path)
+
+
+def test_split_by_pattern_and_grey(photos, both):
+    for name in ("cat", "dog"):
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+    picture(photos / "test" / "cat" / "x.png", np.full((8, 12), 200, np.uint8))
+    train, test = both(ImageFiles, photos, label_pattern=r"(?P<split>\w+)/(?P<label>\w+)/")
+    assert (len(train), len(test)) == (20, 1)
+    assert (test[0]["inputs"]["image"] == 200).all()  # grey among colour: copied to three
+    grey = both(ImageFiles, photos, mode="grey", label_pattern=r"(?P<split>\w+)/(?P<label>\w+)/")[0]
+    assert grey[0]["inputs"]["image"].shape == (1, 8, 12)
+
+
+def test_wrong_size_and_mode_and_broken_are_named(photos, both, bad_samples, refused):
+    picture(photos / "cat" / "small.png", np.zeros((4, 4, 3), np.uint8))
+    tifffile.imwrite(photos / "dog" / "bands.tif", np.zeros((8, 12, 7), np.uint8), photometric="minisblack")
+    (photos / "dog" / "broken.jpg").write_bytes(b"\xff\xd8 cut")
+    found = bad_samples(both(ImageFiles, photos))
+    assert {path.rsplit("/", 1)[1] for path in found} == {"small.png", "bands.tif", "broken.jpg"}
+    said = {path.rsplit("/", 1)[1]: text for path, text in found.items()}
+    assert "4 pixels high and 4 wide, the others 8 and 12" in said["small.png"]
+    assert "dataset.sizes=any" in said["small.png"]
+    assert "has 7 channels, and 3 are wanted" in said["bands.tif"]
+    assert "cannot be read" in said["broken.jpg"]
+    free = both(ImageFiles, photos, sizes="any")
+    assert free[0].fields["image"].shape == (3, None, None)
+    assert len(bad_samples(free)) == 2
+    (photos.parent / "void").mkdir()
+    refused(ImageFiles, photos.parent / "void", "void holds no file ending in .png")
+    refused(ImageFiles, photos.parent / "none", "none does not exist")
+    (photos.parent / "b").mkdir()
+    (photos.parent / "b" / "x.png").write_bytes(b"no")
+    refused(ImageFiles, photos.parent / "b", "none of the 1 files is a readable picture")
+
+
+def test_sixteen_bits_palette_and_transparency(tmp_path, both):
+    deep = np.arange(96, dtype=np.uint16).reshape(8, 12) * 600
+    for i in range(4):
+        picture(tmp_path / "deep" / f"{i}.png", deep)
+    scan = both(MedicalImageFiles, tmp_path / "deep")[0][0]["inputs"]["image"]
+    assert scan.dtype == np.uint16
+    np.testing.assert_array_equal(scan[0], deep)
+    (tmp_path / "mixed").mkdir()
+    colour = np.random.default_rng(0).integers(0, 256, (8, 12, 4), dtype=np.uint8)
+    Image.fromarray(colour).save(tmp_path / "mixed" / "a.png")
+    Image.fromarray(colour[..., :3]).quantize(16).save(tmp_path / "mixed" / "b.png")
+    datasets = both(ImageFiles, tmp_path / "mixed")
+    assert {d[0]["inputs"]["image"].shape for d in datasets} == {(3, 8, 12)}
+
+
+@pytest.mark.parametrize("layout", ["last", "first", "planar", "npy"])
+def test_bands_of_any_number(tmp_path, both, layout, bad_samples):
+    bands = np.random.default_rng(0).integers(-9, 9000, (5, 16, 20), dtype=np.int16)
+    for i in range(10):
+        if layout == "npy":
+            np.save(tmp_path / f"{i}.npy", bands + i)
+        elif layout == "last":
+            tifffile.imwrite(tmp_path / f"{i}.tif", (bands + i).transpose(1, 2, 0), photometric="minisblack")
+        else:
+            planar = {"planarconfig": "separate"} if layout == "planar" else {}
+            tifffile.imwrite(tmp_path / f"{i}.tif", bands + i, photometric="minisblack", **planar)
+    datasets = both(MultispectralFiles, tmp_path)
+    assert datasets[0].fields["image"].shape == (5, 16, 20)
+    for dataset in datasets:
+        number = int(dataset.describe(0).rsplit("/", 1)[1].split(".")[0])
+        np.testing.assert_array_equal(dataset[0]["inputs"]["image"], bands + number)
+    np.save(tmp_path / "x.npy", bands[:3])
+    (text,) = bad_samples(both(MultispectralFiles, tmp_path)).values()
+    assert text == "has 3 bands, the others have 5; remove it"
+
+
+def test_wafer_maps_of_all_sizes_in_one_file(tmp_path, both, refused):
+    rng = np.random.default_rng(0)
+    maps = [rng.integers(0, 3, (10 + i % 4, 12), dtype=np.uint8) for i in range(20)]
+    facts = {
+        "pixels": np.concatenate([m.ravel() for m in maps]),
+        "offset": np.cumsum([0, *(m.size for m in maps)]),
+        "height": np.array([len(m) for m in maps], np.uint16),
+        "width": np.full(20, 12, np.uint16),
+        "label": np.arange(20, dtype=np.int8) % 2,
+        "label_names": np.array(["Ring", "None"]),
+    }
+    np.savez(tmp_path / "a.npz", **facts)
+    datasets = both(WaferFiles, tmp_path / "a.npz")
+    assert datasets[0].task.names == ("None", "Ring")
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            number = int(dataset.describe(index).rsplit(" ", 1)[1]) - 1
+            np.testing.assert_array_equal(dataset[index]["inputs"]["map"][0], maps[number])
+            assert dataset[index]["label"] == 1 - number % 2
+    assert len(both(WaferFiles, tmp_path / "a.npz", test_root=str(tmp_path / "a.npz"))[1]) == 20
+    np.savez(tmp_path / "b.npz", **facts | {"offset": facts["offset"] + 1 * (np.arange(21) > 3)})
+    refused(WaferFiles, tmp_path / "b.npz", "offset, height and width do not fit")
+    np.savez(tmp_path / "c.npz", wafers=maps[0])
+    refused(WaferFiles, tmp_path / "c.npz", "c.npz holds wafers", "must be called images")
+
+
+def test_arrays_with_their_own_splits(tmp_path, both):
+    rng = np.random.default_rng(0)
+    parts = {"train": 12, "val": 3, "test": 5}
+    arrays = {f"{n}_images": rng.integers(0, 256, (k, 8, 8), dtype=np.uint8) for n, k in parts.items()}
+    arrays |= {f"{n}_labels": (np.arange(k) % 2)[:, None] for n, k in parts.items()}
+    np.savez(tmp_path / "a.npz", **arrays)
+    train, test = both(MedicalImageFiles, tmp_path / "a.npz")
+    assert (len(train), len(test)) == (12, 5)
+    np.testing.assert_array_equal(test[4]["inputs"]["image"][0], arrays["test_images"][4])
+    assert pickle.loads(pickle.dumps(test))[3]["label"] == 1
+
+
+@pytest.mark.parametrize("modality", ["image", "medical-image", "multispectral", "wafer"])
+def test_runs(tmp_path, photos, run_files, modality):
+    data = photos
+    if modality == "wafer":
+        data = tmp_path / "w"
+        for i in range(20):
+            (data / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            np.save(data / "ab"[i % 2] / f"{i}.npy", np.random.default_rng(i).integers(0, 3, (9, 9 + i % 2)))
+    assert run_files(modality, data)["scores"]
+
+
+def test_water_tiles_and_cifar(shared_data, both):
+    tiles = both(MultispectralFiles, shared_data / "water_seg_12band" / "data" / "images")[0]
+    assert tiles.fields["image"].shape == (12, 128, 128)
+    assert tiles[0]["inputs"]["image"].dtype == np.int16
+    train, test = both(ImageFiles, shared_data / "cifar10", label_pattern=r"(?P<split>train|test)/(?P<label>\w+)/")
+    assert (len(train), len(test), train.task.size) == (10000, 2000, 10)
+
+
+def test_wm811k_and_pneumonia(shared_data, both):
+    folder = shared_data / "wm811k"
+    train, test = both(WaferFiles, folder / "train.npz", test_root=str(folder / "test.npz"))
+    assert (len(train), len(test), train.task.size) == (18051, 12450, 9)
+    scans = both(MedicalImageFiles, shared_data / "pneumoniamnist" / "pneumoniamnist.npz")
+    assert [len(d) for d in scans] == [4708, 624]

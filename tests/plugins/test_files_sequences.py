@@ -1,0 +1,108 @@
+"""Data set `files` for genomics and proteins: FASTA, lines, tables, windows, and letters that are no letters."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+
+import numpy as np
+import pytest
+
+from ssl_plugins.datasets.files_sequences import ProteinFiles, SequenceFiles
+from ssl_plugins.tokenizers.genomics import Genomics
+
+
+def letters(dataset):
+    return [dataset[i]["inputs"]["sequence"].item() for i in range(len(dataset))]
+
+
+def fasta(path, records, width=7):
+    lines = []
+    for name, sequence in records:
+        lines += [f">{name}", *(sequence[i : i + width] for i in range(0, len(sequence), width))]
+    body = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(body) if path.suffix == ".gz" else body)
+    return path
+
+
+def random_bases(count, seed):
+    return "".join(np.random.default_rng(seed).choice(list("ACGT"), count))
+
+
+@pytest.mark.parametrize("name", ["a.fasta", "a.fna.gz"])
+def test_fasta_with_labels_from_the_header(tmp_path, both, name):
+    records = [(f"r{i} family={'AB'[i % 2]} > x", random_bases(20 + i, i)) for i in range(20)]
+    path = fasta(tmp_path / name, records)
+    datasets = both(SequenceFiles, path, label_pattern=r"family=(?P<label>\w)")
+    assert [len(d) for d in datasets] == [16, 4]
+    assert datasets[0].task.names == ("A", "B")
+    for dataset in datasets:
+        for index, text in enumerate(letters(dataset)):
+            number = int(dataset.describe(index).rsplit(" record ", 1)[1]) - 1
+            assert text == records[number][1]
+            assert dataset[index]["label"] == number % 2
+    assert letters(pickle.loads(pickle.dumps(datasets[1]))) == letters(datasets[1])
+
+
+def test_windows_hold_out_the_end_of_each_sequence(tmp_path, both):
+    genomes = {"one": random_bases(400, 1), "two": random_bases(300, 2)}
+    for name, bases in genomes.items():
+        fasta(tmp_path / f"{name}.fa", [(f"{name} whole", bases)], width=60)
+    train, test = both(SequenceFiles, tmp_path, window=50, stride=10, label_pattern=r">(?P<label>\w+)")
+    assert train.task.names == ("one", "two")
+    held = set(letters(test))
+    assert held == {g[i : i + 50] for g in genomes.values() for i in range(len(g) * 4 // 5, len(g) - 49, 10)}
+    kept = {g[i : i + 50] for g in genomes.values() for i in range(0, len(g) * 4 // 5 - 49, 10)}
+    assert set(letters(train)) == kept
+    assert "record 1 letters 1 to 50" in train.describe(0)
+    grouped = both(SequenceFiles, tmp_path, window=50, label_pattern=r">(?P<group>\w+)", test_groups="two")
+    assert len(grouped[1]) == 6
+
+
+def test_lines_and_tables(tmp_path, both):
+    sequences = [random_bases(12, i) for i in range(20)]
+    (tmp_path / "a.txt").write_text("\n".join(sequences) + "\n")
+    train, test = both(SequenceFiles, tmp_path / "a.txt")
+    assert sorted(letters(train) + letters(test)) == sorted(sequences)
+    rows = "".join(f"{s},{i / 8}\n" for i, s in enumerate(sequences))
+    (tmp_path / "a.csv").write_text("bases,fitness\n" + rows)
+    train, _ = both(ProteinFiles, tmp_path / "a.csv", sequence="bases", label="fitness")
+    assert train.task.kind == "number"
+    assert train[0]["label"] == sequences.index(letters(train)[0]) / 8
+
+
+def test_refusals_and_bad_letters(tmp_path, both, refused, bad_samples):
+    sequences = [random_bases(12, i) for i in range(20)]
+    sequences[4] = "ACGTXACGTACG"
+    path = fasta(tmp_path / "a.fasta", [(str(i), s) for i, s in enumerate(sequences)])
+    datasets = both(SequenceFiles, path)
+    tokenizer = Genomics(Genomics.Options(length=12), datasets[0].fields, 8)
+    found = bad_samples(datasets, tokenizer)
+    assert list(found) == [f"{path} record 5"]
+    assert "letter 5 of the sequence is 'X'" in found[f"{path} record 5"]
+    fasta(path, [("a", "ACG"), ("b", ""), ("c", "ACG"), ("d", "GGG")])
+    assert bad_samples(both(SequenceFiles, path)) == {f"{path} record 2": "holds no sequence"}
+    (tmp_path / "b.fasta").write_text("ACGT\n")
+    refused(SequenceFiles, tmp_path / "b.fasta", "b.fasta line 1 is no FASTA header")
+    (tmp_path / "c.fasta").write_text("")
+    refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta line 1 is no FASTA header")
+    (tmp_path / "d.fna.gz").write_bytes(b"none")
+    refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
+    refused(SequenceFiles, path, "label_pattern", "does not match 4 of 4", label_pattern=r"len=(?P<label>\d)")
+    refused(SequenceFiles, path, "no sequence has 50 letters", "dataset.window", window=50)
+    (tmp_path / "e.pdf").write_text("x")
+    refused(SequenceFiles, tmp_path / "e.pdf", "e.pdf is no file of sequences")
+
+
+@pytest.mark.parametrize("modality", ["genomics", "protein"])
+def test_runs(tmp_path, run_files, modality):
+    path = fasta(tmp_path / "a.fasta", [(f"{'AB'[i % 2]}{i}", random_bases(32, i)) for i in range(40)])
+    more = ("--label-pattern", ">(?P<label>[AB])", "--set", "tokenizer.length=32")
+    assert run_files(modality, path, *more)["scores"]
+
+
+def test_bacteria(shared_data, both):
+    train, test = both(SequenceFiles, shared_data / "bacteria_genomes" / "in_distribution", window=250, stride=5000)
+    assert train.task.size == 10
+    assert 3.5 < len(train) / len(test) < 4.5
+    assert set(letters(test)[0]) <= set("ACGTN")

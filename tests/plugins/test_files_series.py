@@ -1,0 +1,135 @@
+"""Data set `files` for time series: windows, series held out whole, order in time, arrays, refusals."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssl_plugins.datasets.files_series import SeriesFiles
+
+
+def long_table(series=6, rows=50):
+    """Channel x counts on through each series, y is the series; the rows are shuffled."""
+    frame = pd.DataFrame(
+        {
+            "id": np.repeat([f"p{i}" for i in range(series)], rows),
+            "moment": np.tile(np.arange(rows), series),
+            "x": np.tile(np.arange(rows), series) + 0.5,
+            "y": np.repeat(np.arange(series), rows),
+            "label": np.repeat([("run", "walk")[i % 2] for i in range(series)], rows),
+        }
+    )
+    return frame.sample(frac=1, random_state=0)
+
+
+def write(path, frame):
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_windows_are_in_order_and_of_one_series(tmp_path, both):
+    path = write(tmp_path / "a.csv", long_table())
+    datasets = both(SeriesFiles, path, time="moment", window=20, stride=10)
+    assert datasets[0].fields["series"].shape == (2, 20)
+    seen = []
+    for dataset in datasets:
+        people = set()
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            x, y = sample["inputs"]["series"]
+            np.testing.assert_array_equal(np.diff(x), 1)
+            assert (y == y[0]).all()
+            assert sample["label"] == y[0] % 2
+            people.add(int(y[0]))
+            seen.append((int(y[0]), float(x[0])))
+        assert dataset.task.names == ("run", "walk")
+        if dataset is datasets[1]:
+            assert len(people) == 2  # one of each class, whole
+    assert sorted(seen) == [(p, s + 0.5) for p in range(6) for s in (0, 10, 20, 30)]
+    assert len(datasets[1]) == 8
+    assert pickle.loads(pickle.dumps(datasets[1]))[2]["label"] == datasets[1][2]["label"]
+
+
+def test_dates_order_as_numbers_do(tmp_path, both):
+    frame = long_table()
+    frame["moment"] = pd.Timestamp("2024-02-28") + pd.to_timedelta(frame["moment"], unit="h")
+    train, _ = both(SeriesFiles, write(tmp_path / "a.csv", frame), time="moment", window=50)
+    np.testing.assert_array_equal(train[0]["inputs"]["series"][0], np.arange(50) + 0.5)
+
+
+def test_the_end_of_a_single_series_is_held_out(tmp_path, both):
+    frame = pd.DataFrame({"x": np.arange(100.0)})
+    train, test = both(SeriesFiles, write(tmp_path / "a.csv", frame), window=10, stride=5, test_fraction=0.3)
+    last = max(train[i]["inputs"]["series"].max() for i in range(len(train)))
+    first = min(test[i]["inputs"]["series"].min() for i in range(len(test)))
+    assert (last, first) == (69, 70)
+    assert test.describe(0) == f"{tmp_path / 'a.csv'} row 71 to 80"
+
+
+def test_a_file_for_each_series_with_groups_from_its_name(tmp_path, both):
+    for who in range(4):
+        for take in range(2):
+            frame = pd.DataFrame({"x": np.arange(30.0), "label": ["sit"] * 17 + ["go"] * 13, "note": "a"})
+            write(tmp_path / f"s{who}_{take}.csv", frame)
+    train, test = both(
+        SeriesFiles, tmp_path, window=10, label_pattern=r"(?P<group>s\d)_\d", test_groups="s2", label_share=0.8
+    )
+    assert {test.describe(i).split("/")[-1][:2] for i in range(len(test))} == {"s2"}
+    assert len(test) == 4  # of three windows the middle one is mixed
+    assert len(train) == 12
+    assert train.notes == ("8 of 24 windows of mixed labels are left out",)
+    assert train.fields["series"].shape == (1, 10)
+
+
+@pytest.mark.parametrize("ending", ["npz", "npy"])
+def test_arrays(tmp_path, both, ending):
+    x = np.random.default_rng(0).normal(size=(20, 3, 32)).astype(np.float32)
+    if ending == "npy":
+        np.save(tmp_path / "a.npy", x)
+    else:
+        np.savez(tmp_path / "a.npz", series=x, labels=np.arange(20) % 2, groups=np.arange(20) // 4)
+    datasets = both(SeriesFiles, tmp_path / f"a.{ending}")
+    assert datasets[0].fields["series"].shape == (3, 32)
+    for dataset in datasets:
+        number = int(dataset.describe(0).rsplit(" ", 1)[1]) - 1
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[0]["inputs"]["series"], x[number])
+    assert (datasets[0].task is None) == (ending == "npy")
+
+
+def test_refusals(tmp_path, refused):
+    frame = long_table()
+    path = write(tmp_path / "a.csv", frame)
+    refused(SeriesFiles, path, "no series has 320 rows, the longest has 50", "dataset.window")
+    refused(SeriesFiles, path, "no column 'z'", "dataset.channels", channels="x,z", window=10)
+    text = frame.astype(str)
+    text.iloc[6, 2] = "lost"
+    refused(SeriesFiles, write(tmp_path / "b.csv", text), "b.csv row 7: column 'x' holds 'lost'", window=10)
+    text = frame.astype(str)
+    text.iloc[6, 1] = "noon"
+    refused(SeriesFiles, write(tmp_path / "c.csv", text), "c.csv row 7: column 'moment'", time="moment", window=10)
+    changing = frame.sort_index()
+    changing["group"] = np.arange(len(frame)) // 70
+    refused(SeriesFiles, write(tmp_path / "d.csv", changing), "the group changes within a series", window=10)
+    np.savez(tmp_path / "e.npz", series=np.zeros((4, 2, 9)), labels=np.zeros(3))
+    refused(SeriesFiles, tmp_path / "e.npz", "has 4 samples, but 3 labels")
+
+
+def test_runs(tmp_path, run_files):
+    path = write(tmp_path / "a.csv", long_table(rows=96))
+    assert run_files("time-series", path, "--set", "dataset.window=32", "--set", "dataset.time=moment")["scores"]
+
+
+def test_phone_and_watch(tmp_path, shared_data, both):
+    for folder in (shared_data / "sp_sw_har" / "DATA").glob("s[0-9][0-9]"):
+        (tmp_path / folder.name).symlink_to(folder)
+    train, test = both(
+        SeriesFiles, tmp_path, leave_out="timestamp", window=100, stride=50, label_share=0.8,
+        label_pattern=r"(?P<group>s\d\d)_\d\d_s[pw]\.csv",
+        test_groups="s19,s20,s21,s22,s23",
+    )  # fmt: skip
+    assert train.fields["series"].shape == (6, 100)
+    assert train.task.size == 5
+    assert 1500 < len(train) + len(test) < 3500

@@ -1,0 +1,112 @@
+"""Data set `files` for text: lines, documents, JSON lines, tables, pairs, and refusals that name file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from ssl_plugins.datasets._texts import scan_lines
+from ssl_plugins.datasets.files_text import MultilingualTextFiles, TextFiles
+
+
+def texts(dataset):
+    return [dataset[i]["inputs"]["text"].tolist() for i in range(len(dataset))]
+
+
+def entries(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_a_line(tmp_path, both, packed):
+    lines = [f"Satz {i} über Vögel" for i in range(20)]
+    body = ("\n\n  \n".join(lines) + "\r\n").encode()
+    path = tmp_path / ("a.txt.gz" if packed else "a.txt")
+    path.write_bytes(gzip.compress(body) if packed else body)
+    train, test = both(TextFiles, path)
+    assert sorted(texts(train) + texts(test)) == sorted(lines)
+    assert (len(train), len(test)) == (16, 4)
+    found = {train.describe(i): text for i, text in enumerate(texts(train))}
+    place = next(i for i in range(20) if f"{path} line {1 + 3 * i}" in found)
+    assert found[f"{path} line {1 + 3 * place}"] == lines[place]
+
+
+def test_lines_that_cross_windows(monkeypatch):
+    from ssl_plugins.datasets import _texts
+
+    data = np.frombuffer(b"\n abc\n  \n\nde\nf g", np.uint8)
+    whole = [part.tolist() for part in scan_lines(data)]
+    monkeypatch.setattr(_texts, "WINDOW", 3)
+    assert [part.tolist() for part in scan_lines(data)] == whole
+    assert whole == [[1, 10, 13], [5, 12, 16], [2, 5, 6]]
+
+
+def test_a_folder_of_documents_with_classes(tmp_path, both):
+    for i in range(20):
+        path = tmp_path / ("de", "fr")[i % 2] / f"{i}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"line one of {i}\nline two")
+    train, test = both(MultilingualTextFiles, tmp_path)
+    assert train.task.names == ("de", "fr")
+    assert (len(train), len(test)) == (16, 4)
+    assert "\n" in texts(train)[0]
+    assert train.describe(0).endswith(".txt")
+    assert len(both(MultilingualTextFiles, tmp_path, document="line")[0]) == 32
+
+
+def test_json_lines_with_labels_groups_and_pairs(tmp_path, both):
+    path = entries(
+        tmp_path / "a.jsonl",
+        [{"q": f"question {i}", "a": f"answer {i}", "label": i % 2, "group": f"g{i % 5}"} for i in range(20)],
+    )
+    train, test = both(TextFiles, path, text="q", pair="a", test_groups="g2")
+    assert texts(test) == [[f"question {i}", f"answer {i}"] for i in (2, 7, 12, 17)]
+    assert [test[i]["label"] for i in range(4)] == [0, 1, 0, 1]
+    assert train.task.names == ("0", "1")
+    assert texts(pickle.loads(pickle.dumps(test))) == texts(test)
+
+
+def test_a_table_with_line_breaks_in_a_text(tmp_path, both):
+    (tmp_path / "a.csv").write_text("sentence,label\n" + "".join(f'"row {i}\nbroken",{i % 2}\n' for i in range(10)))
+    train, test = both(TextFiles, tmp_path / "a.csv", text="sentence")
+    assert sorted(texts(train) + texts(test)) == [f"row {i}\nbroken" for i in range(10)]
+
+
+def test_refusals(tmp_path, refused, both, bad_samples):
+    path = entries(tmp_path / "a.jsonl", [{"text": "x", "label": 1}, {"txt": "x", "label": 2}])
+    refused(TextFiles, path, "a.jsonl line 2 has no key 'text'", "dataset.text", "did you mean 'txt'")
+    path.write_text('{"text": "x"}\n{"text": \n')
+    refused(TextFiles, path, "a.jsonl line 2 is no JSON")
+    refused(TextFiles, entries(path, [{"text": "x"}] * 4), "no key 'stars'", "dataset.label", label="stars")
+    half = entries(tmp_path / "b.jsonl", [{"text": "x", "label": "a"}] * 3 + [{"text": "x"}])
+    refused(TextFiles, half, "b.jsonl line 4 has no label")
+    (tmp_path / "c.csv").write_text("words\nhello\n")
+    refused(TextFiles, tmp_path / "c.csv", "c.csv has no column 'text'", "dataset.text", "words")
+    (tmp_path / "d.txt").write_text(" \n")
+    refused(TextFiles, tmp_path / "d.txt", "holds no text")
+    refused(TextFiles, tmp_path / "e.txt", "does not exist")
+    bad = entries(tmp_path / "f.jsonl", [{"text": "fine"}] * 8 + [{"text": " "}, {"text": 7}])
+    found = bad_samples(both(TextFiles, bad))
+    assert found == {f"{bad} line 9": "holds no text", f"{bad} line 10": "'text' is 7, no text"}
+    (tmp_path / "g.txt").write_bytes(b"fine\n" * 8 + b"\xff\xfe\n")
+    assert bad_samples(both(TextFiles, tmp_path / "g.txt")) == {f"{tmp_path / 'g.txt'} line 9": "is not UTF-8 text"}
+
+
+@pytest.mark.parametrize("modality", ["text", "multilingual-text"])
+def test_runs(tmp_path, run_files, modality):
+    path = entries(
+        tmp_path / "a.jsonl", [{"text": f"a {('bad', 'good')[i % 2]} {i}", "label": i % 2} for i in range(40)]
+    )
+    assert run_files(modality, path, "--set", "tokenizer.length=16", "--set", "tokenizer.vocab_size=300")["scores"]
+
+
+def test_sst2(shared_data, both):
+    folder = shared_data / "sst2" / "SST-2"
+    train, test = both(TextFiles, folder / "train.tsv", test_root=str(folder / "test.tsv"), text="sentence")
+    assert (len(train), len(test)) == (60614, 872)
+    assert train.task.names == ("0", "1")

@@ -201,4 +201,5 @@ def test_the_grids_of_the_documentation_and_of_the_benchmarks_are_grids(catalogu
     (block,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "docs.toml").write_text(block)
     for path in (tmp_path / "docs.toml", *sorted((ROOT / "benchmarks" / "grids").glob("*.toml"))):
-        assert cells(read_grid(path, {"set": {"dataset.root": "x"}}), catalogue), path
+        common = {"dataset.root": "x"} if "files" in path.read_text() else {}
+        assert cells(read_grid(path, {"set": common}), catalogue), path

@@ -14,7 +14,7 @@ import torch
 
 from ssl_core import plugins
 from ssl_core.contracts import Dataset
-from ssl_core.data import Continuous, Sample, Split, Task
+from ssl_core.data import Continuous, Sample, Split, Task, Text
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
 from ssl_core.testing.promise import Check, Promise, expect, recorder, same
@@ -94,6 +94,10 @@ def samples_fit_the_fields(setting: Setting) -> None:
                 where = f"'{name}' of sample {index} of {split}"
                 expect(isinstance(array, np.ndarray), f"{where} is {type(array).__name__}, not an array")
                 form = dataset.fields[name]
+                if isinstance(form, Text):
+                    expect(array.dtype.kind == "U", f"{where} is of type {array.dtype}, not str")
+                    expect(array.ndim <= 1 and array.size, f"{where} has shape {array.shape}, not () or (n,)")
+                    continue
                 shape = form.shape if isinstance(form, Continuous) else (form.length,)
                 fits = len(shape) == array.ndim and all(w in (None, n) for w, n in zip(shape, array.shape, strict=True))
                 expect(fits, f"{where} has shape {array.shape}, not {shape}")
@@ -203,6 +207,7 @@ def fits_its_modality(setting: Setting) -> None:
         return
     dataset = setting.open("train")
     tokenizer = found.value(make_options(found.value, {}), dataset.fields, DIM)
+    tokenizer.fit([dict(dataset[index]["inputs"]) for index in places(dataset)])
     arrays = stack([tokenizer.prepare(dict(dataset[index]["inputs"])) for index in places(dataset)[:2]])
     content = tokenizer(batch(arrays)).content
     expect(content.isfinite().all(), f"tokenizer '{found.name}' makes tokens of it that are not finite")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from ssl_core.errors import nearest
@@ -168,6 +169,9 @@ def _difference(first: Any, second: Any) -> str | None:
 def _unequal(first: Any, second: Any) -> str | None:
     if first is None or second is None or isinstance(first, str):
         return None if first == second else f"{first!r} became {second!r}"
+    if isinstance(first, np.ndarray) and first.dtype.kind == "U":  # torch has no text
+        equal = isinstance(second, np.ndarray) and first.dtype == second.dtype and np.array_equal(first, second)
+        return None if equal else f"{first!r} became {second!r}"
     one, other = torch.as_tensor(first), torch.as_tensor(second)
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{one.dtype} {tuple(one.shape)} became {other.dtype} {tuple(other.shape)}"

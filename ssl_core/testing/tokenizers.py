@@ -54,7 +54,13 @@ class Setting:
         return dataset.fields, [dataset[index]["inputs"] for index in places]
 
     def build(self, seed: int = 0) -> Tokenizer:
-        """A freshly initialised tokenizer that has measured nothing."""
+        """A freshly initialised tokenizer that has learned what it needs to prepare, and measured nothing."""
+        tokenizer = self.unfitted(seed)
+        tokenizer.fit(copy.deepcopy(self.source[1]))
+        return tokenizer
+
+    def unfitted(self, seed: int = 0) -> Tokenizer:
+        """A freshly initialised tokenizer that has seen no sample."""
         torch.manual_seed(seed)
         return self.tokenizer(make_options(self.tokenizer, self.values), self.source[0], DIM)
 
@@ -240,6 +246,18 @@ def prepare_is_pure(setting: Setting) -> None:
         expect(not wrong, f"prepare made something else than an array of numbers of {', '.join(wrong)}")
     same(made[0], made[1], "what a second call of prepare made")
     stack(made[0])
+
+
+@promise("fit")
+def what_fit_learned_is_in_the_state_dict(setting: Setting) -> None:
+    """A state dict loaded into a tokenizer that has seen no data prepares the same: `fit` keeps what it learned there,
+    and `learned` names it.
+    """
+    fitted, fresh = setting.build(), setting.unfitted(seed=5)
+    fresh.load_state_dict(fitted.state_dict())
+    same(fitted.learned(), fresh.learned(), "what was learned, after loading")
+    made = [[tokenizer.prepare(copy.deepcopy(x)) for x in setting.source[1]] for tokenizer in (fitted, fresh)]
+    same(made[0], made[1], "what prepare makes after loading")
 
 
 @promise("measure")

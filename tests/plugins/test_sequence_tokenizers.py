@@ -1,0 +1,115 @@
+"""Genomics and protein: look-up of letters by hand, lengths and alphabets of the protocol, padding, bad letters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core import BadSample, ConfigError, Discrete, Text
+from ssl_plugins.tokenizers.genomics import Genomics
+from ssl_plugins.tokenizers.protein import Protein
+
+TEXT = {"sequence": Text()}
+
+
+def build(cls, fields=TEXT, **options):
+    return cls(cls.Options(**options), fields, 8)
+
+
+def ids_of(tokenizer, text):
+    return tokenizer.prepare({"sequence": np.array(text)})["sequence"].tolist()
+
+
+def test_protocol_sizes():
+    for cls, length, vocab in ((Genomics, 250, 4), (Protein, 128, 26)):
+        tokenizer = build(cls)
+        segment = tokenizer.layout.segments[0]
+        assert (segment.grid, segment.target, segment.size) == ((length,), "ids", vocab)
+        assert tokenizer.table.shape == (vocab, 8)
+
+
+def test_bases_by_hand():
+    tokenizer = build(Genomics, length=6)
+    assert ids_of(tokenizer, "ACGTTAGG") == [0, 1, 2, 3, 3, 0]
+    assert ids_of(tokenizer, "acgtta") == [0, 1, 2, 3, 3, 0]
+    assert tokenizer.prepare({"sequence": np.array("ACGTTA")})["sequence"].dtype == np.uint8
+
+
+def test_residues_by_hand():
+    """X A R N D C Q E G H I L K M F P S T W Y V U O B Z J, filled up with X = 0 (protocol 2.9)."""
+    tokenizer = build(Protein, length=9)
+    assert ids_of(tokenizer, "MKVJARX") == [13, 12, 20, 25, 1, 2, 0, 0, 0]
+    whole = "XARNDCQEGHILKMFPSTWYVUOBZJ"
+    assert ids_of(build(Protein, length=26), whole) == list(range(26))
+
+
+def test_padding_is_absent_by_its_place_not_its_letter():
+    tokenizer = build(Protein, length=5)
+    prepared = [tokenizer.prepare({"sequence": np.array(text)}) for text in ("XA", "ARNDC", "ARNDCQ")]
+    batch = {name: torch.from_numpy(np.stack([each[name] for each in prepared])) for name in prepared[0]}
+    assert tokenizer(batch).present.tolist() == [[True, True, False, False, False], [True] * 5, [True] * 5]
+    assert build(Protein, length=5, mask_padding=False)(batch).present is None
+
+
+def test_short_dna_is_refused_unless_padded():
+    with pytest.raises(BadSample, match=r"has 3 letters, fewer than 5; set tokenizer.pad"):
+        ids_of(build(Genomics, length=5), "ACG")
+    padded = build(Genomics, length=5, alphabet="ACGTN", pad="N")
+    assert ids_of(padded, "ACG") == [0, 1, 2, 4, 4]
+    whole = build(Genomics, length=5)
+    one = {name: torch.from_numpy(x[None]) for name, x in whole.prepare({"sequence": np.array("ACGTA")}).items()}
+    assert whole(one).present is None
+
+
+def test_letter_outside_the_alphabet():
+    with pytest.raises(BadSample, match=r"letter 3 of the sequence is 'N', not in the alphabet ACGT") as caught:
+        ids_of(build(Genomics, length=4), "ACNT")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BadSample, match="letter 2 of the sequence is 'é'"):
+        ids_of(build(Protein), "Aé")
+    with pytest.raises(BadSample, match="letter 2 of the sequence is '字'"):
+        ids_of(build(Protein), "A字")
+    assert ids_of(build(Genomics, length=4, alphabet="ACGTN", unknown="N"), "AC字R") == [0, 1, 4, 4]
+
+
+def test_letters_after_the_cut_count_too():
+    with pytest.raises(BadSample, match="letter 5"):
+        ids_of(build(Genomics, length=4), "ACGT!")
+
+
+def test_empty_sequence():
+    with pytest.raises(BadSample, match="the sequence is empty"):
+        ids_of(build(Protein), "")
+
+
+def test_ids_are_taken_as_they_are():
+    tokenizer = build(Genomics, {"sequence": Discrete(6, 4)})
+    assert tokenizer.layout.length == 6
+    assert ids_of(tokenizer, np.array([3, 2, 1, 0, 0, 1], dtype=np.int64)) == [3, 2, 1, 0, 0, 1]
+    assert build(Genomics, {"sequence": Discrete(6, 4)}, length=4).layout.length == 4
+    with pytest.raises(BadSample, match=r"ids outside 0\.\.3"):
+        ids_of(tokenizer, np.array([0, 1, 2, 3, 4, 0]))
+    with pytest.raises(BadSample, match="neither one text nor ids"):
+        ids_of(tokenizer, np.zeros(6))
+
+
+def test_alphabet_with_both_cases_minds_them():
+    tokenizer = build(Genomics, length=2, alphabet="aA")
+    assert ids_of(tokenizer, "aA") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "message"),
+    [
+        ({"alphabet": "ACGA"}, TEXT, "must be ASCII letters, each once"),
+        ({"pad": "N"}, TEXT, "tokenizer.pad='N' is no letter of the alphabet ACGT"),
+        ({"unknown": "N"}, TEXT, "tokenizer.unknown='N' is no letter"),
+        ({}, {"sequence": Discrete(6, 5)}, "the data's ids count 5 letters, the alphabet ACGT has 4"),
+        ({}, {"text": Text()}, "reads a field 'sequence' of text or of ids; the data set offers 'text'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options, fields, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build(Genomics, fields, **options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,203 @@
+"""Embedded texts, sequences and captions: pure functions of seed, split and index; nothing gives the label away."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from ssl_core import Text
+from ssl_plugins.datasets._story import SCRIPTS, make_words
+from ssl_plugins.datasets._stretches import draw_stretches
+from ssl_plugins.datasets.synthetic_genomics import SyntheticGenomics
+from ssl_plugins.datasets.synthetic_image_text import COLOURS, SyntheticImageText
+from ssl_plugins.datasets.synthetic_multilingual_text import SyntheticMultilingualText
+from ssl_plugins.datasets.synthetic_protein import PADDING, PREFERRED, SyntheticProtein
+from ssl_plugins.datasets.synthetic_text import SyntheticText
+
+ALL = [SyntheticGenomics, SyntheticImageText, SyntheticMultilingualText, SyntheticProtein, SyntheticText]
+
+
+def build(cls, split="train", **options):
+    return cls(cls.Options(**options), split)
+
+
+def inputs_of(dataset):
+    return [{name: x.tolist() for name, x in dataset[i]["inputs"].items()} for i in range(12)]
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_sample_depends_on_seed_split_and_index_alone(cls):
+    first = inputs_of(build(cls))
+    assert first == inputs_of(build(cls, train_size=100, test_size=7))
+    assert first != inputs_of(build(cls, seed=1))
+    assert first != inputs_of(build(cls, split="test"))
+    assert len({str(sample) for sample in first}) == 12
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_sizes_and_balance(cls):
+    train, test = build(cls), build(cls, split="test")
+    assert (len(train), len(test)) == (2000, 500)
+    assert train.pretrain_default
+    counts = np.bincount([train[i]["label"] for i in range(60)], minlength=train.task.size)
+    assert counts.max() == counts.min() == 60 // train.task.size
+    for index in (-1, 2000):
+        with pytest.raises(IndexError):
+            train[index]
+
+
+def accuracy_of_raw(cls, features, size=600, **options):
+    """What a linear model and the nearest neighbours read from the raw input, given `size` samples; classes."""
+    found = []
+    for split in ("train", "test"):
+        dataset = build(cls, split=split, train_size=size, test_size=size, **options)
+        samples = [dataset[i] for i in range(size)]
+        found.append((np.array([features(s["inputs"]) for s in samples], dtype=float), [s["label"] for s in samples]))
+    (train_x, train_y), (test_x, test_y) = found
+    model = LogisticRegression(C=0.01, max_iter=200).fit(train_x, train_y)
+    near = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(train_x, train_y)
+    classes = build(cls, **options).task.size
+    return model.score(test_x, test_y), near.score(test_x, test_y), classes
+
+
+def one_hot(inputs):
+    return np.eye(4)[inputs["sequence"]].ravel()
+
+
+def counts_of(pattern):
+    """A function that counts the words or letters that match, in a vocabulary of its own."""
+    places: dict[str, int] = {}
+
+    def count(inputs):
+        row = np.zeros(400)
+        text = str(next(x for x in inputs.values() if x.dtype.kind == "U"))
+        for one in re.findall(pattern, text):
+            row[places.setdefault(one, len(places))] += 1
+        return row
+
+    return count
+
+
+def residues(inputs):
+    codes = np.frombuffer(str(inputs["sequence"]).encode(), dtype=np.uint8)
+    row = np.zeros((128, 128))
+    row[np.arange(len(codes)), codes] = 1
+    return row[:, 65:90].ravel()
+
+
+def both(inputs):
+    return np.concatenate([inputs["image"].ravel() / 255, counts_of(r"\w+")(inputs)])
+
+
+@pytest.mark.parametrize(
+    ("cls", "features"),
+    [
+        (SyntheticGenomics, one_hot),
+        (SyntheticText, counts_of(r"\w+|\.")),
+        (SyntheticMultilingualText, counts_of(r"\w+|\.")),
+        (SyntheticProtein, residues),
+        (SyntheticImageText, both),
+    ],
+)
+def test_raw_input_does_not_give_the_label_away(cls, features):
+    linear, near, classes = accuracy_of_raw(cls, features)
+    assert linear < 1 / classes + 0.08
+    assert near < 1 / classes + 0.15
+
+
+def test_bases_are_equally_likely_everywhere_in_every_genus():
+    dataset = build(SyntheticGenomics, train_size=6000)
+    rows = np.stack([dataset[i]["inputs"]["sequence"] for i in range(6000)]).reshape(2000, 3, -1)
+    shares = np.stack([(rows == base).mean(axis=0) for base in range(4)])  # (4, genera, places)
+    assert np.abs(shares - 0.25).max() < 0.05
+    assert np.abs(shares.mean(axis=2) - 0.25).max() < 0.01
+
+
+def test_genera_differ_in_the_length_of_stretches():
+    dataset = build(SyntheticGenomics, length=4000, purity=1.0)
+    for index, mean in enumerate(dataset.options.stretches):
+        row = dataset[index]["inputs"]["sequence"]
+        assert np.diff(np.flatnonzero(np.diff(row))).mean() == pytest.approx(mean, rel=0.15)
+
+
+def test_stretches_change_and_rule_alike():
+    rows = np.stack([draw_stretches(30, 3, 5.0, np.random.default_rng(seed)) for seed in range(3000)])
+    for kind in range(3):  # every place is like every other
+        assert np.abs((rows == kind).mean(axis=0) - 1 / 3).max() < 0.04
+    same = (rows[:, 1:] == rows[:, :-1]).mean(axis=0)
+    assert same == pytest.approx(0.8, abs=0.04)  # a stretch of 5 ends after one place in five
+
+
+def test_text_kinds_by_hand():
+    dataset = build(SyntheticText, words=4)
+    subject = {word: number for number, row in enumerate(dataset.subjects.tolist()) for word in row}
+    for index in range(30):
+        sample = dataset[index]
+        sentences = [part.split() for part in str(sample["inputs"]["text"]).rstrip(".").split(". ")]
+        assert [len(sentence) for sentence in sentences] == [4, 4, 4, 4]
+        about = [sorted(subject[word] for word in sentence) for sentence in sentences]
+        assert len({number for row in about for number in row}) == 2
+        if sample["label"] == 0:
+            assert all(len(set(row)) == 2 and row.count(row[0]) == 2 for row in about)
+        else:
+            (a,), (b,), (c,), (d,) = (set(row) for row in about)
+            turns, halves = (a, b) == (c, d) and a != b, (a, c) == (b, d) and a != c
+            assert (turns, halves) == (sample["label"] == 1, sample["label"] == 2)
+
+
+def test_each_text_is_in_one_language_and_no_word_is_in_two():
+    dataset = build(SyntheticMultilingualText)
+    words = [set(language.ravel().tolist()) for language in dataset.languages]
+    assert not words[0] & words[1] | words[1] & words[2] | words[0] & words[2]
+    seen = set()
+    for index in range(18):
+        said = set(re.findall(r"\w+", str(dataset[index]["inputs"]["text"])))
+        (language,) = [number for number, known in enumerate(words) if said <= known]
+        seen.add((language, dataset[index]["label"]))
+    assert len(seen) == 9  # every language has every kind
+
+
+def test_words_are_different():
+    for script in SCRIPTS:
+        words = make_words(script, 50, np.random.default_rng(0))
+        assert len(set(words)) == 50
+
+
+def test_chains_fit_their_states():
+    family, structure = (
+        build(SyntheticProtein, preference=1.0),
+        build(SyntheticProtein, preference=1.0, label="structure"),
+    )
+    assert structure.task.per_token
+    assert structure.task.ignore == PADDING
+    for index in range(20):
+        text = str(structure[index]["inputs"]["sequence"])
+        assert text == str(family[index]["inputs"]["sequence"])
+        states = structure[index]["label"]
+        assert states.shape == (128,)
+        assert (states[len(text) :] == PADDING).all()
+        assert all(letter in PREFERRED[state] for letter, state in zip(text, states, strict=False))
+        assert 76 <= len(text) <= 128
+    assert len({len(str(family[i]["inputs"]["sequence"])) for i in range(20)}) > 5
+
+
+def test_caption_is_right_or_wrong_in_every_place():
+    dataset = build(SyntheticImageText, noise=0.0)
+    for index in range(40):
+        sample = dataset[index]
+        cells = sample["inputs"]["image"].reshape(3, 8, 4, 8).transpose(2, 0, 1, 3).reshape(4, 3, 64)
+        named = str(sample["inputs"]["caption"]).split()
+        for cell, name in zip(cells, named, strict=True):
+            colour = np.rint(255 * np.array(COLOURS[name])).astype(int)
+            shown = (colour == cell.T).all(axis=1).any()
+            assert shown == (sample["label"] == 1)
+
+
+def test_fields():
+    assert isinstance(build(SyntheticText).fields["text"], Text)
+    assert build(SyntheticGenomics, length=100).fields["sequence"].length == 100
+    assert build(SyntheticImageText, cells=3).fields["image"].shape == (3, 8, 24)

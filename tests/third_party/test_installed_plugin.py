@@ -123,7 +123,7 @@ def test_command_line_lists_it(python):
     line = next(line for line in listed.stdout.splitlines() if "denoise" in line)
     assert "Rebuild every token from noisy embeddings." in line
     assert "sslx-demo-denoise:denoise 0.2" in line
-    assert "video" not in listed.stdout
+    assert "sslx-demo-denoise:video" not in listed.stdout
     assert "sslx-demo-denoise:broken" in listed.stderr
 
 

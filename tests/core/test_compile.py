@@ -57,7 +57,7 @@ def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
 def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     learner = toy.make_learner(objective).double()
-    inputs = {"x": torch.randn(8, *toy.SHAPE, dtype=torch.float64)}
+    inputs = {"x": torch.randn(8, 2, 16, dtype=torch.float64)}
     step = CompiledStep(learner, "key", tmp_path)
 
     def gradients(function, draws):

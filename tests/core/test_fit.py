@@ -90,7 +90,7 @@ def test_raw_samples_are_read_only_as_far_as_walked(monkeypatch):
 
 def test_prepared_cache_knows_what_was_learned(tmp_path):
     """The same data and options, another vocabulary: nothing old is read back."""
-    dataset = SyntheticText(SyntheticText.Options(train_size=6), "train")
+    dataset = SyntheticText(SyntheticText.Options(n_train=6), "train")
     made = []
     for size in (60, 100):
         tokenizer = TextTokenizer(TextTokenizer.Options(vocab_size=100, length=12), dataset.fields, 8)
@@ -139,7 +139,7 @@ def test_kit_finds_what_is_not_in_the_state_dict():
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 SMALL = [
-    "--set", "dataset.train_size=24", "--set", "dataset.test_size=12", "--set", "encoder.dim=32",
+    "--set", "dataset.n_train=24", "--set", "dataset.n_test=12", "--set", "encoder.dim=32",
     "--set", "encoder.depth=1", "--set", "encoder.heads=2", "--set", "objective.width=16", "--set", "objective.heads=1",
     "--set", "objective.depth=1", "--batch-size", "8", "--preset", "none", "--set", "tokenizer.vocab_size=200",
     "--set", "tokenizer.length=16", "--set", "masking.ratio=0.5",

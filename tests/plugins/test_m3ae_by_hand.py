@@ -126,15 +126,19 @@ def layout_of(made: list[int]) -> Layout:
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(lengths, percents, st.integers(0, 2**31), st.booleans())
 def test_each_segment_keeps_the_published_count(made: list[int], percent: list[int], seed: int, shared: bool) -> None:
-    """int(L (1 - r)) of each, in exact arithmetic; one token of the row where that would leave none."""
+    """int(L (1 - r)) of each, in exact arithmetic; segments for which that is 0 draw together with the longest one."""
     layout, percent = layout_of(made), percent[: len(made)]
     hide = masking(layout, ratio=[p / 100 for p in percent], shared=shared)
     mask = hide(5, seeded(seed))
-    kept = [math.floor(length * Fraction(100 - p, 100)) for length, p in zip(made, percent, strict=True)]
+    shown = [length * Fraction(100 - p, 100) for length, p in zip(made, percent, strict=True)]
+    first = made.index(max(made))
+    joined = [i for i, share in enumerate(shown) if share < 1 or i == first]
     for row, visible in zip(mask.hidden, mask.visible.tolist(), strict=True):
         assert visible == (~row).nonzero().flatten().tolist()
         found = [int((~row[span]).sum()) for _, span in layout.spans]
-        assert found == kept if any(kept) else sum(found) == 1
+        assert all(found[i] == math.floor(shown[i]) for i in range(len(made)) if i not in joined)
+        together = math.floor(sum(shown[i] for i in joined))
+        assert sum(found[i] for i in joined) == (together if len(made) > len(joined) else max(1, together))
     if shared:
         assert (mask.visible == mask.visible[0]).all()
     assert torch.equal(mask.visible, hide(5, seeded(seed)).visible)
@@ -152,10 +156,21 @@ def test_segments_are_hidden_uniformly_and_independently() -> None:
         assert together[i, j].item() == pytest.approx(expected, abs=5 * math.sqrt(0.25 / rows))
 
 
+def kept(layout: Layout, ratio: object) -> list[int]:
+    visible = ~masking(layout, ratio=ratio)(1, seeded()).hidden[0]
+    return [int(visible[span].sum()) for _, span in layout.spans]
+
+
+def test_a_segment_of_one_token_is_shown_as_often_as_the_others() -> None:
+    rows = 20_000
+    shown = 1 - masking(layout_of([7, 1]), ratio=0.75)(rows, seeded(3)).hidden.double().mean(dim=0)
+    torch.testing.assert_close(shown, torch.full((8,), 0.25, dtype=torch.float64), atol=0.02, rtol=0)
+
+
 def test_one_ratio_is_for_all_and_a_wrong_number_is_refused() -> None:
     for ratio in (0.5, [0.5], (0.5, 0.5)):
-        assert masking(layout_of([4, 6]), ratio=ratio).kept == [2, 3]
-    assert masking(layout_of([100, 10]), ratio=(0.07, 0.9)).kept == [93, 1]  # 100 * 0.07 is above 7 in floating point
+        assert kept(layout_of([4, 6]), ratio) == [2, 3]
+    assert kept(layout_of([100, 10]), (0.07, 0.9)) == [93, 1]  # 100 * 0.07 is above 7 in floating point
     with pytest.raises(ConfigError, match=r"masking\.ratio has 2 numbers for 3 segments; give one, or one for each"):
         masking(layout_of([4, 6, 2]), ratio=(0.5, 0.5))
     for wrong in (0.0, 1.0, (), (0.5, 1.5), "much", None):

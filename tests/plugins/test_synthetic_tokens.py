@@ -32,7 +32,7 @@ def inputs_of(dataset):
 @pytest.mark.parametrize("cls", ALL)
 def test_sample_depends_on_seed_split_and_index_alone(cls):
     first = inputs_of(build(cls))
-    assert first == inputs_of(build(cls, train_size=100, test_size=7))
+    assert first == inputs_of(build(cls, n_train=100, n_test=7))
     assert first != inputs_of(build(cls, seed=1))
     assert first != inputs_of(build(cls, split="test"))
     assert len({str(sample) for sample in first}) == 12
@@ -54,7 +54,7 @@ def accuracy_of_raw(cls, features, size=600, **options):
     """What a linear model and the nearest neighbours read from the raw input, given `size` samples; classes."""
     found = []
     for split in ("train", "test"):
-        dataset = build(cls, split=split, train_size=size, test_size=size, **options)
+        dataset = build(cls, split=split, n_train=size, n_test=size, **options)
         samples = [dataset[i] for i in range(size)]
         found.append((np.array([features(s["inputs"]) for s in samples], dtype=float), [s["label"] for s in samples]))
     (train_x, train_y), (test_x, test_y) = found
@@ -110,7 +110,7 @@ def test_raw_input_does_not_give_the_label_away(cls, features):
 
 
 def test_bases_are_equally_likely_everywhere_in_every_genus():
-    dataset = build(SyntheticGenomics, train_size=6000)
+    dataset = build(SyntheticGenomics, n_train=6000)
     rows = np.stack([dataset[i]["inputs"]["sequence"] for i in range(6000)]).reshape(2000, 3, -1)
     shares = np.stack([(rows == base).mean(axis=0) for base in range(4)])  # (4, genera, places)
     assert np.abs(shares - 0.25).max() < 0.05

@@ -38,7 +38,7 @@ class Cifar10(PublicDataset):
 
     def __init__(self, options: PublicDataset.Options, split: Split) -> None:
         super().__init__(options, split)
-        self.fields = {"image": Continuous(SHAPE)}
+        self.fields = {"image": Continuous((3, None, None))}  # like other photographs, to be their transfer set
         self.task = classes(NAMES, "thing")
         parts = [_read(self.folder / TOP / name) for name in PARTS[split]]
         self.images = np.concatenate([images for images, _ in parts])

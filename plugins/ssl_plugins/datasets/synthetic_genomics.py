@@ -28,8 +28,8 @@ class SyntheticGenomics(Dataset):
     class Options(Dataset.Options):
         """Options of the synthetic DNA."""
 
-        train_size: int = Field(2000, ge=1, description="sequences for training")
-        test_size: int = Field(500, ge=1, description="sequences for the test")
+        n_train: int = Field(2000, ge=1, description="sequences for training")
+        n_test: int = Field(500, ge=1, description="sequences for the test")
         length: int = Field(64, ge=8, description="bases of a sequence (protocol: 250)")
         stretches: tuple[float, ...] = Field(
             (3.0, 6.0, 12.0), min_length=2, description="mean length of a stretch in bases, for each genus"
@@ -44,7 +44,7 @@ class SyntheticGenomics(Dataset):
         self.task = Task("classes", len(names), "accuracy", names=names, title="genus")
 
     def __len__(self) -> int:
-        return self.options.train_size if self.split == "train" else self.options.test_size
+        return self.options.n_train if self.split == "train" else self.options.n_test
 
     def __getitem__(self, index: int) -> Sample:
         """{"sequence": (length,) uint8, A 0, C 1, G 2, T 3} and the number of the genus."""

@@ -32,8 +32,8 @@ class SyntheticImageText(Dataset):
     class Options(Dataset.Options):
         """Options of the synthetic pictures with captions."""
 
-        train_size: int = Field(2000, ge=1, description="pictures for training")
-        test_size: int = Field(500, ge=1, description="pictures for the test")
+        n_train: int = Field(2000, ge=1, description="pictures for training")
+        n_test: int = Field(500, ge=1, description="pictures for the test")
         cells: int = Field(4, ge=1, description="shapes in a row, each in a cell of 8 x 8 pixels")
         colours: int = Field(4, ge=2, le=len(COLOURS), description="different colours")
         noise: float = Field(0.1, ge=0, description="standard deviation of the noise")
@@ -47,7 +47,7 @@ class SyntheticImageText(Dataset):
         self.colours = np.array(list(COLOURS.values()))[: options.colours]
 
     def __len__(self) -> int:
-        return self.options.train_size if self.split == "train" else self.options.test_size
+        return self.options.n_train if self.split == "train" else self.options.n_test
 
     def __getitem__(self, index: int) -> Sample:
         """{"image": (3, 8, 8 cells) uint8, "caption": colours} and 1 if they match, 0 if not."""

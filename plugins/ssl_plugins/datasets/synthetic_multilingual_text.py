@@ -27,8 +27,8 @@ class SyntheticMultilingualText(Dataset):
     class Options(Dataset.Options):
         """Options of the synthetic texts in several languages."""
 
-        train_size: int = Field(2000, ge=1, description="texts for training")
-        test_size: int = Field(500, ge=1, description="texts for the test")
+        n_train: int = Field(2000, ge=1, description="texts for training")
+        n_test: int = Field(500, ge=1, description="texts for the test")
         languages: int = Field(3, ge=1, le=len(SCRIPTS), description="languages, each in another script")
         sentences: int = Field(4, ge=2, multiple_of=2, description="sentences of a text")
         words: int = Field(4, ge=2, multiple_of=2, description="words of a sentence")
@@ -49,7 +49,7 @@ class SyntheticMultilingualText(Dataset):
         ]
 
     def __len__(self) -> int:
-        return self.options.train_size if self.split == "train" else self.options.test_size
+        return self.options.n_train if self.split == "train" else self.options.n_test
 
     def __getitem__(self, index: int) -> Sample:
         """{"text": a text} and the number of its kind."""

@@ -33,8 +33,8 @@ class SyntheticProtein(Dataset):
     class Options(Dataset.Options):
         """Options of the synthetic proteins."""
 
-        train_size: int = Field(2000, ge=1, description="chains for training")
-        test_size: int = Field(500, ge=1, description="chains for the test")
+        n_train: int = Field(2000, ge=1, description="chains for training")
+        n_test: int = Field(500, ge=1, description="chains for the test")
         length: int = Field(
             128, ge=16, description="longest chain, and entries of a label for each residue (as tokenizer.length)"
         )
@@ -58,7 +58,7 @@ class SyntheticProtein(Dataset):
             )
 
     def __len__(self) -> int:
-        return self.options.train_size if self.split == "train" else self.options.test_size
+        return self.options.n_train if self.split == "train" else self.options.n_test
 
     def __getitem__(self, index: int) -> Sample:
         """{"sequence": residues} and the number of the family, or (length,) states, 3 after the end."""

@@ -45,24 +45,29 @@ class SegmentsMasking(Masking):
             raise ConfigError(
                 f"masking.ratio has {len(ratios)} numbers for {count} segments; give one, or one for each"
             )
-        pairs = zip(layout.segments, ratios, strict=True)
         # the published int(L (1 - r)), safe against 100 * 0.07 = 7.000000000000001 (D15)
-        self.kept = [segment.length - math.ceil(segment.length * ratio - 1e-9) for segment, ratio in pairs]
+        shown = [s.length - math.ceil(s.length * r - 1e-9) for s, r in zip(layout.segments, ratios, strict=True)]
+        longest = max(range(count), key=lambda i: layout.segments[i].length)
+        groups: dict[int, list[int]] = {}
+        for i in range(count):
+            groups.setdefault(i if shown[i] else longest, []).append(i)
+        spans = [span for _, span in layout.spans]
+        self.groups: list[tuple[torch.Tensor, int]] = []
+        for members in groups.values():
+            hidden = math.ceil(sum(layout.segments[i].length * ratios[i] for i in members) - 1e-9)
+            places = torch.cat([torch.arange(spans[i].start, spans[i].stop) for i in members])
+            self.groups.append((places, len(places) - hidden))
 
     def __call__(self, batch: int, generator: torch.Generator) -> Mask:
         """Keep the places of the smallest of L uniform numbers within each segment.
 
-        A segment too short for its ratio is wholly hidden. Were all, each row shows one token of any segment.
+        A segment too short to show a token at its ratio shares a draw with the longest one: were it always hidden, the
+        encoder would never learn to read it. Each row shows at least one token.
         """
         noise = torch.rand(1 if self.options.shared else batch, self.layout.length, generator=generator)
-        if any(self.kept):
-            spans = [span for _, span in self.layout.spans]
-            chosen = [
-                span.start + noise[:, span].argsort(dim=1)[:, :kept]
-                for span, kept in zip(spans, self.kept, strict=True)
-            ]
-            visible = torch.cat(chosen, dim=1).sort(dim=1).values
-        else:
+        chosen = [places[noise[:, places].argsort(dim=1)[:, :kept]] for places, kept in self.groups]
+        visible = torch.cat(chosen, dim=1).sort(dim=1).values
+        if not visible.shape[1]:
             visible = noise.argmin(dim=1, keepdim=True)
         visible = visible.expand(batch, -1).contiguous()
         hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)

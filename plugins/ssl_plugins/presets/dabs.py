@@ -13,8 +13,12 @@ objective, and sets options of DABS's own. What it follows, and what not:
 - Not options of the engine: 16-bit mixed precision (bf16 is used where it pays), N(0, 1) for the summary token, which
   its learned position gives it, and for token embeddings (D05, D06), and torch's default start of linear maps.
 
-Natural and medical images are the large ones, 224 x 224. For text name BERT's or XLM-R's vocabulary by
-`tokenizer.file` (protocol 2.6, 2.7).
+As a benchmark it has the domains below (protocol 1.1): `sslx run --benchmark dabs --domain speech` pretrains, by
+MetaMAE unless another objective is named, and probes on each transfer set. Two names of domains are ours:
+natural_images_small, which DABS chooses by other names of data sets, and sensor_spectrogram, its older form of sensor.
+
+Natural and medical images are the large ones, 224 x 224, but for natural_images_small. For text name BERT's or XLM-R's
+vocabulary by `tokenizer.file` (protocol 2.6, 2.7).
 """
 
 from __future__ import annotations
@@ -65,6 +69,42 @@ SETS: dict[str, tuple[str, str, int, int, dict[str, Any]]] = {
 }
 
 
+SMALL = {"tokenizer.size": 32, "tokenizer.patch": 4, "train.batch_size": 256, "evaluate.batch_size": 256}
+SPECTROGRAM = {
+    "tokenizer.size": 32, "tokenizer.patch": 4, "tokenizer.normalise": "none", "train.batch_size": 256,
+    "evaluate.batch_size": 256,
+}  # fmt: skip
+GLUE = ("cola", "mnli_matched", "mnli_mismatched", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli")
+PICTURES = ("aircraft", "cu_birds", "dtd", "traffic_sign", "vgg_flower")
+FLUENT = ("fluent_speech_location", "fluent_speech_action", "fluent_speech_object")
+
+# By domain: where in the protocol, modality, pretraining set, transfer sets, what differs from the modality's values.
+# CheXpert is in DABS's results as a transfer set, too, though not in its dictionary of them.
+DOMAINS: dict[str, tuple[str, str, str, tuple[str, ...], dict[str, Any]]] = {
+    "natural_images": ("2.1", "image", "imagenet", ("cifar10", *PICTURES), {}),
+    "natural_images_small": ("2.1", "image", "cifar10_small", tuple(f"{name}_small" for name in PICTURES), SMALL),
+    "sensor": ("2.2", "time-series", "pamap2", ("pamap2",), {}),
+    "sensor_spectrogram": ("2.2", "multispectral", "pamap2_spectrogram", ("pamap2_spectrogram",), SPECTROGRAM),
+    "medical_images": ("2.3", "medical-image", "chexpert", ("chexpert", "xray8"), {}),
+    "captioned_images": ("2.4", "image-text", "mscoco", ("mismatched_caption", "vqa"), {}),
+    "speech": (
+        "2.5", "speech", "librispeech",
+        ("audio_mnist", *FLUENT, "google_speech", "librispeech_transfer", "voxceleb1"), {},
+    ),
+    "text": ("2.6", "text", "wikitext103", GLUE, {}),
+    "multi_text": (
+        "2.7", "multilingual-text", "mc4", tuple(f"paws_{of}" for of in ("en", "fr", "es", "de", "zh", "ja", "ko")), {},
+    ),
+    "genomics": ("2.8", "genomics", "genomics", ("genomics_transfer_id", "genomics_transfer_ood"), {}),
+    "proteins": (
+        "2.9", "protein", "pfam", ("pfam_transfer", "scop", "secondary_struct", "stability", "fluorescence"), {},
+    ),
+    "particle_physics": ("2.10", "tabular", "higgs", ("higgs_transfer",), {}),
+    "satellite_images": ("2.10", "multispectral", "eurosat", ("eurosat_transfer",), {}),
+    "semiconductors": ("2.10", "wafer", "wafer", ("wafer_transfer",), {}),
+}  # fmt: skip
+
+
 @hookimpl
 def register_presets() -> list[Preset]:
     presets = [Preset("dabs", PROTOCOL, PROTOCOL_SOURCE)]
@@ -74,4 +114,10 @@ def register_presets() -> list[Preset]:
         values = data | {"train.batch_size": batch, "evaluate.batch_size": probe_batch}
         source = f"published code of DABS (protocol {where}): {name}, shapes and batch"
         presets.append(Preset("dabs", values, source, modality=modality))
+    for domain, (where, modality, pretraining, transfer, values) in DOMAINS.items():
+        source = f"DABS (protocol 1.1 and {where}): domain {domain}"
+        values = {"objective.name": "metamae"} | values
+        presets.append(Preset("dabs", values, source, None, modality, pretraining, domain=domain, transfer=transfer))
+    source = "published code of DABS (protocol 2.8): batch of the probe"
+    presets.append(Preset("dabs", {"evaluate.batch_size": 32}, source, None, "genomics", "genomics_transfer_ood"))
     return presets

@@ -1,0 +1,96 @@
+"""Every shipped objective on every modality: twenty steps on the embedded data, as the engine takes them.
+
+Batches and draws are the engine's own, the encoder is small. What is asserted of each cell: losses are finite; the
+loss of fixed batches under fixed draws falls; a gradient reaches every parameter of the tokenizer; features are finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core import Learner, assemble, plugins
+from ssl_core.config import Plugins, RunConfig, resolve
+from ssl_core.engine.loader import Prepared, Raw, batch_index, prepare
+from ssl_core.engine.tell import Tell
+from ssl_core.engine.train import forward, make_optimizer
+from ssl_core.evaluate.features import features
+
+CATALOGUE = plugins.load()
+OBJECTIVES = [e.name for e in CATALOGUE.entries("objective") if e.origin.plugin.startswith("sslx:")]
+MODALITIES = sorted({e.value.name for e in CATALOGUE.entries("tokenizer") if e.origin.plugin.startswith("sslx:")})
+STEPS = 20
+CPU = torch.device("cpu")
+SMALL = {
+    "dataset.n_train": 96, "dataset.n_test": 8, "encoder.dim": 32, "encoder.depth": 2, "encoder.heads": 2,
+    "train.steps": STEPS, "train.batch_size": 16, "train.lr": 2e-3, "train.warmup": 0, "train.precision": "fp32",
+    "train.compile": "off",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A learner, what it is made from, and its data."""
+
+    config: RunConfig
+    plugins: Plugins
+    learner: Learner
+    data: Prepared
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data, shared by the objectives of a modality."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(params=[pytest.param((m, o), id=f"{m}-{o}") for m in MODALITIES for o in OBJECTIVES])
+def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
+    modality, objective = request.param
+    config, chosen = resolve(CATALOGUE, {"modality": modality, "objective.name": objective, **SMALL})
+    splits = assemble.open_splits(config, chosen)
+    learner = assemble.build(config, chosen, splits["train"])
+    learner.tokenizer.fit(Raw(splits["train"]))
+    data = prepare(splits["train"], learner.tokenizer, cache, Tell())
+    learner.tokenizer.measure(data.chunks())
+    config, _ = assemble.settle(config, learner.objective, CPU, data)
+    return Cell(config, chosen, learner, data)
+
+
+def fixed_loss(cell: Cell) -> float:
+    """The mean loss of the first batches, under the draws that they get in training."""
+    options, total = cell.config.train, 0.0
+    for step in range(4):
+        batch = cell.data.take(batch_index(0, step, len(cell.data), options.batch_size))
+        total += forward(cell.learner, batch, 0, step, CPU, "fp32").loss.item()
+    return total / 4
+
+
+def test_matrix(cell: Cell) -> None:
+    options, learner = cell.config.train, cell.learner.train()
+    before = fixed_loss(cell)
+    optimizer = make_optimizer(learner, options)
+    reached: set[str] = set()
+    for step in range(STEPS):
+        batch = cell.data.take(batch_index(0, step, len(cell.data), options.batch_size))
+        loss = forward(learner, batch, 0, step, CPU, "fp32").loss
+        assert torch.isfinite(loss), f"step {step}"
+        loss.backward()
+        reached |= {
+            name
+            for name, parameter in learner.tokenizer.named_parameters()
+            if parameter.grad is not None and parameter.grad.any()
+        }
+        optimizer.step()
+        optimizer.zero_grad()
+    assert fixed_loss(cell) < before
+    assert reached == {name for name, _ in learner.tokenizer.named_parameters()}
+    learner.eval()
+    taken, _ = features(learner.embed, iter([cell.data.take(range(32))]))
+    assert taken.shape == (32, cell.config.encoder.dim)
+    assert np.isfinite(taken).all()
+    assert taken.std(axis=0).any()

@@ -325,3 +325,31 @@ def test_clips_of_one_length_have_no_padding() -> None:
     assert fixed(batch(fixed, tone(8000.0, 1.0))).present is None
     shorter = Speech(Speech.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
     assert shorter(batch(shorter, tone(8000.0, 1.0))).present is not None
+
+
+@pytest.mark.parametrize("place", ["start", "center"])
+def test_what_a_microphone_adds_to_all_frames_goes(place: str) -> None:
+    """A filter multiplies each band by a number, so it adds one to each band's dB; noise half as wide is noise."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=4000) * np.repeat(rng.uniform(0.5, 1.0, 50), 80)
+    coloured = np.convolve(x, [1.0, -0.9])[:4000]
+    options = {"top_db": None, "place": place, "padding": "absent"}
+    plain, mean, both = (make(bands=bands, **options) for bands in ("as they are", "mean", "mean-std"))
+    first, end = mean.prepare({"waveform": x[None]})["sounding"]
+    assert 0 < end - first < 64
+
+    def heard(tokenizer: Speech, clip: np.ndarray) -> np.ndarray:
+        return spectrogram(tokenizer, clip[None])[0][:, first:end]
+
+    np.testing.assert_allclose(heard(mean, x).mean(axis=1), 0, atol=1e-4)
+    before = np.abs(heard(plain, x) - heard(plain, coloured)).mean()
+    after = np.abs(heard(mean, x) - heard(mean, coloured)).mean()
+    assert after < before / 5
+    spread = heard(mean, x).std(axis=1)
+    np.testing.assert_allclose(heard(both, x), heard(mean, x) / np.maximum(spread, 3.0)[:, None], atol=1e-4)
+    assert not spectrogram(both, x[None])[0][:, end:].any()
+
+
+def test_a_repeated_clip_is_normalised_with_its_repetitions() -> None:
+    made = spectrogram(make(bands="mean", fill="repeat"), tone(8000.0, 0.37))
+    np.testing.assert_allclose(made[0].mean(axis=1), 0, atol=1e-4)

@@ -25,6 +25,7 @@ from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokeniz
 from ssl_core.tokenizers import GridTokenizer
 
 USUAL_SECONDS = 1.0  # clip length where nothing says otherwise
+FLAT = 3.0  # dB; a band that varies less than this over a clip holds noise, which is not blown up
 
 
 class Speech(GridTokenizer):
@@ -67,6 +68,11 @@ class Speech(GridTokenizer):
             60.0, gt=0, description="range of a clip in dB below its own maximum; none = no cut"
         )
         ref: Literal["max", "absolute"] = Field("max", description="0 dB is the clip's maximum, or the number 1")
+        bands: Literal["as they are", "mean", "mean-std"] = Field(
+            "as they are",
+            description="take from each mel band of a clip its mean over the clip (mean), and divide by its standard "
+            "deviation as well (mean-std): what the speaker's voice and the microphone add to all frames goes",
+        )
         place: Literal["start", "center"] = Field("start", description="where a short clip lies within its padding")
         fill: Literal["zeros", "repeat"] = Field("zeros", description="what a short clip is padded with: or itself")
         padding: Literal["absent", "content"] = Field(
@@ -150,8 +156,9 @@ class Speech(GridTokenizer):
             pad_mode=options.pad_mode,
         )
         mel = self.filters @ np.abs(spectrum) ** options.power
-        made = {"spectrogram": self._decibels(mel[:, : options.frames])[np.newaxis]}
-        return made | ({"sounding": self._sounding(len(clip))} if self.pads else {})
+        sounding = self._sounding(len(clip))
+        made = {"spectrogram": self._bands(self._decibels(mel[:, : options.frames]), *sounding)[np.newaxis]}
+        return made | ({"sounding": sounding} if self.pads else {})
 
     def _sounding(self, length: int) -> np.ndarray:
         """Frames whose centre lies within a clip of so many samples: the first, and the one after the last."""
@@ -200,6 +207,19 @@ class Speech(GridTokenizer):
         if options.top_db is not None:
             decibels = np.maximum(decibels, loudest - options.top_db)
         return (decibels - loudest if options.ref == "max" else decibels).astype(np.float32)
+
+    def _bands(self, decibels: np.ndarray, first: int, end: int) -> np.ndarray:
+        """(n_mels, frames) with each band's mean, or mean and deviation, over the sounding frames taken out."""
+        if self.options.bands == "as they are":
+            return decibels
+        if self.options.fill == "repeat":
+            first, end = 0, decibels.shape[1]
+        heard = decibels[:, first:end]
+        out = np.zeros_like(decibels)  # padding is where the mean is
+        out[:, first:end] = heard - heard.mean(axis=1, keepdims=True)
+        if self.options.bands == "mean-std":
+            out[:, first:end] /= np.maximum(heard.std(axis=1, keepdims=True), FLAT)
+        return out
 
     def depict(self, segment: int, patches: Tensor) -> Tensor:
         """Spectrograms in dB, (B, 1, n_mels, frames), the highest band on top."""

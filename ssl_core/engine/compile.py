@@ -60,7 +60,8 @@ def is_known(key: str, cache: Path) -> bool:
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
-    The first call compiles, and marks `key` as known in the cache once the gradient is compiled, too.
+    On CUDA it is replayed as a graph, and a call overwrites the outcome of the one before. The first call compiles, and
+    marks `key` as known in the cache once the gradient is compiled, too.
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:
@@ -73,9 +74,12 @@ class CompiledStep:
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
         """The same as `learner(inputs, draws)`. Errors: SslxError if the compiler fails."""
         shapes = {name: value.shape for name, value in (*inputs.items(), *draws.items())}
+        on_cuda = any(value.is_cuda for value in inputs.values())
+        if on_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
         if self.shapes is None:
             self.shapes = shapes
-            self.step = self._compile()
+            self.step = self._compile(on_cuda)
             try:
                 outcome: Outcome = self.step(inputs, draws)
             except Exception as error:
@@ -88,11 +92,12 @@ class CompiledStep:
             return self.learner(inputs, draws)
         return self.step(inputs, draws)
 
-    def _compile(self) -> Any:
+    def _compile(self, on_cuda: bool) -> Any:
         import torch._inductor.config as inductor
 
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
-        return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)
+        mode = "reduce-overhead" if on_cuda else None  # CUDA graphs: a step of small kernels is bound by their launch
+        return torch.compile(self.learner.forward, fullgraph=True, dynamic=False, mode=mode)
 
     def _known(self, gradient: Tensor) -> None:
         self.mark.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 METRICS = "metrics.jsonl"
@@ -21,8 +22,8 @@ class Window:
     held: list[dict[str, Tensor]] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Keep values without waiting for the device."""
-        self.held.append({name: value.detach().float() for name, value in values.items()})
+        """Keep copies of values (a compiled step may overwrite them) without waiting for the device."""
+        self.held.append({name: value.detach().to(torch.float32, copy=True) for name, value in values.items()})
         self.count += 1
 
     def settle(self) -> None:

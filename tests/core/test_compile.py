@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, key_of
+from ssl_core.engine.journal import Window
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -73,3 +74,25 @@ def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective)
         for one, other in zip(eager, compiled, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
     assert is_known("key", tmp_path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_steps_replayed_as_a_cuda_graph_are_the_eager_ones(toy, tmp_path):
+    learner = toy.make_learner(MetaMAE).cuda()
+    step, window, losses = CompiledStep(learner, "key", tmp_path), Window(), []
+    for seed in range(4):
+        inputs = {"x": torch.randn(8, 2, 16, device="cuda")}
+        draws = {k: v.cuda() for k, v in learner.objective.draw(8, torch.Generator().manual_seed(seed)).items()}
+        losses.append(learner(inputs, draws).loss.item())
+        outcome = step(inputs, draws)
+        outcome.loss.backward()
+        window.add({"loss": outcome.loss, **outcome.metrics})
+    assert window.means()["train/loss"] == pytest.approx(sum(losses) / 4, rel=1e-5)
+
+
+def test_what_a_step_returned_may_be_overwritten_later():
+    window, loss = Window(), torch.tensor(1.0)
+    window.add({"loss": loss})
+    loss.fill_(5.0)
+    window.add({"loss": loss})
+    assert window.means() == {"train/loss": 3.0}

@@ -130,11 +130,16 @@ def run(
     modality: Annotated[str | None, typer.Option(help="Kind of data; alone it picks the embedded data set.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set; see `sslx list datasets`.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
+        str | None,
+        typer.Option(help="Your own files: --dataset files, dataset.root=PATH. With --benchmark its root of all data."),
     ] = None,
     label_pattern: Annotated[
         str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
     ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Pretrain and measure on the sets of a domain; see `sslx list benchmarks`.")
+    ] = None,
+    domain: Annotated[str | None, typer.Option(help="Domain of the benchmark; see `sslx show NAME`.")] = None,
     masking: Annotated[str | None, typer.Option(help="What to hide; see `sslx list maskings`.")] = None,
     preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
@@ -156,14 +161,16 @@ def run(
 ) -> None:
     """Pretrain an encoder, measure its features, write a report."""
     from ssl_core import run as runs
-    from ssl_core import runfolder
+    from ssl_core import runfolder, transfer
     from ssl_core.config import budgeted, parse_setting, resolve
     from ssl_core.errors import ConfigError
     from ssl_core.terminal import RichTell, show_plan, show_report
 
+    files = "files" if data and benchmark is None else None
     given: dict[str, Any] = {
-        "objective.name": objective, "modality": modality, "dataset.name": dataset or ("files" if data else None),
-        "dataset.root": data, "dataset.label_pattern": label_pattern, "masking.name": masking, "preset": preset,
+        "objective.name": objective, "modality": modality, "dataset.name": dataset or files,
+        "benchmark": benchmark, "domain": domain, "dataset.root": data, "dataset.label_pattern": label_pattern,
+        "masking.name": masking, "preset": preset,
         "train.steps": steps, "train.batch_size": batch_size, "train.precision": precision, "seed": seed,
         "strict": strict or None, "device": device, "evaluate.every": probe_every,
     }  # fmt: skip
@@ -179,6 +186,7 @@ def run(
             say(line)
         wanted, plugins = resolve(catalogue, given, config or out / runfolder.CONFIG)
         resolved = runfolder.check_resumable(saved, wanted)
+        resolved = resolved.model_copy(update={key: getattr(wanted, key) for key in runs.BENCHMARK})
     else:
         resolved, plugins = resolve(catalogue, given, config)
     tell = RichTell()
@@ -186,13 +194,22 @@ def run(
         show_plan(tell.console, resolved, plugins)
         return
     folder = out or runfolder.default_folder(resolved)
+    if resolved.benchmark:
+        transfer.check(resolved, catalogue, folder if resume else None)  # before anything is made or overwritten
     if not resume:
         runfolder.make(folder, overwrite)
+    command_line = " ".join(["sslx", *sys.argv[1:]])
+    failures: list[str] = []
     with runfolder.held(folder):
-        report = runs.run(
-            resolved, plugins, catalogue, folder, tell, resume=resume, command=" ".join(["sslx", *sys.argv[1:]])
-        )
+        if resolved.benchmark:
+            report, failures = transfer.run_domain(
+                resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line
+            )
+        else:
+            report = runs.run(resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line)
     show_report(report, folder)
+    if failures:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -265,7 +282,9 @@ def compare(
         given["modalities"] = modality.split(",")
     given = {key: value for key, value in given.items() if value is not None}
     grid = grids.read_grid(config, given) if config else grids.make_grid(given, "the command line")
-    cells = grids.cells(grid, load_catalogue(block))
+    catalogue = load_catalogue(block)
+    grid = grids.by_own_names(grid, catalogue)
+    cells = grids.cells(grid, catalogue)
     folder = out or grids.default_folder(grid)
     tell = RichTell()
     if dry_run:
@@ -328,7 +347,10 @@ def evaluate(
 @command
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="objectives, tokenizers, datasets, maskings, presets or runs; all if left out.")
+        str | None,
+        typer.Argument(
+            help="objectives, tokenizers, datasets, maskings, presets, benchmarks or runs; all if left out."
+        ),
     ] = None,
     root: Annotated[Path, typer.Option(help="Where to look for runs.")] = Path("runs"),
     block: Block = None,
@@ -346,7 +368,9 @@ def list_(
 @app.command()
 @command
 def show(
-    name: Annotated[str, typer.Argument(help="An objective, tokenizer, data set, masking, preset, or engine section.")],
+    name: Annotated[
+        str, typer.Argument(help="An objective, tokenizer, data set, masking, preset, benchmark, or engine section.")
+    ],
     block: Block = None,
     debug: Debug = False,
 ) -> None:

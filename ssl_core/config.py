@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ssl_core.benchmarks import expand, find_domain
 from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
 from ssl_core.engine.train import TrainOptions
 from ssl_core.errors import ConfigError, nearest
@@ -27,7 +28,8 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
     "evaluate": EvaluateOptions,
 }
 NO_LIMIT = 10**9  # steps, where the time decides
-TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label")
+TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label", "benchmark", "domain")
+TRANSFER = "transfer"  # section of a benchmark's options for its transfer sets
 
 
 class Part(BaseModel):
@@ -60,6 +62,9 @@ class RunConfig(BaseModel):
     preset: str | None = None
     label: str = ""
     data_label: str = ""
+    benchmark: str | None = None
+    domain: str | None = None
+    transfer: dict[str, Any] = {}
     preset_sources: tuple[str, ...] = ()
 
 
@@ -92,6 +97,8 @@ def resolve(catalogue: Catalogue, given: Mapping[str, Any], file: Path | None = 
     for layer in layers:
         asked |= layer.values
     _check_sections(asked)
+    offered = [entry.value for entry in catalogue.presets]
+    asked = expand(offered, asked)
 
     objective_name = asked.get("objective.name")
     if objective_name is None:
@@ -102,7 +109,6 @@ def resolve(catalogue: Catalogue, given: Mapping[str, Any], file: Path | None = 
     tokenizer = catalogue.tokenizer(asked.get("tokenizer.name", modality))
 
     wanted = asked.get("preset")
-    offered = [entry.value for entry in catalogue.presets]
     presets = matching(offered, objective.name, modality, dataset.name, wanted)
     base: dict[str, Any] = {}
     for preset in presets:
@@ -136,6 +142,7 @@ def resolve(catalogue: Catalogue, given: Mapping[str, Any], file: Path | None = 
         resolved = validate(section, options, mine)
         made[section] = resolved if name is None else Part(name=name, **resolved.model_dump(mode="json"))
     top = {key: asked[key] for key in TOP_LEVEL if key in asked} | {"modality": modality}
+    top[TRANSFER] = _transfer(catalogue, offered, asked)
     sources = tuple(f"{preset.name}: {preset.source}" for preset in presets)
     try:
         config = RunConfig(**made, **top, preset_sources=sources)
@@ -161,6 +168,20 @@ def _dataset(catalogue: Catalogue, asked: Mapping[str, Any]) -> type[Dataset]:
     if modality is None:
         raise ConfigError("no modality named; use --modality, or --dataset")
     return catalogue.default_dataset(modality)
+
+
+def _transfer(catalogue: Catalogue, offered: Iterable[Preset], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for transfer sets. Errors: ConfigError for one that none of them has."""
+    given = {path.partition(".")[2]: value for path, value in asked.items() if path.startswith(f"{TRANSFER}.")}
+    if given:
+        domain = find_domain(offered, asked["benchmark"], asked["domain"])
+        entries = [catalogue.find("dataset", name, domain.modality) for name in domain.transfer]
+        known = {key for entry in entries if entry for key in entry.value.Options.model_fields}
+        for key in given:
+            if key not in known:
+                paths = [f"{TRANSFER}.{name}" for name in known]
+                raise ConfigError(f"unknown option '{TRANSFER}.{key}'; {nearest(f'{TRANSFER}.{key}', paths, 'option')}")
+    return given
 
 
 def matching(
@@ -238,7 +259,7 @@ def budgeted(text: str | None) -> dict[str, Any]:
 
 
 def _check_sections(asked: Mapping[str, Any]) -> None:
-    known = (*PLUGIN_SECTIONS, *ENGINE_SECTIONS)
+    known = (*PLUGIN_SECTIONS, *ENGINE_SECTIONS, TRANSFER)
     for path in asked:
         section, dot, _ = path.partition(".")
         if not dot and path in TOP_LEVEL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +94,9 @@ def prepare(
     name: Name,
     root: Root = None,
     keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep what was downloaded.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the data set, as dataset.option=value. Repeatable.")
+    ] = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
@@ -103,10 +106,12 @@ def prepare(
     from ssl_core.public import data_root
 
     cls = find(_catalogue(block), name)
+    options = _options(cls, set_ or ())
+    root = root or (Path(options.root) if options.root else None)
     place = data_root(root)
     with _bars() as progress:
         folder = obtain(cls.source, place, progress, keep_archives)
-    cls.convert(folder)
+    cls.prepare(folder, options)
     missing = cls.source.missing(folder)
     if missing:
         by_hand = cls.source.registration or "the upstream's layout has changed; please report it"
@@ -153,6 +158,22 @@ def find(catalogue: Catalogue, name: str) -> type[PublicDataset]:
         raise ConfigError(f"data set '{name}' is not one to download; `sslx data list` shows those that are")
     known = {f"{e.modality}/{word}" if slash else word for e in public for word in e.names}
     raise ConfigError(f"no public data set '{name}'; {nearest(name, known)}")
+
+
+def _options(cls: type[PublicDataset], settings: Iterable[str]) -> Any:
+    """The options to prepare a data set with. Errors: ConfigError, also for those that make no difference here."""
+    from ssl_core.config import parse_setting, validate
+    from ssl_core.errors import ConfigError
+    from ssl_core.public import PublicDataset
+
+    given = {path.removeprefix("dataset."): value for path, value in map(parse_setting, settings)}
+    made = validate("dataset", cls.Options, given)
+    idle = sorted(given.keys() - {"root"})
+    if idle and cls.prepare.__func__ is PublicDataset.prepare.__func__:  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"preparing '{cls.modality}/{cls.name}' is the same whatever dataset.{idle[0]} is; give it to sslx run"
+        )
+    return made
 
 
 def _is_public(cls: Any) -> bool:

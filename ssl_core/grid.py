@@ -130,6 +130,18 @@ def make_grid(tree: Mapping[str, Any], where: str = "the grid") -> Grid:
     return grid
 
 
+def by_own_names(grid: Grid, catalogue: Catalogue) -> Grid:
+    """The grid with every data set by its own name where it was named by an alias: one data set, one name."""
+    data = []
+    for one in grid.data:
+        entry = catalogue.find("dataset", one.dataset, one.modality) if one.dataset else None
+        if entry is not None and one.dataset != entry.name:
+            name = entry.name if one.name == one.dataset else one.name
+            one = one.model_copy(update={"dataset": entry.name, "name": name})
+        data.append(one)
+    return grid.model_copy(update={"data": tuple(data)})
+
+
 def slug(name: str) -> str:
     """A name as a folder's name."""
     return re.sub(r"[^\w.+-]+", "-", name.strip().lower()).strip("-.") or "x"

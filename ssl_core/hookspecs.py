@@ -1,6 +1,7 @@
 """The hooks, all of them. A plugin is a module (or object) with any of these functions marked `@hookimpl`.
 
 Catalogues are built once, before a run; notices are sent around it. No hook is called inside the training step.
+`docs/hooks.md` is made of this file: the docstrings below are that page's text.
 """
 
 from __future__ import annotations
@@ -29,27 +30,81 @@ hookimpl = pluggy.HookimplMarker("sslx")
 
 @hookspec
 def register_objectives() -> list[type[Objective]]:  # type: ignore[empty-body]
-    """Offer objectives: classes that turn tokens into a loss."""
+    """Offer objectives: classes that turn tokens into a loss.
+
+    Called:
+        once, when the plugins are loaded: by every command that needs to know what is installed.
+
+    Example:
+        @hookimpl
+        def register_objectives():
+            return [Denoise]
+    """
 
 
 @hookspec
 def register_tokenizers() -> list[type[Tokenizer]]:  # type: ignore[empty-body]
-    """Offer tokenizers: classes that turn one modality's inputs into tokens."""
+    """Offer tokenizers: classes that turn one modality's inputs into tokens.
+
+    A tokenizer's name is the modality's name.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_tokenizers():
+            return [Video]
+    """
 
 
 @hookspec
 def register_datasets() -> list[type[Dataset]]:  # type: ignore[empty-body]
-    """Offer data sets: classes that read raw samples of one modality."""
+    """Offer data sets: classes that read raw samples of one modality.
+
+    A name may be offered once for each modality. One with `pretrain_default = True` is what `--modality` alone picks.
+
+    Called:
+        once, when the plugins are loaded; nothing is opened or read before a run asks for it.
+
+    Example:
+        @hookimpl
+        def register_datasets():
+            return [MovingShapes]
+    """
 
 
 @hookspec
 def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
-    """Offer maskings: classes that choose which tokens to hide."""
+    """Offer maskings: classes that choose which tokens to hide.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_maskings():
+            return [Comb]
+    """
 
 
 @hookspec
 def register_presets() -> list[Preset]:  # type: ignore[empty-body]
-    """Offer presets: values for a run together with their source."""
+    """Offer presets: values for a run together with their source.
+
+    With `default=True` one applies to every run that it matches, otherwise when `--preset` names it.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        from ssl_core import Preset
+
+        @hookimpl
+        def register_presets():
+            values = {"encoder.dim": 128, "encoder.depth": 4, "train.steps": 300}
+            return [Preset("small-video", values, "sized for two cores", modality="video")]
+    """
 
 
 # --- notices: sent around a run -------------------------------------------------------------------------------------
@@ -57,14 +112,42 @@ def register_presets() -> list[Preset]:  # type: ignore[empty-body]
 
 @hookspec
 def run_started(config: RunConfig, folder: Path) -> None:
-    """A run begins or resumes: its resolved configuration and its folder. Sent after the model is built."""
+    """A run begins or resumes: its resolved configuration and its folder. Sent after the model is built.
+
+    Called:
+        once a run, before the first step; again when the run is resumed.
+
+    Example:
+        @hookimpl
+        def run_started(config, folder):
+            print(f"{config.objective.name} on {config.modality} goes to {folder}")
+    """
 
 
 @hookspec
 def metrics_logged(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
-    """Metrics were written to metrics.jsonl. Keys are `train/...` and `eval/...`."""
+    """Metrics were written to metrics.jsonl. Keys are `train/...` and `eval/...`.
+
+    Called:
+        every `train.log_every` steps, with what a probe found if there was one, and once with the final scores.
+
+    Example:
+        @hookimpl
+        def metrics_logged(folder, step, metrics):
+            if "train/loss" in metrics:
+                print(f"step {step}: loss {metrics['train/loss']:.3f}")
+    """
 
 
 @hookspec
 def run_finished(folder: Path, report: Report) -> None:
-    """A run is complete and its report is written. Not sent for an interrupted or failed run."""
+    """A run is complete and its report is written. Not sent for an interrupted or failed run.
+
+    Called:
+        once a run, after its last step and its evaluation.
+
+    Example:
+        @hookimpl
+        def run_finished(folder, report):
+            (folder / "done.txt").write_text(f"{len(report.scores)} scores")
+    """

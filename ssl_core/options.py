@@ -35,6 +35,10 @@ class Preset:
     a run whose objective, modality and data set match; None matches any. With `default` it applies unasked;
     otherwise when `--preset NAME` names it. More specific presets override less specific ones.
     `source` names the paper, table or measurement behind the numbers.
+
+    A preset with a `domain` is one domain of the benchmark that is called like the preset: `modality` and `dataset` are
+    what is pretrained on, `transfer` the data sets of the same modality on which the frozen encoder is measured then.
+    Errors: ValueError for a domain that does not name what is pretrained on.
     """
 
     name: str
@@ -44,6 +48,14 @@ class Preset:
     modality: str | None = None
     dataset: str | None = None
     default: bool = False
+    domain: str | None = None
+    transfer: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.domain is not None and (self.modality is None or self.dataset is None):
+            raise ValueError(f"domain '{self.domain}' of preset '{self.name}' must name a modality and a dataset")
+        if self.domain is None and self.transfer:
+            raise ValueError(f"preset '{self.name}' has transfer sets, so it needs a domain")
 
     def matches(self, objective: str, modality: str, dataset: str) -> bool:
         """Whether it is meant for such a run."""

@@ -77,3 +77,11 @@ class PublicDataset(Dataset):
         It must write whole files or none (write beside, then rename), and do nothing where its work is done or what
         it reads is not there.
         """
+
+    @classmethod
+    def prepare(cls, folder: Path, options: Any) -> None:
+        """What `sslx data prepare NAME --set OPTION=VALUE` does once all archives are unpacked: by default `convert`.
+
+        A data set overrides it if its own `Options` say what is fetched or made, such as how much of a stream.
+        """
+        cls.convert(folder)

@@ -39,12 +39,13 @@ from ssl_core.engine.loader import Prepared, Raw, prepare
 from ssl_core.engine.pictures import rebuild
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import train
-from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.errors import CheckpointError, ConfigError, SslxError
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
 from ssl_core.runfolder import CONFIG, PARTS, check_plugins, load_config
 
+BENCHMARK = ("benchmark", "domain", "transfer")  # keys that say what a run is followed by
 FEATURES = ("trained", "random_init", "raw_input")
 PICTURES = 6
 
@@ -58,8 +59,12 @@ def run(
     *,
     resume: bool = False,
     command: str = "",
+    announce: bool = True,
 ) -> Report:
-    """Pretrain, evaluate, report. The folder exists; with `resume` it holds what a stopped run left."""
+    """Pretrain, evaluate, report. The folder exists; with `resume` it holds what a stopped run left.
+
+    With `announce` the notice `run_finished` is sent; without it the caller has more to do and sends it.
+    """
     began = time.perf_counter()
     device = pick_device(config.device)
 
@@ -114,7 +119,8 @@ def run(
         health={"trained": found, "random_init": watch.fresh},
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(folder / METRICS))
-    notify(catalogue, tell, "run_finished", folder=folder, report=report)
+    if announce:
+        notify(catalogue, tell, "run_finished", folder=folder, report=report)
     return report
 
 
@@ -134,7 +140,7 @@ def evaluate_run(
     other_data = "dataset.name" in given and "fields" in start.state  # then the data trained on need not be there
     for line in check_plugins(run_folder, saved, catalogue, PARTS[:-1] if other_data else PARTS):
         tell.line(line)
-    config, plugins = _with(saved, given, catalogue) if given else (saved, plugins_of(saved, catalogue))
+    config, plugins = measured(saved, given, catalogue) if given else (saved, plugins_of(saved, catalogue))
     splits = open_splits(config, plugins)
     if given:
         same_fields(_trained_on(saved, start, catalogue), splits["train"])
@@ -162,6 +168,8 @@ def evaluate_run(
         },
         pretrain_seconds=float(start.state["seconds"]), steps=start.step, wall_seconds=time.perf_counter() - began,
     )  # fmt: skip
+    if config.dataset.name != saved.dataset.name:  # what was probed during training was the data trained on
+        report = report.model_copy(update={"curve": ()})
     write(report, folder, learner, data, read_metrics(run_folder / METRICS))
     return report
 
@@ -172,17 +180,42 @@ def _trained_on(saved: RunConfig, start: checkpoint.Checkpoint, catalogue: Catal
     return noted or fields_of(open_splits(saved, plugins_of(saved, catalogue))["train"])
 
 
-def _with(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:
-    """The saved configuration with another data set or evaluation."""
+def measured(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:
+    """The saved configuration with another data set or evaluation. Errors: ConfigError for any other change."""
     for path in given:
         if path.split(".")[0] not in ("dataset", "evaluate", "device", "strict"):
             raise ConfigError(
                 f"sslx eval cannot change '{path}', which training depends on; it takes dataset.* and evaluate.*"
             )
     base = flatten(saved.model_dump(mode="json"))
-    if given.get("dataset.name", saved.dataset.name) != saved.dataset.name:
-        base = {path: value for path, value in base.items() if not path.startswith("dataset.")}
+    base = {path: value for path, value in base.items() if path.partition(".")[0] not in BENCHMARK}
+    name = given.get("dataset.name", saved.dataset.name)
+    entry = catalogue.find("dataset", str(name), saved.modality)
+    if entry is None or entry.name != saved.dataset.name:  # an alias is not another data set
+        base = {path: value for path, value in base.items() if not path.startswith("dataset.") and path != "data_label"}
     return resolve(catalogue, {**base, **given, "preset": "none"})
+
+
+def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, tell: Tell) -> None:
+    """Write a report of a run anew: report.json, and report.html with its pictures if the data is still there."""
+    saved, start = load_config(run_folder), checkpoint.latest(run_folder)
+    metrics = read_metrics(run_folder / METRICS)
+    try:
+        if start is None:
+            raise CheckpointError(f"{run_folder} has no checkpoint")
+        plugins, device = plugins_of(saved, catalogue), pick_device(saved.device)
+        splits = open_splits(saved, plugins)
+        learner = build(saved, plugins, splits["train"]).to(device)
+        checkpoint.load_model(start, learner)
+        data: dict[Split, Prepared] = {
+            "test": prepare(splits["test"], learner.tokenizer, cache_root(), tell, saved.strict)
+        }
+    except SslxError as error:
+        tell.line(f"warning: the report has no pictures, as {error}")
+        write_report(report, run_folder)
+        write_html(report, run_folder, [], metrics)
+    else:
+        write(report, run_folder, learner, data, metrics)
 
 
 def write(

@@ -24,7 +24,9 @@ REPORT = "report.json"
 LOCK = ".lock"
 PATIENCE = 15.0  # seconds: one that was told to stop saves first
 PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")  # plugins that a run depends on
-FREE_TO_CHANGE = frozenset({"device", "preset", "preset_sources", "label", "data_label"})
+FREE_TO_CHANGE = frozenset(
+    {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
+)
 
 
 def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:

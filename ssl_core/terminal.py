@@ -15,11 +15,12 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ssl_core.assemble import build, open_splits
+from ssl_core.benchmarks import benchmarks
 from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig
 from ssl_core.engine.tell import Progress, Tell
 from ssl_core.errors import ConfigError, SslxError, nearest
 from ssl_core.grid import Cell
-from ssl_core.options import Options
+from ssl_core.options import Options, Preset
 from ssl_core.plugins import KINDS, Catalogue, Kind
 from ssl_core.report import Report
 from ssl_core.report import table as score_table
@@ -27,6 +28,7 @@ from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runfolder import find, summary
 
+BENCHMARKS = "benchmarks"
 CLASSES: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")
 
 
@@ -135,11 +137,17 @@ def show_catalogue(catalogue: Catalogue, plural: str | None) -> None:
     """Every entry of a kind, or of all kinds: name, what it is, where it comes from."""
     console = Console(highlight=False)
     plurals = {f"{kind}s": kind for kind in KINDS}
-    if plural is not None and plural not in plurals:
-        raise ConfigError(f"cannot list '{plural}'; {nearest(plural, [*plurals, 'runs'], 'kind')}")
+    if plural not in (None, BENCHMARKS, *plurals):
+        raise ConfigError(f"cannot list '{plural}'; {nearest(str(plural), [*plurals, BENCHMARKS, 'runs'], 'kind')}")
     for name, kind in plurals.items():
         if plural in (None, name):
             console.print(_catalogue_table(catalogue, name, kind))
+    found = benchmarks(entry.value for entry in catalogue.presets)
+    if plural in (None, BENCHMARKS):
+        table = Table("name", "domains", title=BENCHMARKS, title_justify="left")
+        for name, domains in found.items():
+            table.add_row(escape(name), escape(", ".join(domains)))
+        console.print(table)
 
 
 def _catalogue_table(catalogue: Catalogue, title: str, kind: Kind) -> Table:
@@ -178,6 +186,9 @@ def show_runs(root: Path) -> None:
 def show_options(catalogue: Catalogue, name: str) -> None:
     """Every option of each thing called `name`: type, default, meaning."""
     console = Console(highlight=False)
+    domains = benchmarks(entry.value for entry in catalogue.presets).get(name, {})
+    if domains:
+        console.print(_domains_table(name, domains.values()))
     found = False
     for kind in KINDS:
         for entry in catalogue.entries(kind):
@@ -264,6 +275,13 @@ def type_name(annotation: Any) -> str:
         inner = [type_name(part) for part in arguments if part is not ...]
         return f"list of {inner[0]}" if ... in arguments else f"[{', '.join(inner)}]"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _domains_table(benchmark: str, domains: Iterable[Preset]) -> Table:
+    table = Table("domain", "pretraining", "transfer", title=f"benchmark {benchmark}", title_justify="left")
+    for one in domains:
+        table.add_row(*map(escape, (str(one.domain), f"{one.modality}/{one.dataset}", ", ".join(one.transfer))))
+    return table
 
 
 def _preset_table(preset: Any) -> Table:

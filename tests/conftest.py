@@ -1,10 +1,16 @@
-"""Shared by all tests: one thread, the plain transcription of the equations, and small models to compare it with."""
+"""Shared by all tests: one thread, the plain transcription of the equations, small models to compare it with, and a
+fresh virtual environment."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import shlex
+import site
+import subprocess
 import sys
+import venv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -148,3 +154,49 @@ def make_case(plain: ModuleType) -> Callable[..., Case]:
         return Case(learner, inputs, plain, sizes)
 
     return make
+
+
+@dataclasses.dataclass
+class Outside:
+    """A fresh virtual environment that sees the libraries of this one, and a folder of work beside it."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        venv.create(self.folder / "env", with_pip=True, symlinks=True)
+        packages = next((self.folder / "env").glob("lib/python*/site-packages"))
+        lines = [f"import site; site.addsitedir({place!r})" for place in site.getsitepackages()]
+        (packages / "libraries.pth").write_text("\n".join(lines) + "\n")
+        binaries = self.folder / "env" / "bin"
+        for tool, module in (("sslx", "ssl_core.cli"), ("pytest", "pytest")):  # theirs are scripts of the other one
+            script = f'#!/bin/sh\nexec {shlex.quote(str(binaries / "python"))} -m {module} "$@"\n'
+            (binaries / tool).write_text(script)
+            (binaries / tool).chmod(0o755)
+
+    def environment(self) -> dict[str, str]:
+        """Variables: the environment first on the path, nothing fetched by pip, a cache of its own."""
+        path = os.pathsep.join([str(self.folder / "env" / "bin"), os.environ["PATH"]])
+        build = {"PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        if importlib.util.find_spec("hatchling"):
+            build |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # pip reads this one the other way round
+        return os.environ | {"PATH": path, "COLUMNS": "200", "SSLX_CACHE_DIR": str(self.folder / "cache")} | build
+
+    def __call__(self, *command: object, **variables: str) -> tuple[int, str, str]:
+        """A command of the environment in the folder: exit code, standard output, standard error."""
+        done = subprocess.run(
+            list(map(str, command)), cwd=self.folder, env=self.environment() | variables, capture_output=True,
+            text=True, timeout=900,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    def fine(self, *command: object, **variables: str) -> str:
+        """The standard output of a command that must not fail."""
+        code, out, err = self(*command, **variables)
+        assert code == 0, f"{' '.join(map(str, command))}\n{out[-3000:]}\n{err[-3000:]}"
+        return out
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Outside:
+    """A fresh virtual environment for one file of tests."""
+    return Outside(tmp_path_factory.mktemp("outside"))

@@ -114,7 +114,7 @@ def test_light_modules_import_no_heavy_library(module):
 
 def test_catalogue_loads_no_library_that_only_a_run_needs():
     """Plugins import what they need when they are used, so that every command stays quick."""
-    late = ("pandas", "sklearn", "matplotlib", "scipy.stats", "numba")
+    late = ("pandas", "pyarrow", "sklearn", "matplotlib", "scipy.stats", "numba")
     code = (
         "import sys\nfrom ssl_core import plugins\ncatalogue = plugins.load()\nassert catalogue.objectives\n"
         f"sys.exit(' '.join(name for name in {late!r} if name in sys.modules) or None)"

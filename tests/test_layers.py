@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Row by row. Siblings in a row never import each other; files of one folder may, without cycles.
 LADDER: tuple[tuple[str, ...], ...] = (
     ("errors", "tokens", "data", "options"),
-    ("nn", "downloads"),
+    ("nn", "downloads", "benchmarks"),
     ("contracts",),
     ("tokenizers", "hookspecs", "public", "engine.learner"),
     ("plugins", "engine", "evaluate"),
     ("config", "report", "scaffold"),
     ("assemble", "runfolder", "summary", "grid", "testing"),
     ("run", "compare"),
-    ("terminal", "datacli", "plugincli"),
+    ("terminal", "datacli", "plugincli", "transfer"),
     ("cli",),
 )
 ROW = {unit: row for row, units in enumerate(LADDER) for unit in units}

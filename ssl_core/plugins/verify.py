@@ -105,7 +105,10 @@ def class_problem(kind: str, value: Any) -> str | None:
         return f"class {value.__name__} repeats a name in `aliases` {aliases!r:.80}"
     own = getattr(value, "Options", None)
     if not (isinstance(own, type) and issubclass(own, options.Options)):
-        return f"{value.__name__}.Options must derive from {base.__name__}.Options"
+        return (
+            f"{value.__name__}.Options must derive from {base.__name__}.Options, so that its values are checked and "
+            f"saved; write `class Options({base.__name__}.Options):`"
+        )
     for method in METHODS[kind]:
         if getattr(value, method, None) is getattr(base, method, None):
             return f"class {value.__name__} does not define {method}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -147,20 +148,41 @@ def method_of(report: Report) -> str:
     return str(report.config.get("label") or report.objective)
 
 
-def data_of(report: Report) -> str:
-    """The data that a report belongs to."""
-    return str(report.config.get("data_label") or f"{report.modality}/{report.dataset}")
+def data_of(report: Report, labels: Mapping[str, set[str]]) -> str:
+    """The data that a report belongs to: as it calls it, else as others call just the same data, if they agree."""
+    known = labels.get(_same_data(report), set())
+    return str(report.config.get("data_label") or (min(known) if len(known) == 1 else _own(report)))
+
+
+def labels_of(reports: Iterable[Report]) -> dict[str, set[str]]:
+    """By data set with its options: what reports call it."""
+    found: dict[str, set[str]] = {}
+    for report in reports:
+        if report.config.get("data_label"):
+            found.setdefault(_same_data(report), set()).add(str(report.config["data_label"]))
+    return found
+
+
+def _same_data(report: Report) -> str:
+    return json.dumps([report.modality, report.dataset, report.config.get("dataset")], sort_keys=True, default=str)
+
+
+def _own(report: Report) -> str:
+    return f"{report.modality}/{report.dataset}"
 
 
 def compare(reports: Iterable[Report]) -> Comparison:
     """Reports of finished runs as one comparison; a later report of the same cell replaces an earlier one."""
-    cells = {(method_of(report), data_of(report), report.seed): report for report in reports}
+    reports = list(reports)
+    labels = labels_of(reports)
+    cells = {(method_of(report), data_of(report, labels), report.seed): report for report in reports}
     found: dict[tuple[str, Column], dict[int, float]] = {}
     columns: dict[Column, None] = {}
     notes: dict[str, None] = {}
     for (method, data, seed), report in cells.items():
         for score in report.scores:
-            column = Column(data, score.dataset, score.task, score.probe, score.metric)
+            here = data if score.dataset == _own(report) else score.dataset  # else a transfer set of a benchmark
+            column = Column(here, score.dataset, score.task, score.probe, score.metric)
             columns.setdefault(column)
             if score.value is None:
                 continue

@@ -48,7 +48,7 @@ def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[
         report=report,
         title=f"{report.objective} on {report.modality}/{report.dataset}",
         facts=facts(report),
-        headline=headline(gathered),
+        headline=headline(gathered, report),
         features=FEATURES,
         legend=LEGEND,
         rows=[score_row(line, report) for line in gathered],
@@ -107,16 +107,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def headline(gathered: Sequence[Line]) -> list[str]:
+def headline(gathered: Sequence[Line], report: Report) -> list[str]:
     """The result of the first probe of each task in one sentence."""
     first: dict[tuple[str, str], Line] = {}
     for line in gathered:
         first.setdefault((line.dataset, line.task), line)
-    return [sentence(line) for line in first.values() if line.gain is not None]
+    return [sentence(line, task_title(line, report)) for line in first.values() if line.gain is not None]
 
 
-def sentence(line: Line) -> str:
-    """One line of the table in words."""
+def sentence(line: Line, title: str | None = None) -> str:
+    """One line of the table in words. title: of the task, if not its own."""
     unit = " %" if line.metric in PERCENT else ""
     metric = line.metric_title.removesuffix(" %")
     trained, *others = (show(line.metric, line.cells.get(kind)).split()[0] for kind in FEATURES)
@@ -129,7 +129,8 @@ def sentence(line: Line) -> str:
     meaning = {"better": "", "worse": ahead, "": ": no clear difference"}[verdict(line)]
     gain = show(line.metric, line.gain, sign=True)
     return (
-        f"{line.task}, {line.probe_title} probe: {metric} {trained}{unit} from the trained features, {against}. "
+        f"{title or line.task}, {line.probe_title} probe: {metric} {trained}{unit} from the trained features, "
+        f"{against}. "
         f"Gain over the better of the two: {gain}{' points' if unit else ''}{meaning}."
     )
 
@@ -184,7 +185,8 @@ def progress(report: Report) -> Iterator[tuple[str, Markup]]:
 
     if len(report.curve) < 2:
         return
-    lines_ = {f"{line.probe}_{line.metric}": line for line in lines(report.scores)}
+    trained_on = f"{report.modality}/{report.dataset}"
+    lines_ = {f"{line.probe}_{line.metric}": line for line in lines(report.scores) if line.dataset == trained_on}
     for name in dict.fromkeys(name for point in report.curve for name in point.scores):
         line = lines_.get(name)
         if line is None:

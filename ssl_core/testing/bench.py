@@ -91,7 +91,10 @@ class Bench(nn.Module):
         draws = self.draws(tokens.content.shape[0], seed) if draws is None else draws
         torch.manual_seed(seed)
         outcome = self.objective(tokens, self.encoder, draws)
-        expect(isinstance(outcome, Outcome), f"forward returned {type(outcome).__name__}, not Outcome")
+        expect(
+            isinstance(outcome, Outcome),
+            f"forward returned {type(outcome).__name__}, not Outcome; write `return Outcome(loss)`",
+        )
         return outcome
 
     def loss(self, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -139,6 +139,12 @@ def expect(true: object, happened: str) -> None:
     """Break the promise unless something holds."""
     if not true:
         raise Broken(happened)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in one line; of many the first, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def same(first: Any, second: Any, what: str) -> None:

@@ -121,7 +121,11 @@ def content_fits_the_layout(setting: Setting) -> None:
     tokenizer, inputs = setting.ready()
     tokens = tokenizer(inputs)
     wanted = (len(setting.source[1]), layout.length, DIM)
-    expect(tuple(tokens.content.shape) == wanted, f"content is {tuple(tokens.content.shape)}, not {wanted}")
+    expect(
+        tuple(tokens.content.shape) == wanted,
+        f"content is {tuple(tokens.content.shape)}, not {wanted}: {wanted[0]} samples, the layout's {layout.length} "
+        f"tokens, width {DIM}",
+    )
     expect(tokens.layout == layout == tokenizer.layout, "the tokens' layout is not the tokenizer's")
     expect(tokens.content.isfinite().all(), "content is not finite")
 

@@ -103,6 +103,24 @@ def test_prepare_again_downloads_nothing(served, sslx, tmp_path):
     assert f"sslx data verify speech/audio_mnist --root {tmp_path / 'here'}" in said
 
 
+def test_options_of_a_data_set_reach_its_preparation(served, sslx, tmp_path, monkeypatch):
+    said = one_error(sslx("prepare", "audio_mnist", "--set", "dataset.rate=8000"))
+    assert "preparing 'speech/audio_mnist' is the same whatever dataset.rate is; give it to sslx run" in said
+    assert "did you mean 'dataset.rate'" in one_error(sslx("prepare", "audio_mnist", "--set", "dataset.rat=8000"))
+    assert "option 'dataset.rate'" in one_error(sslx("prepare", "audio_mnist", "--set", "dataset.rate=fast"))
+    assert not (tmp_path / "data").exists()
+
+    def prepare(cls: type, folder: Path, options: Any) -> None:
+        (folder / "rate").write_text(str(options.rate))
+
+    monkeypatch.setattr(AudioMnist, "prepare", classmethod(prepare))
+    place = tmp_path / "there"
+    status, said, _ = sslx("prepare", "audio_mnist", "--set", f"dataset.root={place}", "--set", "dataset.rate=8000")
+    assert status == 0
+    assert f"--root {place}" in said
+    assert (place / "speech" / "AudioMNIST" / "rate").read_text() == "8000"
+
+
 def test_a_bad_archive_is_one_line_and_leaves_nothing(served, sslx, tmp_path):
     content = (served / "master.zip").read_bytes()
     (served / "master.zip").write_bytes(content[: len(content) // 2])

@@ -6,11 +6,9 @@ import importlib.util
 import json
 import os
 import shutil
-import site
 import subprocess
 import sys
 import tomllib
-import venv
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -224,44 +222,16 @@ def test_versions_of_the_interface(wanted, problem):
 # --- for real --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def outside(tmp_path_factory):
-    """outside(tool, *arguments): a tool of a fresh virtual environment that sees the libraries of this one."""
-    folder = tmp_path_factory.mktemp("outside")
-    venv.create(folder / "env", with_pip=True, symlinks=True)
-    own = next((folder / "env").glob("lib/python*/site-packages"))
-    lines = [f"import site; site.addsitedir({place!r})" for place in site.getsitepackages()]
-    (own / "libraries.pth").write_text("\n".join(lines) + "\n")
-    binaries = folder / "env" / "bin"
-
-    def call(tool, *arguments, **environment):
-        done = subprocess.run(
-            [binaries / "python", "-m", {"sslx": "ssl_core.cli"}.get(tool, tool), *map(str, arguments)], cwd=folder,
-            env=os.environ | {"COLUMNS": "200", "SSLX_CACHE_DIR": str(folder / "cache")} | environment,
-            capture_output=True, text=True, timeout=900,
-        )  # fmt: skip
-        return done.returncode, done.stdout, done.stderr
-
-    return call
-
-
 @pytest.mark.slow
 def test_installed_run_compared_and_gone_again(outside):
     """`sslx new`, pip install, its tests, run, compare beside metamae, another version, pip uninstall: no trace."""
-
-    def fine(*arguments):
-        code, out, err = outside(*arguments)
-        assert code == 0, f"{arguments}\n{out[-3000:]}\n{err[-3000:]}"
-        return out
-
+    fine = outside.fine
     tiny = [part for value in ("dataset.n_train=48", "dataset.n_test=24", "encoder.dim=32", "encoder.depth=1",
                                "encoder.heads=2", "train.batch_size=16") for part in ("--set", value)]  # fmt: skip
     before = fine("sslx", "plugins", "--json")
     fine("sslx", "new", "objective", "trial-one", "--licence", "mit")
-    isolated = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
-    install = ("pip", "install", "--quiet", "--no-deps", *isolated, "./sslx-trial-one")
-    code, _, err = outside(*install)
-    if code and not isolated:
+    code, _, err = outside("pip", "install", "--quiet", "./sslx-trial-one")
+    if code and importlib.util.find_spec("hatchling") is None:
         pytest.skip(f"no hatchling here, and none to be had: {err[-300:]}")
     assert code == 0, err
     fine("pytest", "-q", "-p", "no:cacheprovider", "sslx-trial-one/tests")

@@ -203,3 +203,19 @@ def test_the_grids_of_the_documentation_and_of_the_benchmarks_are_grids(catalogu
     for path in (tmp_path / "docs.toml", *sorted((ROOT / "benchmarks" / "grids").glob("*.toml"))):
         common = {"dataset.root": "x"} if "files" in path.read_text() else {}
         assert cells(read_grid(path, {"set": common}), catalogue), path
+
+
+def test_one_data_set_has_one_name():
+    """A run without a label and one of a grid, which labels it; a label that is used for two things stays apart."""
+
+    def of(seed, label, **options):
+        made = report("alpha", seed)
+        return made.model_copy(update={"config": {"data_label": label, "dataset": {"name": "toy", **options}}})
+
+    made = compare([of(0, "my data"), of(1, "")])
+    assert {column.data for column in made.columns} == {"my data"}
+    assert [len(values.by_seed) for values in made.values.values()] == [2] * len(made.values)
+    made = compare([of(0, "my data"), of(1, "", rate=8000)])
+    assert {column.data for column in made.columns} == {"my data", "speech/toy"}
+    made = compare([of(0, "one"), of(1, "other"), of(2, "")])
+    assert {column.data for column in made.columns} == {"one", "other", "speech/toy"}

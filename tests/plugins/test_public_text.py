@@ -402,6 +402,13 @@ def prepared(tmp_path: Path, monkeypatch: Any, documents: int, hub: Any) -> Any:
     return both(mc4.MC4, tmp_path)
 
 
+def test_mc4_fetches_as_many_documents_as_the_option_says(tmp_path, monkeypatch):
+    monkeypatch.setenv(mc4.VARIABLE, "9")  # the option goes before the variable
+    monkeypatch.setitem(sys.modules, "datasets", Stream())
+    mc4.MC4.prepare(mc4.MC4.source.place(tmp_path), mc4.MC4.Options(documents=3))
+    assert len(both(mc4.MC4, tmp_path)[0]) == 3 * 7
+
+
 def test_the_languages_of_mc4_take_turns_in_the_published_order(tmp_path, monkeypatch):
     train, test = prepared(tmp_path, monkeypatch, 10, Stream())
     found = [text.removeprefix("multilingual/c4-").split(".")[0] for text, _ in samples(train)]
@@ -459,7 +466,7 @@ def test_mc4_reads_fewer_documents_or_says_how_to_get_more(root):
     assert samples(few) == samples(full)[:14]
     assert samples(same) == samples(test)
     assert few.fingerprint() != full.fingerprint()
-    with pytest.raises(DataError, match=r"documents=6, but .* holds 5 .*`SSLX_MC4_DOCUMENTS=6 sslx data prepare mc4`"):
+    with pytest.raises(DataError, match=r"documents=6, but .* holds 5 .*mc4 --set dataset.documents=6`"):
         both(mc4.MC4, root, documents=6)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import Split
+from ssl_core import DataError, Split
 
 HEADER = 256
 SPLIT_SEED = 42
@@ -58,9 +58,14 @@ class Mapped:
 
     @property
     def array(self) -> np.ndarray:
-        """The array, memory-mapped, read only."""
+        """The array, memory-mapped, read only. Errors: DataError if the file is damaged."""
         if self._array is None:
-            self._array = np.load(self.path, mmap_mode="r").view(np.ndarray)
+            try:
+                self._array = np.load(self.path, mmap_mode="r").view(np.ndarray)
+            except (OSError, ValueError, EOFError):
+                raise DataError(
+                    f"{self.path} is missing or damaged; remove {self.path.parent} and run `sslx data prepare` again"
+                ) from None
         return self._array
 
     def __len__(self) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ssl_core import DataError
+from ssl_plugins.datasets._arrow import pa
 from ssl_plugins.datasets._division import LEFT_OUT, Coder, Marks, Said, Where, divide_rows
 from ssl_plugins.datasets._listing import Item
 from ssl_plugins.datasets._own import OwnOptions, Places

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ssl_core import DataError
+from ssl_plugins.datasets._arrow import pa
 from ssl_plugins.datasets._tables import MarkColumns
 
 LABELS = ("labels", "label", "y")

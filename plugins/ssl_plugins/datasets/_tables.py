@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pv
-import pyarrow.parquet as pq
 
 from ssl_core import ConfigError, DataError, nearest
+from ssl_plugins.datasets._arrow import pa, pc, pq, pv
 from ssl_plugins.datasets._division import Coder, Said, Where
 from ssl_plugins.datasets._listing import Item
 

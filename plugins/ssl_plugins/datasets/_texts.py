@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from ssl_core import BadSample, DataError, nearest
+from ssl_plugins.datasets._arrow import pa
 from ssl_plugins.datasets._listing import Item
 from ssl_plugins.datasets._own import Places, RowOptions
 from ssl_plugins.datasets._tables import ENDINGS, MarkColumns, Table, texts

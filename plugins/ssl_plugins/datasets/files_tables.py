@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field, field_validator
 
 from ssl_core import ConfigError, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
+from ssl_plugins.datasets._arrow import pa
 from ssl_plugins.datasets._division import Coder, in_order
 from ssl_plugins.datasets._listing import Item, sources
 from ssl_plugins.datasets._own import OwnData, Places, RowOptions, listed

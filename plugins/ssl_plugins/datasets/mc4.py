@@ -1,8 +1,9 @@
 """mC4 (Xue et al., 2021): web pages in seven languages, for pretraining (protocol section 2.7).
 
 All of it is terabytes. `sslx data prepare` streams the first documents of each language from the Hugging Face hub, or
-reads them from files of the upstream (multilingual/c4-*.json.gz), into shards of JSON lines. The variable
-SSLX_MC4_DOCUMENTS says how many; asked for more later, it goes on behind the last full shard.
+reads them from files of the upstream (multilingual/c4-*.json.gz), into shards of JSON lines. `--set
+dataset.documents=N` or the variable SSLX_MC4_DOCUMENTS says how many; asked for more later, it goes on behind the last
+full shard.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class MC4(PublicDataset):
         if wanted is not None and wanted > self.each:
             raise DataError(
                 f"dataset.documents={wanted}, but {self.folder} holds {self.each} of each language; "
-                f"run `{VARIABLE}={wanted} sslx data prepare {self.name}`"
+                f"run `sslx data prepare {self.name} --set dataset.documents={wanted}`"
             )
         self.each = wanted or self.each
         count = -(-self.each // self.size)
@@ -92,8 +93,13 @@ class MC4(PublicDataset):
 
     @classmethod
     def convert(cls, folder: Path) -> None:
+        """Fetch as many documents as the variable says. Errors: ConfigError, DataError."""
+        cls.prepare(folder, cls.Options())
+
+    @classmethod
+    def prepare(cls, folder: Path, options: Options) -> None:
         """Fetch what is asked for and not there yet. Errors: ConfigError, DataError."""
-        documents = _asked_for()
+        documents = options.documents or _asked_for()
         wanted: dict[Split, int] = {"train": documents, "test": max(1, round(documents * HELD_OUT))}
         size, before = _made(folder) if (folder / MADE).is_file() else (SHARD, None)
         made: dict[str, Any] = {"shard": size}

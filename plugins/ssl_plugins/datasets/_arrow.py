@@ -1,0 +1,28 @@
+"""pyarrow under its usual short names, imported when first used: most commands read no table."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as pv
+    import pyarrow.parquet as pq
+else:
+
+    class _Late:
+        """Stands for a module."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            if attribute.startswith("__"):
+                raise AttributeError(attribute)
+            return getattr(importlib.import_module(self._name), attribute)
+
+    pa, pc, pv, pq = map(_Late, ("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"))
+
+__all__ = ["pa", "pc", "pq", "pv"]

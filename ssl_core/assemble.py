@@ -16,8 +16,9 @@ from torch import Tensor
 from ssl_core.config import Plugins, RunConfig
 from ssl_core.contracts import Dataset, Objective, Tokenizer
 from ssl_core.data import Batch, Split, Task
+from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import decide, key_of
-from ssl_core.engine.device import autocast, cache_root, describe, pick_precision
+from ssl_core.engine.device import autocast, describe, pick_precision
 from ssl_core.engine.learner import Learner
 from ssl_core.engine.loader import Prepared
 from ssl_core.engine.seeds import seed_torch

@@ -357,12 +357,21 @@ def list_(
     debug: Debug = False,
 ) -> None:
     """List what is installed, or the runs in a folder."""
-    from ssl_core.terminal import show_catalogue, show_runs
-
     if kind == "runs":
+        from ssl_core.terminal import show_runs
+
         show_runs(root)
         return
-    show_catalogue(load_catalogue(block), kind)
+    from ssl_core import listing
+
+    usual = not block and not os.environ.get("SSLX_BLOCK")
+    tables = listing.kept() if usual else None
+    if tables is None:
+        catalogue = load_catalogue(block)
+        tables = listing.make(catalogue)
+        if usual and not catalogue.problems:  # a problem is said again each time
+            listing.keep(tables)
+    listing.show(tables, kind)
 
 
 @app.command()

@@ -30,8 +30,9 @@ from ssl_core.assemble import (
 from ssl_core.config import Plugins, RunConfig, flatten, plugins_of, resolve
 from ssl_core.data import Split
 from ssl_core.engine import checkpoint
+from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import CompiledStep
-from ssl_core.engine.device import cache_root, pick_device
+from ssl_core.engine.device import pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.journal import METRICS, append_metrics, read_metrics
 from ssl_core.engine.learner import Learner

@@ -28,7 +28,6 @@ from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runfolder import find, summary
 
-BENCHMARKS = "benchmarks"
 CLASSES: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")
 
 
@@ -131,40 +130,6 @@ def show_comparison(reports: list[Report], failures: list[str], folder: Path, ti
     folder.mkdir(parents=True, exist_ok=True)
     paths = write_all(made, folder, title, failures)
     console.print(escape(f"written: {', '.join(str(path) for path in paths)}"))
-
-
-def show_catalogue(catalogue: Catalogue, plural: str | None) -> None:
-    """Every entry of a kind, or of all kinds: name, what it is, where it comes from."""
-    console = Console(highlight=False)
-    plurals = {f"{kind}s": kind for kind in KINDS}
-    if plural not in (None, BENCHMARKS, *plurals):
-        raise ConfigError(f"cannot list '{plural}'; {nearest(str(plural), [*plurals, BENCHMARKS, 'runs'], 'kind')}")
-    for name, kind in plurals.items():
-        if plural in (None, name):
-            console.print(_catalogue_table(catalogue, name, kind))
-    found = benchmarks(entry.value for entry in catalogue.presets)
-    if plural in (None, BENCHMARKS):
-        table = Table("name", "domains", title=BENCHMARKS, title_justify="left")
-        for name, domains in found.items():
-            table.add_row(escape(name), escape(", ".join(domains)))
-        console.print(table)
-
-
-def _catalogue_table(catalogue: Catalogue, title: str, kind: Kind) -> Table:
-    table = Table(title=title, title_justify="left", expand=False)
-    first = {"dataset": "modality/name", "preset": "name"}.get(kind, "name")
-    for column in (first, "what it is" if kind != "preset" else "for, and source", "origin"):
-        table.add_column(column)
-    for entry in catalogue.entries(kind):
-        name, what = entry.name, entry.summary
-        if kind == "dataset":
-            name = f"{entry.value.modality}/{name}" + (" (default)" if entry.value.pretrain_default else "")
-        if kind == "preset":
-            parts = (entry.value.objective, entry.value.modality, entry.value.dataset)
-            meant = ", ".join(part for part in parts if part) or "any run"
-            what = f"{meant}{' (unasked)' if entry.value.default else ''}: {what}"
-        table.add_row(escape(name), escape(what), escape(str(entry.origin)))
-    return table
 
 
 def show_runs(root: Path) -> None:

@@ -19,7 +19,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("tokenizers", "hookspecs", "public", "engine.learner"),
     ("plugins", "engine", "evaluate"),
     ("config", "report", "scaffold"),
-    ("assemble", "runfolder", "summary", "grid", "testing"),
+    ("assemble", "runfolder", "summary", "grid", "testing", "listing"),
     ("run", "compare"),
     ("terminal", "datacli", "plugincli", "transfer"),
     ("cli",),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import resource
 import sys
-import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -71,16 +69,3 @@ def describe(device: torch.device) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return f"{model}, {torch.get_num_threads()} threads"
-
-
-def cache_root() -> Path:
-    """Where prepared data is kept: SSLX_CACHE_DIR, else sslx in the user's cache folder. Errors: ConfigError."""
-    given = os.environ.get("SSLX_CACHE_DIR")
-    root = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sslx"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write to the cache folder {root} ({error.strerror}); set SSLX_CACHE_DIR") from None
-    return root

@@ -237,7 +237,7 @@ class Catalogue:
         aside = [one for one in self.set_aside if name in one.origin.plugin] or self.set_aside
         reasons = [str(one) for one in aside[:QUOTED]]
         if len(aside) > QUOTED:
-            reasons.append(f"{len(aside) - QUOTED} more plugins were set aside, see `sslx list`")
+            reasons.append(f"{len(aside) - QUOTED} more plugins were set aside, see `sslx plugins`")
         reasons += [f"plugin '{blocked}' is blocked" for blocked in self.blocked]
         return ConfigError("; ".join([message, *reasons]))
 

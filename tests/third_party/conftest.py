@@ -1,3 +1,3 @@
-"""The outside plugin's own tests run where it is installed: in a process that test_installed_plugin.py starts."""
+"""The outside plugin's own modules are imported where it is installed: in a process that a test starts."""
 
-collect_ignore = ["sslx-demo-denoise"]
+collect_ignore = ["sslx-demo-notes"]

@@ -1,0 +1,1 @@
+"""A denoising objective for sslx."""

@@ -1,0 +1,55 @@
+"""Denoising: add noise to the embeddings, rebuild what the tokens held."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core.nn import Encoder, ReconstructionHead, masked_mean
+from torch import Tensor
+
+SSLX_API = ">=1.0,<2"
+
+
+class Denoise(Objective):
+    """Rebuild every token from noisy embeddings (Vincent et al. 2010, on tokens instead of pixels)."""
+
+    name = "denoise"
+
+    class Options(Objective.Options):
+        """Options of the objective: `--set objective.sigma=0.3`."""
+
+        sigma: float = Field(1.0, gt=0, description="deviation of the noise, as a multiple of the embedding's own")
+        drop: float = Field(0.5, ge=0, lt=1, description="share of tokens whose embedding is nothing but noise")
+
+    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+        super().__init__(options, layout, dim, masking)
+        self.head = ReconstructionHead(layout, dim, dim)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """All chance of a step: "noise" (B, L, D), and "kept" (B, L), 0 for a token that is nothing but noise."""
+        rows = (batch, self.layout.length)
+        kept = torch.rand(rows, generator=generator) >= self.options.drop
+        return {"noise": torch.randn(*rows, self.dim, generator=generator), "kept": kept.float()}
+
+    def _encode(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Tensor:
+        """Noisy embeddings encoded, (B, L, D), without the summary token."""
+        # the noise grows with the embeddings, or else these would grow until no noise is felt
+        scale = self.options.sigma * tokens.content.detach().std(dim=-1, keepdim=True)
+        noisy = tokens.content * draws["kept"].unsqueeze(-1) + scale * draws["noise"]
+        return encoder(noisy, present=tokens.present)[:, 1:]
+
+    def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
+        """Mean error of the rebuilt targets, over all tokens that are present."""
+        errors = self.head.errors(self._encode(tokens, encoder, draws), tokens.targets)
+        present = torch.ones_like(errors) if tokens.present is None else tokens.present
+        return Outcome(masked_mean(errors, present, self.layout))
+
+    def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
+        """Predictions for whole rows, for the pictures of the report."""
+        return self.head.predict(self._encode(tokens, encoder, draws), tokens.targets)
+
+
+@hookimpl
+def register_objectives() -> list[type[Objective]]:
+    return [Denoise]

@@ -1,0 +1,1 @@
+"""Video for sslx: a tokenizer and a small data set of moving shapes."""

@@ -1,0 +1,149 @@
+"""The pages that are made of the code are up to date, and the tutorials are the packages that they grow."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import ssl_core
+from ssl_core import Dataset, Masking, Objective, Tokenizer, hookspecs, plugins
+from ssl_core.plugins import Catalogue
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+TUTORIALS = {"writing-an-objective.md": "sslx-denoise", "writing-a-tokenizer.md": "sslx-video"}
+BLOCK = re.compile(r'^(?P<fence>`{3,})\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^(?P=fence)$', re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """docs/make_reference.py, which is no package."""
+    spec = importlib.util.spec_from_file_location("sslx_make_reference", DOCS / "make_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["hooks.md", "promises.md", "reference.md"])
+def test_page_is_up_to_date(reference, page):
+    assert reference.PAGES[page]() == (DOCS / page).read_text("utf-8"), "run python docs/make_reference.py"
+
+
+def test_reference_has_every_public_name(reference):
+    named = re.findall(r"^::: (\S+)$", reference.reference_page(), re.MULTILINE)
+    assert len(named) == len(set(named))
+    for name in set(ssl_core.__all__) - {"__version__"}:
+        assert any(one.endswith(f".{name}") for one in named), name
+    for name in ("ssl_core.nn.reconstruction.ReconstructionHead", "ssl_core.tokenizers.GridTokenizer",
+                 "ssl_core.testing.parametrize"):  # fmt: skip
+        assert name in named
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_every_hook_says_when_it_is_called_and_has_an_example(reference):
+    found = reference.hooks()
+    assert len(found) == 8
+    for name, function in found.items():
+        parts = reference.parts(function)
+        assert parts["text"].endswith(".")
+        assert parts["Called"].endswith(".")
+        assert f"def {name}(" in parts["Example"]
+
+
+def examples():
+    """The python blocks of docs/hooks.md by the name of their hook."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / "hooks.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return {re.search(r"^def (\w+)", code, re.MULTILINE)[1]: code for code in blocks}
+
+
+def of(base, **names):
+    """A small class of one of the contracts."""
+    methods = dict.fromkeys(("forward", "__len__", "__getitem__", "__call__"), lambda self, *a: None)
+    return type(names["name"].capitalize(), (base,), {"__doc__": "For an example.", **methods, **names})
+
+
+def test_the_examples_work(tmp_path, capsys):
+    """Each is a plugin that is taken in, offers what it says, and can be notified."""
+    names = {
+        "Denoise": of(Objective, name="denoise"),
+        "Video": of(Tokenizer, name="video"),
+        "MovingShapes": of(Dataset, name="synthetic", modality="video"),
+        "Comb": of(Masking, name="comb"),
+    }
+    found = examples()
+    assert len(found) == 8
+    modules = {}
+    for name, code in found.items():
+        module = types.ModuleType(f"example_{name}")
+        module.__dict__.update(names)
+        exec(code, module.__dict__)
+        modules[f"docs:{name}"] = module
+    catalogue = Catalogue.from_plugins(modules)
+    assert catalogue.problems == []
+    for kind in plugins.KINDS:
+        assert len(catalogue.entries(kind)) == 1, kind
+    config = types.SimpleNamespace(objective=types.SimpleNamespace(name="denoise"), modality="video")
+    failures = catalogue.notify("run_started", config=config, folder=tmp_path)
+    failures += catalogue.notify("metrics_logged", folder=tmp_path, step=10, metrics={"train/loss": 0.5})
+    failures += catalogue.notify("run_finished", folder=tmp_path, report=types.SimpleNamespace(scores=(1, 2)))
+    assert failures == []
+    assert capsys.readouterr().out == f"denoise on video goes to {tmp_path}\nstep 10: loss 0.500\n"
+    assert (tmp_path / "done.txt").read_text() == "2 scores"
+
+
+def test_examples_use_real_attributes_of_a_configuration_and_a_report():
+    from ssl_core.config import RunConfig
+    from ssl_core.report import Report
+
+    assert {"objective", "modality"} <= set(RunConfig.model_fields)
+    assert "scores" in Report.model_fields
+    assert hookspecs.run_started.__annotations__ == {"config": "RunConfig", "folder": "Path", "return": "None"}
+
+
+# --- the tutorials ---------------------------------------------------------------------------------------------------
+
+
+def put_together(page: Path) -> dict[str, str]:
+    """The files that the titled blocks of a page make, one block after the other."""
+    files: dict[str, str] = {}
+    for block in BLOCK.finditer(page.read_text("utf-8")):
+        file, text = block["file"], block["text"]
+        if file in files:  # as a formatter sets them apart: two empty lines before what stands at the margin
+            wide = file.endswith(".py") and not text.startswith(" ")
+            text = files[file] + "\n" * (1 + wide) + text
+        files[file] = text
+    return files
+
+
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_tutorial_grows_the_package_letter_by_letter(page):
+    folder = DOCS / "tutorial" / TUTORIALS[page]
+    made = put_together(DOCS / page)
+    for file, text in made.items():
+        assert text == (folder / file).read_text("utf-8"), f"{page} and {file} of {folder.name} differ"
+    ignored = {"LICENSE"}
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    kept = {str(path) for path in files if not any(part in ("__pycache__", "dist", "build") for part in path.parts)}
+    assert set(made) == {file for file in kept if not file.startswith(".")} - ignored
+
+
+@pytest.mark.parametrize("folder", TUTORIALS.values())
+def test_tutorial_has_the_licence(folder):
+    own = (DOCS / "tutorial" / folder / "LICENSE").read_text("utf-8")
+    assert own == (DOCS.parent / "LICENSE").read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", ["objective", "tokenizer"])
+def test_tutorial_has_the_files_that_sslx_new_writes(kind):
+    from ssl_core import scaffold
+
+    name = {"objective": "denoise", "tokenizer": "video"}[kind]
+    written = scaffold.render(scaffold.make_package(kind, name, "apache-2.0", Catalogue()))
+    folder = DOCS / "tutorial" / f"sslx-{name}"
+    missing = {file for file in written if not (folder / file).is_file()}
+    assert missing == {".gitignore", ".github/workflows/ci.yml"}  # the repository has its own

@@ -109,7 +109,7 @@ def test_found_with_origin_and_version(found):
         ],
         "preset demo-video": [
             "sslx-video:datasets.synthetic-video 0.1.0",
-            "sized so that a run on the embedded data takes about two minutes on two cores",
+            "a small encoder and a short run for the embedded data",
         ],
     }
     assert found["metamae"]

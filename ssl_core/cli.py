@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ssl_core import datacli, plugincli
-
-if TYPE_CHECKING:
-    from ssl_core.plugins import Catalogue
+from ssl_core import comparecli, datacli, plugincli
+from ssl_core.commandline import Block, ConfigFile, Debug, Set, command, load_catalogue, say
 
 app = typer.Typer(
     name="sslx",
@@ -28,77 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as section.option=value. Repeatable.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML or JSON file of options.")]
-
-
-class Stopped(Exception):
-    """SIGTERM outside the training loop."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Stopped
-
-
-@contextmanager
-def errors_in_one_line(debug: bool) -> Iterator[None]:
-    """Print an error that a user can mend as one line and exit 1; 130 after Ctrl-C, 143 after SIGTERM."""
-    from ssl_core.errors import SslxError
-
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except SslxError as error:
-        if debug:
-            raise
-        say(f"error: {' '.join(str(error).split())}")
-        raise SystemExit(getattr(error, "exit_code", 1)) from None
-    except (SystemExit, typer.Exit, typer.Abort):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        say("stopped by SIGINT; a run that has a checkpoint goes on with --resume")
-        raise SystemExit(130) from None
-    except Stopped:
-        say("stopped by SIGTERM; a run that has a checkpoint goes on with --resume")
-        raise SystemExit(143) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def say(text: str) -> None:
-    """One line on the standard error."""
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose user errors are one line."""
-
-    @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        with errors_in_one_line(kwargs.get("debug", False)):
-            function(*args, **kwargs)
-
-    return wrapped
-
-
-def load_catalogue(block: list[str] | None) -> Catalogue:
-    """All plugins; what failed to load is said once."""
-    from ssl_core import plugins
-
-    catalogue = plugins.load(block or ())
-    for problem in catalogue.problems:
-        say(f"warning: {problem}")
-    return catalogue
 
 
 def version(value: bool) -> None:
@@ -119,8 +41,9 @@ def main_options(
     """Self-supervised learning for data of any kind."""
 
 
-datacli.attach(app, command)
-plugincli.attach(app, command)
+datacli.attach(app)
+plugincli.attach(app)
+comparecli.attach(app)
 
 
 @app.command()
@@ -208,99 +131,6 @@ def run(
         else:
             report = runs.run(resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line)
     show_report(report, folder)
-    if failures:
-        raise SystemExit(1)
-
-
-@app.command()
-@command
-def compare(
-    objectives: Annotated[str | None, typer.Option(help="Objectives, with commas between: metamae,mae.")] = None,
-    modality: Annotated[str | None, typer.Option(help="Modalities, with commas between; each a column.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A data set of the modality, in place of the embedded one.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
-    ] = None,
-    label_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
-    ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of methods, data and seeds.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="How many seeds, or which: 3 or 0,1,2. Default 3.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps of every run.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Train each so long instead: 90s, 10m, 1.5h.")] = None,
-    preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
-    probe_every: Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time, which share the cores. By default one a core, at most 4.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the comparison. By default one of its own under runs/.")
-    ] = None,
-    from_: Annotated[
-        Path | None, typer.Option("--from", help="Run nothing: make the tables from the run folders in here.")
-    ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="An option of every run. Repeatable.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the runs and what is done of them, and stop.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    block: Block = None,
-    debug: Debug = False,
-) -> None:
-    """Train objectives under the same budget, seeds and probe, and write the table."""
-    from ssl_core import compare as comparing
-    from ssl_core import grid as grids
-    from ssl_core.config import parse_setting
-    from ssl_core.errors import ConfigError
-    from ssl_core.terminal import RichTell, show_cells, show_comparison
-
-    command_line = " ".join(["sslx", *sys.argv[1:]])
-    if from_ is not None:
-        if any(part is not None for part in (objectives, modality, dataset, data, config)):
-            raise ConfigError("--from makes tables of runs that are there; leave out what names new ones")
-        show_comparison(comparing.collect(from_), [], out or from_, f"Comparison of {from_}")
-        return
-    common = dict(parse_setting(text) for text in set_ or ())
-    common |= {
-        path: value for path, value in (("evaluate.every", probe_every), ("device", device)) if value is not None
-    }
-    given: dict[str, Any] = {
-        "objectives": objectives.split(",") if objectives else None, "steps": steps, "budget": budget, "preset": preset,
-        "seeds": grids.seeds_of(seeds) if seeds else None, "set": common,
-    }  # fmt: skip
-    if data or dataset:
-        own = {"dataset.root": data, "dataset.label_pattern": label_pattern}
-        given["data"] = [
-            {
-                "name": dataset or Path(str(data)).name, "modality": modality, "dataset": dataset or "files",
-                "set": {path: value for path, value in own.items() if value is not None},
-            }
-        ]  # fmt: skip
-    elif modality:
-        given["modalities"] = modality.split(",")
-    given = {key: value for key, value in given.items() if value is not None}
-    grid = grids.read_grid(config, given) if config else grids.make_grid(given, "the command line")
-    catalogue = load_catalogue(block)
-    grid = grids.by_own_names(grid, catalogue)
-    cells = grids.cells(grid, catalogue)
-    folder = out or grids.default_folder(grid)
-    tell = RichTell()
-    if dry_run:
-        show_cells(cells, {cell.name for cell in cells if comparing.is_finished(folder, cell)}, folder)
-        return
-    tell.line(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
-    try:
-        reports, failures = comparing.run_cells(cells, folder, jobs or comparing.usual_jobs(device), tell)
-    except comparing.Stopped as stopped:
-        say(f"stopped by {stopped}; the same command goes on")
-        raise SystemExit(128 + stopped.number) from None
-    said = [
-        f"failed: {failure.cell.method} on {failure.cell.data}, seed {failure.cell.seed}: {failure.reason}"
-        for failure in failures
-    ]
-    show_comparison(reports, said, folder, command_line)
     if failures:
         raise SystemExit(1)
 

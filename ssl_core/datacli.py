@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ssl_core.commandline import Block, Debug, command, load_catalogue
 
 if TYPE_CHECKING:
     from ssl_core.downloads import Progress
@@ -18,12 +20,10 @@ Name = Annotated[str, typer.Argument(help="A public data set or an alias; modali
 Root = Annotated[
     Path | None, typer.Option(help="Folder of public data. By default SSLX_DATA_DIR, else ~/.cache/sslx/data.")
 ]
-Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def attach(app: typer.Typer, command: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
-    """Add the commands to an app. `command` makes errors that a user can mend one line."""
+def attach(app: typer.Typer) -> None:
+    """Add the commands to an app."""
     data = typer.Typer(help="Get public data sets, and check that they are whole.", no_args_is_help=True)
     for name, function in (("list", list_), ("show", show), ("prepare", prepare), ("verify", verify)):
         data.command(name)(command(function))
@@ -44,7 +44,7 @@ def list_(
     from ssl_core.errors import ConfigError, nearest
     from ssl_core.public import data_root
 
-    public = [entry.value for entry in _catalogue(block).entries("dataset") if _is_public(entry.value)]
+    public = [entry.value for entry in load_catalogue(block).entries("dataset") if _is_public(entry.value)]
     known = {cls.modality for cls in public}
     if modality is not None and modality not in known:
         raise ConfigError(f"no public data of modality '{modality}'; {nearest(modality, known, 'modalitie')}")
@@ -65,7 +65,7 @@ def show(name: Name, root: Root = None, block: Block = None, debug: Debug = Fals
     """Show what a public data set is, where it comes from, and what is missing."""
     from ssl_core.public import data_root
 
-    cls = find(_catalogue(block), name)
+    cls = find(load_catalogue(block), name)
     source, place = cls.source, data_root(root)
     folder = source.place(place)
     missing = source.missing(folder)
@@ -105,7 +105,7 @@ def prepare(
     from ssl_core.errors import DataError
     from ssl_core.public import data_root
 
-    cls = find(_catalogue(block), name)
+    cls = find(load_catalogue(block), name)
     options = _options(cls, set_ or ())
     root = root or (Path(options.root) if options.root else None)
     place = data_root(root)
@@ -122,7 +122,7 @@ def prepare(
 
 def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = False) -> None:
     """Count the samples of each split and compare them with the published numbers; exit 1 if they differ."""
-    cls = find(_catalogue(block), name)
+    cls = find(load_catalogue(block), name)
     counts = {split: len(cls(cls.Options(root=str(root) if root else None), split)) for split in ("train", "test")}
     counts["total"] = sum(counts.values())
     expected: Mapping[str, int] = cls.source.counts
@@ -180,15 +180,6 @@ def _is_public(cls: Any) -> bool:
     from ssl_core.public import PublicDataset
 
     return issubclass(cls, PublicDataset) and cls.source is not None
-
-
-def _catalogue(block: list[str] | None) -> Catalogue:
-    from ssl_core import plugins
-
-    catalogue = plugins.load(block or ())
-    for problem in catalogue.problems:
-        typer.echo(f"warning: {problem}", err=True)
-    return catalogue
 
 
 @contextmanager

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ssl_core.commandline import Block, Debug, command
+
 if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue
 
-Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-
-def attach(app: typer.Typer, command: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
-    """Add the commands to an app. `command` makes errors that a user can mend one line."""
+def attach(app: typer.Typer) -> None:
+    """Add the commands to an app."""
     app.command("new")(command(new))
     app.command("plugins")(command(plugins_))
 

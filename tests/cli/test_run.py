@@ -38,7 +38,7 @@ def sslx(cache, tmp_path):
     def call(*arguments, environment=None):
         done = subprocess.run(
             [sys.executable, "-m", "ssl_core.cli", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
-            env=make_environment(cache) | (environment or {}), timeout=300,
+            env=make_environment(cache) | (environment or {}), timeout=900,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
@@ -141,13 +141,13 @@ def test_a_signal_saves_and_exits(sslx, tmp_path, cache, number, code):
     metrics = tmp_path / "r" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == code
     assert "go on with --resume" in one_error_line(err)
     assert list((tmp_path / "r" / "checkpoints").glob("step-*"))
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     limit = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the process ended before it could be stopped"

@@ -266,7 +266,7 @@ def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
     assert str(caught.value) == f"unknown objective 'capri'; known objectives: demo; {catalogue.set_aside[1]}"
     for number in range(5):
         catalogue.add(plugins.Origin(f"c:{number}"), module("x = 1"))
-    with pytest.raises(errors.ConfigError, match=r"4 more plugins were set aside, see `sslx list`$"):
+    with pytest.raises(errors.ConfigError, match=r"4 more plugins were set aside, see `sslx plugins`$"):
         catalogue.masking("no")
 
 

@@ -65,7 +65,8 @@ REFERENCE = """\
 <!-- Made by docs/make_reference.py from the code; do not edit. -->
 
 All that a plugin may rely on, by the rules of [compatibility](compatibility.md). Names under `ssl_core` are imported
-from there, whichever file they live in.
+from there, whichever file they live in. The site shows what each is and takes; without it, `python -c
+"import ssl_core; help(ssl_core.Objective)"` prints the same.
 """
 MODULES = {
     "ssl_core.nn": "Building blocks that any plugin may use.",

@@ -21,8 +21,8 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML or JSON file of options.")]
 
 
-class Stopped(Exception):
-    """SIGTERM outside the training loop."""
+class Stopped(BaseException):
+    """SIGTERM outside the training loop. Like KeyboardInterrupt no Exception, so that nothing takes it for an error."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -32,7 +32,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def errors_in_one_line(debug: bool) -> Iterator[None]:
     """Print an error that a user can mend as one line and exit 1; 130 after Ctrl-C, 143 after SIGTERM."""
-    from ssl_core.errors import SslxError
+    from ssl_core.errors import SslxError, place_of
 
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -47,7 +47,8 @@ def errors_in_one_line(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        say(f"unexpected error: {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        text = " ".join(str(error).split())[:500]
+        say(f"unexpected error: {type(error).__name__}: {text} ({place_of(error)}; --debug shows more)")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         say("stopped by SIGINT; a run that has a checkpoint goes on with --resume")

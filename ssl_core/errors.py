@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+LIBRARIES = {"torch", "timm", "numpy", "pydantic", "pluggy", "importlib"}  # errors come out of them, not from them
 
 
 class SslxError(Exception):
@@ -37,3 +41,10 @@ def nearest(word: str, known: Iterable[str], kind: str = "name") -> str:
     if close:
         return "did you mean " + " or ".join(f"'{name}'" for name in close) + "?"
     return f"known {kind}s: " + (", ".join(names) if names else "none")
+
+
+def place_of(error: BaseException) -> str:
+    """File and line that raised an error; where a library raised it, those that called the library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not LIBRARIES.intersection(Path(frame.filename).parts)] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else "no place"

@@ -78,7 +78,8 @@ def make_package(kind: str, name: str, licence: str, catalogue: Catalogue) -> Pa
     taken = [entry for entry in catalogue.entries(kind) if name in entry.names and entry.modality in (None, modality)]
     if taken:
         word = f"data set '{modality}/{name}'" if modality else f"{kind} '{name}'"
-        raise ConfigError(f"there is a {word} already, from {taken[0].origin}; choose another name")
+        article = "an" if word.startswith("o") else "a"
+        raise ConfigError(f"there is {article} {word} already, from {taken[0].origin}; choose another name")
     return Package(kind, name, licence)
 
 

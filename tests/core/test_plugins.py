@@ -145,6 +145,10 @@ REFUSED = {
         "Demo.name = 'my demo'\n@hookimpl\ndef register_objectives(): return [Demo]",
         "class Demo needs a `name` of letters.*not 'my demo'",
     ),
+    "masking by name alone": (
+        "Demo.masking_default = 'random'\n@hookimpl\ndef register_objectives(): return [Demo]",
+        r"`masking_default` of class Demo must be None, or such as Choice\(\"random\".*, not 'random'",
+    ),
     "no modality": (
         "Poems.modality = 3\n@hookimpl\ndef register_datasets(): return [Poems]",
         "class Poems needs a `modality` of letters.*not 3",

@@ -1,0 +1,51 @@
+"""Errors on the command line: one line, the exit code, and where an unexpected one came from."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from ssl_core.commandline import errors_in_one_line
+from ssl_core.errors import ConfigError, place_of
+
+
+def broken() -> None:
+    torch.zeros(2) @ torch.zeros(3)
+
+
+def test_the_place_is_the_last_line_that_is_no_librarys():
+    with pytest.raises(RuntimeError) as caught:
+        broken()
+    line = broken.__code__.co_firstlineno + 1
+    assert place_of(caught.value) == f"{__file__}:{line}"
+    assert place_of(ValueError("never raised")) == "no place"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (lambda: broken(), 1, "unexpected error: RuntimeError: "),
+        (lambda: {}["views"], 1, "unexpected error: KeyError: 'views' ("),
+        (lambda: (_ for _ in ()).throw(ConfigError("lower it")), 1, "error: lower it"),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "stopped by SIGINT"),
+    ],
+)
+def test_one_line_and_a_code(capsys, raised, code, said):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, errors_in_one_line(debug=False):
+        raised()
+    assert caught.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(said)
+    if said.startswith("unexpected"):
+        assert __file__ in line
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_debug_lets_the_error_through():
+    with pytest.raises(KeyError), errors_in_one_line(debug=True):
+        {}["views"]

@@ -73,6 +73,7 @@ def run(
     splits = open_splits(config, plugins)
     learner = build(config, plugins, splits["train"]).to(device)
     start = checkpoint.latest(folder) if resume else None
+    before = 0.0 if start is None else float(start.state["seconds"])  # of training, in the part that was stopped
     if start is None:
         learner.tokenizer.fit(Raw(splits["train"]))
     else:
@@ -116,7 +117,7 @@ def run(
     report = summary.make(
         config, learner, device, folder, rows, notes, command=command, **origins,
         attention=attention_kernel(config, learner, device),
-        pretrain_seconds=seconds, steps=steps, wall_seconds=time.perf_counter() - began,
+        pretrain_seconds=seconds, steps=steps, wall_seconds=time.perf_counter() - began + before,
         health={"trained": found, "random_init": watch.fresh},
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(folder / METRICS))

@@ -125,6 +125,8 @@ def test_a_killed_run_resumes_to_the_same_bits(sslx, tmp_path, cache):
     )
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    report = json.loads((tmp_path / "killed" / "report.json").read_text())
+    assert report["wall_seconds"] > report["pretrain_seconds"]  # both count the part that was stopped
     lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "killed")]
     times = ("train/samples_per_second", "train/seconds")
     first, second = ([{k: v for k, v in json.loads(line).items() if k not in times} for line in part] for part in lines)

@@ -1,6 +1,6 @@
 """Step times of MAE and MetaMAE at the paper's shapes, against the plain transcription of benchmarks/plain.py.
 
-    python benchmarks/speed.py                     # everything, on the CPU; about 40 minutes on two cores
+    python benchmarks/speed.py                     # everything, on the CPU
     python benchmarks/speed.py --device cuda
     python benchmarks/speed.py --parts steps --shapes speech HIGGS
 

@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from ssl_core import comparecli, datacli, plugincli
-from ssl_core.commandline import Block, ConfigFile, Debug, Set, command, load_catalogue, say
+from ssl_core.commandline import (
+    Block,
+    ConfigFile,
+    Data,
+    Debug,
+    Device,
+    LabelPattern,
+    PresetName,
+    ProbeEvery,
+    Set,
+    command,
+    load_catalogue,
+    say,
+)
 
 app = typer.Typer(
     name="sslx",
@@ -56,25 +69,23 @@ def run(
         str | None,
         typer.Option(help="Your own files: --dataset files, dataset.root=PATH. With --benchmark its root of all data."),
     ] = None,
-    label_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
-    ] = None,
+    label_pattern: LabelPattern = None,
     benchmark: Annotated[
         str | None, typer.Option(help="Pretrain and measure on the sets of a domain; see `sslx list benchmarks`.")
     ] = None,
     domain: Annotated[str | None, typer.Option(help="Domain of the benchmark; see `sslx show NAME`.")] = None,
     masking: Annotated[str | None, typer.Option(help="What to hide; see `sslx list maskings`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
+    preset: PresetName = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     budget: Annotated[str | None, typer.Option(help="Train so long instead of so many steps: 90s, 10m, 1.5h.")] = None,
-    probe_every: Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")] = None,
+    probe_every: ProbeEvery = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in a batch.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all chance. Default 0.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. By default a new one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse bad samples instead of skipping them.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Device = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     config: ConfigFile = None,
     set_: Set = None,
@@ -117,8 +128,9 @@ def run(
         show_plan(tell.console, resolved, plugins)
         return
     folder = out or runfolder.default_folder(resolved)
-    if resolved.benchmark:
-        transfer.check(resolved, catalogue, folder if resume else None)  # before anything is made or overwritten
+    absent = None
+    if resolved.benchmark:  # before anything is made or overwritten
+        absent = transfer.check(resolved, catalogue, folder if resume else None)
     if not resume:
         runfolder.make(folder, overwrite)
     command_line = " ".join(["sslx", *sys.argv[1:]])
@@ -126,7 +138,7 @@ def run(
     with runfolder.held(folder):
         if resolved.benchmark:
             report, failures = transfer.run_domain(
-                resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line
+                resolved, plugins, catalogue, folder, tell, absent, resume=resume, command=command_line
             )
         else:
             report = runs.run(resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line)
@@ -140,17 +152,13 @@ def run(
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     dataset: Annotated[str | None, typer.Option(help="Another labelled data set of the same modality.")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
-    ] = None,
-    label_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
-    ] = None,
+    data: Data = None,
+    label_pattern: LabelPattern = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="An option of dataset or evaluate, as section.option=value.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report here; by default into RUN.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Device = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
@@ -192,9 +200,9 @@ def list_(
 
         show_runs(root)
         return
-    from ssl_core import listing
+    from ssl_core import listing, plugins
 
-    usual = not block and not os.environ.get("SSLX_BLOCK")
+    usual = not block and not os.environ.get(plugins.BLOCK_VARIABLE)
     tables = listing.kept() if usual else None
     if tables is None:
         catalogue = load_catalogue(block)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Block = Annotated[list[str] | None, typer.Option("--block", help="Leave out a plugin, as dist:entry. Repeatable.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Set an option, as section.option=value. Repeatable.")]
+Data = Annotated[str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")]
+LabelPattern = Annotated[
+    str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
+]
+PresetName = Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")]
+ProbeEvery = Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML or JSON file of options.")]
 
 

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ssl_core.commandline import Block, Debug, command, load_catalogue, say
+from ssl_core.commandline import (
+    Block,
+    Data,
+    Debug,
+    Device,
+    LabelPattern,
+    PresetName,
+    ProbeEvery,
+    command,
+    load_catalogue,
+    say,
+)
 
 
 def attach(app: typer.Typer) -> None:
@@ -22,18 +33,14 @@ def compare(
     dataset: Annotated[
         str | None, typer.Option(help="A data set of the modality, in place of the embedded one.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Your own files: short for --dataset files, dataset.root=PATH.")
-    ] = None,
-    label_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression over file names with groups (?P<label>) and (?P<group>).")
-    ] = None,
+    data: Data = None,
+    label_pattern: LabelPattern = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of methods, data and seeds.")] = None,
     seeds: Annotated[str | None, typer.Option(help="How many seeds, or which: 3 or 0,1,2. Default 3.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of every run.")] = None,
     budget: Annotated[str | None, typer.Option(help="Train each so long instead: 90s, 10m, 1.5h.")] = None,
-    preset: Annotated[str | None, typer.Option(help="A paper's numbers; see `sslx list presets`. none = none.")] = None,
-    probe_every: Annotated[int | None, typer.Option(help="Steps between probes during pretraining.")] = None,
+    preset: PresetName = None,
+    probe_every: ProbeEvery = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, which share the cores. By default one a core, at most 4.")
     ] = None,
@@ -47,7 +54,7 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs and what is done of them, and stop.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Device = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-LIBRARIES = {"torch", "timm", "numpy", "pydantic", "pluggy", "importlib"}  # errors come out of them, not from them
+LIBRARIES = {"torch", "timm", "numpy", "pydantic", "pluggy"}  # errors come out of them, not from them
 
 
 class SslxError(Exception):
@@ -43,8 +44,17 @@ def nearest(word: str, known: Iterable[str], kind: str = "name") -> str:
     return f"known {kind}s: " + (", ".join(names) if names else "none")
 
 
-def place_of(error: BaseException) -> str:
-    """File and line that raised an error; where a library raised it, those that called the library."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not LIBRARIES.intersection(Path(frame.filename).parts)] or frames
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else "no place"
+def place_of(error: BaseException, skip: int = 0) -> str:
+    """File and line that raised an error; where a library did, those that called it. Empty where nothing is known.
+
+    skip: frames of the caller's own, at the beginning of the traceback, that do not count.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[skip:]
+    own = [frame for frame in frames if not _is_library(frame.filename)]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def _is_library(filename: str) -> bool:
+    parts = Path(filename).parts
+    installed = any(a.endswith("-packages") and b in LIBRARIES for a, b in itertools.pairwise(parts))
+    return installed or "importlib" in filename

@@ -20,19 +20,18 @@ from rich.table import Table
 
 from ssl_core.engine.cache import cache_root
 from ssl_core.errors import ConfigError, nearest
+from ssl_core.plugins import GROUP, KINDS
 
 if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue, Entry, Kind
 
 FORMAT = 1
-GROUP = "sslx"
 Listing = Mapping[str, Mapping[str, Any]]  # plural of a kind: its columns, and its rows of text
 
 
 def make(catalogue: Catalogue) -> Listing:
     """Every kind of plugin, and the benchmarks: name, what it is, where it comes from."""
     from ssl_core.benchmarks import benchmarks
-    from ssl_core.plugins import KINDS
 
     tables: dict[str, Mapping[str, Any]] = {}
     for kind in KINDS:

@@ -92,7 +92,8 @@ def run(
     watch = Watch(config, plugins, learner, splits, data, device, tell)
     compiled = None
     if config.train.compile == "on":
-        compiled = CompiledStep(learner, step_key(config, device), cache_root())
+        graph = config.train.accumulate == 1  # a graph's next call would overwrite gradients that are to be added up
+        compiled = CompiledStep(learner, step_key(config, device), cache_root(), graph)
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]

@@ -116,16 +116,16 @@ def run_domain(
     catalogue: Catalogue,
     folder: Path,
     tell: Tell,
+    absent: str | None,
     *,
     resume: bool = False,
     command: str = "",
 ) -> tuple[Report, list[str]]:
     """Pretrain, measure on every transfer set that is here, report all; what is finished is not done again.
 
-    Returns the report and one line for each transfer set that could not be measured. Errors: those of a run; with
-    `strict` those of a transfer set, too.
+    `absent`: what `check` said. Returns the report and one line for each transfer set that could not be measured.
+    Errors: those of a run; with `strict` those of a transfer set, too.
     """
-    absent = check(config, catalogue, folder if resume else None)
     if absent:
         tell.line(f"warning: {absent}")
     report = finished(folder, config) if resume else None

@@ -24,8 +24,8 @@ from ssl_core.tokens import Outcome
 Choice = Literal["auto", "on", "off"]
 Step = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Outcome]
 
-# A cold compilation of a MetaMAE step takes one to two minutes on two cores, a warm one a few seconds; a compiled step
-# saves about a third of an eager one. benchmarks/README.md has the measurements.
+# A cold compilation takes minutes on few cores, a warm one seconds, so a short run does not earn a cold one back. Where
+# exactly it does is for benchmarks/speed.py to say; these are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
 WARM_STEPS = 50
 
@@ -60,26 +60,27 @@ def is_known(key: str, cache: Path) -> bool:
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
-    On CUDA it is replayed as a graph, and a call overwrites the outcome of the one before. The first call compiles, and
+    With `graph` it is replayed as a CUDA graph where there is one, and a call overwrites the outcome and the gradients
+    of the one before: not for steps that add gradients up. The first call compiles, and
     marks `key` as known in the cache once the gradient is compiled, too.
     """
 
-    def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:
+    def __init__(self, learner: nn.Module, key: str, cache: Path, graph: bool = True) -> None:
         # kept across processes; torch reads these when the compiler is first loaded
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled" / "inductor"))
-        self.learner, self.mark = learner, cache / "compiled" / "known" / key
+        self.learner, self.mark, self.graph = learner, cache / "compiled" / "known" / key, graph
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
 
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
         """The same as `learner(inputs, draws)`. Errors: SslxError if the compiler fails."""
         shapes = {name: value.shape for name, value in (*inputs.items(), *draws.items())}
-        on_cuda = any(value.is_cuda for value in inputs.values())
-        if on_cuda:
+        graph = self.graph and any(value.is_cuda for value in inputs.values())
+        if graph:
             torch.compiler.cudagraph_mark_step_begin()
         if self.shapes is None:
             self.shapes = shapes
-            self.step = self._compile(on_cuda)
+            self.step = self._compile(graph)
             try:
                 outcome: Outcome = self.step(inputs, draws)
             except Exception as error:
@@ -92,11 +93,11 @@ class CompiledStep:
             return self.learner(inputs, draws)
         return self.step(inputs, draws)
 
-    def _compile(self, on_cuda: bool) -> Any:
+    def _compile(self, graph: bool) -> Any:
         import torch._inductor.config as inductor
 
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
-        mode = "reduce-overhead" if on_cuda else None  # CUDA graphs: a step of small kernels is bound by their launch
+        mode = "reduce-overhead" if graph else None  # CUDA graphs: a step of small kernels is bound by their launch
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False, mode=mode)
 
     def _known(self, gradient: Tensor) -> None:

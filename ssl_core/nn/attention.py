@@ -22,9 +22,9 @@ from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-TWICE_TOKENS = (
-    512  # from so many on the second derivative in chunks is quicker, and far smaller, than softmax written out
-)
+# From so many tokens on the second derivative in chunks is taken: far smaller than softmax written out, and with 1,024
+# tokens quicker. Between 196 and 1,024 it is an estimate, for benchmarks/speed.py to settle.
+TWICE_TOKENS = 512
 
 
 @functools.cache
@@ -47,7 +47,7 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     """The kernel for a device, number type and length, when so many derivatives are needed (0, 1 or 2).
 
     From measurements: on the CPU a fused backward in bf16 is 2 to 19 times slower than softmax written out, and in
-    fp32 fusion pays from about 100 tokens on. See benchmarks/README.md.
+    fp32 fusion pays from about 100 tokens on; benchmarks/speed.py measures it anew.
     """
     if derivatives >= 2:
         return "twice" if tokens >= TWICE_TOKENS else "math"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import pluggy
 
 from ssl_core import hookspecs
-from ssl_core.errors import PluginError, SslxError, nearest
+from ssl_core.errors import PluginError, SslxError, nearest, place_of
 
 BASES = {"objective": "Objective", "tokenizer": "Tokenizer", "dataset": "Dataset", "masking": "Masking"}
 METHODS = {  # what a class of each kind must write itself
@@ -146,7 +145,5 @@ def quote(error: BaseException) -> str:
     """Another's error in one line: type, message, and the line of code that raised it."""
     if isinstance(error, SslxError):
         return one_line(str(error))
-    inner = traceback.extract_tb(error.__traceback__)[1:]  # the first frame is the caller's own
-    frames = [frame for frame in inner if "importlib" not in frame.filename]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return one_line(f"{type(error).__name__}: {error}") + place
+    place = place_of(error, skip=1)  # the first frame is the caller's own
+    return one_line(f"{type(error).__name__}: {error}") + (f" ({place})" if place else "")

@@ -23,7 +23,7 @@ BY_MODALITY: dict[str, dict[str, Any]] = {
 
 @hookimpl
 def register_presets() -> list[Preset]:
-    source = "sized so that a run on the embedded data takes about two minutes on two cores"
+    source = "a small encoder and a short run for the embedded data"
     return [
         Preset(f"demo-{modality}", SMALL | values, source, modality=modality, dataset="synthetic", default=True)
         for modality, values in BY_MODALITY.items()

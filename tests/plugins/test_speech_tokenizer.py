@@ -353,3 +353,4 @@ def test_what_a_microphone_adds_to_all_frames_goes(place: str) -> None:
 def test_a_repeated_clip_is_normalised_with_its_repetitions() -> None:
     made = spectrogram(make(bands="mean", fill="repeat"), tone(8000.0, 0.37))
     np.testing.assert_allclose(made[0].mean(axis=1), 0, atol=1e-4)
+    assert made[0].any(axis=0).all()  # no frame of it is taken for padding, which is zero

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssl_core import comparecli, datacli, plugincli
+from ssl_core import checkcli, comparecli, datacli, plugincli
 from ssl_core.commandline import (
     Block,
     ConfigFile,
@@ -57,6 +57,7 @@ def main_options(
 datacli.attach(app)
 plugincli.attach(app)
 comparecli.attach(app)
+checkcli.attach(app)
 
 
 @app.command()
@@ -225,28 +226,6 @@ def show(
     from ssl_core.terminal import show_options
 
     show_options(load_catalogue(block), name)
-
-
-@app.command()
-@command
-def check(
-    name: Annotated[str, typer.Argument(help="An objective, tokenizer, data set or masking.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One of its options, as option=value.")] = None,
-    block: Block = None,
-    debug: Debug = False,
-) -> None:
-    """Check that a plugin keeps the promises of its contract."""
-    from ssl_core import testing
-    from ssl_core.config import parse_setting
-    from ssl_core.terminal import classes_called, show_checks
-
-    values = dict(parse_setting(text) for text in set_ or ())
-    kept = [
-        show_checks(label, testing.run(found, options=values))
-        for label, found in classes_called(load_catalogue(block), name).items()
-    ]
-    if not all(kept):
-        raise SystemExit(1)
 
 
 def main() -> None:

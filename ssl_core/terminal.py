@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,30 +21,12 @@ from ssl_core.engine.tell import Progress, Tell
 from ssl_core.errors import ConfigError, SslxError, nearest
 from ssl_core.grid import Cell
 from ssl_core.options import Options, Preset
-from ssl_core.plugins import KINDS, Catalogue, Kind
+from ssl_core.plugins import KINDS, Catalogue
 from ssl_core.report import Report
 from ssl_core.report import table as score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runfolder import find, summary
-
-CLASSES: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")
-
-
-class Result(Protocol):
-    """What came of one check of the conformance kit."""
-
-    @property
-    def check(self) -> Any:
-        """The check, with a name and a text."""
-
-    @property
-    def error(self) -> Exception | None:
-        """Why it failed."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether the promise is kept."""
 
 
 class _Bar(Progress):
@@ -174,40 +156,6 @@ def show_options(catalogue: Catalogue, name: str) -> None:
         known = {name for kind in KINDS for entry in catalogue.entries(kind) for name in entry.names}
         known |= set(ENGINE_SECTIONS)
         raise ConfigError(f"nothing is called '{name}'; {nearest(name, known)}")
-
-
-def classes_called(catalogue: Catalogue, name: str) -> dict[str, type]:
-    """Every class called `name`, by kind and name. Errors: ConfigError if there is none."""
-    found = {}
-    for kind in CLASSES:
-        for entry in catalogue.entries(kind):
-            if name in entry.names:
-                found[f"{kind} {entry.modality}/{entry.name}" if kind == "dataset" else f"{kind} {name}"] = entry.value
-    if not found:
-        known = {name for kind in CLASSES for entry in catalogue.entries(kind) for name in entry.names}
-        raise ConfigError(f"nothing to check is called '{name}'; {nearest(name, known)}")
-    return found
-
-
-def show_checks(label: str, results: Iterable[Result]) -> bool:
-    """Broken promises as they are found, then the kept ones with the number of cases. Returns whether all are kept."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{escape(label)}[/bold]")
-    kept: dict[tuple[str, str], int] = {}
-    failed = 0
-    for result in results:
-        if result.kept:
-            promise = (result.check.promise.name, result.check.text)
-            kept[promise] = kept.get(promise, 0) + 1
-        else:
-            failed += 1
-            console.print(f"  [red]broken[/red]  {escape(str(result.error))}")
-    for (name, text), cases in kept.items():
-        console.print(
-            f"  [green]kept[/green]    {escape(name)}{f' ({cases} cases)' if cases > 1 else ''}: {escape(text)}"
-        )
-    console.print(f"{sum(kept.values())} passed, {failed} failed")
-    return failed == 0
 
 
 def _options_table(section: str, options: type[Options]) -> Table:

@@ -21,7 +21,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("config", "report", "scaffold"),
     ("assemble", "runfolder", "summary", "grid", "testing", "listing", "commandline"),
     ("run", "compare"),
-    ("terminal", "datacli", "plugincli", "transfer"),
+    ("terminal", "datacli", "plugincli", "checkcli", "transfer"),
     ("comparecli",),
     ("cli",),
 )

@@ -8,7 +8,7 @@ In a plugin's own tests:
     def test_conforms(check):
         check()
 
-Without a test framework: `sslx check NAME`, or `testing.run(MyObjective)`.
+Without a test framework: `sslx check NAME` (or PATH), or `testing.run(MyObjective)`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,13 @@ def _option_checks(plugin: type, values: Mapping[str, Any]) -> list[Check]:
     return [Check(plugin, promise, subject) for promise in options.PROMISES]
 
 
-def run(plugin: type, **given: Any) -> Iterator[Result]:
-    """Run all checks, given what `checks` takes; yields each result as soon as it is there."""
-    yield from run_checks(checks(plugin, **given))
+def run(plugin: type, *, known: Mapping[str, str] | None = None, **given: Any) -> Iterator[Result]:
+    """Run all checks, given what `checks` takes; yields each result as soon as it is there.
+
+    known: names of checks that are known to fail (a promise, or promise-case), each with the reason, which its result
+    then has. Errors: ValueError for a name that fits no check.
+    """
+    yield from run_checks(checks(plugin, **given), known or {})
 
 
 def parametrize(plugin: type, *, known: Mapping[str, str] | None = None, **given: Any) -> Any:

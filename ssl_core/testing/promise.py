@@ -112,27 +112,35 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check. error: None if the promise is kept."""
+    """What came of a check. error: None if the promise is kept; reason: why it is known to fail, "" if it is not."""
 
     check: Check
     error: ConformanceError | None
     seconds: float
+    reason: str = ""
 
     @property
     def kept(self) -> bool:
         """Whether the promise is kept."""
         return self.error is None
 
+    @property
+    def as_expected(self) -> bool:
+        """Whether a promise is kept that should be, or broken that is known to be: the list of known ones is true."""
+        return self.kept != bool(self.reason)
 
-def run_checks(checks: Iterable[Check]) -> Iterator[Result]:
-    """Run checks one after the other; results come as they are ready."""
+
+def run_checks(checks: Iterable[Check], known: Mapping[str, str]) -> Iterator[Result]:
+    """Run checks one after the other; results come as they are ready. known: as `match_known` takes it."""
+    checks = list(checks)
+    reasons = match_known(checks, known)
     for check in checks:
         began, error = time.perf_counter(), None
         try:
             check()
         except ConformanceError as caught:
             error = caught
-        yield Result(check, error, time.perf_counter() - began)
+        yield Result(check, error, time.perf_counter() - began, reasons.get(check.name, ""))
 
 
 def expect(true: object, happened: str) -> None:

@@ -20,11 +20,6 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def sslx(cache, tmp_path):
     environment = os.environ | {"SSLX_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}

@@ -15,20 +15,12 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
-
-from ssl_core import cli
 
 SMALL = [
     "--set", "dataset.n_train=48", "--set", "dataset.n_test=24", "--set", "encoder.dim=32",
     "--set", "encoder.depth=1", "--set", "encoder.heads=2", "--set", "objective.width=16",
     "--set", "objective.heads=1", "--set", "objective.depth=1", "--batch-size", "16", "--preset", "none",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
@@ -41,20 +33,6 @@ def sslx(cache, tmp_path):
             env=make_environment(cache) | (environment or {}), timeout=900,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
-
-    return call
-
-
-@pytest.fixture
-def quick(cache, tmp_path, monkeypatch):
-    """The same in this process, for commands that train nothing."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in make_environment(cache).items():
-        monkeypatch.setenv(name, value)
-
-    def call(*arguments):
-        done = CliRunner().invoke(cli.app, list(map(str, arguments)))
-        return done.exit_code, done.stdout, done.stderr
 
     return call
 

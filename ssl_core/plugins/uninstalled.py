@@ -1,0 +1,101 @@
+"""Plugins in a folder or a file, seen as if they were installed: for `sslx check PATH`.
+
+A folder is a project with a pyproject.toml that names its entry points; a file is one module with hooks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_core.errors import ConfigError
+from ssl_core.plugins import GROUP
+
+
+@dataclass(frozen=True)
+class Uninstalled:
+    """What installing would tell the import system. root: the folder that goes on the path; points: name to module."""
+
+    distribution: str
+    version: str
+    root: Path
+    points: dict[str, str]
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether an argument means a path and not a name: it has a separator, is a dot, or ends in .py."""
+    separators = {os.sep, os.altsep or os.sep, "/"}
+    return text in (".", "..") or text.endswith(".py") or any(sign in text for sign in separators)
+
+
+@contextmanager
+def as_if_installed(path: Path) -> Iterator[Uninstalled]:
+    """Within it, the plugins of a project folder or of a module are found by `load` like installed ones.
+
+    They stand before an installed distribution of the same name. What was imported stays imported.
+    Errors: ConfigError if the path holds no plugin.
+    """
+    found = _project(path) if path.is_dir() else _module(path)
+    with tempfile.TemporaryDirectory(prefix="sslx-") as scratch:
+        info = Path(scratch) / f"{found.distribution.replace('-', '_')}-{found.version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {found.distribution}\nVersion: {found.version}\n", encoding="utf-8"
+        )
+        lines = [f"[{GROUP}]", *(f"{name} = {module}" for name, module in found.points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        before = list(sys.path)
+        sys.path[:0] = [scratch, str(found.root)]
+        importlib.invalidate_caches()
+        try:
+            yield found
+        finally:
+            sys.path[:] = before
+            importlib.invalidate_caches()
+
+
+def _project(folder: Path) -> Uninstalled:
+    """A project folder, with its packages under src/ or beside pyproject.toml."""
+    file = folder / "pyproject.toml"
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        points = dict(project.get("entry-points", {}).get(GROUP, {}))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} has no pyproject.toml; give a plugin's project folder or one .py file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    if not points:
+        raise ConfigError(f"{file} names no plugin; add one under [project.entry-points.{GROUP}]")
+    root = folder / "src" if (folder / "src").is_dir() else folder
+    # The version is the folder's: an installed one must not pass for it.
+    return Uninstalled(str(project.get("name", folder.resolve().name)), _version(project), root.resolve(), points)
+
+
+def _version(project: dict[str, object]) -> str:
+    return str(project.get("version", "0"))  # a dynamic version is not known before the build
+
+
+def _module(file: Path) -> Uninstalled:
+    """One module; inside a package by its full name, so that its relative imports work."""
+    if not file.is_file():
+        raise ConfigError(f"there is no {file}; give the name of something installed, a project folder or a .py file")
+    if file.suffix != ".py":
+        raise ConfigError(f"{file} is no Python module; give a plugin's project folder or one .py file")
+    file = file.resolve()
+    root, parts = file.parent, [file.stem]
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    if parts[-1] == "__init__":
+        parts.pop()
+    bad = next((part for part in parts if not part.isidentifier()), None)
+    if bad is not None:
+        raise ConfigError(f"'{bad}' of {file} is no name for a module; rename it to letters, digits and _")
+    return Uninstalled(file.stem.replace("_", "-"), "0", root, {file.stem: ".".join(parts)})

@@ -2,6 +2,7 @@
 
 from ssl_core.nn.attention import Attention, attend, choose_kernel
 from ssl_core.nn.decoder import Decoder
+from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
@@ -12,6 +13,7 @@ from ssl_core.nn.twice import attend_twice
 __all__ = [
     "Attention",
     "Decoder",
+    "Dropout",
     "Encoder",
     "EncoderOptions",
     "Positions",

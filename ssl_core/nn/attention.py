@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
@@ -112,7 +113,7 @@ class Attention(nn.Module):
         self.twice_differentiable = twice_differentiable
         self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
         self.proj = nn.Linear(num_heads * head_dim, dim, bias=proj_bias)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.proj_drop = Dropout(proj_drop)
 
     def kernel_for(self, q: Tensor, tokens: int) -> Kernel:
         """The kernel that this call uses."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
+from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.positions import Positions
 from ssl_core.nn.rows import mean_rows, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
         self.dim = options.dim
         self.summary = nn.Parameter(0.02 * torch.randn(options.dim))
         self.positions = Positions(layout, options.dim, options.positions)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.transformer = Transformer(
             options.dim, options.depth, options.heads, options.mlp_ratio, options.dropout,
             head_dim=options.head_dim, attention=options.attention, final_norm=options.final_norm,

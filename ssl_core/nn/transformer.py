@@ -9,12 +9,17 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_core.nn.attention import Attention, Backend
+from ssl_core.nn.dropout import Dropout
 
 LAYER_NORM_EPS = 1e-5  # MetaMAE's and DABS' blocks; timm's own default is 1e-6
 
 
 class TransformerBlock(Block):
-    """timm's block, which can also answer for a slice of its tokens only."""
+    """timm's block, which can also answer for a slice of its tokens only, with our dropout in its MLP."""
+
+    def __init__(self, dim: int, num_heads: int, *, proj_drop: float = 0.0, **values: Any) -> None:
+        super().__init__(dim, num_heads, proj_drop=proj_drop, **values)
+        self.mlp.drop1, self.mlp.drop2 = Dropout(proj_drop), Dropout(proj_drop)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None

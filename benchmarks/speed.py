@@ -261,9 +261,9 @@ def report_alone(arguments: argparse.Namespace) -> None:
 
 
 def measure_memory(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Peak memory of a step beyond the model and its data."""
+    """Peak memory of a step beyond the model and its data; eager, since the compiler's own would count as well."""
     for name in arguments.shapes:
-        for variant in arguments.variants:
+        for variant in [v for v in arguments.variants if "compiled" not in v]:
             keep(f"memory/{name}/{variant}", alone(arguments, name, "metamae", variant))
 
 
@@ -314,26 +314,81 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         keep(f"data/{name}", {"gather": gathered, "one by one": seen / (time.perf_counter() - began)})
 
 
-def tables(results: dict[str, Any], variants: list[str]) -> str:
+def tables(results: dict[str, Any]) -> str:
     """Markdown of what is there."""
-    lines: list[str] = []
-    steps = {key.split("/")[1]: value for key, value in results.items() if key.startswith("steps/")}
+    steps, lines = _part(results, "steps"), list[str]()
     if steps:
-        fast = variants[-1]
-        head = ["shape", "plain MetaMAE ms", *(f"{v}: times faster" for v in variants[1:]), f"MetaMAE : MAE ({fast})"]
-        lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-        for name, found in steps.items():
-            base = found["metamae plain"]
-            row = [name, f"{1000 * base:,.0f}", *(f"{base / found[f'metamae {v}']:.2f}" for v in variants[1:])]
-            row.append(f"{found[f'metamae {fast}'] / found[f'mae {fast}']:.2f}")
-            lines.append("| " + " | ".join(row) + " |")
-    others = {key: value for key, value in results.items() if not key.startswith("steps/")}
-    if others:
-        lines += ["", "| measurement | |", "|---|---|"]
-        for key, value in others.items():
-            shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
-            lines.append(f"| {key} | {shown} |")
-    return "\n".join(lines)
+        variants = list(dict.fromkeys(key.split(" ", 1)[1] for found in steps.values() for key in found))
+        ours = [variant for variant in variants if variant != "plain"]
+        for objective, word in (("metamae", "MetaMAE"), ("mae", "MAE")):
+            head = [f"{word} step", "plain, ms", *(f"{variant}: times faster" for variant in ours)]
+            head += [f"{word} : MAE, {variant}" for variant in ours if objective != "mae"]
+            rows = []
+            for name, found in steps.items():
+                plain = found.get(f"{objective} plain")
+                row = [name, _number(plain, 1000, ",.0f")]
+                row += [_ratio(plain, found.get(f"{objective} {variant}")) for variant in ours]
+                if objective != "mae":
+                    row += [_ratio(found.get(f"{objective} {v}"), found.get(f"mae {v}")) for v in ours]
+                rows.append(row)
+            lines += _table(head, rows)
+    for part, what in (("memory", "memory of a MetaMAE step"), ("scaling", "tokens of a MetaMAE step, fp32")):
+        found = _part(results, part)
+        if found:
+            lines += _table(
+                [what, "plain, MiB", "sslx, of that", "plain, ms a row", "sslx: times faster"],
+                [_beside(name, one) for name, one in _pairs(found)],
+            )
+    objectives = _part(results, "objectives")
+    for name, found in objectives.items():
+        rows = [[key, _number(seconds, 1000, ",.0f")] for key, seconds in sorted(found.items())]
+        lines += _table([f"objective at {name}", "ms a step"], rows)
+    starts = _part(results, "starts")
+    if starts:
+        rows = [
+            [name, _number(one.get("seconds", one.get("first_step_seconds")), 1, ".2f")] for name, one in starts.items()
+        ]
+        lines += _table(["start", "s"], rows)
+    data = _part(results, "data")
+    if data:
+        rows = [[name, f"{one['gather']:,.0f}", f"{one['one by one']:,.0f}"] for name, one in data.items()]
+        lines += _table(["data", "examples/s, one gather a batch", "one by one"], rows)
+    return "\n".join(lines).strip()
+
+
+def _part(results: dict[str, Any], part: str) -> dict[str, Any]:
+    return {key.split("/", 1)[1]: value for key, value in results.items() if key.startswith(f"{part}/")}
+
+
+def _pairs(found: dict[str, Any]) -> list[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Each variant of ours beside the plain one of the same case."""
+    cases = [(key.rsplit("/", 1), value) for key, value in found.items()]
+    plain = {case: value for (case, variant), value in cases if variant == "plain"}
+    return [
+        (f"{case}, {variant}", (plain.get(case, {}), value)) for (case, variant), value in cases if variant != "plain"
+    ]
+
+
+def _beside(name: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> list[str]:
+    plain, ours = pair
+    seconds = plain.get("step_seconds")
+    return [
+        name, _number(plain.get("memory_bytes"), 2**-20, ",.0f"),
+        _ratio(ours.get("memory_bytes"), plain.get("memory_bytes")),
+        _number(seconds and seconds / plain["batch"], 1000, ",.1f"), _ratio(seconds, ours.get("step_seconds")),
+    ]  # fmt: skip
+
+
+def _number(value: float | None, factor: float, form: str) -> str:
+    return "-" if value is None else format(factor * value, form)
+
+
+def _ratio(one: float | None, other: float | None) -> str:
+    return "-" if not one or not other else f"{one / other:.2f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["", *("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))]
 
 
 def main() -> None:
@@ -371,7 +426,7 @@ def main() -> None:
 
     for part in arguments.parts:
         globals()[f"measure_{part}"](arguments, keep)
-    made = tables(results, arguments.variants)
+    made = tables(results)
     print(made)
     begin, end = (f"<!-- speed {arguments.device.type}: {word} -->" for word in ("begin", "end"))
     page = HERE / "README.md"

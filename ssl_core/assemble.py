@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_core.config import Plugins, RunConfig
 from ssl_core.contracts import Dataset, Objective, Tokenizer
-from ssl_core.data import Batch, Split, Task
+from ssl_core.data import Split, Task
 from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import decide, key_of
 from ssl_core.engine.device import autocast, describe, pick_precision
@@ -26,7 +26,7 @@ from ssl_core.engine.tell import Tell
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.evaluate.features import features
 from ssl_core.evaluate.health import SAMPLES, collapse, health
-from ssl_core.evaluate.probe import EvaluateOptions, score
+from ssl_core.evaluate.probe import EvaluateOptions, drawn, score
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
 
@@ -256,19 +256,18 @@ def _score(
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
     taken: list[Any] = []
-    for split in SPLITS:
+    seed = config.seed if options.seed is None else options.seed
+    for split, most in zip(SPLITS, (options.max_train, options.max_test), strict=True):
+        chosen = drawn(len(data[split]), most, seed)  # before their features are computed: there may be millions
         with autocast(device, config.train.precision):  # type: ignore[arg-type]
-            taken += features(partial(embed, per_token=task.per_token), _batches(data[split], device))
+            batches = (batch.to(device) for batch in data[split].sweep(EMBED_BATCH, chosen))
+            taken += features(partial(embed, per_token=task.per_token), batches)
     train_x, train_y, test_x, test_y = taken
     for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
         yield {
             "dataset": f"{splits['train'].modality}/{splits['train'].name}", "task": task.title,
             "features": kind, "seed": config.seed, **row,
         }  # fmt: skip
-
-
-def _batches(data: Prepared, device: torch.device) -> Iterator[Batch]:
-    return (batch.to(device) for batch in data.sweep(EMBED_BATCH))
 
 
 def versions() -> dict[str, str]:

@@ -46,10 +46,11 @@ class Prepared:
         inputs = {name: torch.from_numpy(np.ascontiguousarray(array[index])) for name, array in self.arrays.items()}
         return Batch(inputs, None if self.labels is None else torch.from_numpy(self.labels[index]))
 
-    def sweep(self, size: int) -> Iterator[Batch]:
-        """All samples in order, in batches of at most `size`."""
-        for start in range(0, len(self), size):
-            yield self.take(np.arange(start, min(start + size, len(self))))
+    def sweep(self, size: int, chosen: np.ndarray | None = None) -> Iterator[Batch]:
+        """All samples in order, or the `chosen` ones, in batches of at most `size`."""
+        index = np.arange(len(self)) if chosen is None else chosen
+        for start in range(0, len(index), size):
+            yield self.take(index[start : start + size])
 
 
 def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class EvaluateOptions(Options):
     k: int = Field(20, ge=1, description="knn: neighbours")
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
     max_train: int | None = Field(None, ge=1, description="most training samples for the probes, drawn at random")
+    max_test: int | None = Field(None, ge=1, description="most test samples for the probes, drawn at random")
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
 
@@ -51,10 +52,23 @@ class Rows:
 
     def draw(self, most: int | None, seed: int) -> Rows:
         """At most so many rows, drawn at random, in order."""
-        if most is None or len(self) <= most:
+        chosen = drawn(len(self), most, seed)
+        return self if chosen is None else Rows(self.x[chosen], self.y[chosen], self.sample[chosen])
+
+    def of_samples(self, count: int, most: int | None, seed: int) -> Rows:
+        """The rows of at most so many of `count` samples, drawn at random."""
+        kept = drawn(count, most, seed)
+        if kept is None:
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False))
+        chosen = np.isin(self.sample, kept)
         return Rows(self.x[chosen], self.y[chosen], self.sample[chosen])
+
+
+def drawn(count: int, most: int | None, seed: int) -> np.ndarray | None:
+    """At most so many of `count` numbers, drawn at random, in order; None for all of them."""
+    if most is None or count <= most:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def score(
@@ -83,10 +97,8 @@ def score(
     test = rows_of(task, test_features, test_labels, "test")
     if train.x.shape[1] != test.x.shape[1]:
         raise DataError(f"training features have width {train.x.shape[1]}, test features {test.x.shape[1]}")
-    if options.max_train is not None and len(train_features) > options.max_train:
-        kept = np.random.default_rng(seed).choice(len(train_features), options.max_train, replace=False)
-        chosen = np.isin(train.sample, kept)
-        train = Rows(train.x[chosen], train.y[chosen], train.sample[chosen])
+    train = train.of_samples(len(train_features), options.max_train, seed)
+    test = test.of_samples(len(test_features), options.max_test, seed)
     rows = []
     for probe in dict.fromkeys(options.probes):
         fit = train

@@ -75,6 +75,12 @@ def test_a_run_leaves_scores_a_report_and_what_made_them(sslx, tmp_path, objecti
     again = json.loads((tmp_path / "again" / "report.json").read_text())
     assert [row["value"] for row in again["scores"]] == [row["value"] for row in report["scores"]]
 
+    few = ("--set", "evaluate.max_train=20", "--set", "evaluate.max_test=10")
+    code, out, err = sslx("eval", "r", "--out", "few", *few)
+    assert code == 0, err
+    rows = json.loads((tmp_path / "few" / "report.json").read_text())["scores"]
+    assert {(row["n_train"], row["n_test"]) for row in rows} == {(20, 10)}
+
     code, out, err = sslx("list", "runs", "--root", ".")
     assert code == 0
     assert "finished" in out

@@ -12,7 +12,7 @@ from ssl_core.data import Task
 from ssl_core.errors import DataError, PluginError
 from ssl_core.evaluate.linear import adam, logistic
 from ssl_core.evaluate.metrics import measure
-from ssl_core.evaluate.probe import EvaluateOptions, score
+from ssl_core.evaluate.probe import EvaluateOptions, drawn, score
 
 CLASSES = Task("classes", 3, "accuracy", title="word")
 ADAM = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "weight_decay": 1e-3, "seed": 5}
@@ -235,6 +235,24 @@ def test_caps_on_training_rows():
     rows = score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
     assert [row["n_train"] for row in rows] == [80, 30]
     assert rows == score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
+
+
+def test_caps_on_test_rows():
+    x, y = blobs(200)
+    rows = score(CLASSES, x, y, x, y, EvaluateOptions(max_test=30), 0)
+    assert {(row["n_train"], row["n_test"]) for row in rows} == {(200, 30)}
+    alone = drawn(200, 30, 0)
+    assert rows == score(CLASSES, x, y, x[alone], y[alone], EvaluateOptions(), 0)
+
+
+def test_what_is_drawn_is_in_order_once_and_the_seeds():
+    some = drawn(1000, 50, 3)
+    assert len(set(some)) == 50
+    assert (np.diff(some) > 0).all()
+    assert (some == drawn(1000, 50, 3)).all()
+    assert (some != drawn(1000, 50, 4)).any()
+    assert drawn(50, 50, 0) is None
+    assert drawn(50, None, 0) is None
 
 
 def test_a_seed_of_its_own():

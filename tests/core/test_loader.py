@@ -140,6 +140,15 @@ def test_sweep_visits_all_in_order(make):
     np.testing.assert_array_equal(seen, prepared.arrays["x"])
 
 
+def test_sweep_visits_what_is_chosen(make):
+    prepared = make(count=10)
+    every = np.concatenate([batch.inputs["x"].numpy() for batch in prepared.sweep(4)])
+    chosen = np.array([1, 2, 5, 6, 8])
+    parts = [batch.inputs["x"].numpy() for batch in prepared.sweep(4, chosen)]
+    assert [len(part) for part in parts] == [4, 1]
+    np.testing.assert_array_equal(np.concatenate(parts), every[chosen])
+
+
 @given(st.integers(0, 10), st.integers(1, 40), st.data())
 @settings(max_examples=60, deadline=None)
 def test_every_epoch_visits_each_sample_at_most_once(seed, count, data):

@@ -82,15 +82,19 @@ def masked_mean(errors: Tensor, where: Tensor, layout: Layout, at: Tensor | None
     errors: (B, n); where: (B, n), bool or weights; at: (B, n) places of the errors, by default whole rows.
     """
     weights = where.to(errors.dtype)
-    least = torch.finfo(errors.dtype).tiny  # without any weight the mean is 0
     if len(layout.segments) == 1:
-        return (weights * errors).sum() / weights.sum().clamp(min=least)
+        return _mean(weights, errors)
     segment_of = layout.segment_of.to(errors.device)
     number = segment_of[at] if at is not None else segment_of.expand_as(errors)
     means, present = [], []
     for i in range(len(layout.segments)):
         mine = weights * (number == i)
-        total = mine.sum()
-        means.append((mine * errors).sum() / total.clamp(min=least))
-        present.append((total > 0).to(errors.dtype))
+        means.append(_mean(mine, errors))
+        present.append((mine.sum() > 0).to(errors.dtype))
     return torch.stack(means).sum() / torch.stack(present).sum().clamp(min=1)
+
+
+def _mean(weights: Tensor, errors: Tensor) -> Tensor:
+    """The weighted mean; 0 without any weight, with finite derivatives."""
+    total = weights.sum()
+    return (weights * errors).sum() / torch.where(total > 0, total, 1.0)

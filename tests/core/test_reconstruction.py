@@ -132,6 +132,18 @@ def test_a_segment_without_weight_is_left_out() -> None:
     assert gradient.tolist() == [[0.5, 0.5, 0, 0]]
 
 
+def test_a_segment_without_weight_has_finite_derivatives_at_any_scale() -> None:
+    """MetaMAE's inner loss is B means; a data set that declares missing numbers may have none in a whole batch."""
+    layout = Layout([Segment("a", (2,), "values", 1), Segment("b", (2,), "values", 1)])
+    where = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    for some in (where, torch.zeros(1, 4)):
+        errors = torch.ones(1, 4, requires_grad=True)
+        (first,) = torch.autograd.grad(64 * masked_mean(errors.square(), some, layout), errors, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), errors)
+        assert torch.equal(first, 64 * some if some.any() else torch.zeros(1, 4))
+        assert torch.equal(second, first)
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_masked_mean_does_not_depend_on_the_order(seed: int) -> None:

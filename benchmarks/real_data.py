@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -185,10 +186,13 @@ def main() -> None:
     for name, make in SETS.items():
         if (arguments.out / name).exists():
             continue
-        try:
-            make(arguments.data, arguments.out / name)
-        except FileNotFoundError as error:
-            print(f"{name}: left out, {error.filename or error} is missing")
+        with tempfile.TemporaryDirectory(dir=arguments.out) as scratch:  # so that none is half there
+            try:
+                make(arguments.data, Path(scratch) / name)
+            except FileNotFoundError as error:
+                print(f"{name}: left out, {error.filename or error} is missing")
+            else:
+                (Path(scratch) / name).rename(arguments.out / name)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None
             subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
             for variant in arguments.variants:
                 steps[f"{objective} {variant}"] = subject.variant(variant, arguments.cache)
-        keep(f"steps/{name}", interleaved(steps, arguments.repeats, arguments.device))
+        keep(f"steps/{name}{arguments.label}", interleaved(steps, arguments.repeats, arguments.device))
 
 
 def measure_objectives(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
@@ -401,6 +401,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON file")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sslx-speed")
+    parser.add_argument("--label", default="", help="behind the shapes' names, for a second run beside the first")
     parser.add_argument("--tiny", action="store_true", help="small sizes: whether it runs at all")
     parser.add_argument("--no-page", action="store_true", help="leave benchmarks/README.md alone")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +17,8 @@ if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue, Entry, Kind
     from ssl_core.testing import Result
 
-KINDS: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")
-OUTCOMES = {  # by (kept, known to fail)
-    (True, False): "kept", (False, False): "broken", (False, True): "known", (True, True): "mended",
-}  # fmt: skip
+CLASSES: tuple[Kind, ...] = ("objective", "tokenizer", "dataset", "masking")  # a preset promises nothing
+FAILED = ("broken", "mended")
 
 
 def attach(app: typer.Typer) -> None:
@@ -52,17 +51,16 @@ def check(
     reasons = dict(_known(text) for text in known or ())
     with _entries(name, block) as entries:
         settings = _spread(values, entries, lambda entry: entry.value.Options.model_fields, "--set", "option")
-        promised = {id(entry): _names(testing.checks(entry.value)) for entry in entries}
-        expected = _spread(reasons, entries, lambda entry: promised[id(entry)], "--known", "check")
+        expected = _spread(reasons, entries, lambda entry: _names(testing.checks(entry.value)), "--known", "check")
         found = []
         for entry, options, fail in zip(entries, settings, expected, strict=True):
             results = testing.run(entry.value, options=options, known=fail)
-            found.append((entry, list(results) if json_ else show_checks(_label(entry), results)))
+            found.append((entry, list(results) if json_ else show_checks(entry, results)))
     if json_:
         import json
 
         typer.echo(json.dumps([as_json(entry, results) for entry, results in found], indent=2, ensure_ascii=False))
-    if not all(result.as_expected for _, results in found for result in results):
+    if any(result.outcome in FAILED for _, results in found for result in results):
         raise SystemExit(1)
 
 
@@ -79,10 +77,14 @@ def _names(checks: Iterable[Any]) -> set[str]:
 
 
 def _spread(
-    given: Mapping[str, Any], entries: Sequence[Entry[Any]], takes: Any, flag: str, word: str
+    given: Mapping[str, Any],
+    entries: Sequence[Entry[Any]],
+    takes: Callable[[Entry[Any]], Iterable[str]],
+    flag: str,
+    word: str,
 ) -> list[dict[str, Any]]:
     """What is given, for each entry the part that it knows. Errors: ConfigError for what none knows."""
-    known = [set(takes(entry)) for entry in entries]
+    known = [set(takes(entry)) if given else set[str]() for entry in entries]
     for key in given:
         if not any(key in names for names in known):
             names = {name for some in known for name in some if "-" not in name}  # promises without their many cases
@@ -104,7 +106,7 @@ def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
         for one in catalogue.set_aside:
             if one.origin.plugin in ours:
                 raise PluginError(f"{name}: {one}") from one.error
-        found = [entry for kind in KINDS for entry in catalogue.entries(kind) if entry.origin.plugin in ours]
+        found = [entry for kind in CLASSES for entry in catalogue.entries(kind) if entry.origin.plugin in ours]
         if not found:
             raise ConfigError(
                 f"{name} offers no objective, tokenizer, data set or masking; "
@@ -115,7 +117,7 @@ def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
 
 def _called(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
     """Everything called `name`. Errors: ConfigError if there is nothing."""
-    entries = [entry for kind in KINDS for entry in catalogue.entries(kind)]
+    entries = [entry for kind in CLASSES for entry in catalogue.entries(kind)]
     found = [entry for entry in entries if name in entry.names]
     if not found:
         cure = nearest(name, {known for entry in entries for known in entry.names})
@@ -125,27 +127,23 @@ def _called(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
     return found
 
 
-def _label(entry: Entry[Any]) -> str:
-    return f"{entry.kind} {entry.modality}/{entry.name}" if entry.modality else f"{entry.kind} {entry.name}"
-
-
-def show_checks(label: str, results: Iterable[Result]) -> list[Result]:
+def show_checks(entry: Entry[Any], results: Iterable[Result]) -> list[Result]:
     """Broken promises as they are found, then the kept ones with the number of cases. Returns the results."""
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"[bold]{escape(label)}[/bold]")
+    console.print(f"[bold]{escape(f'{entry.kind} {entry.full_name}')}[/bold]")
     done: list[Result] = []
     kept: dict[tuple[str, str], int] = {}
     for result in results:
         done.append(result)
         name = escape(result.check.name)
-        if result.reason and result.kept:
+        if result.outcome == "mended":
             console.print(f"  [red]mended[/red]  {name} is kept, but known to fail: take it from --known")
-        elif result.reason:
+        elif result.outcome == "known":
             console.print(f"  [yellow]known[/yellow]   {name}: {escape(result.reason)}")
-        elif not result.kept:
+        elif result.outcome == "broken":
             console.print(f"  [red]broken[/red]  {escape(str(result.error))}")
         else:
             promise = (result.check.promise.name, result.check.text)
@@ -154,22 +152,21 @@ def show_checks(label: str, results: Iterable[Result]) -> list[Result]:
         console.print(
             f"  [green]kept[/green]    {escape(name)}{f' ({cases} cases)' if cases > 1 else ''}: {escape(text)}"
         )
-    failed = sum(not result.as_expected for result in done)
-    expected = sum(bool(result.reason) and result.as_expected for result in done)
-    say_known = f", {expected} known to fail" if expected else ""
-    console.print(f"{len(done) - failed - expected} passed, {failed} failed{say_known}")
+    counts = Counter(result.outcome for result in done)
+    known = f", {counts['known']} known to fail" if counts["known"] else ""
+    console.print(f"{counts['kept']} passed, {counts['broken'] + counts['mended']} failed{known}")
     return done
 
 
 def as_json(entry: Entry[Any], results: Iterable[Result]) -> dict[str, Any]:
-    """One class and its checks. "outcome" is kept, broken, known (to fail, and it does) or mended (known, yet kept)."""
+    """One class and its checks."""
     return {
         "kind": entry.kind, "name": entry.name, "modality": entry.modality,
         "plugin": entry.origin.plugin, "version": entry.origin.version,
         "checks": [
             {
                 "check": result.check.name, "promise": result.check.promise.name, "case": result.check.case,
-                "promised": result.check.text, "outcome": OUTCOMES[result.kept, bool(result.reason)],
+                "promised": result.check.text, "outcome": result.outcome,
                 "message": str(result.error or ""), "reason": result.reason, "seconds": round(result.seconds, 4),
             }
             for result in results

@@ -92,8 +92,7 @@ def survey(catalogue: Catalogue) -> list[dict[str, Any]]:
     offers: dict[str, list[str]] = {}
     for kind in KINDS:
         for entry in catalogue.entries(kind):
-            name = f"{entry.modality}/{entry.name}" if entry.modality else entry.name
-            offers.setdefault(entry.origin.plugin, []).append(f"{kind} {name}")
+            offers.setdefault(entry.origin.plugin, []).append(f"{kind} {entry.full_name}")
     reasons = {one.origin.plugin: str(one.error) for one in catalogue.set_aside}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for origin in sorted(catalogue.installed, key=lambda origin: origin.plugin):

@@ -27,3 +27,17 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     assert all(seconds > 0 for seconds in steps.values())
     assert {"metamae plain", "mae plain", "metamae bf16", "mae bf16"} <= steps.keys()
     assert "| speech |" in done.stdout
+
+
+def test_real_data_is_laid_out_whole_or_not_at_all(tmp_path):
+    data = tmp_path / "data"
+    (data / "adult").mkdir(parents=True)
+    (data / "adult" / "adult.data").write_text("39, Private, <=50K\n")
+    command = [sys.executable, str(SCRIPT.with_name("real_data.py")), str(data), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "adult: left out" in done.stdout
+    assert list((tmp_path / "out").iterdir()) == []
+    (data / "adult" / "adult.test").write_text("25, Private, <=50K.\n\n38, ?, >50K.\n")
+    subprocess.run(command, capture_output=True, check=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["adult"]
+    assert (tmp_path / "out" / "adult" / "adult-test.csv").read_text() == "25, Private, <=50K\n38, ?, >50K\n"

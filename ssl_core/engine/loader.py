@@ -48,9 +48,9 @@ class Prepared:
 
     def sweep(self, size: int, chosen: np.ndarray | None = None) -> Iterator[Batch]:
         """All samples in order, or the `chosen` ones, in batches of at most `size`."""
-        index = np.arange(len(self)) if chosen is None else chosen
+        index = range(len(self)) if chosen is None else chosen
         for start in range(0, len(index), size):
-            yield self.take(index[start : start + size])
+            yield self.take(np.asarray(index[start : start + size]))
 
 
 def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Dropout whose random numbers are cheap on the CPU, where torch draws them one by one and on one thread.
 
-At the shapes of the paper's tabular and sensor runs torch's own dropout costs more than the matrix products.
+The paper's tabular and sensor runs have dropout after every layer of short rows, where it weighs.
 """
 
 from __future__ import annotations

@@ -49,6 +49,11 @@ class Entry(Generic[T]):
         return (self.name, *getattr(self.value, "aliases", ()))
 
     @property
+    def full_name(self) -> str:
+        """The name; a data set's with its modality before it."""
+        return f"{self.modality}/{self.name}" if self.modality else self.name
+
+    @property
     def summary(self) -> str:
         """Its line in a list: the first line of the class's docstring, or the preset's source."""
         text = getattr(self.value, "source", "") if self.kind == "preset" else self.value.__doc__
@@ -264,13 +269,7 @@ class Catalogue:
 
     def origins(self) -> dict[str, dict[str, str]]:
         """For reports: of each kind the names (a data set's as modality/name), and the plugin and version of each."""
-        return {
-            f"{kind}s": {
-                f"{entry.modality}/{entry.name}" if entry.modality else entry.name: str(entry.origin)
-                for entry in self.entries(kind)
-            }
-            for kind in KINDS
-        }
+        return {f"{kind}s": {entry.full_name: str(entry.origin) for entry in self.entries(kind)} for kind in KINDS}
 
 
 def _key(entry: Entry[Any]) -> Any:

@@ -31,8 +31,7 @@ class Uninstalled:
 
 def looks_like_path(text: str) -> bool:
     """Whether an argument means a path and not a name: it has a separator, is a dot, or ends in .py."""
-    separators = {os.sep, os.altsep or os.sep, "/"}
-    return text in (".", "..") or text.endswith(".py") or any(sign in text for sign in separators)
+    return text in (".", "..") or text.endswith(".py") or "/" in text or os.sep in text
 
 
 @contextmanager
@@ -74,12 +73,8 @@ def _project(folder: Path) -> Uninstalled:
     if not points:
         raise ConfigError(f"{file} names no plugin; add one under [project.entry-points.{GROUP}]")
     root = folder / "src" if (folder / "src").is_dir() else folder
-    # The version is the folder's: an installed one must not pass for it.
-    return Uninstalled(str(project.get("name", folder.resolve().name)), _version(project), root.resolve(), points)
-
-
-def _version(project: dict[str, object]) -> str:
-    return str(project.get("version", "0"))  # a dynamic version is not known before the build
+    version = str(project.get("version", "0"))  # a dynamic one is not known before the build
+    return Uninstalled(str(project.get("name", folder.resolve().name)), version, root.resolve(), points)
 
 
 def _module(file: Path) -> Uninstalled:

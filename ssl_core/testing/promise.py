@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -125,9 +125,11 @@ class Result:
         return self.error is None
 
     @property
-    def as_expected(self) -> bool:
-        """Whether a promise is kept that should be, or broken that is known to be: the list of known ones is true."""
-        return self.kept != bool(self.reason)
+    def outcome(self) -> Literal["kept", "broken", "known", "mended"]:
+        """Known is broken as expected; mended is kept although it is known to fail, so that the list is out of date."""
+        if self.reason:
+            return "mended" if self.kept else "known"
+        return "kept" if self.kept else "broken"
 
 
 def run_checks(checks: Iterable[Check], known: Mapping[str, str]) -> Iterator[Result]:

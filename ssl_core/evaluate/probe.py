@@ -55,14 +55,6 @@ class Rows:
         chosen = drawn(len(self), most, seed)
         return self if chosen is None else Rows(self.x[chosen], self.y[chosen], self.sample[chosen])
 
-    def of_samples(self, count: int, most: int | None, seed: int) -> Rows:
-        """The rows of at most so many of `count` samples, drawn at random."""
-        kept = drawn(count, most, seed)
-        if kept is None:
-            return self
-        chosen = np.isin(self.sample, kept)
-        return Rows(self.x[chosen], self.y[chosen], self.sample[chosen])
-
 
 def drawn(count: int, most: int | None, seed: int) -> np.ndarray | None:
     """At most so many of `count` numbers, drawn at random, in order; None for all of them."""
@@ -83,7 +75,8 @@ def score(
     """One row for each probe, fitted on the training split and scored on the test split.
 
     Features: (n, D), or (n, L, D) with `task.per_token`. Keys of a row: probe, metric, value (None if undefined),
-    standard_error (None if unknown), n_train and n_test (samples, or the tokens that count), details. Entries equal
+    standard_error (None if unknown), n_train and n_test (samples, or the tokens that count), details. What
+    `max_train` and `max_test` leave out is left out by the caller, before features are made. Entries equal
     to `task.ignore` count neither in training nor in the metric (protocol D50).
 
     Errors: DataError for labels or features that do not fit the task; PluginError for a metric that does not.
@@ -97,8 +90,6 @@ def score(
     test = rows_of(task, test_features, test_labels, "test")
     if train.x.shape[1] != test.x.shape[1]:
         raise DataError(f"training features have width {train.x.shape[1]}, test features {test.x.shape[1]}")
-    train = train.of_samples(len(train_features), options.max_train, seed)
-    test = test.of_samples(len(test_features), options.max_test, seed)
     rows = []
     for probe in dict.fromkeys(options.probes):
         fit = train

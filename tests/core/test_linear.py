@@ -226,23 +226,13 @@ def test_tokens_are_rows_and_ignored_ones_count_nowhere():
         assert row["value"] > 0.9
 
 
-def test_caps_on_training_rows():
-    x, y = blobs(50 * 4)
-    options = EvaluateOptions(max_train=20)
-    assert {row["n_train"] for row in score(CLASSES, x, y, x, y, options, 0)} == {20}
+def test_cap_on_the_tokens_of_neighbours():
+    x, y = blobs(20 * 4)
     task = Task("classes", 3, "accuracy", per_token=True)
-    tokens, labels = x.reshape(50, 4, -1), y.reshape(50, 4)
-    rows = score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
+    tokens, labels = x.reshape(20, 4, -1), y.reshape(20, 4)
+    rows = score(task, tokens, labels, tokens, labels, EvaluateOptions(knn_tokens=30), 0)
     assert [row["n_train"] for row in rows] == [80, 30]
-    assert rows == score(task, tokens, labels, tokens, labels, EvaluateOptions(max_train=20, knn_tokens=30), 0)
-
-
-def test_caps_on_test_rows():
-    x, y = blobs(200)
-    rows = score(CLASSES, x, y, x, y, EvaluateOptions(max_test=30), 0)
-    assert {(row["n_train"], row["n_test"]) for row in rows} == {(200, 30)}
-    alone = drawn(200, 30, 0)
-    assert rows == score(CLASSES, x, y, x[alone], y[alone], EvaluateOptions(), 0)
+    assert rows == score(task, tokens, labels, tokens, labels, EvaluateOptions(knn_tokens=30), 0)
 
 
 def test_what_is_drawn_is_in_order_once_and_the_seeds():
@@ -257,12 +247,15 @@ def test_what_is_drawn_is_in_order_once_and_the_seeds():
 
 def test_a_seed_of_its_own():
     x, y = blobs(100, spread=3)
-    one, two = (
-        score(CLASSES, x, y, x, y, EvaluateOptions(probes=("knn",), max_train=10, seed=7), seed) for seed in (0, 1)
-    )
-    other = score(CLASSES, x, y, x, y, EvaluateOptions(probes=("knn",), max_train=10, seed=8), 0)
-    assert one == two
-    assert one[0]["value"] != other[0]["value"]
+    task = Task("classes", 3, "accuracy", per_token=True)
+    tokens, labels = x.reshape(25, 4, -1), y.reshape(25, 4)
+
+    def value(own, seed):
+        options = EvaluateOptions(probes=("knn",), knn_tokens=10, seed=own)
+        return score(task, tokens, labels, tokens, labels, options, seed)[0]["value"]
+
+    assert value(7, 0) == value(7, 1)
+    assert value(7, 0) != value(8, 0)
 
 
 @pytest.mark.parametrize(

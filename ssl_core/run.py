@@ -32,7 +32,7 @@ from ssl_core.data import Split
 from ssl_core.engine import checkpoint
 from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import CompiledStep
-from ssl_core.engine.device import pick_device
+from ssl_core.engine.device import keep_freed_memory, pick_device
 from ssl_core.engine.files import write_json
 from ssl_core.engine.journal import METRICS, append_metrics, read_metrics
 from ssl_core.engine.learner import Learner
@@ -68,6 +68,7 @@ def run(
     """
     began = time.perf_counter()
     device = pick_device(config.device)
+    keep_freed_memory()
 
     # 4. data; 5. model
     splits = open_splits(config, plugins)
@@ -136,6 +137,7 @@ def evaluate_run(
     other data set does not offer the same fields.
     """
     began = time.perf_counter()
+    keep_freed_memory()
     saved = load_config(run_folder)
     start = checkpoint.latest(run_folder)
     if start is None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import SslxError
+from ssl_core.nn.twice import attend_twice
 from ssl_core.tokens import Outcome
 
 Choice = Literal["auto", "on", "off"]
@@ -96,6 +97,7 @@ class CompiledStep:
     def _compile(self, graph: bool) -> Any:
         import torch._inductor.config as inductor
 
+        torch.compiler.allow_in_graph(attend_twice)  # says why
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
         mode = "reduce-overhead" if graph else None  # CUDA graphs: a step of small kernels is bound by their launch
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False, mode=mode)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import platform
 import resource
 import sys
@@ -50,6 +52,25 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+# mallopt's names for these in glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep the memory that tensors free, for the next tensors. Returns whether it does.
+
+    glibc maps every block over 32 MiB anew and hands it back when it is freed, so that each step pays for the system's
+    clearing of its pages: a quarter of a compiled MetaMAE step at the speech shape (benchmarks/README.md). Left alone
+    where the C library is another one, and where the environment says how memory is to be allocated.
+    """
+    said = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
+    if said or platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    wanted = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
+    return all(library.mallopt(name, value) == 1 for name, value in wanted)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -23,9 +23,9 @@ from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-# From so many tokens on the second derivative in chunks is taken: far smaller than softmax written out, and with 1,024
-# tokens quicker. Between 196 and 1,024 it is an estimate, for benchmarks/speed.py to settle.
-TWICE_TOKENS = 512
+# Rows from which more than softmax written out pays, on the CPU (measured: equal at 65 tokens, a third less at 197) and
+# on CUDA (an estimate, for benchmarks/speed.py to settle).
+LONG_TOKENS = {"cpu": 100, "cuda": 512}
 
 
 @functools.cache
@@ -50,14 +50,17 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     From measurements: on the CPU a fused backward in bf16 is 2 to 19 times slower than softmax written out, and in
     fp32 fusion pays from about 100 tokens on; benchmarks/speed.py measures it anew.
     """
+    long = tokens >= LONG_TOKENS[device.type]
     if derivatives >= 2:
-        return "twice" if tokens >= TWICE_TOKENS else "math"
+        return "twice" if long else "math"
     if device.type == "cuda":
         supported = dtype in (torch.float16, torch.bfloat16, torch.float32)
         return "xformers" if supported and xformers_ops() is not None else "sdpa"
     if derivatives == 0:
         return "sdpa"
-    return "sdpa" if dtype == torch.float32 and tokens >= 100 else "math"
+    if not long:
+        return "math"
+    return "sdpa" if dtype == torch.float32 else "twice"
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None = None) -> Tensor:

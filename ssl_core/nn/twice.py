@@ -1,22 +1,24 @@
-"""Attention in little memory that can be differentiated twice.
+"""Attention in little memory and little time that can be differentiated twice.
 
-The fused kernels (flash, memory-efficient, xformers) have a first derivative only. Here the forward pass and the first
-backward pass are the fused kernel's, and the derivative of that backward pass is written out, a chunk of queries at a
-time, so that no matrix of all queries by all keys is ever held.
+The fused kernels (flash, memory-efficient, xformers) have a first derivative only. Here the derivatives are written
+out. With S = scale Q K', P = softmax(S), O = P V and a gradient G of O, the first backward pass gives
 
-With S = scale Q K', P = softmax(S), O = P V and a gradient G of O, the first backward pass gives
-
-    dV = P' G,  dQ = scale dS K,  dK = scale dS' Q,  where dP = G V',  D = rowsum(P dP),  dS = P (dP - D).
+    dV = P' G,  dQ = scale dS K,  dK = scale dS' Q,  where dP = G V',  D = rowsum(P dP) = rowsum(G O),  dS = P (dP - D).
 
 For gradients a, b, c of dQ, dK, dV let X = scale (a K' + Q b'), Y = G c', m = rowsum(P X). Then L = <a, dQ> + <b, dK> +
-<c, dV> = sum P (dP (X - m) + Y), and with U = P (X - m), W = dP (X - m) + Y - D X, T = P (W - rowsum(P W)):
+<c, dV> = sum P (dP (X - m) + Y), and with U = P (X - m), H = (dP - D) U + P Y, T = H - P rowsum(H):
 
     dL/dQ = scale (T K + dS b),  dL/dK = scale (T' Q + dS' a),  dL/dV = U' G,  dL/dG = U V + P c.
+
+On the CPU all this is done a chunk at a time, some rows or some queries of one row, so that no matrix of queries by
+keys leaves the cache; P alone is kept for the derivatives while rows are short, and made again where it would be large.
+On CUDA the forward pass and the first backward pass are the fused kernel's.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,8 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-CHUNK_NUMBERS = 2**22
-"""Most numbers of one matrix of a chunk, (B, h, chunk, N): 16 MiB in fp32."""
+CHUNK_NUMBERS = 2**20
+"""Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16, quickest of 2^18 to 2^23."""
+CUDA_CHUNK_NUMBERS = 2**24
+KEPT_TOKENS = 512
+"""Rows shorter than this keep P for the derivatives."""
 
 
 def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -33,84 +38,217 @@ def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) ->
 
     q: (B, h, M, e); k, v: (B, h, N, e); keep: (B, N) bool, the keys that count; each row needs one.
     Returns (B, h, M, e).
+
+    To compile what calls it within torch.func.grad, call `torch.compiler.allow_in_graph(attend_twice)` first, as the
+    engine does: what the compiler sees into it takes the gradient for a constant, and loses the second derivative.
     """
-    out: Tensor = _Attend.apply(q, k, v, keep)
+    out: Tensor = _Attend.apply(q, k, v, keep)[0]
     return out
+
+
+class _Attend(Function):
+    """The forward pass: the output and what is kept of P, which nobody differentiates."""
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        if q.is_cuda:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
+        return attend_zeroth(q, k, v, keep)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, keep = inputs
+        out, p = output
+        ctx.mark_non_differentiable(p)
+        ctx.save_for_backward(q, k, v, keep, out, p)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        q, k, v, keep, out, p = ctx.saved_tensors
+        return (*_AttendBackward.apply(q, k, v, gradient, keep, out, p), None)
+
+
+class _AttendBackward(Function):
+    """The first backward pass. `out` and `p` are functions of q, k, v; its own backward pass accounts for that."""
+
+    @staticmethod
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+    ) -> tuple[Tensor, ...]:
+        if not q.is_cuda:
+            return attend_first(q, k, v, gradient, keep, out, p)
+        with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
+            q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
+            again = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))
+            return torch.autograd.grad(again, (q, k, v), gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, gradient, keep, out, p = ctx.saved_tensors
+        if q.is_cuda:
+            return (*_second(q, k, v, gradient, a, b, c, keep, out, p, CUDA_CHUNK_NUMBERS), None, None, None)
+        return (*attend_second(q, k, v, gradient, a, b, c, keep, out, p), None, None, None)
+
+
+# The compiler sees each of these as one operation, and does not unroll their loops.
+
+
+@torch.library.custom_op("sslx::attend_zeroth", mutates_args=())
+def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The output (B, h, M, e), and P (B h, M, N) or nothing."""
+    out, p = _blank(q), _room(q, k)
+    for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
+        scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), q.shape[1])
+        weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
+        _put(out, rows, asked, torch.bmm(weights, _flat(v[rows])))
+    return out, p
+
+
+@torch.library.custom_op("sslx::attend_first", mutates_args=())
+def attend_first(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients dQ (B, h, M, e), dK and dV (B, h, N, e)."""
+    scale = 1 / math.sqrt(q.shape[-1])
+    dq, dk, dv = _blank(q), _blank(k), _blank(v)
+    for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
+        qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
+        pi = (
+            _kept(p, rows, asked, q.shape[1]) if p.numel() else _scores(qi, ki, _of(keep, rows), q.shape[1]).softmax(-1)
+        )
+        ds = _through(torch.bmm(gi, _flat(v[rows]).mT), pi)
+        _put(dq, rows, asked, torch.bmm(ds, ki).mul_(scale))
+        _put(dk, rows, asked, torch.bmm(ds.mT, qi).mul_(scale), total=True)
+        _put(dv, rows, asked, torch.bmm(pi.mT, gi), total=True)
+    return dq, dk, dv
+
+
+@torch.library.custom_op("sslx::attend_second", mutates_args=())
+def attend_second(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    keep: Tensor | None,
+    out: Tensor,
+    p: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dL/dQ, dL/dK, dL/dV and dL/dG of this module's first page."""
+    return _second(q, k, v, gradient, a, b, c, keep, out, p, CHUNK_NUMBERS)
+
+
+def _second(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
+    keep: Tensor | None, out: Tensor, p: Tensor, most: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    scale = 1 / math.sqrt(q.shape[-1])
+    dq, dk, dv, dg = _blank(q), _blank(k), _blank(v), _blank(gradient)
+    for rows, asked in _chunks(q, k, most):
+        qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
+        ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
+        ai, bi = scale * ai, scale * bi
+        pi = (
+            _kept(p, rows, asked, q.shape[1]) if p.numel() else _scores(qi, ki, _of(keep, rows), q.shape[1]).softmax(-1)
+        )
+        dp = torch.bmm(gi, vi.mT)
+        total = (gi * _flat(out[rows, :, asked])).sum(dim=-1, keepdim=True)  # D
+        u = _through(torch.bmm(torch.cat([ai, qi], dim=-1), torch.cat([ki, bi], dim=-1).mT), pi)
+        ds = _through(dp, pi)
+        h = dp.sub_(total).mul_(u).addcmul_(pi, torch.bmm(gi, ci.mT))
+        t = h.addcmul_(pi, h.sum(dim=-1, keepdim=True), value=-1)
+        _put(dq, rows, asked, torch.bmm(t, ki).mul_(scale).baddbmm_(ds, bi))
+        _put(dk, rows, asked, torch.bmm(t.mT, qi).mul_(scale).baddbmm_(ds.mT, ai), total=True)
+        _put(dv, rows, asked, torch.bmm(u.mT, gi), total=True)
+        _put(dg, rows, asked, torch.bmm(u, vi).baddbmm_(pi, ci))
+    return dq, dk, dv, dg
+
+
+@attend_zeroth.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    return _blank(q), _room(q, k)
+
+
+@attend_first.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _blank(q), _blank(k), _blank(v)
+
+
+@attend_second.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
+    keep: Tensor | None, out: Tensor, p: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return _blank(q), _blank(k), _blank(v), _blank(gradient)
 
 
 def _mask(keep: Tensor | None) -> Tensor | None:
     return None if keep is None else keep[:, None, None, :]
 
 
-class _Attend(Function):
-    """The fused forward pass."""
-
-    @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        q, k, v, keep = inputs
-        ctx.save_for_backward(q, k, v, keep)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, keep = ctx.saved_tensors
-        return (*_AttendBackward.apply(q, k, v, gradient, keep), None)
+def _blank(like: Tensor) -> Tensor:
+    """(B, h, n, e) laid out as (B, n, h, e), as the linear maps before and after want it."""
+    rows, heads, length, width = like.shape
+    return like.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
-class _AttendBackward(Function):
-    """The fused backward pass; its own derivative is written out."""
-
-    @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None) -> tuple[Tensor, ...]:
-        with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
-            q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))
-            return torch.autograd.grad(out, (q, k, v), gradient)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, gradient, keep = inputs
-        ctx.save_for_backward(q, k, v, gradient, keep)
-
-    @staticmethod
-    def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, gradient, keep = ctx.saved_tensors
-        return (*second(q, k, v, gradient, a, b, c, keep), None)
+def _room(q: Tensor, k: Tensor) -> Tensor:
+    """For P of short rows."""
+    if k.shape[2] >= KEPT_TOKENS:
+        return q.new_empty(0)
+    return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2])
 
 
-def second(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """dL/dQ, dL/dK, dL/dV and dL/dG of this module's first page; at least fp32 inside, results in the type of q."""
-    wide = torch.promote_types(q.dtype, torch.float32)
-    given = [part.to(wide) for part in (q, k, v, gradient, a, b, c)]
-    q_, k_, v_, g_, a_, b_, c_ = given
-    scale = 1 / math.sqrt(q.shape[-1])
-    mask = _mask(keep)
-    dq, dg = torch.empty_like(q_), torch.empty_like(g_)
-    dk, dv = torch.zeros_like(k_), torch.zeros_like(v_)
-    rows, heads, queries, _ = q.shape
-    step = max(1, CHUNK_NUMBERS // (rows * heads * k.shape[2]))
-    for start in range(0, queries, step):
-        part = slice(start, start + step)
-        qi, gi, ai = q_[:, :, part], g_[:, :, part], a_[:, :, part]
-        scores = scale * (qi @ k_.mT)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        p = scores.softmax(dim=-1)
-        dp = gi @ v_.mT
-        centred = dp - (p * dp).sum(dim=-1, keepdim=True)
-        x = scale * (ai @ k_.mT + qi @ b_.mT)
-        x_centred = x - (p * x).sum(dim=-1, keepdim=True)
-        u, ds = p * x_centred, p * centred
-        # W differs from dP (X - m) + Y - D X by D m, which is the same along a row and drops out of T
-        w = centred * x_centred + gi @ c_.mT
-        t = p * (w - (p * w).sum(dim=-1, keepdim=True))
-        dq[:, :, part] = scale * (t @ k_ + ds @ b_)
-        dk += scale * (t.mT @ qi + ds.mT @ ai)
-        dv += u.mT @ gi
-        dg[:, :, part] = u @ v_ + p @ c_
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dg.to(gradient.dtype)
+def _chunks(q: Tensor, k: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows and of queries: as many rows as fit, or as many queries of one row."""
+    count, heads, queries, _ = q.shape
+    keys = heads * k.shape[2]
+    rows, asked = max(1, most // (keys * queries)), max(1, min(queries, most // keys))
+    for row in range(0, count, rows):
+        for start in range(0, queries, asked):
+            yield slice(row, row + rows), slice(start, start + asked)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(r, h, n, e) to (r h, n, e), contiguous."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _kept(p: Tensor, rows: slice, asked: slice, heads: int) -> Tensor:
+    """The chunk of P (B h, M, N)."""
+    return p[rows.start * heads : rows.stop * heads, asked]
+
+
+def _of(keep: Tensor | None, rows: slice) -> Tensor | None:
+    return None if keep is None else keep[rows]
+
+
+def _scores(q: Tensor, k: Tensor, keep: Tensor | None, heads: int) -> Tensor:
+    """S (r h, m, N) of q (r h, m, e) and k (r h, N, e)."""
+    scores = torch.bmm(q * (1 / math.sqrt(q.shape[-1])), k.mT)
+    if keep is not None:
+        scores.masked_fill_(~keep.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
+    return scores
+
+
+def _through(x: Tensor, p: Tensor) -> Tensor:
+    """The softmax's derivative: P (x - rowsum(P x)), summed in fp32 at least."""
+    return torch.ops.aten._softmax_backward_data(x, p, -1, p.dtype)
+
+
+def _put(out: Tensor, rows: slice, asked: slice, made: Tensor, total: bool = False) -> None:
+    """Write (r h, n, e) to its rows and queries; a `total` belongs to all keys, and adds up over chunks of queries."""
+    part = out[rows] if total else out[rows, :, asked]
+    shaped = made.view(part.shape[0], part.shape[1], *made.shape[1:])
+    if total and asked.start:
+        part.add_(shaped)
+    else:
+        part.copy_(shaped)

@@ -7,6 +7,7 @@ import torch
 
 from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, key_of
 from ssl_core.engine.journal import Window
+from ssl_core.nn.attention import LONG_TOKENS
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -54,8 +55,10 @@ def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [MAE, MetaMAE])
-def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective):
+@pytest.mark.parametrize(("objective", "long"), [(MAE, 100), (MetaMAE, 100), (MetaMAE, 1)])
+def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective, long):
+    """`long`: the tokens from which attention has its derivatives written out, 1 for all."""
+    monkeypatch.setitem(LONG_TOKENS, "cpu", long)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     learner = toy.make_learner(objective).double()
     inputs = {"x": torch.randn(8, 2, 16, dtype=torch.float64)}
@@ -74,6 +77,26 @@ def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective)
         for one, other in zip(eager, compiled, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
     assert is_known("key", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_drops_what_the_eager_one_drops(toy, tmp_path, monkeypatch):
+    """Two layers of the same shape draw twice, and the backward pass does not draw again."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    learner = toy.make_learner(MAE).double()
+    for block in learner.encoder.transformer.blocks:
+        block.mlp.drop1.p = block.mlp.drop2.p = block.attn.proj_drop.p = 0.4
+    inputs, step = {"x": torch.randn(8, 2, 16, dtype=torch.float64)}, CompiledStep(learner, "key", tmp_path)
+    draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+    found = []
+    for function in (learner, step):
+        learner.zero_grad()
+        torch.manual_seed(5)
+        outcome = function(inputs, draws)
+        outcome.loss.backward()
+        found.append([outcome.loss.detach(), *(p.grad for p in learner.parameters() if p.grad is not None)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -1,4 +1,4 @@
-"""The attention that is fused and differentiated twice, against softmax written out."""
+"""The attention that can be differentiated twice, against softmax written out."""
 
 from __future__ import annotations
 
@@ -20,28 +20,73 @@ def parts(queries: int = 5, keys: int = 5, seed: int = 0) -> tuple[torch.Tensor,
 KEEP = torch.tensor([[True, True, False, True, True], [False, True, True, False, True]])
 
 
+@pytest.mark.parametrize("kept", [twice.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
-@pytest.mark.parametrize("chunk", [1, 60, 2**22], ids=["a query", "two queries", "whole"])
-def test_both_derivatives_are_those_of_finite_differences(monkeypatch, keep, chunk):
+@pytest.mark.parametrize("chunk", [1, 40, 75, 2**22], ids=["a query", "two queries", "a row", "whole"])
+def test_both_derivatives_are_those_of_finite_differences(monkeypatch, keep, chunk, kept):
     monkeypatch.setattr(twice, "CHUNK_NUMBERS", chunk)
+    monkeypatch.setattr(twice, "KEPT_TOKENS", kept)
     assert gradcheck(lambda q, k, v: attend_twice(q, k, v, keep), parts())
     assert gradgradcheck(lambda q, k, v: attend_twice(q, k, v, keep), parts())
+
+
+def outer(function, queries: int = 5, keys: int = 5, dtype: torch.dtype = torch.float64):
+    """Gradients of a loss with an inner gradient step in it, as in MetaMAE."""
+    q, k, v = (part.detach().to(dtype).requires_grad_() for part in parts(queries, keys))
+    inner = torch.func.grad(lambda z: function(z, 0.5 * k, v).square().sum())(q)
+    moved = q - 0.3 * inner
+    loss = (function(moved, k, v) * torch.arange(4)).sum() + inner.pow(3).sum()
+    return torch.autograd.grad(loss, (q, k, v))
 
 
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("queries", [5, 2])
 def test_an_inner_gradient_step_is_that_of_softmax_written_out(keep, queries):
-    def outer(function):
-        q, k, v = parts(queries)
-        inner = torch.func.grad(lambda z: function(z, 0.5 * k, v).square().sum())(q)
-        moved = q - 0.3 * inner
-        loss = (function(moved, k, v) * torch.arange(4)).sum() + inner.pow(3).sum()
-        return torch.autograd.grad(loss, (q, k, v))
-
-    ours = outer(lambda q, k, v: attend_twice(q, k, v, keep))
-    plain = outer(lambda q, k, v: attend(q, k, v, "math", keep))
+    ours = outer(lambda q, k, v: attend_twice(q, k, v, keep), queries)
+    plain = outer(lambda q, k, v: attend(q, k, v, "math", keep), queries)
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_one_graph_holds_it_all():
+    """Traced whole, as the compiled step is; the second derivative is not lost on the way."""
+    torch.compiler.allow_in_graph(attend_twice)
+
+    def inner_step(q, k, v):
+        return torch.func.grad(lambda z: attend_twice(z, k, v).square().sum())(q).pow(3).sum()
+
+    whole = torch.compile(inner_step, fullgraph=True, backend="aot_eager")
+    found = torch.autograd.grad(whole(*(leaves := parts())), leaves)
+    q, k, v = parts()
+    inner = torch.func.grad(lambda z: attend(z, k, v, "math").square().sum())(q)
+    for one, other in zip(found, torch.autograd.grad(inner.pow(3).sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("kept", [twice.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
+def test_the_operations_are_what_the_compiler_is_told(monkeypatch, keep, kept):
+    monkeypatch.setattr(twice, "KEPT_TOKENS", kept)
+    q, k, v = (part.detach() for part in parts(2))
+    out, p = twice.attend_zeroth(q, k, v, keep)
+    torch.library.opcheck(twice.attend_zeroth, (q, k, v, keep))
+    torch.library.opcheck(twice.attend_first, (q, k, v, out, keep, out, p))
+    torch.library.opcheck(twice.attend_second, (q, k, v, out, q, k, v, keep, out, p))
+
+
+def test_in_bf16_it_errs_as_softmax_written_out_does():
+    """Both round products to bf16 and sum in fp32; ours must not round more."""
+
+    def error(function):
+        found, exact = outer(function, 40, 40, torch.bfloat16), outer(lambda *x: attend(*x, "math"), 40, 40)
+        return [float((one - other).norm() / other.norm()) for one, other in zip(found, exact, strict=True)]
+
+    def autocast(q, k, v):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return attend(q, k, v, "math").to(torch.bfloat16)
+
+    for ours, plain in zip(error(attend_twice), error(autocast), strict=True):
+        assert ours < 1.5 * plain
 
 
 def test_the_second_derivative_is_really_there():
@@ -58,9 +103,11 @@ def test_the_second_derivative_is_really_there():
 
 def test_no_matrix_of_all_queries_by_all_keys_is_held(monkeypatch):
     """At 64 keys and chunks of 8 queries nothing larger than 8 x 64 is made by the written-out derivative."""
-    monkeypatch.setattr(twice, "CHUNK_NUMBERS", 2 * 3 * 8 * 64)
+    monkeypatch.setattr(twice, "KEPT_TOKENS", 64)
     sizes = []
     q, k, v = (part.detach() for part in parts(64, 64))
+    out, p = twice.attend_zeroth(q, k, v, None)
+    assert p.numel() == 0
 
     class Spy(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -70,6 +117,6 @@ def test_no_matrix_of_all_queries_by_all_keys_is_held(monkeypatch):
             return out
 
     with Spy():
-        twice.second(q, k, v, q, k, v, v, None)
+        twice._second(q, k, v, q, k, v, v, None, out, p, 3 * 8 * 64)
     assert sizes
     assert max(sizes) <= 8

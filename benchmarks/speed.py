@@ -5,14 +5,18 @@
     python benchmarks/speed.py --parts steps --shapes speech HIGGS
 
 All variants of a shape are timed in one process, one step of each in turn, and medians are compared: read the ratios.
-The plain transcription is eager fp32 with softmax written out, as the published code has it. Peak memory and cold
-starts are taken in processes of their own. Writes benchmarks/results/speed-DEVICE.json as it goes, and the tables in
-benchmarks/README.md.
+The plain transcription is eager fp32 with softmax written out, as the published code has it, and with memory as the C
+library comes; sslx keeps the memory that it frees, as `sslx run` does. "plain, memory kept" is the transcription with
+that, too. Peak memory and cold starts are taken in processes of their own. Writes benchmarks/results/speed-DEVICE.json
+as it goes, and the tables in benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import functools
 import importlib.util
 import json
 import os
@@ -32,12 +36,31 @@ from torch import Tensor
 
 from ssl_core import Layout, Learner, plugins
 from ssl_core.engine.compile import CompiledStep
-from ssl_core.engine.device import autocast, describe, peak_memory
+from ssl_core.engine.device import (
+    M_MMAP_MAX,
+    M_TOP_PAD,
+    M_TRIM_THRESHOLD,
+    autocast,
+    describe,
+    keep_freed_memory,
+    peak_memory,
+)
 from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.nn.attention import LONG_TOKENS
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("steps", "objectives", "memory", "scaling", "starts", "data")
+PARTS = ("steps", "objectives", "memory", "scaling", "starts", "data", "floor", "profile")
+OTHER = "other"
+KINDS = {  # of what a profiler sees: words in its name
+    "matrix products of linear maps": ("aten::mm", "aten::addmm", "aten::linear", "gemm", "nvjet"),
+    "matrix products of attention": ("aten::bmm", "aten::baddbmm"),
+    "softmax of attention": ("_softmax", "sslx::attend", "aten::addcmul", "aten::cat", "fmha", "attention"),
+    "random numbers": ("aten::random_", "sslx::draw_kept", "aten::randint", "philox"),
+    "copies": ("aten::copy_", "Memcpy"),
+    "fused pointwise work": ("CompiledFxGraph", "cpp_fused", "triton"),
+    "optimiser": ("adam", "Adam"),
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -163,8 +186,8 @@ class Subject:
         return run
 
     def variant(self, name: str, cache: Path) -> Callable[[], None]:
-        """The step called "plain", or "fp32", "bf16", "fp32 compiled", "bf16 compiled"."""
-        if name == "plain":
+        """The step called "plain", "plain, memory kept", "fp32", "bf16", "fp32 compiled" or "bf16 compiled"."""
+        if name.startswith("plain"):
             return self.plain()
         precision, _, compiled = name.partition(" ")
         return self.ours(precision, bool(compiled), cache)
@@ -181,6 +204,24 @@ def load_plain() -> Any:
     return sys.modules["plain"]
 
 
+def allocate_as_usual() -> None:
+    """Undo `keep_freed_memory`: glibc's limits as it sets them itself once blocks of up to 32 MiB have been freed."""
+    with contextlib.suppress(AttributeError):
+        m_mmap_threshold, library = -3, ctypes.CDLL(None)
+        for name, value in (
+            (M_MMAP_MAX, 65536), (m_mmap_threshold, 2**25), (M_TRIM_THRESHOLD, 2**26), (M_TOP_PAD, 2**17),
+        ):  # fmt: skip
+            library.mallopt(name, value)
+
+
+def set_memory(variant: str) -> bool:
+    """Memory as the variant has it; "plain" as the C library comes. Returns whether freed memory is kept."""
+    if variant.endswith("plain"):
+        allocate_as_usual()
+        return False
+    return keep_freed_memory()
+
+
 def timed(step: Callable[[], None], device: torch.device) -> float:
     """Seconds of one step, the device's work included."""
     if device.type == "cuda":
@@ -195,8 +236,13 @@ def timed(step: Callable[[], None], device: torch.device) -> float:
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each, one step of each in turn; the first two of each do not count."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
+    before = False
     for turn in range(repeats + 2):
         for name, step in steps.items():
+            kept = set_memory(name)
+            if kept and not before and turn:
+                step()  # takes back the pages that the one before has given to the system
+            before = kept
             seconds = timed(step, device)
             if turn >= 2:
                 taken[name].append(seconds)
@@ -246,6 +292,8 @@ def report_alone(arguments: argparse.Namespace) -> None:
         shape = replace(shape, space=(16 * side, 16 * side), batch=max(1, 4096 * 4 // int(tokens[0]) // 4))
     subject = Subject(shape, objective, arguments.device, arguments.tiny)
     step = subject.variant(variant, arguments.cache)
+    if not variant.startswith("plain"):  # a fresh process has the C library's own limits
+        keep_freed_memory()
     before = peak_memory(arguments.device)
     first = timed(step, arguments.device)
     times = [timed(step, arguments.device) for _ in range(3)]
@@ -314,6 +362,82 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         keep(f"data/{name}", {"gather": gathered, "one by one": seen / (time.perf_counter() - began)})
 
 
+def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
+    """What the machine can do, and what the matrix products of a step ask for: no step can be quicker than these."""
+    peaks = {}
+    for precision, dtype in DTYPES.items():
+        rate = 0.0
+        for rows, inner, columns in ((4096, 1024, 1024), (12608, 128, 384)):
+            x, w = (torch.randn(size, device=arguments.device).to(dtype) for size in ((rows, inner), (columns, inner)))
+            seconds = interleaved(
+                {"": functools.partial(_product, x, w)}, 3 if arguments.tiny else 15, arguments.device
+            )
+            rate = max(rate, 2 * rows * inner * columns / seconds[""])
+        peaks[precision] = rate
+    block = torch.randn(2**22 if arguments.tiny else 2**26, device=arguments.device)
+    other = torch.empty_like(block)
+    seconds = interleaved({"": functools.partial(other.copy_, block)}, 3 if arguments.tiny else 7, arguments.device)
+    keep("machine/peaks", {**peaks, "bytes": 2 * 4 * block.numel() / seconds[""]})
+    for name in arguments.shapes:
+        for objective in ("metamae", "mae"):
+            subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
+            keep(f"floor/{name}/{objective}", count_products(subject))
+
+
+def _product(x: Tensor, w: Tensor) -> None:
+    torch.nn.functional.linear(x, w)
+
+
+def count_products(subject: Subject) -> dict[str, float]:
+    """Operations of a step's matrix products, and the numbers that they read and write."""
+    names = ("mm", "bmm", "addmm", "baddbmm")
+    counted = {"operations": 0.0, "numbers": 0.0}
+
+    class Counting(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if function.overloadpacket.__name__ in names:
+                one, other = args[-2:]
+                counted["operations"] += 2 * one.numel() * other.shape[-1]
+                counted["numbers"] += one.numel() + other.numel() + out.numel()
+            return out
+
+    step = subject.ours("fp32", False, Path())
+    whole = dict.fromkeys(LONG_TOKENS, 10**9)  # softmax written out, whose products can be seen
+    before = dict(LONG_TOKENS)
+    try:
+        LONG_TOKENS.update(whole)
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), Counting():
+            step()
+    finally:
+        LONG_TOKENS.update(before)
+    return counted
+
+
+def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
+    """Where the time of a MetaMAE step goes, in the last of the variants; shares of what the profiler saw."""
+    from torch.profiler import ProfilerActivity, profile
+
+    variant = arguments.variants[-1]
+    activities = [ProfilerActivity.CUDA if arguments.device.type == "cuda" else ProfilerActivity.CPU]
+    for name in arguments.shapes:
+        step = Subject(arguments.known[name], "metamae", arguments.device, arguments.tiny).variant(
+            variant, arguments.cache
+        )
+        set_memory(variant)
+        for _ in range(3):
+            step()
+        with profile(activities=activities) as seen:
+            step()
+        shares = dict.fromkeys((*KINDS, OTHER), 0.0)
+        for event in seen.key_averages():
+            spent = event.self_device_time_total if arguments.device.type == "cuda" else event.self_cpu_time_total
+            kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), OTHER)
+            shares[kind] += spent
+        total = sum(shares.values())
+        keep(f"profile/{name}, {variant}", {kind: spent / total for kind, spent in shares.items()})
+
+
 def tables(results: dict[str, Any]) -> str:
     """Markdown of what is there."""
     steps, lines = _part(results, "steps"), list[str]()
@@ -343,6 +467,11 @@ def tables(results: dict[str, Any]) -> str:
     for name, found in objectives.items():
         rows = [[key, _number(seconds, 1000, ",.0f")] for key, seconds in sorted(found.items())]
         lines += _table([f"objective at {name}", "ms a step"], rows)
+    lines += _floor_table(results)
+    profiles = _part(results, "profile")
+    if profiles:
+        rows = [[name, *(f"{100 * found[kind]:.0f}" for kind in (*KINDS, OTHER))] for name, found in profiles.items()]
+        lines += _table(["where a MetaMAE step's time goes, %", *KINDS, OTHER], rows)
     starts = _part(results, "starts")
     if starts:
         rows = [
@@ -354,6 +483,35 @@ def tables(results: dict[str, Any]) -> str:
         rows = [[name, f"{one['gather']:,.0f}", f"{one['one by one']:,.0f}"] for name, one in data.items()]
         lines += _table(["data", "examples/s, one gather a batch", "one by one"], rows)
     return "\n".join(lines).strip()
+
+
+def _floor_table(results: dict[str, Any]) -> list[str]:
+    """The least time of a MetaMAE step's matrix products beside the time that it takes."""
+    peaks, floors = results.get("machine/peaks"), _part(results, "floor")
+    if not peaks or not floors:
+        return []
+    lines = [
+        "",
+        f"The machine: {peaks['fp32'] / 1e9:,.0f} GFLOP/s in fp32, {peaks['bf16'] / 1e9:,.0f} in bf16 "
+        f"(products of large matrices), {peaks['bytes'] / 1e9:,.0f} GB/s (a copy of 256 MiB).",
+    ]
+    rows = []
+    for name in dict.fromkeys(key.split("/")[0] for key in floors):
+        need, mae = floors[f"{name}/metamae"], floors[f"{name}/mae"]
+        row = [name, f"{need['operations'] / 1e9:,.0f}", f"{need['operations'] / mae['operations']:.2f}"]
+        for precision, size in (("fp32", 4), ("bf16", 2)):
+            least = max(need["operations"] / peaks[precision], size * need["numbers"] / peaks["bytes"])
+            best = min(
+                (value for found in (_part(results, "steps").get(name, {}),) for key, value in found.items()
+                 if key.startswith(f"metamae {precision}")),
+                default=None,
+            )  # fmt: skip
+            row += [f"{1000 * least:,.0f}", _number(best, 1000, ",.0f"), "-" if best is None else f"{least / best:.2f}"]
+        rows.append(row)
+    head = ["floor of a MetaMAE step", "GFLOP of matrix products", "MetaMAE : MAE"]
+    for precision in DTYPES:
+        head += [f"{precision}: least, ms", "taken, ms", "share"]
+    return lines + _table(head, rows)
 
 
 def _part(results: dict[str, Any], part: str) -> dict[str, Any]:

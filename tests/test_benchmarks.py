@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
 
 
@@ -21,12 +23,17 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "speed-cpu.json").read_text())["results"]
-    assert {key.split("/")[0] for key in results} == {"steps", "objectives", "memory", "scaling", "starts", "data"}
+    parts = {"steps", "objectives", "memory", "scaling", "starts", "data", "machine", "floor", "profile"}
+    assert {key.split("/")[0] for key in results} == parts
     assert not [key for key, value in results.items() if "error" in value], results
     steps = results["steps/speech"]
     assert all(seconds > 0 for seconds in steps.values())
     assert {"metamae plain", "mae plain", "metamae bf16", "mae bf16"} <= steps.keys()
     assert "| speech |" in done.stdout
+    (shares,) = (value for key, value in results.items() if key.startswith("profile/"))
+    assert sum(shares.values()) == pytest.approx(1)
+    # 25 tokens, 4 visible, 2 heads of 16: a product of the encoder's and its two derivatives, and so on
+    assert results["floor/speech/mae"]["operations"] < results["floor/speech/metamae"]["operations"] < 1e9
 
 
 def test_real_data_is_laid_out_whole_or_not_at_all(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_core.nn.attention import LONG_TOKENS
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -72,6 +73,14 @@ def test_every_parameter_has_its_counterpart(make_case: Callable[..., Any], plai
         assert {name: tuple(p.shape) for name, p in case.parameters.items()} == shapes
 
 
+@pytest.fixture(params=["written out", "in chunks"])
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel of short rows, and that of long ones."""
+    if request.param == "in chunks":
+        monkeypatch.setitem(LONG_TOKENS, "cpu", 1)
+
+
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_mae_equals_the_transcription(make_case: Callable[..., Any], kind: str, depth: int) -> None:
@@ -86,6 +95,7 @@ def test_mae_equals_the_transcription(make_case: Callable[..., Any], kind: str, 
         assert distance(ours[name], theirs[name]) < RTOL, name
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_metamae_equals_the_transcription(make_case: Callable[..., Any], kind: str, variant: str) -> None:
@@ -112,6 +122,7 @@ def test_the_tests_rows_hold_nearby_tokens_and_padding(make_case: Callable[..., 
         assert (draws["support"] == 0).any()
 
 
+@pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_control_the_second_derivative_is_there(make_case: Callable[..., Any], kind: str) -> None:
     case = metamae(make_case, kind)

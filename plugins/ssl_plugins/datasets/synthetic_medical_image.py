@@ -104,8 +104,9 @@ def grain(x: np.ndarray, y: np.ndarray, net: bool, rng: np.random.Generator) -> 
         u, v = _scenes.turned(x, y, rng.uniform(0, np.pi))
         pace, start = rng.uniform(14.0, 18.0), rng.uniform(0, 2 * np.pi, 2)
         return 2 * np.sin(pace * u + start[0]) * np.sin(pace * v + start[1])
-    knots = max(2, min(x.shape) // int(rng.integers(5, 8)))
-    return _scenes.smooth(*x.shape, knots, rng)[0]
+    height, width = x.shape
+    knots = max(2, min(height, width) // int(rng.integers(5, 8)))
+    return _scenes.smooth(height, width, knots, rng)[0]
 
 
 @hookimpl

@@ -9,17 +9,17 @@ from ssl_core import Continuous, Dataset, Sample, Split, Task, hookimpl
 from ssl_plugins.datasets import _scenes
 
 SPLITS: tuple[Split, ...] = ("train", "test")
-NAMES = ("nodule", "effusion", "large heart", "reticulation")
+NAMES = ("nodule", "effusion", "crowded ribs", "reticulation")
 SIDES = (-1.0, 1.0)
 
 
 class SyntheticMedicalImage(Dataset):
     """Made-up chest scans with any of four findings, as several labels; embedded, no download.
 
-    Two lungs, a heart, ribs; patients differ in place, size, tilt and exposure. A nodule is a spot in a lung, an
-    effusion fills the lower part of one, a large heart is large beside its own chest, reticulation is a fine net in
-    the lungs. Each finding is in half of the scans, independent of the others. Sample i is a pure function of (seed,
-    split, i).
+    Two lungs, a heart, ribs; patients differ in place, size, tilt, heart and exposure. A nodule is a spot in a lung, an
+    effusion fills the lower part of one, crowded ribs lie closer together, reticulation is a regular net in the lungs
+    where others have an irregular grain. Ribs and net start anywhere, so that no pixel tells them. Each finding is in
+    half of the scans, independent of the others. Sample i is a pure function of (seed, split, i).
     """
 
     name = "synthetic"
@@ -69,34 +69,44 @@ class SyntheticMedicalImage(Dataset):
 
 def chest(height: int, width: int, label: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """A scan (H, W), about 0..1, with the findings asked for."""
-    nodule, effusion, large, net = label
+    nodule, effusion, crowded, net = label
     edge = 6 / min(height, width)
     x, y = _scenes.turned(*_scenes.coordinates(height, width), rng.normal(0, 0.08))
-    scale = rng.uniform(0.75, 1.05)
-    x, y = (x - rng.uniform(-0.2, 0.2)) / scale, (y - rng.uniform(-0.25, 0.25)) / scale
+    scale = rng.uniform(1.0, 1.2)
+    x, y = (x - rng.uniform(-0.12, 0.12)) / scale, (y - rng.uniform(-0.12, 0.12)) / scale
     apart, wide, high = rng.uniform(0.4, 0.48), rng.uniform(0.3, 0.37), rng.uniform(0.62, 0.75)
     body = _scenes.soft((np.abs(x) ** 4 + np.abs(y) ** 4) - 0.9, 4 * edge)
     lung = _scenes.soft(np.hypot((np.abs(x) - apart) / wide, (y + 0.05) / high) - 1, 2 * edge)
-    scan = 0.75 * body - 0.5 * lung + 0.06 * _scenes.smooth(height, width, 6, rng)[0]
-    scan += 0.07 * np.sin(rng.uniform(16, 20) * (y + 0.25 * x * x) + rng.uniform(0, 2 * np.pi)) * body  # ribs
-    radius = (rng.uniform(0.36, 0.42) if large else rng.uniform(0.24, 0.3)) * (apart + wide)
+    scan = 0.65 * body - 0.3 * lung + 0.04 * _scenes.smooth(height, width, 6, rng)[0]
+    pace, curve = rng.uniform(15.0, 19.0) if crowded else rng.uniform(10.0, 13.5), rng.uniform(0.1, 0.5)
+    scan += 0.16 * strength * np.sin(pace * (y + curve * x * x) + rng.uniform(0, 2 * np.pi)) * body  # ribs
+    radius = rng.uniform(0.24, 0.36) * (apart + wide)
     middle = 0.1 * (apart + wide) + rng.normal(0, 0.03)
     heart = _scenes.soft(np.hypot((x - middle) / radius, (y - 0.25) / (0.8 * radius)) - 1, 2 * edge)
-    scan += 0.35 * heart * lung
+    scan += 0.3 * heart * (0.4 + lung)
     if nodule:
         angle, far = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0, 0.45))
         a = rng.choice(SIDES) * apart + far * wide * np.cos(angle)
         b = far * high * np.sin(angle) - 0.05
-        spot = np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * rng.uniform(0.05, 0.07) ** 2))
-        scan += 0.45 * strength * spot
+        spot = np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * rng.uniform(0.09, 0.13) ** 2))
+        scan += 0.6 * strength * spot
     if effusion:
         side = rng.choice(SIDES)
-        level = rng.uniform(0.2, 0.45) - 0.3 * (np.abs(x) - apart) ** 2 / wide**2
+        level = rng.uniform(0.05, 0.35) - 0.3 * (np.abs(x) - apart) ** 2 / wide**2
         scan += 0.4 * strength * _scenes.soft(level - y, edge) * (side * x > 0) * lung
-    knots = min(height, width) // 3 if net else min(height, width) // int(rng.integers(6, 10))
-    grain = 0.09 * strength if net else 0.09 * rng.uniform(0.7, 1.0)  # other lungs have a coarser grain, as strong
-    scan += grain * _scenes.smooth(height, width, knots, rng)[0] * lung
+    scan += 0.13 * strength * grain(x * scale, y * scale, net, rng) * lung
     return scan + 0.08 * _scenes.smooth(height, width, 2, rng)[0]
+
+
+def grain(x: np.ndarray, y: np.ndarray, net: bool, rng: np.random.Generator) -> np.ndarray:
+    """(H, W), deviation about 1: a regular net at any angle, or an irregular grain about as fine."""
+    if net:
+        u, v = _scenes.turned(x, y, rng.uniform(0, np.pi))
+        pace, start = rng.uniform(14.0, 18.0), rng.uniform(0, 2 * np.pi, 2)
+        return 2 * np.sin(pace * u + start[0]) * np.sin(pace * v + start[1])
+    height, width = x.shape
+    knots = max(2, min(height, width) // int(rng.integers(5, 8)))
+    return _scenes.smooth(height, width, knots, rng)[0]
 
 
 @hookimpl

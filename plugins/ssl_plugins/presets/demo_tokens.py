@@ -14,7 +14,7 @@ BY_MODALITY: dict[str, dict[str, Any]] = {
     "text": {"tokenizer.length": 24, "tokenizer.vocab_size": 128, "masking.ratio": 0.3},
     "multilingual-text": {"tokenizer.length": 24, "tokenizer.vocab_size": 1024, "masking.ratio": 0.3},
     "genomics": {"masking.ratio": 0.3},
-    "protein": {"dataset.length": 64, "tokenizer.length": 64, "masking.ratio": 0.3},
+    "protein": {"dataset.length": 64, "tokenizer.length": 64, "masking.ratio": 0.3, "train.steps": 700},
     "image-text": {
         "tokenizer.patch": 8, "tokenizer.length": 6, "tokenizer.vocab_size": 64, "masking.ratio": 0.5,
     },

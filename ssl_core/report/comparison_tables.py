@@ -33,12 +33,20 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text. bold: the cells to stress."""
+    """A table of text. bold: the cells to stress; rule: the row above which a line is drawn."""
 
     title: str
     header: list[str]
     body: list[list[str]]
     bold: frozenset[tuple[int, int]] = frozenset()
+    rule: int | None = None
+
+    def turned(self, corner: str) -> Sheet:
+        """Columns as rows."""
+        _, *names = self.header
+        header = [corner, *(line[0] for line in self.body)]
+        body = [[name, *(line[at] for line in self.body)] for at, name in enumerate(names, start=1)]
+        return Sheet(self.title, header, body, frozenset((column - 1, row + 1) for row, column in self.bold))
 
 
 def number(value: float, deviation: float | None, column: Column) -> str:
@@ -49,7 +57,7 @@ def number(value: float, deviation: float | None, column: Column) -> str:
 
 
 def score_sheets(comparison: Comparison) -> list[Sheet]:
-    """One table for each probe: methods by data, then the untrained rows."""
+    """One table for each probe: methods by data, then the untrained rows; data by methods where that is narrower."""
     sheets = []
     for probe in dict.fromkeys(column.probe for column in comparison.columns):
         columns = [column for column in comparison.columns if column.probe == probe]
@@ -65,7 +73,9 @@ def score_sheets(comparison: Comparison) -> list[Sheet]:
             if ranks:
                 line.append(f"{ranks[row]:.2f}" if row in ranks else "-")
             body.append(line)
-        sheets.append(Sheet(f"{'kNN' if probe == 'knn' else probe} probe", header, body, frozenset(bold)))
+        title = f"{'kNN' if probe == 'knn' else probe} probe"
+        sheet = Sheet(title, header, body, frozenset(bold), len(comparison.methods))
+        sheets.append(sheet.turned("data") if len(columns) > len(body) else sheet)
     return sheets
 
 
@@ -188,7 +198,7 @@ def latex(comparison: Comparison) -> str:
         columns = "l" + "r" * (len(sheet.header) - 1)
         lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", _ampersands(sheet.header), "\\midrule"]
         for at, line in enumerate(sheet.body):
-            if at == len(comparison.methods) and sheet.bold:
+            if at == sheet.rule:
                 lines.append("\\midrule")
             lines.append(_ampersands(line, {i for i in range(len(line)) if (at, i) in sheet.bold}))
         parts.append("\n".join([f"% {sheet.title}", *lines, "\\bottomrule", "\\end{tabular}"]))

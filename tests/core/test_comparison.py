@@ -16,7 +16,16 @@ from ssl_core.grid import cell_options, cells, make_grid, read_grid, seeds_of
 from ssl_core.plugins import load
 from ssl_core.report import Report
 from ssl_core.report.comparison import compare, paired_t
-from ssl_core.report.comparison_tables import csv_text, html, latex, markdown, rich_tables, verdicts, write_all
+from ssl_core.report.comparison_tables import (
+    csv_text,
+    html,
+    latex,
+    markdown,
+    rich_tables,
+    score_sheets,
+    verdicts,
+    write_all,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"alpha": (0.70, 0.74, 0.72), "beta_x": (0.60, 0.66, 0.63)}
@@ -102,6 +111,21 @@ def test_a_later_report_replaces_an_earlier_one():
     made = compare([report("alpha", 0), report("alpha", 0, value=0.9)])
     (column,) = made.columns
     assert dict(made.values["alpha", column].by_seed) == {0: 0.9}
+
+
+def test_more_data_than_rows_are_the_rows():
+    """Five data sets by four rows: the table is turned, and what is bold stays so."""
+    data = ["a", "b", "c", "d", "e"]
+    table = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data]))[0]
+    assert table.header == ["data", "alpha", "beta_x", "random init", "raw input"]
+    assert [line[0] for line in table.body] == [*(f"{name}: word, accuracy %" for name in data), "mean rank"]
+    assert table.body[4][1:] == ["70.0", "60.0", "50.0", "40.0"]
+    assert table.bold == {(at, 1) for at in range(5)}
+    assert table.rule is None
+    upright = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data[:4]]))[0]
+    assert upright.header[0] == "method"
+    assert upright.bold == {(0, at) for at in range(1, 5)}
+    assert upright.rule == 2
 
 
 def test_every_format_holds_the_numbers(made, tmp_path):

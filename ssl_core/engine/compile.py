@@ -95,8 +95,12 @@ class CompiledStep:
         return self.step(inputs, draws)
 
     def _compile(self, graph: bool) -> Any:
+        import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
+        # counted over all learners of a process, since they have their forward pass in common; each is compiled once
+        dynamo.recompile_limit = max(dynamo.recompile_limit, 2**16)
+        dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 2**16)
         torch.compiler.allow_in_graph(attend_twice)  # says why
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
         mode = "reduce-overhead" if graph else None  # CUDA graphs: a step of small kernels is bound by their launch

@@ -54,6 +54,17 @@ def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
     assert key_of(CONFIG, "another") != key
 
 
+def test_one_process_compiles_as_many_learners_as_it_likes(toy, tmp_path, monkeypatch):
+    """By default torch gives up at the ninth, since all learners have their forward pass in common."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile_(f, **how | {"backend": "eager", "mode": None}))
+    torch.compiler.reset()
+    for seed in range(10):
+        learner = toy.make_learner(MAE, seed=seed)
+        draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+        CompiledStep(learner, "key", tmp_path)({"x": torch.randn(8, 2, 16)}, draws)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("objective", "long"), [(MAE, 100), (MetaMAE, 100), (MetaMAE, 1)])
 def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective, long):

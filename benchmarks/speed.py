@@ -289,7 +289,7 @@ def report_alone(arguments: argparse.Namespace) -> None:
     shape = arguments.known[name]
     if tokens:
         side = round(int(tokens[0]) ** 0.5)
-        shape = replace(shape, space=(16 * side, 16 * side), batch=max(1, 4096 * 4 // int(tokens[0]) // 4))
+        shape = replace(shape, space=(16 * side, 16 * side), batch=max(2, 4096 // int(tokens[0])))
     subject = Subject(shape, objective, arguments.device, arguments.tiny)
     step = subject.variant(variant, arguments.cache)
     if not variant.startswith("plain"):  # a fresh process has the C library's own limits
@@ -317,7 +317,7 @@ def measure_memory(arguments: argparse.Namespace, keep: Callable[[str, Any], Non
 
 def measure_scaling(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
     """MetaMAE on longer and longer rows, eager fp32, as many tokens in a batch."""
-    for tokens in (16,) if arguments.tiny else (196, 400, 784, 1600, 4096):
+    for tokens in (16,) if arguments.tiny else arguments.tokens:
         for variant in ("plain", "fp32"):
             keep(f"scaling/{tokens}/{variant}", alone(arguments, "speech", "metamae", variant, str(tokens)))
 
@@ -577,6 +577,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--shapes", nargs="+", help="shapes by name; by default all")
     parser.add_argument("--variants", nargs="+", default=["plain", "fp32", "bf16", "fp32 compiled", "bf16 compiled"])
+    parser.add_argument("--tokens", nargs="+", type=int, default=[196, 400, 784, 1600, 4096], help="lengths of scaling")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON file")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sslx-speed")

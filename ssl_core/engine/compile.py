@@ -58,6 +58,18 @@ def is_known(key: str, cache: Path) -> bool:
     return (cache / "compiled" / "known" / key).exists()
 
 
+def keep_code(cache: Path) -> None:
+    """Have the compiler keep its code in the cache, across processes, unless the environment names another place.
+
+    Parts of torch set the variable to their own default, a temporary folder, as soon as they are imported.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if os.environ.get(name) in (None, os.path.abspath(default_cache_dir())):
+        os.environ[name] = str((cache / "compiled" / "inductor").absolute())
+
+
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
@@ -67,8 +79,7 @@ class CompiledStep:
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path, graph: bool = True) -> None:
-        # kept across processes; torch reads these when the compiler is first loaded
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled" / "inductor"))
+        keep_code(cache)
         self.learner, self.mark, self.graph = learner, cache / "compiled" / "known" / key, graph
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
-from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, key_of
+from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, keep_code, key_of
 from ssl_core.engine.journal import Window
 from ssl_core.nn.attention import LONG_TOKENS
 from ssl_plugins.objectives.mae import MAE
@@ -54,8 +56,24 @@ def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
     assert key_of(CONFIG, "another") != key
 
 
+@pytest.mark.parametrize("already", [None, "torch's own", "the user's"])
+def test_compiled_code_is_kept_in_the_cache(tmp_path, monkeypatch, already):
+    """Importing torch's own parts sets the variable to a temporary folder; only the user's word stands."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    theirs = str(tmp_path / "theirs")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    own = os.path.abspath(default_cache_dir())
+    if already:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", own if already == "torch's own" else theirs)
+    keep_code(tmp_path)
+    kept = os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    assert kept == (theirs if already == "the user's" else str(tmp_path / "compiled" / "inductor"))
+
+
 def test_one_process_compiles_as_many_learners_as_it_likes(toy, tmp_path, monkeypatch):
     """By default torch gives up at the ninth, since all learners have their forward pass in common."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **how: compile_(f, **how | {"backend": "eager", "mode": None}))
     torch.compiler.reset()

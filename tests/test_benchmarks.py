@@ -32,7 +32,6 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     assert "| speech |" in done.stdout
     (shares,) = (value for key, value in results.items() if key.startswith("profile/"))
     assert sum(shares.values()) == pytest.approx(1)
-    # 25 tokens, 4 visible, 2 heads of 16: a product of the encoder's and its two derivatives, and so on
     assert results["floor/speech/mae"]["operations"] < results["floor/speech/metamae"]["operations"] < 1e9
 
 

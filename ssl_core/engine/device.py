@@ -62,8 +62,8 @@ def keep_freed_memory() -> bool:
     """Have the C library keep the memory that tensors free, for the next tensors. Returns whether it does.
 
     glibc maps every block over 32 MiB anew and hands it back when it is freed, so that each step pays for the system's
-    clearing of its pages: a quarter of a compiled MetaMAE step at the speech shape (benchmarks/README.md). Left alone
-    where the C library is another one, and where the environment says how memory is to be allocated.
+    clearing of its pages. Left alone where the C library is another one, and where the environment says how memory is
+    to be allocated.
     """
     said = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
     if said or platform.libc_ver()[0] != "glibc":

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 CHUNK_NUMBERS = 2**20
-"""Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16, quickest of 2^18 to 2^23."""
+"""Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16."""
 CUDA_CHUNK_NUMBERS = 2**24
 KEPT_TOKENS = 512
 """Rows shorter than this keep P for the derivatives."""
@@ -117,9 +117,7 @@ def attend_first(
     dq, dk, dv = _blank(q), _blank(k), _blank(v)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
-        pi = (
-            _kept(p, rows, asked, q.shape[1]) if p.numel() else _scores(qi, ki, _of(keep, rows), q.shape[1]).softmax(-1)
-        )
+        pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
         ds = _through(torch.bmm(gi, _flat(v[rows]).mT), pi)
         _put(dq, rows, asked, torch.bmm(ds, ki).mul_(scale))
         _put(dk, rows, asked, torch.bmm(ds.mT, qi).mul_(scale), total=True)
@@ -154,9 +152,7 @@ def _second(
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
         ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
         ai, bi = scale * ai, scale * bi
-        pi = (
-            _kept(p, rows, asked, q.shape[1]) if p.numel() else _scores(qi, ki, _of(keep, rows), q.shape[1]).softmax(-1)
-        )
+        pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
         dp = torch.bmm(gi, vi.mT)
         total = (gi * _flat(out[rows, :, asked])).sum(dim=-1, keepdim=True)  # D
         u = _through(torch.bmm(torch.cat([ai, qi], dim=-1), torch.cat([ki, bi], dim=-1).mT), pi)
@@ -237,6 +233,13 @@ def _scores(q: Tensor, k: Tensor, keep: Tensor | None, heads: int) -> Tensor:
     if keep is not None:
         scores.masked_fill_(~keep.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
     return scores
+
+
+def _weights(
+    p: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, rows: slice, asked: slice, heads: int
+) -> Tensor:  # fmt: skip
+    """The chunk of P, as it was kept or made again."""
+    return _kept(p, rows, asked, heads) if p.numel() else _scores(q, k, _of(keep, rows), heads).softmax(-1)
 
 
 def _through(x: Tensor, p: Tensor) -> Tensor:

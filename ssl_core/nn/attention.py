@@ -23,8 +23,8 @@ from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-# Rows from which more than softmax written out pays: on the CPU between EuroSAT's 65 tokens and speech's 197, on CUDA an
-# estimate, for benchmarks/speed.py to settle.
+# Rows from which more than softmax written out pays: on the CPU between EuroSAT's 65 tokens and speech's 197, on CUDA
+# an estimate, for benchmarks/speed.py to settle.
 LONG_TOKENS = {"cpu": 100, "cuda": 512}
 
 

@@ -189,6 +189,8 @@ def matching(
 ) -> list[Preset]:
     """The presets that apply, the least specific first; the one asked for by name after those that apply unasked.
 
+    Of two that name as many of objective, modality and data set, the one that names the data set comes later and so
+    wins: what was chosen for these very data beats what a method takes for their whole modality.
     An unasked preset for any objective is about the size of a run, and one asked for by name takes its place.
 
     Errors: ConfigError for a name that no preset has, or whose presets do not fit the run.
@@ -204,7 +206,11 @@ def matching(
         if wanted in names:
             raise ConfigError(f"preset '{wanted}' has nothing for objective '{objective}' and modality '{modality}'")
         raise ConfigError(f"unknown preset '{wanted}'; {nearest(str(wanted), names | {'none'}, 'preset')}")
-    return sorted(unasked, key=lambda p: p.specificity) + sorted(named, key=lambda p: p.specificity)
+
+    def rank(preset: Preset) -> tuple[int, bool]:
+        return preset.specificity, preset.dataset is not None
+
+    return sorted(unasked, key=rank) + sorted(named, key=rank)
 
 
 def read_file(path: Path) -> dict[str, Any]:

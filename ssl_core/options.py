@@ -33,7 +33,8 @@ class Preset:
 
     `values` maps option paths to values, e.g. {"objective.alpha": 0.1, "train.steps": 100_000}. A preset applies to
     a run whose objective, modality and data set match; None matches any. With `default` it applies unasked;
-    otherwise when `--preset NAME` names it. More specific presets override less specific ones.
+    otherwise when `--preset NAME` names it. More specific presets override less specific ones; of two that name as many
+    of the three, the one that names the data set.
     `source` names the paper, table or measurement behind the numbers.
 
     A preset with a `domain` is one domain of the benchmark that is called like the preset: `modality` and `dataset` are

@@ -64,6 +64,8 @@ def catalogue(toy):
                 Preset("for-toy", {"train.lr": 0.25}, "a table", modality="toy", default=True),
                 Preset("paper", {"train.steps": 99, "objective.alpha": 0.125}, "Table 1", objective="metamae"),
                 Preset("mask", {"masking.ratio": 0.6}, "Table 2", objective="mae", default=True),
+                Preset("these", {"train.weight_decay": 0.5}, "tried", modality="toy", dataset="toy-data", default=True),
+                Preset("method", {"train.weight_decay": 0.25}, "Table 3", "metamae", "toy", default=True),
             ]
 
     return Catalogue.from_plugins({"toy:toy": Module(), "x:mae": mae, "x:meta": metamae, "x:r": random, "x:b": block})
@@ -85,6 +87,7 @@ def test_class_defaults_come_first(catalogue):
 
 def test_layers_override_each_other_in_order(catalogue, tmp_path):
     assert make(catalogue).train.lr == 0.25  # the more specific preset
+    assert make(catalogue, objective__name="metamae").train.weight_decay == 0.5  # of equals, the data set's
     file = tmp_path / "run.toml"
     file.write_text("seed = 4\n[train]\nlr = 0.125\nsteps = 12\n")
     config = make(catalogue, file, train__steps=13)

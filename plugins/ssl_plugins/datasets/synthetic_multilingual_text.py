@@ -32,8 +32,8 @@ class SyntheticMultilingualText(Dataset):
         languages: int = Field(3, ge=1, le=len(SCRIPTS), description="languages, each in another script")
         sentences: int = Field(4, ge=2, multiple_of=2, description="sentences of a text")
         words: int = Field(4, ge=2, multiple_of=2, description="words of a sentence")
-        subjects: int = Field(3, ge=2, description="what texts may be about")
-        synonyms: int = Field(4, ge=1, description="words for the same subject in a language")
+        subjects: int = Field(4, ge=2, description="what texts may be about")
+        synonyms: int = Field(8, ge=1, description="words for the same subject in a language")
         seed: int = Field(0, ge=0, description="seed of everything here")
 
     def __init__(self, options: Options, split: Split) -> None:

@@ -5,11 +5,15 @@ The paper's tabular and sensor runs have dropout after every layer of short rows
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 LEVELS = 1 << 16  # numbers that 16 random bits tell apart; four such lots come out of one draw
 LEAST = -(1 << 63)
+ONE = 0x3F80  # the bits of 1 in bf16
 
 
 class Dropout(nn.Dropout):
@@ -20,20 +24,21 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * LEVELS)
         if not self.training or x.device.type != "cpu" or not 0 < dropped < LEVELS:
             return super().forward(x)
-        return x * (draw_kept(x, dropped).to(x.dtype) * (LEVELS / (LEVELS - dropped)))
+        return x * (draw_kept(x.shape, dropped, x.device).to(x.dtype) * (LEVELS / (LEVELS - dropped)))
 
 
 # One operation to the compiler, which would otherwise merge the comparison of 16-bit numbers, which it does one by one,
-# with the GELU before it, and do that one by one as well. The tag keeps it from drawing once for two layers, or anew in
-# the backward pass.
+# with the GELU before it, and do that one by one as well. Not a bool for the same reason: compiled code unpacks bools one
+# by one, and is four times slower for it in a LayerNorm that follows. The tag keeps it from drawing once for two layers,
+# or anew in the backward pass.
 @torch.library.custom_op("sslx::draw_kept", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
-def draw_kept(x: Tensor, dropped: int) -> Tensor:
-    """A bool for each element of x, false with probability dropped / 65,536."""
-    count = x.numel()
-    lots = torch.randint(LEAST, -LEAST - 1, ((count + 3) // 4,), device=x.device)
-    return lots.view(torch.int16)[:count].view(x.shape) >= dropped - LEVELS // 2
+def draw_kept(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
+    """(*shape), each element 0 with probability dropped / 65,536, and 1 else, in bf16."""
+    count = math.prod(shape)
+    lots = torch.randint(LEAST, -LEAST - 1, ((count + 3) // 4,), device=device).view(torch.int16)[:count]
+    return lots.ge_(dropped - LEVELS // 2).mul_(ONE).view(torch.bfloat16).view(shape)
 
 
 @draw_kept.register_fake
-def _(x: Tensor, dropped: int) -> Tensor:
-    return torch.empty_like(x, dtype=torch.bool, memory_format=torch.contiguous_format)
+def _(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16, device=device)

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Self
 
 from ssl_core.data import MARKS, Archive
 from ssl_core.errors import DataError
@@ -161,8 +161,22 @@ def _zip(path: Path) -> Generator[Entry]:
                 yield Entry(info.filename, "file", info.file_size, functools.partial(archive.open, info))
 
 
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive: where the file ends without the mark of the end, it is cut, and not merely done."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Errors: tarfile.ReadError for what is neither a header nor the end; tarfile itself would stop in silence."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the block of zeros that marks the end
+            raise tarfile.ReadError(f"{error} where a header or the end of the archive should be") from None
+
+
 def _tar(path: Path) -> Generator[Entry]:
-    with tarfile.open(path, "r:*") as archive:
+    with tarfile.open(path, "r:*", tarinfo=_Header) as archive:
         for member in archive:
             if member.isdir():
                 yield Entry(member.name, "folder")

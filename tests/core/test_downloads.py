@@ -432,6 +432,24 @@ def test_a_truncated_archive_leaves_nothing(tmp_path, kind, keep):
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("cut", ["before", "inside", "damaged"])
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_that_ends_where_a_header_should_be_is_refused(tmp_path, mode, cut):
+    tar = tar_of(tmp_path / "whole", ("top/a", b"a" * 1000), ("top/b", b"b" * 1000), mode="w").read_bytes()
+    second = tar.index(b"top/b")  # after a header and 1000 bytes in two blocks
+    damaged = {"before": tar[:second], "inside": tar[: second + 100], "damaged": tar[:second] + b"x" * 512}[cut]
+    path = tmp_path / "x"
+    for content, good in ((damaged, False), (tar[: second + 4 * 512], True)):  # one block of zeros is an end
+        path.write_bytes(content if mode == "w" else gzip.compress(content))
+        if good:
+            unpack(path, Archive("", "x", "tar", gives="top"), tmp_path / "out", silent)
+            assert sorted(tree(tmp_path / "out")) == ["top/a", "top/b"]
+        else:
+            with pytest.raises(DataError, match="is damaged or no tar archive .* where a header or the end of"):
+                unpack(path, Archive("", "x", "tar", gives="top"), tmp_path / "out", silent)
+            assert names(tmp_path / "out") == []
+
+
 def test_a_damaged_byte_in_a_zip_is_found(tmp_path):
     path = zip_of(tmp_path / "x", ("a", os.urandom(1000)))
     content = bytearray(path.read_bytes())

@@ -193,6 +193,18 @@ def test_voxceleb_names_the_line_of_a_bad_table(root, tmp_path):
         both(voxceleb.VoxCeleb1, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("cls", "table"), [(voxceleb.VoxCeleb1, "iden_split.txt"), (google_speech.GoogleSpeech, "testing_list.txt")]
+)
+def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_path):
+    shutil.copytree(root / "speech" / cls.name, tmp_path / cls.name)
+    with (tmp_path / cls.name / table).open("ab") as file:
+        file.write(b"\xff\n")
+    count = len((tmp_path / cls.name / table).read_bytes().splitlines())
+    with pytest.raises(DataError, match=rf"{table} line {count} is not UTF-8 text; save the file as UTF-8"):
+        both(cls, tmp_path)
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 ALL = [pytest.param(entry.value, id=entry.name) for entry in load().entries("dataset") if entry.value.source]

@@ -333,6 +333,22 @@ def test_all_of_the_table_are_here():
     assert other == {"imagenet32", "cub", "vggflower", "traffic-sign", "wafer-map"}
 
 
+@pytest.mark.parametrize(
+    ("cls", "table"),
+    [
+        (aircraft.Aircraft, f"{aircraft.DATA}/{aircraft.TABLES['train']}"),
+        (cu_birds.CuBirds, cu_birds.LABELS),
+        (dtd.Dtd, "dtd/labels/val1.txt"),
+    ],
+)
+def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_path):
+    path = copied(root, tmp_path, cls) / table
+    rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*rows[:2], b"\n", b"\xe9" + rows[2], *rows[3:]]))
+    with pytest.raises(DataError, match=rf"{path.name} line 4 is not UTF-8 text; save the file as UTF-8"):
+        both(cls, tmp_path)
+
+
 @pytest.mark.parametrize("cls", FILES)
 def test_no_picture_is_opened_before_it_is_asked_for(cls, root, monkeypatch):
     monkeypatch.setattr(Image, "open", None)

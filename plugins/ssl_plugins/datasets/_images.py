@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Source, Split, Task
+from ssl_plugins.datasets._texts import table_lines
 
 SPLIT_SEED = 42
 TRAIN_SHARE = 0.8
@@ -116,12 +117,11 @@ def files(place: Path, *endings: str) -> list[str]:
 def two_columns(table: Path) -> list[tuple[str, str]]:
     """The rows of a text file, each divided at its first blank. Errors: DataError with the line."""
     rows = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        first, _, rest = line.strip().partition(" ")
-        if line.strip():
-            if not rest:
-                raise DataError(f"{table} line {number}: expected two columns, not '{line:.60}'")
-            rows.append((first, rest.strip()))
+    for number, line in table_lines(table):
+        first, _, rest = line.partition(" ")
+        if not rest:
+            raise DataError(f"{table} line {number}: expected two columns, not '{line:.60}'")
+        rows.append((first, rest.strip()))
     return rows
 
 

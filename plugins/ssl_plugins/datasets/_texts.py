@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,6 +177,16 @@ class Whole:
             return [self.path.read_text(encoding="utf-8-sig")]
         except (OSError, UnicodeDecodeError) as error:
             raise BadSample(f"cannot be read as UTF-8 text ({' '.join(str(error).split())})") from None
+
+
+def table_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line of a small table that is not blank. Errors: DataError with the line."""
+    lines = Lines(path)
+    for place, number in enumerate(lines.numbers.tolist()):
+        try:
+            yield number, lines.texts(place)[0]
+        except BadSample as error:
+            raise DataError(f"{path} line {number} {error}; save the file as UTF-8, or fetch it again") from None
 
 
 def read_columns(item: Item, wanted: dict[str, str], options: RowOptions, marks: MarkColumns) -> Columns:

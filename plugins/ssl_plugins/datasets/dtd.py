@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._images import Listed, Pictures, classes, numbered
+from ssl_plugins.datasets._texts import table_lines
 
 TABLES = {"train": ("train1.txt", "val1.txt"), "test": ("test1.txt",)}
 
@@ -46,11 +47,10 @@ class DtdSmall(Dtd):
 
 def _rows(table: Path) -> list[str]:
     rows = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            if line.count("/") != 1:
-                raise DataError(f"{table} line {number}: expected <texture>/<file>, not '{line:.60}'")
-            rows.append(line.strip())
+    for number, line in table_lines(table):
+        if line.count("/") != 1:
+            raise DataError(f"{table} line {number}: expected <texture>/<file>, not '{line:.60}'")
+        rows.append(line)
     return rows
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._recordings import Listed, Recordings, classes, folders
+from ssl_plugins.datasets._texts import table_lines
 
 WORDS = (
     "eight", "right", "happy", "three", "yes", "up", "no", "stop", "on", "four", "nine", "zero", "down", "go", "six",
@@ -75,7 +76,7 @@ class GoogleSpeech(Recordings):
 
 
 def _lines(table: Path) -> list[str]:
-    return [line.strip() for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for _, line in table_lines(table)]
 
 
 def _wavs(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._recordings import Listed, Recordings, classes
+from ssl_plugins.datasets._texts import table_lines
 
 SPLITS = {"train": ("1", "2"), "test": ("3",)}
 TABLE = "iden_split.txt"
@@ -47,8 +48,8 @@ class VoxCeleb1(Recordings):
 
 def _table(table: Path) -> list[tuple[str, str]]:
     rows = []
-    for row, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        part, _, path = line.strip().partition(" ")
+    for row, line in table_lines(table):
+        part, _, path = line.partition(" ")
         if part not in ("1", "2", "3") or "/" not in path:
             raise DataError(f"{table} line {row}: expected '1|2|3 speaker/video/file.wav', not '{line:.60}'")
         rows.append((part, path.strip()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
@@ -146,6 +147,26 @@ def test_arrays_with_their_own_splits(tmp_path, both):
     assert (len(train), len(test)) == (12, 5)
     np.testing.assert_array_equal(test[4]["inputs"]["image"][0], arrays["test_images"][4])
     assert pickle.loads(pickle.dumps(test))[3]["label"] == 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_of_paths_takes_every_word_for_a_class_and_only_blanks_for_missing(photos, both, refused, ending):
+    words = ("None", "NA", "null", "nan")
+    paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    frame = pd.DataFrame(
+        {"path": paths, "label": [words[i % 4] for i in range(20)], "group": [words[i % 3] for i in range(20)]}
+    )
+    table = photos / f"table.{ending}"
+
+    def write():
+        frame.to_csv(table, index=False) if ending == "csv" else frame.to_parquet(table)
+        return table
+
+    assert both(ImageFiles, write(), test_groups="NA")[0].task.names == tuple(sorted(words))
+    frame.loc[1, "label"] = " "
+    refused(ImageFiles, write(), f"table.{ending} row 2 has no label")
+    frame.loc[2, "path"] = " "
+    refused(ImageFiles, write(), f"table.{ending} row 3 has no path")
 
 
 @pytest.mark.parametrize("modality", ["image", "medical-image", "multispectral", "wafer"])

@@ -97,7 +97,10 @@ def _from_table(table: Path) -> list[Item]:
     import pandas as pd  # slow to import, and most listings need none
 
     try:
-        frame = pd.read_csv(table, dtype=str) if table.suffix.lower() == ".csv" else pd.read_parquet(table)
+        if table.suffix.lower() == ".csv":
+            frame = pd.read_csv(table, dtype=str, keep_default_na=False)  # "None" and "NA" are names as any other
+        else:
+            frame = pd.read_parquet(table)
     except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
     if "path" not in frame.columns:
@@ -107,11 +110,13 @@ def _from_table(table: Path) -> list[Item]:
     columns = {}
     for column in ("label", "group", "split"):
         values = frame[column] if column in frame.columns else [None] * len(frame)
-        columns[column] = [None if pd.isna(value) else str(value) for value in values]
+        columns[column] = [None if pd.isna(value) else str(value).strip() or None for value in values]
     items = []
     for row, path in enumerate(frame["path"]):
         where = f"{table} row {row + 1}"
-        if pd.isna(path) or not (file := table.parent / str(path)).is_file():
+        if pd.isna(path) or not str(path).strip():
+            raise DataError(f"{where} has no path; fill it in or remove the row")
+        if not (file := table.parent / str(path)).is_file():
             raise DataError(f"{where}: there is no file {path}; paths are relative to the table's folder")
         split = columns["split"][row]
         if split not in (None, "train", "test"):

@@ -77,6 +77,7 @@ class OwnData(Dataset):
     rows: np.ndarray
     """(len,) the samples of this split, among all."""
     stamped: str = ""
+    settled: str = ""
 
     def settle(
         self,
@@ -93,6 +94,7 @@ class OwnData(Dataset):
         if held is None:
             held = divide_rows(said, options.test_fraction, options.test_groups, options.train_groups)
         self.where = said.where
+        self.settled = _digest(said, held, target)
         self.rows = np.flatnonzero(held == (TRAIN if self.split == "train" else TEST))
         self.labels: np.ndarray | None = None
         if target is not None:
@@ -117,16 +119,31 @@ class OwnData(Dataset):
         return self.where(int(self.rows[index]))
 
     def stamp(self, paths: Iterable[Path]) -> None:
-        """Keep names, sizes and times of change of the files, for the fingerprint."""
+        """Keep names, sizes and times of change of the files, or that there is none, for the fingerprint."""
         made = hashlib.sha256()
         for path in paths:
-            found = path.stat()
-            made.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            try:
+                found = path.stat()
+                state = f"{found.st_size}\0{found.st_mtime_ns}"
+            except (OSError, ValueError):  # ValueError: a name that no file can have
+                state = "none"
+            made.update(f"{path}\0{state}\n".encode("utf-8", "surrogatepass"))
         self.stamped = made.hexdigest()
 
     def fingerprint(self) -> str:
-        """Changes with the options and with any file's name, size or time of change."""
-        return f"{super().fingerprint()}:{self.stamped}"
+        """Changes with the options, any file's name, size or time of change, the division and the labels."""
+        return f"{super().fingerprint()}:{self.stamped}:{self.settled}"
+
+
+def _digest(said: Said, held: np.ndarray, target: np.ndarray | None) -> str:
+    """Of what was settled, wherever it was said: in a path, in the file of the samples, or in a table beside them."""
+    made = hashlib.sha256(held.tobytes())
+    if target is not None:
+        made.update(target.tobytes())
+    elif said.label is not None:
+        made.update(said.label.codes.tobytes())
+        made.update(repr(said.label.names).encode("utf-8", "surrogatepass"))
+    return made.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,10 @@ class SpeechFiles(Dataset):
         common = _common_rate([item.path for item in divided])
         self.rate = options.rate or common[0]
         self.fields = {"waveform": Continuous((1, None), rate=float(self.rate))}
-        names = class_names(divided)
-        if len(names) > 1:
-            self.task = Task("classes", len(names), "accuracy", names=names)
-        self.number = {name: i for i, name in enumerate(names)}
+        self.names = class_names(divided)
+        if len(self.names) > 1:
+            self.task = Task("classes", len(self.names), "accuracy", names=self.names)
+        self.number = {name: i for i, name in enumerate(self.names)}
         if common[1] > 1 or self.rate != common[0]:
             self.notes = (f"recordings at other rates are resampled to {self.rate} Hz",)
 
@@ -95,10 +95,10 @@ class SpeechFiles(Dataset):
         return str(self.items[index].path)
 
     def fingerprint(self) -> str:
-        """Changes with the options and with any file's name, size or time of change."""
+        """Changes with the options, the classes, and any file's name, label, size or time of change."""
         stats = [item.path.stat() for item in self.items]
         files = [(i.name, i.label, s.st_size, s.st_mtime_ns) for i, s in zip(self.items, stats, strict=True)]
-        return f"{super().fingerprint()}:{self.rate}:{files}"
+        return f"{super().fingerprint()}:{self.rate}:{self.names}:{files}"
 
 
 def _common_rate(paths: list[Path]) -> tuple[int, int]:

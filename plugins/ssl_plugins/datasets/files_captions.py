@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +45,23 @@ class CaptionFiles(OwnData):
         self.places = places_of(self.parts, [item.path for item in items])
         self.settle(marks.said(self.places), target=marks.numbers(), title=options.label or "label")
         self.fields = {"image": Continuous((3, None, None)), "caption": Text()}
-        self.stamp(self.places.paths)
+        self.stamp([*self.places.paths, *self._pictures()])
+
+    def _pictures(self) -> Iterator[Path]:
+        """The pictures of this split, also those that are not there: one that is mended or added is read anew."""
+        seen = set()
+        for row in self.rows.tolist():
+            number, place = self.places.part(row)
+            try:
+                path = self._path(number, self.parts[number].texts(place)[0])
+            except BadSample:
+                continue  # its name is no text
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+    def _path(self, number: int, name: str) -> Path:
+        return Path(self.places.paths[number]).parent / name
 
     def __getitem__(self, index: int) -> Sample:
         """{"image": (3, H, W) bytes, "caption": the text, or (2,) of a pair}.
@@ -55,7 +72,7 @@ class CaptionFiles(OwnData):
         name, *texts = self.parts[number].texts(place)
         if self.options.empty == "refuse" and not texts[0].strip():
             raise BadSample(f"the caption of '{name}' is empty; fill it in, or set dataset.empty=keep")
-        path = Path(self.places.paths[number]).parent / name
+        path = self._path(number, name)
         if not name or not path.is_file():
             raise BadSample(f"there is no picture '{name}'; paths are relative to the file's folder")
         try:

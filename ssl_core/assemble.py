@@ -93,12 +93,11 @@ def settle(
             f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate="
             f"{options.accumulate} is not the same as a batch {options.accumulate} times as large"
         )
-    if options.compile == "auto":
-        trial = config.model_copy(update={"train": options.model_copy(update=values)})
-        key = step_key(trial, device)
-        steps = options.steps if options.seconds is None else 0
-        values["compile"], why = decide("auto", steps, device, key, cache_root())
-        notes.append(f"compile    {why}")
+    trial = config.model_copy(update={"train": options.model_copy(update=values)})
+    values["compile"], why = decide(
+        options.compile, options.steps, device, step_key(trial, device), cache_root(), options.seconds
+    )
+    notes.append(f"compile    {why}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
 
 

@@ -73,6 +73,13 @@ class Sample(TypedDict):
     label: Any
 
 
+def send(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. To CUDA from page-locked memory, the only kind from which a copy is not waited for."""
+    if device.type == "cuda" and not value.is_cuda:
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Prepared examples stacked along a first axis B. label: (B, ...) or None."""
@@ -82,8 +89,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        inputs = {name: value.to(device, non_blocking=True) for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, label=None if self.label is None else self.label.to(device))
+        inputs = {name: send(value, device) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, label=None if self.label is None else send(self.label, device))
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -7,12 +7,18 @@ objective's inner gradients are taken by torch.func.grad, so that one graph hold
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import importlib.util
+import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Literal
 
 import torch
@@ -25,64 +31,117 @@ from ssl_core.tokens import Outcome
 Choice = Literal["auto", "on", "off"]
 Step = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Outcome]
 
-# A cold compilation takes minutes on few cores, a warm one seconds, so a short run does not earn a cold one back. Where
-# exactly it does is for benchmarks/speed.py to say; these are estimates.
+CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+_set_here: set[str] = set()  # what this process, and not the user, has put there
+# What a compilation costs and what it then saves at each step, so from where it pays: benchmarks/README.md, "start". A
+# cold one takes a minute or two on few cores, a warm one seconds. On CUDA these are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
-WARM_STEPS = 50
+WARM_STEPS = {"cpu": 200, "cuda": 200}
+COLD_SECONDS = {"cpu": 900, "cuda": 600}
+WARM_SECONDS = {"cpu": 120, "cuda": 120}
 
 
-def decide(wanted: Choice, steps: int, device: torch.device, key: str, cache: Path) -> tuple[Literal["on", "off"], str]:
-    """Whether to compile, and why in a few words. `key`: what the compiled code depends on, from `key_of`."""
+def decide(
+    wanted: Choice, steps: int, device: torch.device, key: str, cache: Path, seconds: float | None = None
+) -> tuple[Literal["on", "off"], str]:
+    """Whether to compile, and why in a few words. `key`: what the compiled code depends on, from `key_of`.
+
+    `seconds`: the length of a run that goes by the clock, in place of `steps`.
+    """
     if wanted != "auto":
         return wanted, f"{wanted}, as set"
-    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        return "off", "off: there is no C++ compiler"
+    if missing := _missing(device):
+        return "off", f"off: there is no {missing}"
     warm = is_known(key, cache)
-    least = WARM_STEPS if warm else COLD_STEPS[device.type]
     state = "compiled before" if warm else "not compiled before"
-    if steps >= least:
-        return "on", f"on: {state}, and {steps:,} steps are at least {least:,}"
-    return "off", f"off: {state}, and {steps:,} steps are fewer than {least:,}"
+    if seconds is None:
+        length, least, unit = float(steps), (WARM_STEPS if warm else COLD_STEPS)[device.type], "steps"
+    else:
+        length, least, unit = seconds, (WARM_SECONDS if warm else COLD_SECONDS)[device.type], "s"
+    if length >= least:
+        return "on", f"on: {state}, and {length:,.0f} {unit} are at least {least:,}"
+    return "off", f"off: {state}, and {length:,.0f} {unit} are fewer than {least:,}"
+
+
+def _missing(device: torch.device) -> str:
+    """What the compiler of torch needs and this machine lacks; "" if nothing."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "triton"
+        found = os.environ.get("CC") or any(shutil.which(name) for name in ("gcc", "clang"))
+        return "" if found else "C compiler (gcc or clang), which triton needs"
+    return "" if shutil.which(os.environ.get("CXX") or "g++") else "C++ compiler (g++, or what CXX names)"
 
 
 def key_of(config: Mapping[str, Any], device: str) -> str:
-    """A digest of what the compiled code of a step depends on: sections of the configuration, torch, the hardware."""
+    """A digest of what the compiled code of a step depends on: parts of the configuration, the code, the hardware."""
     kept = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
     train = config["train"]
-    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device]
+    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, code_of()]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 
+@functools.cache
+def code_of() -> str:
+    """A digest of the code that steps are made of: the core's, and of every module that offers an objective or a
+    tokenizer.
+    """
+    from ssl_core.contracts import Objective, Tokenizer
+
+    files = set(Path(__file__).parents[1].joinpath("nn").glob("*.py"))
+    waiting: list[type] = [Objective, Tokenizer]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        with contextlib.suppress(OSError, TypeError):  # defined in a shell or a notebook
+            files.add(Path(inspect.getfile(cls)))
+    digest = hashlib.blake2b(digest_size=12)
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
 def is_known(key: str, cache: Path) -> bool:
-    """Whether such a step was compiled on this machine before, so that the compiled code is in the cache."""
-    return (cache / "compiled" / "known" / key).exists()
+    """Whether such a step was compiled on this machine before, so that its code is where the compiler looks for it."""
+    return (_code_folder(cache).parent / "known" / key).exists()
 
 
-def keep_code(cache: Path) -> None:
-    """Have the compiler keep its code in the cache, across processes, unless the environment names another place.
+def _code_folder(cache: Path) -> Path:
+    """Where the compiler keeps its code: in the cache, unless the environment names another place.
 
     Parts of torch set the variable to their own default, a temporary folder, as soon as they are imported.
     """
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    said = os.environ.get(CODE_FOLDER)
+    torchs = (
+        said is not None and Path(said).parent == Path(gettempdir()) and Path(said).name.startswith("torchinductor_")
+    )
+    if said is None or torchs or said in _set_here:
+        return (cache / "compiled" / "inductor").absolute()
+    return Path(said)
 
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    if os.environ.get(name) in (None, os.path.abspath(default_cache_dir())):
-        os.environ[name] = str((cache / "compiled" / "inductor").absolute())
+
+def keep_code(cache: Path) -> None:
+    """Have the compiler keep its code in the cache, across processes, unless the environment names another place."""
+    folder = str(_code_folder(cache))
+    if folder != os.environ.get(CODE_FOLDER):
+        _set_here.add(folder)
+        os.environ[CODE_FOLDER] = folder
 
 
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
     With `graph` it is replayed as a CUDA graph where there is one, and a call overwrites the outcome and the gradients
-    of the one before: not for steps that add gradients up. The first call compiles, and
-    marks `key` as known in the cache once the gradient is compiled, too.
+    of the one before: not for steps that add gradients up. The first call compiles the forward pass and the first
+    gradient its own part; the second call, which both must have preceded, marks `key` as known in the cache.
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path, graph: bool = True) -> None:
+        self.learner, self.mark, self.graph = learner, _code_folder(cache).parent / "known" / key, graph
         keep_code(cache)
-        self.learner, self.mark, self.graph = learner, cache / "compiled" / "known" / key, graph
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
+        self.calls = 0
 
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
         """The same as `learner(inputs, draws)`. Errors: SslxError if the compiler fails."""
@@ -90,20 +149,29 @@ class CompiledStep:
         graph = self.graph and any(value.is_cuda for value in inputs.values())
         if graph:
             torch.compiler.cudagraph_mark_step_begin()
-        if self.shapes is None:
-            self.shapes = shapes
-            self.step = self._compile(graph)
-            try:
-                outcome: Outcome = self.step(inputs, draws)
-            except Exception as error:
-                first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-                raise SslxError(f"the step could not be compiled ({first}); set train.compile=off") from error
-            if outcome.loss.requires_grad:
-                outcome.loss.register_hook(self._known)
-            return outcome
-        if shapes != self.shapes:  # a batch whose draws overflow their room: rare, and not worth a compilation
+        if self.step is None:
+            self.shapes, self.step = shapes, self._compile(graph)
+        elif shapes != self.shapes:  # a batch whose draws overflow their room: rare, and not worth a compilation
             return self.learner(inputs, draws)
-        return self.step(inputs, draws)
+        self.calls += 1
+        if self.calls == 2:
+            self.mark.parent.mkdir(parents=True, exist_ok=True)
+            self.mark.touch()
+        with self.compiling():
+            outcome: Outcome = self.step(inputs, draws)
+        return outcome
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Around whatever may compile: the step itself, and the first backward pass. Errors: SslxError."""
+        try:
+            yield
+        except Exception as error:
+            if self.calls > 1:  # compiled already
+                raise
+            cause = getattr(error, "inner_exception", error)  # what torch wraps: its own first line names no cause
+            first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+            raise SslxError(f"the step could not be compiled ({first}); set train.compile=off") from error
 
     def _compile(self, graph: bool) -> Any:
         import torch._dynamo.config as dynamo
@@ -116,7 +184,3 @@ class CompiledStep:
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
         mode = "reduce-overhead" if graph else None  # CUDA graphs: a step of small kernels is bound by their launch
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False, mode=mode)
-
-    def _known(self, gradient: Tensor) -> None:
-        self.mark.parent.mkdir(parents=True, exist_ok=True)
-        self.mark.touch()

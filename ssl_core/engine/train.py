@@ -6,7 +6,8 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws
-from ssl_core.data import Batch
+from ssl_core.data import Batch, send
 from ssl_core.engine import checkpoint
-from ssl_core.engine.compile import Choice, Step
+from ssl_core.engine.compile import Choice, CompiledStep, Step
 from ssl_core.engine.device import Precision, autocast
 from ssl_core.engine.journal import METRICS, Window, append_metrics, trim_metrics
 from ssl_core.engine.learner import Learner
@@ -118,7 +119,7 @@ def forward(
 
     `step`: the learner compiled; by default the learner itself.
     """
-    batch = batch.to(device)
+    batch = replace(batch, label=None).to(device)  # no objective sees a label
     draws = move(learner.objective.draw(len(batch), generator(seed, "draw", number)), device)
     seed_torch(seed, "step", number)
     with autocast(device, precision):
@@ -127,7 +128,7 @@ def forward(
 
 def move(draws: Draws, device: torch.device) -> dict[str, Tensor]:
     """Draws on the device."""
-    return {name: value.to(device, non_blocking=True) for name, value in draws.items()}
+    return {name: send(value, device) for name, value in draws.items()}
 
 
 def train(
@@ -145,7 +146,7 @@ def train(
     start: checkpoint.Checkpoint | None = None,
     probe: Probe | None = None,
     probe_every: int = 0,
-    compiled: Step | None = None,
+    compiled: CompiledStep | None = None,
 ) -> tuple[int, float]:
     """Train to `options.steps` or `options.seconds`, from `start` if given. Returns the steps done and the seconds
     spent, those before `start` included and those of probes left out.
@@ -200,7 +201,8 @@ def train(
                 number = step * options.accumulate + part
                 index = batch_index(seed, number, len(data), options.batch_size)
                 outcome = forward(learner, data.take(index), seed, number, device, precision, compiled)
-                (outcome.loss / options.accumulate).backward()
+                with compiled.compiling() if compiled is not None else nullcontext():
+                    (outcome.loss / options.accumulate).backward()
                 window.add({"loss": outcome.loss, **outcome.metrics})
             norm = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)
             optimizer.step()

@@ -44,23 +44,33 @@ def xformers_ops() -> ModuleType | None:
     return ops if getattr(xformers, "_has_cpp_library", True) else None
 
 
-def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int) -> Kernel:
-    """The kernel for a device, number type and length, when so many derivatives are needed (0, 1 or 2).
+def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
+    """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
     From measurements: on the CPU a fused backward in bf16 is 2 to 19 times slower than softmax written out, and in
-    fp32 fusion pays from about 100 tokens on; benchmarks/speed.py measures it anew.
+    fp32 fusion pays from about 100 tokens on; benchmarks/speed.py measures it anew. On CUDA xformers where it has a
+    kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
     """
     long = tokens >= LONG_TOKENS[device.type]
     if derivatives >= 2:
         return "twice" if long else "math"
     if device.type == "cuda":
-        supported = dtype in (torch.float16, torch.bfloat16, torch.float32)
-        return "xformers" if supported and xformers_ops() is not None else "sdpa"
+        # the compiler can't look into the loading of xformers, so ask it first
+        return "sdpa" if torch.compiler.is_compiling() or not xformers_fits(dtype, width) else "xformers"
     if derivatives == 0:
         return "sdpa"
     if not long:
         return "math"
     return "sdpa" if dtype == torch.float32 else "twice"
+
+
+def xformers_fits(dtype: torch.dtype, width: int) -> bool:
+    """Whether xformers can be loaded and has a kernel with a derivative for heads of this width."""
+    if xformers_ops() is None or width % 8:
+        return False
+    if dtype == torch.float32:  # its kernel for single precision is none of the newest GPUs'
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability() <= (9, 0)
+    return dtype in (torch.float16, torch.bfloat16)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None = None) -> Tensor:
@@ -120,15 +130,14 @@ class Attention(nn.Module):
 
     def kernel_for(self, q: Tensor, tokens: int) -> Kernel:
         """The kernel that this call uses."""
-        # torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts as such
+        # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
         derivatives = 2 if self.twice_differentiable and torch.is_grad_enabled() else int(q.requires_grad)
-        if self.backend == "auto":
-            return choose_kernel(q.device, q.dtype, tokens, derivatives)
-        if self.backend == "xformers" and (derivatives == 2 or q.device.type != "cuda" or xformers_ops() is None):
-            return choose_kernel(q.device, q.dtype, tokens, derivatives)
-        return (
-            self.backend if derivatives < 2 or self.backend == "math" else choose_kernel(q.device, q.dtype, tokens, 2)
-        )
+        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim)
+        if chosen == "xformers" and torch._C._functorch.is_functorch_wrapped_tensor(q):
+            chosen = "sdpa"  # torch.func.grad can't pass xformers' own function
+        if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):
+            return self.backend
+        return chosen  # xformers asked for is had where it can be
 
     def forward(self, x: Tensor, queries: slice | None = None, keep: Tensor | None = None, **unused: Any) -> Tensor:
         """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).

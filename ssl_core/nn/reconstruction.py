@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_core.nn.rows import gather_rows, places
+from ssl_core.nn.rows import gather_rows, places, take_rows
 from ssl_core.nn.transformer import initialise
 from ssl_core.tokens import Ids, Layout, Target, Values
 
@@ -72,7 +72,7 @@ class ReconstructionHead(nn.Module):
     @staticmethod
     def _pick(target: Target, at: Tensor) -> Target:
         if isinstance(target, Values):
-            return Values(gather_rows(target.patches, at))
+            return Values((gather_rows if target.patches.requires_grad else take_rows)(target.patches, at))
         return Ids(target.ids.gather(1, at), target.table)
 
 
@@ -84,11 +84,11 @@ def masked_mean(errors: Tensor, where: Tensor, layout: Layout, at: Tensor | None
     weights = where.to(errors.dtype)
     if len(layout.segments) == 1:
         return _mean(weights, errors)
-    segment_of = layout.segment_of.to(errors.device)
-    number = segment_of[at] if at is not None else segment_of.expand_as(errors)
+    if at is None:
+        at = places(errors.shape[0], errors.shape[1], errors.device)
     means, present = [], []
-    for i in range(len(layout.segments)):
-        mine = weights * (number == i)
+    for _, span in layout.spans:
+        mine = weights * ((at >= span.start) & (at < span.stop))
         means.append(_mean(mine, errors))
         present.append((mine.sum() > 0).to(errors.dtype))
     return torch.stack(means).sum() / torch.stack(present).sum().clamp(min=1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective
+from ssl_core.nn.twice import attend_twice
 from ssl_core.testing.bench import Bench, Setting, targets_of
 from ssl_core.testing.layouts import CASES, DIM, sample
 from ssl_core.testing.promise import Broken, Check, Promise, expect, listed, recorder, same
@@ -158,7 +159,7 @@ def _finite_gradients(bench: Bench, loss: Tensor) -> None:
 
 @promise("forward", only="values_and_ids")
 def compiled_equals_eager(setting: Setting) -> None:
-    """Traced by torch.compile, the loss and all gradients are the same."""
+    """Traced by torch.compile in one piece, as a run compiles it, the loss and all gradients are the same."""
     bench = setting.build()
     tokens, draws = bench.tokens(), bench.draws()
     twin = copy.deepcopy(bench)
@@ -170,8 +171,14 @@ def compiled_equals_eager(setting: Setting) -> None:
     eager = bench.outcome(tokens, draws).loss
     torch._dynamo.reset()
     torch.manual_seed(0)
-    compiled = torch.compile(step, backend="eager")(tokens.content)
-    torch._dynamo.reset()
+    torch.compiler.allow_in_graph(attend_twice)
+    try:
+        compiled = torch.compile(step, backend="eager", fullgraph=True)(tokens.content)
+    except torch._dynamo.exc.Unsupported as error:
+        what = next(iter(str(error).strip().splitlines()), "")
+        raise Broken(f"the compiler can't trace it in one piece ({what}), so that train.compile=on fails") from error
+    finally:
+        torch._dynamo.reset()
     expect(torch.allclose(eager, compiled, rtol=1e-4), f"the loss {eager.item():.7g} became {compiled.item():.7g}")
     eager.backward()
     compiled.backward()

@@ -127,6 +127,30 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
 
 
+@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 12), (torch.float32, 4), (torch.float64, 64)])
+def test_xformers_is_not_taken_where_it_has_no_kernel(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
+) -> None:
+    monkeypatch.setattr(module, "xformers_ops", lambda: object())
+    assert choose_kernel(CUDA, torch.bfloat16, 197, 1, 64) == "xformers"
+    assert choose_kernel(CUDA, dtype, 197, 1, width) == "sdpa"
+
+
+@pytest.mark.parametrize("backend", ["auto", "xformers"])
+def test_xformers_is_not_taken_within_func_grad(monkeypatch: pytest.MonkeyPatch, backend: module.Backend) -> None:
+    """Its autograd function is not made for it. As in MetaMAE with first_order."""
+    monkeypatch.setattr(module, "choose_kernel", lambda *_: "xformers")
+    layer, seen = Attention(8, 2, backend=backend), []
+
+    def within(q: Tensor) -> Tensor:
+        seen.append(layer.kernel_for(q, 6))
+        return q.sum()
+
+    torch.func.grad(within)(torch.zeros(3))
+    assert seen == ["sdpa"]
+    assert layer.kernel_for(torch.zeros(3, requires_grad=True), 6) == "xformers"
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_xformers_asked_for_on_the_cpu_falls_back(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     """Its kernels are for CUDA alone, so that it is installed does not matter here."""

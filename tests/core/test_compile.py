@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
-from ssl_core.engine.compile import COLD_STEPS, WARM_STEPS, CompiledStep, decide, is_known, keep_code, key_of
+from ssl_core.engine import compile as module
+from ssl_core.engine.compile import (
+    COLD_SECONDS,
+    COLD_STEPS,
+    WARM_SECONDS,
+    WARM_STEPS,
+    CompiledStep,
+    decide,
+    is_known,
+    keep_code,
+    key_of,
+)  # fmt: skip
 from ssl_core.engine.journal import Window
-from ssl_core.nn.attention import LONG_TOKENS
+from ssl_core.errors import SslxError
+from ssl_core.nn.attention import LONG_TOKENS, choose_kernel
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -17,35 +32,98 @@ CPU = torch.device("cpu")
 CONFIG = {"objective": {"name": "mae"}, "train": {"batch_size": 8, "precision": "fp32", "steps": 10}, "seed": 0}
 
 
-def test_what_was_set_is_done(tmp_path):
-    assert decide("on", 1, CPU, "key", tmp_path)[0] == "on"
-    assert decide("off", 10**6, CPU, "key", tmp_path)[0] == "off"
+@pytest.fixture(autouse=True)
+def nobody_says_where_code_is(monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(module, "_set_here", set())
 
 
-@pytest.mark.parametrize(
-    ("steps", "wanted"), [(WARM_STEPS, "off"), (COLD_STEPS["cpu"] - 1, "off"), (COLD_STEPS["cpu"], "on")]
-)
-def test_a_cold_compilation_needs_many_steps(tmp_path, monkeypatch, steps, wanted):
-    monkeypatch.setattr("shutil.which", lambda name: name)
+@pytest.fixture
+def compilers(monkeypatch):
+    """A machine with the compilers of this set."""
+    found = {"g++", "gcc"}
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in found else None)
+    return found
+
+
+def mark_known(cache, key="key"):
+    (cache / "compiled" / "known").mkdir(parents=True)
+    (cache / "compiled" / "known" / key).touch()
+
+
+def test_what_was_set_is_done_and_said(tmp_path):
+    assert decide("on", 1, CPU, "key", tmp_path) == ("on", "on, as set")
+    assert decide("off", 10**6, CPU, "key", tmp_path) == ("off", "off, as set")
+
+
+COLD, WARM = COLD_STEPS["cpu"], WARM_STEPS["cpu"]
+
+
+@pytest.mark.parametrize(("steps", "wanted"), [(WARM, "off"), (COLD - 1, "off"), (COLD, "on")])
+def test_a_cold_compilation_needs_many_steps(tmp_path, compilers, steps, wanted):
     chosen, why = decide("auto", steps, CPU, "key", tmp_path)
     assert chosen == wanted
     assert why.startswith(wanted)
 
 
-def test_a_warm_one_needs_few(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: name)
-    (tmp_path / "compiled" / "known").mkdir(parents=True)
-    (tmp_path / "compiled" / "known" / "key").touch()
-    assert decide("auto", WARM_STEPS, CPU, "key", tmp_path)[0] == "on"
-    assert decide("auto", WARM_STEPS - 1, CPU, "key", tmp_path)[0] == "off"
-    assert decide("auto", WARM_STEPS, CPU, "other", tmp_path)[0] == "off"
+def test_a_warm_one_needs_few(tmp_path, compilers):
+    mark_known(tmp_path)
+    assert decide("auto", WARM, CPU, "key", tmp_path)[0] == "on"
+    assert decide("auto", WARM - 1, CPU, "key", tmp_path)[0] == "off"
+    assert decide("auto", WARM, CPU, "other", tmp_path)[0] == "off"
 
 
-def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    chosen, why = decide("auto", 10**6, CPU, "key", tmp_path)
+def test_a_run_by_the_clock_goes_by_the_clock(tmp_path, compilers):
+    steps = 2**60  # what a run by the clock has as its limit
+    assert decide("auto", steps, CPU, "key", tmp_path, COLD_SECONDS["cpu"])[0] == "on"
+    chosen, why = decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS["cpu"])
     assert chosen == "off"
-    assert "compiler" in why
+    assert why == f"off: not compiled before, and {WARM_SECONDS['cpu']} s are fewer than {COLD_SECONDS['cpu']}"
+    mark_known(tmp_path)
+    assert decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS["cpu"])[0] == "on"
+
+
+def test_what_is_known_is_where_the_code_is(tmp_path, monkeypatch, compilers):
+    mark_known(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "theirs"))
+    assert not is_known("key", tmp_path)
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path, monkeypatch, compilers):
+    """The compiler of torch takes g++ or what CXX names, and no other that is there."""
+    compilers.clear()
+    compilers.add("clang++")
+    chosen, why = decide("auto", 10**6, CPU, "key", tmp_path)
+    assert (chosen, why) == ("off", "off: there is no C++ compiler (g++, or what CXX names)")
+    monkeypatch.setenv("CXX", "clang++")
+    assert decide("auto", 10**6, CPU, "key", tmp_path)[0] == "on"
+
+
+def test_on_cuda_triton_and_a_c_compiler_are_needed(tmp_path, monkeypatch, compilers):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "triton" in decide("auto", 10**6, cuda, "key", tmp_path)[1]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert decide("auto", 10**6, cuda, "key", tmp_path)[0] == "on"
+    compilers.clear()
+    assert decide("auto", 10**6, cuda, "key", tmp_path)[0] == "off"
+
+
+def test_the_compiler_sees_through_the_choice_of_a_kernel_on_cuda():
+    """What loads xformers can't be traced into."""
+
+    def chosen(x):
+        return x + (choose_kernel(torch.device("cuda"), torch.bfloat16, 197, 1) == "sdpa")
+
+    assert torch.compile(chosen, backend="eager", fullgraph=True)(torch.zeros(1)).item() == 1
+
+
+def test_the_code_is_part_of_the_key(monkeypatch):
+    key = key_of(CONFIG, "cpu")
+    monkeypatch.setattr(module, "code_of", lambda: "another")
+    assert key_of(CONFIG, "cpu") != key
 
 
 def test_the_key_knows_what_the_code_depends_on_and_nothing_else():
@@ -81,6 +159,47 @@ def test_one_process_compiles_as_many_learners_as_it_likes(toy, tmp_path, monkey
         learner = toy.make_learner(MAE, seed=seed)
         draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
         CompiledStep(learner, "key", tmp_path)({"x": torch.randn(8, 2, 16)}, draws)
+
+
+def backend(monkeypatch, which):
+    """The engine's compilation with a backend that takes no time."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **how: compile_(f, **how | {"backend": which, "mode": None}))
+    torch.compiler.reset()
+
+
+def test_a_step_is_known_once_its_gradient_is_compiled(toy, tmp_path, monkeypatch):
+    backend(monkeypatch, "aot_eager")
+    learner = toy.make_learner(MAE)
+    draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+    step = CompiledStep(learner, "key", tmp_path)
+    outcome = step({"x": torch.randn(8, 2, 16)}, draws)
+    assert not is_known("key", tmp_path)
+    outcome.loss.backward()
+    step({"x": torch.randn(8, 2, 16)}, draws)
+    assert is_known("key", tmp_path)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_compiler_that_fails_says_what_to_do(toy, tmp_path, monkeypatch, where):
+    def sound(graph, examples):
+        return make_boxed_func(graph.forward)
+
+    def broken(graph, examples):
+        raise RuntimeError("no room on the disk")
+
+    backend(monkeypatch, aot_autograd(fw_compiler=broken if where == "forward" else sound, bw_compiler=broken))
+    step = CompiledStep(toy.make_learner(MAE), "key", tmp_path)
+    draws = step.learner.objective.draw(8, torch.Generator().manual_seed(0))
+
+    def first_step():
+        outcome = step({"x": torch.randn(8, 2, 16)}, draws)
+        with step.compiling():
+            outcome.loss.backward()
+
+    with pytest.raises(SslxError, match=r"could not be compiled \(.*no room on the disk.*\); set train\.compile=off"):
+        first_step()
+    assert not is_known("key", tmp_path)
 
 
 @pytest.mark.slow

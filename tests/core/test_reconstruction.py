@@ -65,6 +65,26 @@ def test_places_in_any_order(segments: tuple[Segment, ...]) -> None:
     torch.testing.assert_close(made, whole.gather(1, at), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("way", ["backward", "func"])
+def test_a_target_of_a_learned_tokenizer_gets_its_gradient(way: str) -> None:
+    """Patches are taken in a way that no gradient passes, but only where none is asked for."""
+    head, _, hidden = head_and_targets(VALUES)
+    patches = torch.randn(ROWS, VALUES.length, VALUES.size, dtype=torch.float64)
+    at = torch.rand(ROWS, VALUES.length).argsort(dim=1)[:, :4]
+
+    def loss(patches: Tensor) -> Tensor:
+        return head.errors(gather_rows(hidden, at), [Values(patches)], at).sum()
+
+    predicted = head.predict(hidden, [Values(patches)])[0]
+    expected = torch.zeros_like(patches).scatter(1, at[..., None].expand(-1, -1, VALUES.size), 1.0)
+    expected = expected * 2 * (patches - predicted) / VALUES.size
+    if way == "func":
+        made = torch.func.grad(loss)(patches)
+    else:
+        (made,) = torch.autograd.grad(loss(patches.requires_grad_()), patches)
+    torch.testing.assert_close(made, expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("segments", [(VALUES, IDS), (IDS, VALUES, IDS)])
 def test_several_segments_are_each_scored_alone(segments: tuple[Segment, ...]) -> None:
     head, targets, hidden = head_and_targets(*segments)

@@ -195,6 +195,7 @@ BROKEN_OBJECTIVES = [
     ("smallest_batch_works", scaled(lambda s, t: 1.0 if len(t.content) > 2 else float("inf")), "the loss of 2 samples"),
     ("bf16_autocast_is_finite", scaled(lambda *_: 1e400 if torch.is_autocast_enabled("cpu") else 1), "the loss is inf"),
     ("compiled_equals_eager", scaled(lambda *_: 2.0 if torch.compiler.is_compiling() else 1.0), "became"),
+    ("compiled_equals_eager", scaled(lambda _, t: 1.0 if t.content.sum().item() < 1e30 else 2.0), "in one piece ("),
     ("state_dict_round_trip", Counts, "the loss after loading"),
     ("hidden_content_stays_hidden", Peeks, "what the encoder was called with"),
     ("hidden_content_stays_hidden", Anonymous, "belong under 'visible'"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import DataError, Split
+from ssl_core import DataError
 
 HEADER = 256
 SPLIT_SEED = 42
@@ -100,9 +100,3 @@ def building(target: Path) -> Iterator[Path]:
 def shuffled(count: int) -> np.ndarray:
     """The order of rows that the protocol calls "pandas shuffle 42" (section 2.0)."""
     return np.random.RandomState(SPLIT_SEED).permutation(count)
-
-
-def ninety_ten(order: np.ndarray, split: Split) -> np.ndarray:
-    """The first ceil(0.9 n) for training, the last floor(0.1 n) for the test (section 2.0, D47)."""
-    cut = len(order) - len(order) // 10
-    return order[:cut] if split == "train" else order[cut:]

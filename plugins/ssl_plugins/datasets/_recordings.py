@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import soundfile
 from pydantic import Field
 
-from ssl_core import BadSample, Continuous, PublicDataset, Sample, Split, Task
+from ssl_core import BadSample, ConfigError, Continuous, PublicDataset, Sample, Split, Task
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,16 @@ class Recordings(PublicDataset):
         """Options common to all public speech."""
 
         rate: int = Field(16_000, ge=1, description="recordings at another rate (Hz) are resampled to this one")
+        longest: int | None = Field(None, ge=1, description="samples that are handed over of a longer recording")
+        side: Literal["start", "random"] = Field(
+            "start", description="which part that is: the first, or in training the first or the last, by a fair coin"
+        )
+        side_seed: int = Field(0, ge=0, description="seed of the coins")
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        if options.side == "random" and options.longest is None:
+            raise ConfigError(f"dataset.side=random of '{self.name}' needs dataset.longest, the samples of a part")
         self.fields = {"waveform": Continuous((1, None), rate=float(options.rate))}
         found = self.listed()
         self.paths, self.labels = found.paths, found.labels
@@ -48,7 +56,19 @@ class Recordings(PublicDataset):
     def __getitem__(self, index: int) -> Sample:
         """{"waveform": (1, n) float32}, the first channel. Errors: BadSample for a file that cannot be read."""
         wave = read(self.folder / self.paths[index], self.options.rate)
+        longest = self.options.longest
+        if longest is not None and wave.shape[1] > longest:
+            wave = wave[:, -longest:] if self._ends(index) else wave[:, :longest]
         return {"inputs": {"waveform": wave}, "label": None if self.labels is None else int(self.labels[index])}
+
+    def _ends(self, index: int) -> bool:
+        """Whether the last part of a long recording is taken: its own coin, the same each time (protocol 2.5, step 2).
+
+        The published codes toss anew in each epoch; here a sample depends on nothing but its place.
+        """
+        if self.options.side == "start" or self.split == "test":
+            return False
+        return bool(np.random.default_rng([self.options.side_seed, index]).integers(2))
 
     def describe(self, index: int) -> str:
         """The path."""

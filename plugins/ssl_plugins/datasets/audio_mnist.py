@@ -22,7 +22,7 @@ class AudioMnist(Recordings):
     """AudioMNIST: which digit is said, by speakers never heard in training.
 
     Recorded at 48 kHz and resampled to dataset.rate by default, so that an encoder of 16 kHz speech can read it;
-    dataset.rate=48000 keeps the recordings as the published protocol does.
+    dataset.rate=48000 keeps the recordings as the published protocol does, for an encoder trained at that rate.
     """
 
     name = "audio_mnist"

@@ -1,13 +1,16 @@
-"""Pfam as TAPE cuts it (El-Gebali et al., 2019): which clan a protein domain belongs to (protocol section 2.9)."""
+"""Pfam as TAPE cuts it (El-Gebali et al., 2019): which clan a protein domain belongs to (protocol 2.9, D47)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from ssl_core import DataError, Dataset, Split, Task, hookimpl
-from ssl_plugins.datasets._arrays import Growing, Mapped, building, ninety_ten, shuffled
+from ssl_plugins.datasets._arrays import Growing, Mapped, building, shuffled
+from ssl_plugins.datasets._images import head_tail
 from ssl_plugins.datasets._tape import Proteins, Sequences, tape_source, to_arrays
 
 ARRAYS = "arrays/pfam"
@@ -70,10 +73,18 @@ class PfamTransfer(Pfam):
     name = "pfam_transfer"
     source = tape_source("pfam", [ARRAYS], {"train": 180_000, "test": 20_000})
 
+    class Options(Pfam.Options):
+        """Options of Pfam for transfer."""
+
+        protocol: Literal["fixed", "published"] = Field(
+            "fixed", description="published: leave out a test record, as MetaMAE's rounding does where 0.1 n is whole"
+        )
+
     def choose(self) -> None:
         """The last 200,000 of the shuffled validation file, cut 90/10."""
         self._open("valid")
-        self.rows = ninety_ten(shuffled(len(self.sequences))[-TRANSFER:], self.split).astype(np.int32)
+        last = shuffled(len(self.sequences))[-TRANSFER:]
+        self.rows = head_tail(last, self.split, self.options.protocol).astype(np.int32)
 
 
 def rank_clans(folder: Path, work: Path) -> None:

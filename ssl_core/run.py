@@ -47,6 +47,7 @@ from ssl_core.report import write_json as write_report
 from ssl_core.runfolder import CONFIG, PARTS, check_plugins, load_config
 
 BENCHMARK = ("benchmark", "domain", "transfer")  # keys that say what a run is followed by
+CONSTANTS = ("tokenizer.mean", "tokenizer.std")  # belong to the data that is measured, if they were given
 FEATURES = ("trained", "random_init", "raw_input")
 PICTURES = 6
 
@@ -152,6 +153,8 @@ def evaluate_run(
     device = pick_device(str(given.get("device", saved.device)))
     learner = build(saved, plugins, splits["train"]).to(device)
     checkpoint.load_model(start, learner)
+    if config.tokenizer != saved.tokenizer:
+        _give_constants(learner, build(config, plugins, splits["train"]))
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     notes = remarks(splits, data)
     for line in (*header(config, learner, device, splits, data), *notes):
@@ -179,6 +182,14 @@ def evaluate_run(
     return report
 
 
+def _give_constants(learner: Learner, given: Learner) -> None:
+    """Put the tokenizer's mean and std, and those of its parts, into a learner whose checkpoint has others."""
+    constants = dict(given.tokenizer.named_buffers())
+    for name, mine in learner.tokenizer.named_buffers():
+        if f"tokenizer.{name.rpartition('.')[2]}" in CONSTANTS:
+            mine.copy_(constants[name])
+
+
 def _trained_on(saved: RunConfig, start: checkpoint.Checkpoint, catalogue: Catalogue) -> str:
     """The fields of the data trained on: noted in the checkpoint, else read from the data itself."""
     noted = start.state.get("fields")
@@ -186,11 +197,16 @@ def _trained_on(saved: RunConfig, start: checkpoint.Checkpoint, catalogue: Catal
 
 
 def measured(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:
-    """The saved configuration with another data set or evaluation. Errors: ConfigError for any other change."""
+    """The saved configuration with another data set or evaluation. Errors: ConfigError for any other change.
+
+    `CONSTANTS` may change, too, where the run has tokenizer.normalise=given.
+    """
+    own = saved.tokenizer.options.get("normalise") == "given"
     for path in given:
-        if path.split(".")[0] not in ("dataset", "evaluate", "device", "strict"):
+        if path.split(".")[0] not in ("dataset", "evaluate", "device", "strict") and not (own and path in CONSTANTS):
             raise ConfigError(
                 f"sslx eval cannot change '{path}', which training depends on; it takes dataset.* and evaluate.*"
+                + (f", {' and '.join(CONSTANTS)}" if own else "")
             )
     base = flatten(saved.model_dump(mode="json"))
     base = {path: value for path, value in base.items() if path.partition(".")[0] not in BENCHMARK}

@@ -12,17 +12,17 @@ from typing import Any
 
 from ssl_core import run as runs
 from ssl_core.benchmarks import find_domain
-from ssl_core.config import Plugins, RunConfig, matching
+from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig, matching
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import CheckpointError, DataError, SslxError
-from ssl_core.evaluate.probe import EvaluateOptions
-from ssl_core.options import Preset
+from ssl_core.options import Options, Preset
 from ssl_core.plugins import Catalogue
 from ssl_core.public import PublicDataset, data_root
 from ssl_core.report import Report, read
 
 FOLDER = "transfer"
 NOTE = "transfer: "
+NORMALISE = ("normalise", "mean", "std")
 
 
 def check(config: RunConfig, catalogue: Catalogue, folder: Path | None = None) -> str | None:
@@ -64,28 +64,63 @@ def transfer_sets(config: RunConfig, catalogue: Catalogue) -> list[str]:
 def options_for(config: RunConfig, catalogue: Catalogue, name: str) -> dict[str, Any]:
     """What `sslx eval` would be given for a transfer set, by option path.
 
-    Its options are those of section `transfer`, else the changed ones of the data trained on. The probe's are the
-    run's, but where these are the preset's and the preset has others for this transfer set.
+    Its options are those of section `transfer`, else what was changed by hand of the data trained on, else what the
+    run's preset has for this very set. The probe, and given mean and std of the tokenizer, are the run's, but where
+    these are the preset's and the preset has others for this very set.
     """
-    entry = catalogue.get("dataset", name, config.modality)
-    usual = catalogue.dataset(config.dataset.name, config.modality).Options().model_dump(mode="json")
-    changed = {key: value for key, value in config.dataset.options.items() if value != usual.get(key)}
-    known = entry.value.Options.model_fields
-    wanted = {key: value for key, value in (changed | config.transfer).items() if key in known}
+    cls = catalogue.get("dataset", name, config.modality).value
+    trained = catalogue.dataset(config.dataset.name, config.modality)
+    tokenizer = catalogue.tokenizer(config.tokenizer.name)
+    usual, own = _usual(config, catalogue), _own(config, catalogue, name)
+
+    before = _resolved(trained.Options, usual, "dataset")
+    changed = {key: value for key, value in config.dataset.options.items() if value != before.get(key)}
+    known = cls.Options.model_fields
+    wanted = {
+        key: value for key, value in (_section(own, "dataset") | changed | config.transfer).items() if key in known
+    }
+    given = {"dataset.name": name, **{f"dataset.{key}": value for key, value in wanted.items()}}
+
     probe = config.evaluate.model_dump(mode="json")
-    before, here = (_probe(config, catalogue, dataset) for dataset in (config.dataset.name, name))
-    given = {f"evaluate.{key}": here[key] for key in here if here[key] != before[key] and probe[key] == before[key]}
-    return {"dataset.name": name, **{f"dataset.{key}": value for key, value in wanted.items()}, **given}
+    before, here = (_resolved(ENGINE_SECTIONS["evaluate"], of, "evaluate") for of in (usual, usual | own))
+    given |= {f"evaluate.{key}": here[key] for key in here if here[key] != before[key] and probe[key] == before[key]}
+
+    has = config.tokenizer.options
+    before, here = (_resolved(tokenizer.Options, of, "tokenizer") for of in (usual, usual | own))
+    if has.get("normalise") == here.get("normalise") == "given" and all(
+        has.get(key) == before.get(key) for key in NORMALISE
+    ):
+        given |= {f"tokenizer.{key}": here[key] for key in NORMALISE if here.get(key) != before.get(key)}
+    return given
 
 
-def _probe(config: RunConfig, catalogue: Catalogue, dataset: str) -> dict[str, Any]:
-    """The options of the probe as presets have them for a data set."""
-    fitting = matching(_presets(catalogue), config.objective.name, config.modality, dataset, config.preset)
+def _usual(config: RunConfig, catalogue: Catalogue) -> dict[str, Any]:
+    """By option path: what presets give the run."""
+    run = (config.objective.name, config.modality, config.dataset.name)
     values: dict[str, Any] = {}
-    for preset in fitting:
+    for preset in matching(_presets(catalogue), *run, config.preset):
         values |= preset.values
-    mine = {path.partition(".")[2]: value for path, value in values.items() if path.startswith("evaluate.")}
-    return EvaluateOptions(**mine).model_dump(mode="json")
+    return values
+
+
+def _own(config: RunConfig, catalogue: Catalogue, name: str) -> dict[str, Any]:
+    """By option path: what the run's preset has for one data set and no other."""
+    run = (config.objective.name, config.modality, name)
+    mine = [p for p in _presets(catalogue) if p.name == config.preset and p.dataset == name and not p.default]
+    values: dict[str, Any] = {}
+    for preset in sorted((p for p in mine if p.matches(*run)), key=lambda p: p.specificity):
+        values |= preset.values
+    return values
+
+
+def _section(values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    return {path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")}
+
+
+def _resolved(options: type[Options], values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """All options of a section, as in a saved configuration; what it does not know is another plugin's."""
+    mine = {key: value for key, value in _section(values, section).items() if key in options.model_fields}
+    return options(**mine).model_dump(mode="json")
 
 
 def _presets(catalogue: Catalogue) -> list[Preset]:
@@ -168,7 +203,9 @@ def _measured(own: Path, report: Report, given: Mapping[str, Any], catalogue: Ca
     if found is None or found.steps != report.steps:
         return None
     wanted, _ = runs.measured(runs.load_config(folder), given, catalogue)
-    same = all(found.config[part] == wanted.model_dump(mode="json")[part] for part in ("dataset", "evaluate"))
+    same = all(
+        found.config[part] == wanted.model_dump(mode="json")[part] for part in ("dataset", "evaluate", "tokenizer")
+    )
     return found if same else None
 
 

@@ -271,6 +271,112 @@ def test_a_domain_is_dabs_preset_with_its_sizes_and_batches(catalogue, domain):
         assert "evaluate.batch_size" not in options_for(config, catalogue, "genomics_transfer_ood")
 
 
+def test_each_transfer_set_is_probed_with_its_published_batch(catalogue):
+    """Protocol 2.1, 2.5, 2.8 and 2.9, by preset; a batch that was chosen by hand stays."""
+
+    def batches(preset: str, domain: str, **more: Any) -> dict[str, int]:
+        config, _ = resolve(catalogue, {"benchmark": "dabs", "domain": domain, "preset": preset} | more)
+        domains = benchmarks(entry.value for entry in catalogue.presets)["dabs"]
+        usual = config.evaluate.batch_size
+        given = {name: options_for(config, catalogue, name) for name in domains[domain].transfer}
+        return {name: options.get("evaluate.batch_size", usual) for name, options in given.items()}
+
+    assert set(batches("dabs", "natural_images_small").values()) == {256}
+    assert len(batches("dabs", "natural_images_small")) == 5
+    assert set(batches("dabs", "natural_images").values()) == {64}
+    assert set(batches("dabs", "speech").values()) == {64}
+    for preset in ("dabs", "metamae", "metamae-shared2", "metamae-shared-modality"):
+        assert batches(preset, "genomics") == {"genomics_transfer_id": 64, "genomics_transfer_ood": 32}
+    found = batches("dabs", "proteins")
+    assert found.pop("fluorescence") == 512
+    assert set(found.values()) == {128}
+    assert set(batches("metamae", "proteins").values()) == {128}
+    assert set(batches("dabs", "proteins", **{"evaluate.batch_size": 16}).values()) == {16}
+
+
+def test_each_transfer_set_is_normalised_by_its_own_constants(catalogue):
+    """Those of the preset, unless others were chosen by hand, and none for a run that measures."""
+    asked = {"benchmark": "dabs", "domain": "speech"}
+    for preset in ("dabs", "metamae"):
+        config, _ = resolve(catalogue, asked | {"preset": preset})
+        given = options_for(config, catalogue, "google_speech")
+        assert (given["tokenizer.mean"], given["tokenizer.std"]) == ([-46.847], [19.151])
+        assert options_for(config, catalogue, "librispeech_transfer") == {"dataset.name": "librispeech_transfer"}
+    for more in ({"tokenizer.normalise": "measured"}, {"tokenizer.mean": [-20.0]}, {"preset": "none"}):
+        config, _ = resolve(catalogue, asked | more)
+        assert not [path for path in options_for(config, catalogue, "google_speech") if path.startswith("tokenizer")]
+
+
+def test_what_the_preset_has_for_the_data_trained_on_stays_there(catalogue):
+    """Either part of a long clip is for pretraining (D49); what is asked for by hand goes to the transfer sets, too."""
+    asked = {"benchmark": "dabs", "domain": "speech"}
+    config, _ = resolve(catalogue, asked)
+    assert config.dataset.options["side"] == "random"
+    given = options_for(config, catalogue, "voxceleb1")
+    assert {path for path in given if path.startswith("dataset.")} == {"dataset.name"}
+    config, _ = resolve(catalogue, asked | {"dataset.longest": 1000, "transfer.side": "random"})
+    given = options_for(config, catalogue, "voxceleb1")
+    assert (given["dataset.longest"], given["dataset.side"]) == (1000, "random")
+
+
+def test_a_set_is_measured_with_its_own_constants(sslx, data, monkeypatch):
+    """Trained features, untrained ones and raw input see them; the run keeps its own; what is done is not redone."""
+    seen: dict[str, list[float]] = {}
+    real = runs.evaluate
+
+    def evaluate(config: Any, plugins: Any, learner: Any, splits: Any, *args: Any) -> Any:
+        fresh = runs.untrained(config, plugins, learner, splits, args[1])
+        for one in (learner, fresh):
+            seen.setdefault(splits["train"].name, []).extend([one.tokenizer.mean.item(), one.tokenizer.std.item()])
+        return real(config, plugins, learner, splits, *args)
+
+    monkeypatch.setattr(runs, "evaluate", evaluate)
+    tiny = [word for word in TINY if word not in ("--preset", "none")]
+    arguments = ["run", "--benchmark", "dabs", "--domain", "speech", "--data", data, *tiny, *SHORT_CLIPS, "--out", "r"]
+    arguments += ["--set", "evaluate.epochs=1", "--set", "tokenizer.n_fft=512", "--set", "tokenizer.win_length=512"]
+    code, _, err = sslx(*arguments)
+    assert code == 0, err
+    for name, pair in (
+        ("audio_mnist", (-90.293, 11.799)), ("google_speech", (-46.847, 19.151)), ("voxceleb1", (-37.075, 19.776)),
+        ("fluent_speech_action", (-31.809, 13.127)), ("librispeech_transfer", (-22.924, 12.587)),
+    ):  # fmt: skip
+        assert seen[name] == pytest.approx([*pair, *pair])
+        assert read(Path("r/transfer") / name).config["tokenizer"]["mean"] == [pair[0]]
+    assert runs.load_config(Path("r")).tokenizer.options["mean"] == [-22.924]
+    seen.clear()
+    code, _, err = sslx("run", "--resume", "--out", "r")
+    assert (code, seen) == (0, {})
+
+    by_hand = ["eval", "r", "--dataset", "voxceleb1", "--set", f"dataset.root={data}", "--out", "m"]
+    assert sslx(*by_hand)[0] == 0
+    assert seen.pop("voxceleb1")[0] == pytest.approx(-22.924)  # the run's, unless others are given
+    assert sslx(*by_hand, "--set", "tokenizer.mean=[-37.075]")[0] == 0
+    assert seen.pop("voxceleb1") == pytest.approx([-37.075, 12.587] * 2)
+    said = one_error(sslx(*by_hand, "--set", "tokenizer.hop=100"))
+    assert "cannot change 'tokenizer.hop'" in said
+    assert "tokenizer.mean and tokenizer.std" in said
+
+
+def test_given_constants_are_only_for_a_run_that_has_such(sslx, data):
+    arguments = ["run", "--objective", "mae", "--dataset", "google_speech", "--data", data, *TINY, *SHORT_CLIPS]
+    assert sslx(*arguments, "--out", "r")[0] == 0
+    said = one_error(sslx("eval", "r", "--set", "tokenizer.mean=[1.0]", "--out", "m"))
+    assert "cannot change 'tokenizer.mean', which training depends on; it takes dataset.* and evaluate.*" in said
+
+
+def test_a_benchmark_whose_preset_names_only_the_data_trained_on(catalogue):
+    """As the one in docs/datasets.md: its transfer sets are measured as the run says."""
+    values = {"objective.name": "mae", "evaluate.batch_size": 16}
+    own = Preset("mine", values, "a test", None, "image", "cifar10", domain="photos", transfer=("dtd",))
+    everything = Catalogue()
+    for entries in (catalogue.objectives, catalogue.tokenizers, catalogue.maskings, catalogue.datasets):
+        getattr(everything, f"{next(iter(entries.values())).kind}s").update(entries)
+    everything.add(Origin("test:mine"), SimpleNamespace(register_presets=hookimpl(lambda: [own])))
+    config, _ = resolve(everything, {"benchmark": "mine", "domain": "photos"})
+    assert config.evaluate.batch_size == 16
+    assert options_for(config, everything, "dtd") == {"dataset.name": "dtd"}
+
+
 def test_another_plugin_can_bring_a_benchmark(catalogue):
     """Its own, of data sets of anybody's; and a domain of another's benchmark."""
     mine = [

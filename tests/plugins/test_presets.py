@@ -225,7 +225,7 @@ def test_dabs_goes_with_any_objective(catalogue):
     assert numbers(config) == (0.1, 1.0, 4, 0.1, 0.85)
 
 
-@pytest.mark.parametrize("modality", sorted(dabs.SETS))
+@pytest.mark.parametrize("modality", sorted(dabs.MODALITIES))
 def test_the_shapes_of_dabs(catalogue, modality):
     config = config_of(catalogue, modality, "shed", preset="dabs")
     learner = learner_of(catalogue, config)
@@ -235,6 +235,120 @@ def test_the_shapes_of_dabs(catalogue, modality):
     paper = metamae.TABLE_8.get((modality, None))
     if paper is not None:  # both take the same batches (protocol 2, column BS)
         assert (config.train.batch_size, config.evaluate.batch_size) == (paper.batch, paper.probe_batch)
+
+
+# What tokenizers are told beside the shapes (protocol 2.0 to 2.10): padding is content (D22), and what is normalised.
+SPECTROGRAM = {
+    "n_mels": 224, "frames": 224, "samples": 150_526, "hop": 672, "n_fft": 2048, "win_length": 2048, "square": True,
+    "top_db": 80.0, "ref": "absolute", "padding": "content", "crop": "start", "amin": 1e-10, "power": 2.0, "fmin": 0.0,
+    "fmax": None, "fill": "zeros", "place": "start", "bands": "as they are",
+}  # fmt: skip
+PREPARED = {
+    "speech": SPECTROGRAM, "time-series": {"normalise": "none"}, "tabular": {"normalise": "none", "weights": "shared"},
+    "image": {"normalise": "none"}, "wafer": {"normalise": "none", "channels": 3}, "protein": {"mask_padding": False},
+    "image-text": {"normalise": "none", "mask_padding": False},
+}  # fmt: skip
+PREPARED_BY_DABS = PREPARED | {
+    "medical-image": {"normalise": "none", "channels": 3}, "text": {"mask_padding": False},
+    "multilingual-text": {"mask_padding": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "modality", "wanted"),
+    [("metamae", *one) for one in PREPARED.items()] + [("dabs", *one) for one in PREPARED_BY_DABS.items()],
+)
+def test_data_is_prepared_as_published(catalogue, preset, modality, wanted):
+    options = config_of(catalogue, modality, preset=preset).tokenizer.options
+    assert {key: options[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize(("modality", "batch"), [("text", 128), ("multilingual-text", 128), ("medical-image", 64)])
+def test_batches_of_what_only_dabs_has(catalogue, modality, batch):
+    """Protocol 2.3, 2.6 and 2.7."""
+    config = config_of(catalogue, modality, "shed", preset="dabs")
+    assert (config.train.batch_size, config.evaluate.batch_size) == (batch, batch)
+
+
+FLUENT = (-31.809, 13.127)
+CONSTANTS = {  # protocol 2.5, column mean / std
+    "librispeech": (-22.924, 12.587), "librispeech_transfer": (-22.924, 12.587), "audio_mnist": (-90.293, 11.799),
+    "fluent_speech_location": FLUENT, "fluent_speech_action": FLUENT, "fluent_speech_object": FLUENT,
+    "google_speech": (-46.847, 19.151), "voxceleb1": (-37.075, 19.776),
+}  # fmt: skip
+NAMES = ["dabs", "metamae", "metamae-shared2", "metamae-shared3"]
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize(("dataset", "wanted"), CONSTANTS.items())
+def test_speech_is_normalised_by_the_published_constants(catalogue, preset, dataset, wanted):
+    options = config_of(catalogue, "speech", preset=preset, **{"dataset.name": dataset}).tokenizer.options
+    assert (options["normalise"], options["mean"], options["std"]) == ("given", [wanted[0]], [wanted[1]])
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("dataset", ["eurosat", "eurosat_transfer"])
+def test_each_band_of_eurosat_is_normalised_by_the_published_constants(catalogue, preset, dataset):
+    """Protocol 2.10."""
+    options = config_of(catalogue, "multispectral", preset=preset, **{"dataset.name": dataset}).tokenizer.options
+    assert options["normalise"] == "given"
+    assert options["mean"] == [
+        1354.3003, 1117.7579, 1042.2800, 947.6443, 1199.6334, 2001.9829, 2372.5579, 2299.6663, 731.0175, 12.0956,
+        1822.4083, 1119.5759, 2598.4456,
+    ]  # fmt: skip
+    assert options["std"] == [
+        244.0469, 323.4128, 385.0928, 584.1638, 566.0543, 858.5753, 1083.6704, 1103.0342, 402.9594, 4.7207, 1002.4071,
+        759.6080, 1228.4104,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("modality", ["speech", "multispectral"])
+def test_other_data_is_measured(catalogue, preset, modality):
+    """The constants are of the published sets, and of no other data."""
+    options = config_of(catalogue, modality, preset=preset).tokenizer.options
+    assert (options["normalise"], options["mean"]) == ("measured", [])
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_either_part_of_a_long_clip_is_pretrained_on(catalogue, preset):
+    """Protocol 2.5, step 2; in transfer the first part, as MetaMAE's code (D49)."""
+    for dataset, wanted in (("librispeech", (150_526, "random")), ("librispeech_transfer", (None, "start"))):
+        options = config_of(catalogue, "speech", preset=preset, **{"dataset.name": dataset}).dataset.options
+        assert (options["longest"], options["side"]) == wanted
+
+
+def test_the_probe_of_some_sets_has_a_batch_of_its_own(catalogue):
+    """Table 16 and protocol 2.8, 2.9: 32 for Genomics-OOD; Fluorescence has 512 in DABS and 128 in MetaMAE (D48)."""
+    for preset, modality, dataset, wanted in (
+        ("metamae", "genomics", "genomics_transfer_ood", 32),
+        ("metamae-shared-modality", "genomics", "genomics_transfer_ood", 32),
+        ("metamae", "genomics", "genomics_transfer_id", 64),
+        ("dabs", "genomics", "genomics_transfer_ood", 32),
+        ("dabs", "protein", "fluorescence", 512),
+        ("metamae", "protein", "fluorescence", 128),
+        ("dabs", "protein", "stability", 128),
+    ):
+        config = config_of(catalogue, modality, preset=preset, **{"dataset.name": dataset})
+        assert config.evaluate.batch_size == wanted
+
+
+def test_windows_of_pamap2_are_each_protocols_own(catalogue):
+    """D44 and D45."""
+    for preset, dataset, modality, wanted in (
+        ("dabs", "pamap2", "time-series", ([5], "dabs")),
+        ("dabs", "pamap2_spectrogram", "multispectral", ([5], "dabs")),
+        ("metamae", "pamap2", "time-series", ([5, 6], "all")),
+    ):
+        options = config_of(catalogue, modality, preset=preset, **{"dataset.name": dataset}).dataset.options
+        assert (options["test_subjects"], options["activities"]) == wanted
+
+
+def test_the_small_images_of_dabs_are_small_wherever_they_are_used(catalogue):
+    for dataset, wanted in (("dtd_small", (32, 4, 256)), ("cifar10_small", (32, 4, 256)), ("dtd", (224, 16, 64))):
+        config = config_of(catalogue, "image", preset="dabs", **{"dataset.name": dataset})
+        options = config.tokenizer.options
+        assert (options["size"], options["patch"], config.evaluate.batch_size) == wanted
 
 
 def test_a_set_of_its_own_enters_by_one_line(catalogue, monkeypatch):

@@ -16,7 +16,7 @@ DATA: dict[str, dict[str, Any]] = {
     "time-series": {"tokenizer.length": 320, "tokenizer.patch": 5, "tokenizer.normalise": "none"},
     # 2.10: 28 raw numbers through one shared map
     "tabular": {"tokenizer.normalise": "none", "tokenizer.weights": "shared"},
-    # 2.10: 13 x 64 x 64, patch 8 x 8, each band by its own mean and deviation
+    # 2.10: 13 x 64 x 64, patch 8 x 8, each band by its own mean and deviation: EuroSAT's are in SETS
     "multispectral": {"tokenizer.size": 64, "tokenizer.patch": 8, "tokenizer.normalise": "measured"},
     # 2.10: grey levels in three channels, 32 x 32, patch 4 x 4
     "wafer": {
@@ -31,3 +31,40 @@ DATA: dict[str, dict[str, Any]] = {
         "tokenizer.length": 32, "tokenizer.mask_padding": False,
     },
 }  # fmt: skip
+
+
+# 2.5: mean and standard deviation of all values of a spectrogram in dB, one pair for each set.
+SPEECH: dict[str, tuple[float, float]] = {
+    "librispeech": (-22.924, 12.587),
+    "librispeech_transfer": (-22.924, 12.587),
+    "audio_mnist": (-90.293, 11.799),
+    "fluent_speech_location": (-31.809, 13.127),
+    "fluent_speech_action": (-31.809, 13.127),
+    "fluent_speech_object": (-31.809, 13.127),
+    "google_speech": (-46.847, 19.151),
+    "voxceleb1": (-37.075, 19.776),
+}
+# 2.10: of each band, B1 to B8, B9, B10, B11, B12, B8A, in the sensor's numbers.
+EUROSAT_MEAN = (
+    1354.3003, 1117.7579, 1042.2800, 947.6443, 1199.6334, 2001.9829, 2372.5579, 2299.6663, 731.0175, 12.0956,
+    1822.4083, 1119.5759, 2598.4456,
+)  # fmt: skip
+EUROSAT_STD = (
+    244.0469, 323.4128, 385.0928, 584.1638, 566.0543, 858.5753, 1083.6704, 1103.0342, 402.9594, 4.7207, 1002.4071,
+    759.6080, 1228.4104,
+)  # fmt: skip
+
+
+def _given(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
+    return {"tokenizer.normalise": "given", "tokenizer.mean": mean, "tokenizer.std": std}
+
+
+# By modality and data set: what belongs to one set and not to its modality.
+SETS: dict[tuple[str, str], dict[str, Any]] = {
+    **{("speech", name): _given((mean,), (std,)) for name, (mean, std) in SPEECH.items()},
+    **{("multispectral", name): _given(EUROSAT_MEAN, EUROSAT_STD) for name in ("eurosat", "eurosat_transfer")},
+    # 2.8, Table 16: batch of the probe
+    ("genomics", "genomics_transfer_ood"): {"evaluate.batch_size": 32},
+}
+# 2.5, step 2: of a long clip the first or the last part, in pretraining; in transfer MetaMAE takes the first (D49).
+SETS["speech", "librispeech"] |= {"dataset.longest": 150_526, "dataset.side": "random"}

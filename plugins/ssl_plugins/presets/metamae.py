@@ -8,8 +8,9 @@ the paper's encoder, training and probe, and its data as the published code prep
     metamae-shared3          Table 9: alpha, lambda and decoder depth the same for all data sets
     metamae-shared-modality  Table 10: alpha, lambda, decoder depth and dropout the same within tokens, and within RGB
 
-Kept as the paper has it, and not as its code: exactly 100,000 steps (D42). Not here: the vocabulary of 30,552 (D46),
-which no tokenizer has. For image and text the paper has results and numbers, but no code (P06).
+Kept as the paper has it, and not as its code: exactly 100,000 steps (D42). The part of a long clip is tossed for once
+and not in each epoch (2.5). Not here: the vocabulary of 30,552 (D46), which no tokenizer has. For image and text the
+paper has results and numbers, but no code (P06).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ssl_core import Preset, hookimpl
-from ssl_plugins.presets._published import DATA
+from ssl_plugins.presets._published import DATA, SETS
 
 # Protocol 2.1: small images, 3 x 32 x 32, patch 4 x 4.
 IMAGE = {"tokenizer.size": 32, "tokenizer.patch": 4, "tokenizer.channels": 3, "tokenizer.normalise": "none"}
@@ -106,9 +107,20 @@ def _of_row(modality: str, dataset: str | None, row: Row) -> Iterator[Preset]:
             yield Preset(name, PROTOCOL | _data(modality, row) | values, source, "metamae", modality, dataset)
 
 
+def _of_set(modality: str, dataset: str, values: dict[str, Any]) -> Iterator[Preset]:
+    """What belongs to one data set, in each preset that fits its modality."""
+    source = "published code of MetaMAE (protocol 2.5, 2.8, 2.10, Table 16): constants and batch of the set"
+    yield Preset("metamae", values, source, None, modality, dataset)
+    for name, _, _, modalities in SHARED:
+        if modality in modalities:
+            yield Preset(name, values, source, "metamae", modality, dataset)
+
+
 @hookimpl
 def register_presets() -> list[Preset]:
     presets = [Preset("metamae", PROTOCOL, PROTOCOL_SOURCE)]
     for (modality, dataset), row in TABLE_8.items():
         presets += _of_row(modality, dataset, row)
+    for (modality, name), values in SETS.items():
+        presets += _of_set(modality, name, values)
     return presets

@@ -13,32 +13,48 @@ from ssl_core.data import Batch
 from ssl_core.errors import DataError
 
 Embed: TypeAlias = Callable[[dict[str, Tensor]], Tensor]
+SPARE = 16  # an array of unknown length grows by one part in so many
 
 
 @torch.no_grad()
-def features(embed: Embed, batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray | None]:
+def features(embed: Embed, batches: Iterable[Batch], count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and labels of all batches, in order.
 
     `embed` maps a batch's inputs to (B, D), or to (B, L, D) for per-token tasks. Returns float32 features (n, D) or
-    (n, L, D), and labels (n, ...), None where the batches have none. `embed` is called once for each batch.
+    (n, L, D), and labels (n, ...), None where the batches have none. `embed` is called once for each batch. They are
+    written where they stay, so memory holds them once; with `count`, the samples that will come, that place is made
+    at once, else it grows.
 
-    Errors: DataError if a feature is not finite, if only some batches are labelled, or if there is no batch.
+    Errors: DataError if a feature is not finite, if only some batches are labelled, if there is no batch, or if
+    there are not `count` samples.
     """
-    parts: list[np.ndarray] = []
+    out: np.ndarray | None = None
     labels: list[np.ndarray] = []
-    done = 0
+    done = number = 0
     for batch in batches:
         part = embed(batch.inputs).detach().float().cpu().numpy()
         _check(part, done, len(batch))
-        parts.append(part)
-        done += len(batch)
+        total = done + len(part)
+        if count is not None and total > count:
+            raise DataError(f"{count} samples were to be evaluated, but the split gives more; give their true number")
+        if out is None:
+            out = np.empty((count or total, *part.shape[1:]), dtype=np.float32)
+        elif total > len(out):
+            # in place: on Linux the system moves the pages of a large array and copies nothing
+            out.resize((total + total // SPARE, *out.shape[1:]), refcheck=False)
+        out[done:total] = part
+        done, number = total, number + 1
         if batch.label is not None:
             labels.append(batch.label.detach().cpu().numpy())
-    if not parts:
+    if out is None:
         raise DataError("there is nothing to evaluate: the split holds no sample")
-    if labels and len(labels) != len(parts):
-        raise DataError(f"{len(labels)} of {len(parts)} batches have labels; label all samples or none")
-    return np.concatenate(parts), np.concatenate(labels) if labels else None
+    if labels and len(labels) != number:
+        raise DataError(f"{len(labels)} of {number} batches have labels; label all samples or none")
+    if count is not None and done < count:
+        raise DataError(f"{count} samples were to be evaluated, but the split gives {done}; give their true number")
+    if done < len(out):
+        out.resize((done, *out.shape[1:]), refcheck=False)
+    return out, np.concatenate(labels) if labels else None
 
 
 def _check(part: np.ndarray, done: int, rows: int) -> None:

@@ -29,8 +29,10 @@ class EvaluateOptions(Options):
     weight_decay: float = Field(1e-4, ge=0, description="adam: coupled L2 penalty; adamw: weight decay")
     k: int = Field(20, ge=1, description="knn: neighbours")
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
-    max_train: int | None = Field(None, ge=1, description="most training samples for the probes, drawn at random")
-    max_test: int | None = Field(None, ge=1, description="most test samples for the probes, drawn at random")
+    knn_train: int | None = Field(None, ge=1, description="knn: most training rows, at random; none = what work allows")
+    knn_test: int | None = Field(None, ge=1, description="knn: most test rows, at random; none = what work allows")
+    max_train: int | None = Field(None, ge=1, description="most training samples, at random; none = all that fit")
+    max_test: int | None = Field(None, ge=1, description="most test samples, at random; none = all that fit")
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
 
@@ -92,10 +94,11 @@ def score(
         raise DataError(f"training features have width {train.x.shape[1]}, test features {test.x.shape[1]}")
     rows = []
     for probe in dict.fromkeys(options.probes):
-        fit = train
+        fit, asked = train, test
         if probe == "knn":
-            fit = train.draw(options.knn_tokens if task.per_token else None, seed)
-            scores, details = knn.knn(task, fit.x, fit.y, test.x, options.k)
+            fit = train.draw(options.knn_tokens if task.per_token else None, seed).draw(options.knn_train, seed)
+            asked = test.draw(options.knn_test, seed)
+            scores, details = knn.knn(task, fit.x, fit.y, asked.x, options.k)
         elif options.linear in ("adam", "adamw"):
             scores, details = linear.adam(
                 task, fit.x, fit.y, test.x, epochs=options.epochs, batch_size=fit.per_sample(options.batch_size),
@@ -103,12 +106,12 @@ def score(
             )  # fmt: skip
         else:
             scores, details = linear.logistic(task, fit.x, fit.y, test.x, options.c, options.max_iter)
-        measured = metrics.measure(task, scores, test.y, test.sample if task.per_token else None)
+        measured = metrics.measure(task, scores, asked.y, asked.sample if task.per_token else None)
         if measured.notes:
             details["notes"] = list(measured.notes)
         rows.append({
             "probe": probe, "metric": task.metric, "value": measured.value, "standard_error": measured.standard_error,
-            "n_train": len(fit), "n_test": len(test), "details": details,
+            "n_train": len(fit), "n_test": len(asked), "details": details,
         })  # fmt: skip
     return rows
 

@@ -1,5 +1,7 @@
 """Features of a split: all rows in order, once, finite."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,29 @@ def test_nothing_and_half_labelled_are_refused():
 def test_a_shape_that_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"batch of 3 have the shape \(1, 3\)"):
         features(lambda inputs: inputs["x"][None], batches(3))
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["counted", "uncounted"])
+def test_memory_holds_the_features_once(given):
+    """48 MB of features; a list of parts that is joined at the end held them twice."""
+    rows, width = 64 * 92, 2048
+
+    def embed(inputs):
+        return torch.from_numpy(np.repeat(inputs["x"].numpy()[:, None], width, axis=1))  # memory that is traced
+
+    tracemalloc.start()
+    x, y = features(embed, batches(*[64] * 92), rows if given else None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert x.shape == (rows, width)
+    assert x[:, -1].tolist() == list(range(rows))
+    assert y.tolist() == [i % 3 for i in range(rows)]
+    assert peak < 1.25 * x.nbytes
+
+
+def test_a_wrong_count_is_refused():
+    embed = lambda inputs: inputs["x"][:, None]  # noqa: E731
+    with pytest.raises(DataError, match="7 samples were to be evaluated, but the split gives more"):
+        features(embed, batches(4, 4), 7)
+    with pytest.raises(DataError, match="9 samples were to be evaluated, but the split gives 8"):
+        features(embed, batches(4, 4), 9)

@@ -1,9 +1,14 @@
 """k nearest neighbours against votes counted by hand, for every kind of task."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import normalize
 
 from ssl_core.data import Task
+from ssl_core.evaluate import knn as module
 from ssl_core.evaluate.knn import TEMPERATURE, knn
 from ssl_core.evaluate.metrics import measure
 
@@ -79,3 +84,44 @@ def test_scores_rank_well_enough_for_auroc():
 def test_a_feature_of_zeros_is_legal():
     scores, _ = knn(Task("classes", 2, "accuracy"), np.zeros((4, 3)), np.array([0, 1, 0, 1]), np.zeros((2, 3)), 4)
     np.testing.assert_allclose(scores, 0.5)
+
+
+def regression(wanted, train, test, k):
+    """The vote as a regression on indicators, as wide as the classes: the plain way, whose bits are kept."""
+
+    def weigh(squares):
+        return np.exp((squares.min(axis=1, keepdims=True) - squares) / (2 * TEMPERATURE))
+
+    model = KNeighborsRegressor(n_neighbors=k, weights=weigh, metric="sqeuclidean", algorithm="brute")
+    return model.fit(normalize(train), wanted).predict(normalize(test))
+
+
+@pytest.mark.parametrize("queries", [16_384, 256], ids=["at once", "in chunks"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["classes", "labels", "number"])
+def test_the_bits_are_those_of_a_regression_on_indicators(kind, dtype, queries, monkeypatch):
+    monkeypatch.setattr(module, "QUERIES", queries)
+    rng = np.random.default_rng(3)
+    train, test = rng.normal(size=(900, 24)).astype(dtype), rng.normal(size=(700, 24)).astype(dtype)
+    if kind == "classes":
+        task, labels = Task("classes", 37, "accuracy"), rng.integers(30, size=900)  # seven classes are never seen
+        wanted = np.eye(37, dtype=np.float32)[labels]
+    elif kind == "labels":
+        task, labels = Task("labels", 5, "accuracy"), rng.integers(2, size=(900, 5))
+        wanted = labels.astype(np.float64)
+    else:
+        task, labels = Task("number", 1, "pearson"), rng.normal(size=900)
+        wanted = labels
+    votes = regression(wanted, train, test, 20)
+    np.testing.assert_array_equal(knn(task, train, labels, test, 20)[0], votes - 0.5 if kind == "labels" else votes)
+
+
+def test_nothing_is_as_large_as_training_rows_times_classes():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(20_000, 4)).astype(np.float32), rng.normal(size=(10, 4)).astype(np.float32)
+    tracemalloc.start()
+    scores, _ = knn(Task("classes", 2000, "accuracy"), train, rng.integers(2000, size=20_000), test, 20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert scores.shape == (10, 2000)
+    assert peak < 20_000 * 2000  # bytes; indicators in float32 would be four times that

@@ -1,6 +1,7 @@
 """Linear probes: they find what is linear, follow their protocol, and cope with what real labels are like."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ssl_core.evaluate.metrics import measure
 from ssl_core.evaluate.probe import EvaluateOptions, drawn, score
 
 CLASSES = Task("classes", 3, "accuracy", title="word")
+NUMBER = Task("number", 1, "pearson", title="age")
 ADAM = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "weight_decay": 1e-3, "seed": 5}
 
 
@@ -280,3 +282,14 @@ def test_a_metric_that_does_not_fit_is_refused():
     x = np.zeros((3, 2), dtype=np.float32)
     with pytest.raises(PluginError, match="does not fit"):
         score(Task("number", 1, "accuracy"), x, np.zeros(3), x, np.zeros(3), EvaluateOptions(), 0)
+
+
+def test_ridge_makes_one_copy_of_the_features_in_float64():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4000, 512)).astype(np.float32), rng.normal(size=4000)
+    logistic(NUMBER, x[:600], y[:600], x[:10], 1.0, 10)  # what is imported at the first use is no part of the peak
+    tracemalloc.start()
+    logistic(NUMBER, x, y, x[:10], 1.0, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * x.nbytes  # standardised, and as float64 of twice the size; each copy more would be two more

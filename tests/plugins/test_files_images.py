@@ -137,6 +137,80 @@ def test_wafer_maps_of_all_sizes_in_one_file(tmp_path, both, refused):
     refused(WaferFiles, tmp_path / "c.npz", "c.npz holds wafers", "must be called images")
 
 
+def packed(**changed):
+    """Twenty maps of 4 x 5, one behind the other."""
+    facts = {
+        "pixels": np.arange(400, dtype=np.int64) % 3,
+        "offset": np.arange(21) * 20,
+        "height": np.full(20, 4, np.uint16),
+        "width": np.full(20, 5, np.uint16),
+        "label": np.arange(20, dtype=np.int8) % 2,
+        "label_names": np.array(["Ring", "Scratch"]),
+    }
+    return facts | changed
+
+
+def test_a_map_without_a_label_is_of_no_class(tmp_path, both, refused):
+    path = tmp_path / "a.npz"
+    labels = np.arange(20, dtype=np.int8) % 2
+    np.savez(path, **packed(label=np.where(np.arange(20) == 6, -1, labels)))
+    refused(WaferFiles, path, "a.npz sample 7 has no label; fill it in everywhere or leave it out")
+    np.savez(path, **packed(label=np.full(20, -1)))
+    assert both(WaferFiles, path)[0].task is None
+    for wrong in (2, -2):
+        np.savez(path, **packed(label=np.where(np.arange(20) == 6, wrong, labels)))
+        refused(WaferFiles, path, f"a.npz sample 7: label {wrong} has no name in 'label_names'", "2, from 0")
+    np.savez(path, **packed(label=labels.astype(np.float32)))
+    refused(WaferFiles, path, "'label' is float32", "number of a name")
+
+
+def test_maps_that_do_not_fit_are_refused(tmp_path, refused):
+    path = tmp_path / "a.npz"
+    for changed, *parts in (
+        ({"pixels": np.zeros(399)}, "offset goes from 0 to 400, but there are 399 pixels"),
+        ({"offset": np.arange(21) * 20 - 20}, "offset goes from -20 to 380"),
+        ({"width": np.full(19, 5)}, "do not fit together"),
+        ({"height": np.full(20, 4.0)}, "'height' is float64 of shape (20,)"),
+        ({"label": np.zeros(19, np.int8)}, "has 20 samples, but 19 labels"),
+        ({"pixels": np.zeros(0), "offset": np.zeros(1, int), "height": np.zeros(0, int), "width": np.zeros(0, int)}
+         | {"label": np.zeros(0, int)}, "holds no samples"),
+    ):  # fmt: skip
+        np.savez(path, **packed(**changed))
+        refused(WaferFiles, path, "a.npz", *parts)
+
+
+@pytest.mark.parametrize("ending", ["npz", "npy"])
+def test_arrays_that_are_no_pictures_are_refused(tmp_path, refused, ending):
+    path = tmp_path / f"a.{ending}"
+    for array, *parts in (
+        (np.zeros((0, 8, 8)), "holds no samples; fill it or leave it out"),
+        (np.zeros((9, 5), np.uint8), "a sample is uint8 of shape (5,), no picture; arrays are numbers (n, height"),
+        (np.zeros((9, 8, 8), "U1"), "a sample is <U1 of shape (8, 8), no picture"),
+        (np.zeros(()), "must be the samples"),
+    ):  # fmt: skip
+        np.savez(path, images=array) if ending == "npz" else np.save(path, array)
+        refused(ImageFiles, path, f"a.{ending}", *parts)
+
+
+def test_a_damaged_npz_is_refused(tmp_path, refused):
+    np.savez(tmp_path / "a.npz", images=np.zeros((9, 8, 8), np.uint8))
+    whole = bytearray((tmp_path / "a.npz").read_bytes())
+    (tmp_path / "b.npz").write_bytes(whole[: len(whole) // 2])
+    refused(ImageFiles, tmp_path / "b.npz", "b.npz is no .npz file, or only a part of one")
+    whole[300] ^= 255
+    (tmp_path / "c.npz").write_bytes(whole)
+    refused(ImageFiles, tmp_path / "c.npz", "c.npz cannot be read as arrays", "CRC")
+
+
+def test_the_size_of_maps_is_that_of_all_not_of_the_first_and_the_last(tmp_path, both):
+    sizes = [(4, 5), (5, 4), (10, 2), (4, 5)] * 5
+    height, width = (np.array(side) for side in zip(*sizes, strict=True))
+    np.savez(tmp_path / "a.npz", **packed(height=height, width=width))
+    train, _ = both(WaferFiles, tmp_path / "a.npz", sizes="auto")
+    assert train.fields["map"].shape == (1, None, None)
+    assert {train[i]["inputs"]["map"].shape[1:] for i in range(len(train))} == set(sizes)
+
+
 def test_arrays_with_their_own_splits(tmp_path, both):
     rng = np.random.default_rng(0)
     parts = {"train": 12, "val": 3, "test": 5}

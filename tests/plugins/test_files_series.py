@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ssl_plugins.datasets import _moments
 from ssl_plugins.datasets.files_series import SeriesFiles
 
 
@@ -117,8 +118,108 @@ def test_refusals(tmp_path, refused):
     refused(SeriesFiles, tmp_path / "e.npz", "has 4 samples, but 3 labels")
 
 
-def test_runs(tmp_path, run_files):
-    path = write(tmp_path / "a.csv", long_table(rows=96))
+@pytest.mark.parametrize("kind", ["time of day", "duration", "date", "timestamp"])
+def test_times_of_a_parquet_file_order_as_numbers_do(tmp_path, both, kind):
+    frame = long_table(rows=20)
+    days = pd.to_timedelta(frame["moment"] * 3601, unit="s")
+    stamp = pd.Timestamp("2024-02-28") + (days * 24 if kind == "date" else days)
+    frame["moment"] = {
+        "duration": days, "timestamp": stamp, "date": stamp.dt.date, "time of day": stamp.dt.time
+    }[kind]  # fmt: skip
+    frame.to_parquet(tmp_path / "a.parquet")
+    train, _ = both(SeriesFiles, tmp_path / "a.parquet", time="moment", window=20)
+    np.testing.assert_array_equal(train[0]["inputs"]["series"][0], np.arange(20) + 0.5)
+
+
+def test_times_that_are_lacking_or_of_no_order_are_refused(tmp_path, refused):
+    frame = long_table(rows=20).reset_index(drop=True)
+    frame["moment"] = pd.to_timedelta(frame["moment"], unit="s")
+    frame.loc[4, "moment"] = pd.NaT
+    frame.to_parquet(tmp_path / "a.parquet")
+    refused(SeriesFiles, tmp_path / "a.parquet", "a.parquet row 5: column 'moment'", time="moment", window=20)
+    frame["moment"] = [[1, 2]] * len(frame)
+    frame.to_parquet(tmp_path / "b.parquet")
+    refused(SeriesFiles, tmp_path / "b.parquet", "b.parquet: column 'moment' is of type list", time="moment", window=20)
+
+
+@pytest.mark.parametrize("task", ["auto", "number"])
+def test_the_number_of_a_window_is_the_mean_of_its_rows(tmp_path, both, refused, task):
+    frame = long_table()
+    frame["label"] = frame["y"] * 10 + frame["moment"] + (0.25 if task == "auto" else 0)
+    path = write(tmp_path / "a.csv", frame)
+    for dataset in both(SeriesFiles, path, time="moment", window=20, stride=10, task=task):
+        assert dataset.task.kind == "number"
+        for index in range(len(dataset)):
+            x, y = dataset[index]["inputs"]["series"].astype(np.float64)
+            assert dataset[index]["label"] == pytest.approx((y * 10 + x - (0.25 if task == "auto" else 0.5)).mean())
+    refused(
+        SeriesFiles, path, " and in all other windows less than 50% of the rows have one label", "dataset.task=number",
+        time="moment", window=20, task="classes",
+    )  # fmt: skip
+
+
+def test_numbers_of_arrays(tmp_path, both, refused):
+    x = np.random.default_rng(0).normal(size=(20, 3, 32)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", series=x, labels=np.arange(20) + 0.5)
+    np.savez(tmp_path / "b.npz", series=x, labels=np.arange(20))
+    for name, task, step in (("a", "auto", 0.5), ("b", "number", 0)):
+        for dataset in both(SeriesFiles, tmp_path / f"{name}.npz", task=task):
+            assert dataset.task.kind == "number"
+            for index in range(len(dataset)):
+                assert dataset[index]["label"] == int(dataset.describe(index).rsplit(" ", 1)[1]) - 1 + step
+    np.savez(tmp_path / "c.npz", series=x)
+    refused(SeriesFiles, tmp_path / "c.npz", "c.npz sample 1 has no label that is a number", task="number")
+    path = write(tmp_path / "d.csv", long_table().drop(columns="label"))
+    refused(SeriesFiles, path, "d.csv row 1 has no label that is a number", "dataset.label", task="number", window=10)
+
+
+def test_a_label_for_each_array_of_a_folder(tmp_path, both):
+    for i in range(4):
+        (tmp_path / "rw"[i % 2]).mkdir(exist_ok=True)
+        np.save(tmp_path / "rw"[i % 2] / f"{i}.npy", np.full((3, 2, 9), i % 2))
+    train, _ = both(SeriesFiles, tmp_path)
+    assert train.task.names == ("r", "w")
+    assert all(train[i]["label"] == train[i]["inputs"]["series"][0, 0] for i in range(len(train)))
+
+
+@pytest.mark.parametrize(("classes", "lasting"), [(3, 1), (3, 40), (500, 1), (500, 7)])
+def test_the_majority_of_a_window(classes, lasting, monkeypatch):
+    monkeypatch.setattr(_moments, "MET", 100)  # so that windows are looked at in many pieces
+    random = np.random.default_rng(classes + lasting)
+    codes = np.repeat(random.integers(0, classes, 700), lasting)[:700].astype(np.int32)
+    begin = np.sort(random.integers(0, 700 - 24 + 1, 90))
+    found, share = _moments.majority(codes, np.append(begin, 700 - 24), 24)
+    for i, start in enumerate([*begin, 700 - 24]):
+        names, counts = np.unique(codes[start : start + 24], return_counts=True)
+        assert (found[i], share[i] * 24) == (names[counts.argmax()], counts.max())
+
+
+def test_a_hundred_thousand_labels_are_no_loop_over_rows_and_classes():
+    codes = np.arange(100_000, dtype=np.int32)
+    found, share = _moments.majority(codes, np.arange(0, 99_900, 50), 100)
+    np.testing.assert_array_equal(found, np.arange(0, 99_900, 50))
+    assert (share == 0.01).all()
+
+
+def test_arrays_that_are_no_series_are_refused(tmp_path, refused):
+    np.savez(tmp_path / "a.npz", pixels=np.zeros(4), offset=np.arange(5), height=np.ones(4, int), width=np.ones(4, int))
+    refused(SeriesFiles, tmp_path / "a.npz", "a.npz holds pixels, offset, height and width", "maps of a wafer")
+    np.savez(tmp_path / "b.npz", series=np.zeros((4, 2, 3, 9)))
+    refused(SeriesFiles, tmp_path / "b.npz", "b.npz holds float64 of shape (4, 2, 3, 9); time series are arrays")
+    np.savez(tmp_path / "c.npz", series=np.zeros((4, 9), "U3"))
+    refused(SeriesFiles, tmp_path / "c.npz", "c.npz holds <U3 of shape (4, 9)")
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "d.npy", np.zeros((4, 2, 9)))
+    np.save(tmp_path / "in" / "e.npy", np.zeros((4, 3, 9)))
+    refused(SeriesFiles, tmp_path / "in", "e.npy: samples are of 3 channels, those of", "d.npy of 2 channels")
+
+
+@pytest.mark.parametrize("label", ["run", "0.5"])
+def test_runs(tmp_path, run_files, label):
+    frame = long_table(rows=96)
+    if label == "0.5":
+        frame["label"] = frame["x"]
+    path = write(tmp_path / "a.csv", frame)
     assert run_files("time-series", path, "--set", "dataset.window=32", "--set", "dataset.time=moment")["scores"]
 
 

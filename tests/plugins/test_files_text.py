@@ -97,6 +97,15 @@ def test_refusals(tmp_path, refused, both, bad_samples):
     assert bad_samples(both(TextFiles, tmp_path / "g.txt")) == {f"{tmp_path / 'g.txt'} line 9": "is not UTF-8 text"}
 
 
+def test_labels_that_are_to_be_numbers_are_never_left_out_in_silence(tmp_path, refused):
+    (tmp_path / "b.txt").write_text("one\ntwo\n")
+    refused(TextFiles, tmp_path, "b.txt has no label that is a number", "leave dataset.task=number out", task="number")
+    (tmp_path / "a.csv").write_text("text,label\none,0.5\ntwo,1.5\n")
+    refused(TextFiles, tmp_path, "b.txt has no label, others have a number")
+    (tmp_path / "a.csv").rename(tmp_path / "c.csv")
+    refused(TextFiles, tmp_path, "b.txt has no label, others have a number")
+
+
 @pytest.mark.parametrize("modality", ["text", "multilingual-text"])
 def test_runs(tmp_path, run_files, modality):
     path = entries(

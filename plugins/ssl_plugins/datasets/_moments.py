@@ -22,11 +22,14 @@ from ssl_plugins.datasets._tables import (
     share_of_numbers,
 )
 
+MET = 1 << 21  # rows of windows looked at together
+
 
 class Moments:
     """All rows of some tables, series behind series, each in the order of time.
 
     values: (rows, channels) float32. starts, lengths: (series,) the rows of each. order: (rows,) where each row stood.
+    target: (rows,) float64, the labels if they are numbers.
     """
 
     def __init__(self, options: Any, items: Sequence[Item]) -> None:
@@ -34,7 +37,7 @@ class Moments:
         self.channels: list[str] = []
         self.blocks: list[np.ndarray] = []
         self.times: list[np.ndarray] = []
-        self.marks, self.ids = MarkColumns("classes"), Coder()
+        self.marks, self.ids = MarkColumns(options.task), Coder()
         files: list[np.ndarray] = []
         for number, item in enumerate(items):
             files.append(np.full(self._file(item), number, np.int64))
@@ -57,6 +60,8 @@ class Moments:
         said = self.marks.said(self.row_places)
         marks = [None if mark is None else mark.taken(self.order) for mark in (said.label, said.group, said.split)]
         self.label, self.group, self.split = marks
+        target = self.marks.numbers()
+        self.target = None if target is None else target[self.order]
 
     def where(self, row: int) -> str:
         """File and row of one of the ordered rows."""
@@ -106,15 +111,21 @@ class Moments:
 
 
 def _time(column: Any, name: str, table: Table, before: int) -> np.ndarray:
-    """(n,) float64 that sort as the moments do: numbers, or dates and times. Errors: DataError with the row."""
-    import pandas as pd  # slow to import
-
-    if pa.types.is_temporal(column.type):
-        found, wrong = pd.to_datetime(column.to_pandas()).to_numpy("datetime64[ns]"), None
-        values = np.where(np.isnat(found), np.nan, found.astype(np.int64).astype(np.float64))
+    """(n,) float64 that sort as the moments do: numbers, dates, times or durations. Errors: DataError with the row."""
+    if pa.types.is_temporal(column.type):  # Arrow keeps each as a number, which not all casts turn into a float
+        wide = column.type.bit_width == 64
+        values = column.cast(pa.int64() if wide else pa.int32()).cast(pa.float64(), safe=False)
+        values = values.to_numpy(zero_copy_only=False)
+    elif np.isnan(share_of_numbers(column)):
+        raise DataError(
+            f"{table.path}: column '{name}' is of type {column.type}, no number, date, time or text; leave "
+            f"dataset.time out to take the rows as they come"
+        )
     else:
         values, wrong = numbers(column)
         if wrong is not None and share_of_numbers(column) <= 0.5:
+            import pandas as pd  # slow to import
+
             dates = pd.to_datetime(column.to_pandas(), errors="coerce", format="ISO8601", utc=True)
             known = dates.notna().to_numpy()
             values = np.where(known, dates.dt.tz_localize(None).to_numpy("datetime64[ns]").astype(np.float64), np.nan)
@@ -128,15 +139,40 @@ def _time(column: Any, name: str, table: Table, before: int) -> np.ndarray:
     return values
 
 
-def majority(codes: np.ndarray, begin: np.ndarray, window: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each window the most frequent class (n,) int32, and its share (n,)."""
+def majority(codes: np.ndarray, begin: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each window the most frequent class (n,) int32, of equally frequent ones the first, and its share (n,).
+
+    A window is looked at as the runs of equal rows that it meets: few where labels last, at most `window`.
+    """
+    edges = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))  # run i is rows edges[i]:edges[i + 1]
     best, most = np.zeros(len(begin), np.int32), np.zeros(len(begin), np.int64)
-    for code in range(classes):
-        seen = np.concatenate([[0], np.cumsum(codes == code)])
-        count = seen[begin + window] - seen[begin]
-        best[count > most] = code
-        most = np.maximum(most, count)
+    step = max(1, MET // window)
+    for some in range(0, len(begin), step):
+        start = begin[some : some + step]
+        first = np.searchsorted(edges, start, side="right") - 1
+        met = np.searchsorted(edges, start + window, side="left") - first
+        place = np.repeat(np.arange(len(start)), met)
+        run = np.arange(len(place)) + np.repeat(first - np.cumsum(met) + met, met)
+        rows = np.minimum(edges[run + 1], start[place] + window) - np.maximum(edges[run], start[place])
+        code = codes[edges[run]]
+        order = np.lexsort((code, place))
+        place, code, rows = place[order], code[order], rows[order]
+        new = np.flatnonzero((np.diff(place, prepend=-1) != 0) | (np.diff(code, prepend=-1) != 0))
+        place, code, rows = place[new], code[new], np.add.reduceat(rows, new)
+        order = np.lexsort((code, -rows, place))
+        order = order[np.diff(place[order], prepend=-1) != 0]  # the first of each window
+        best[some : some + step], most[some : some + step] = code[order], rows[order]
     return best, most / window
+
+
+def means(target: np.ndarray, begin: np.ndarray, window: int) -> np.ndarray:
+    """(n,) of each window the mean of its rows' numbers."""
+    found = np.empty(len(begin))
+    rows = np.lib.stride_tricks.sliding_window_view(target, window)
+    step = max(1, MET // window)
+    for some in range(0, len(begin), step):
+        found[some : some + step] = rows[begin[some : some + step]].mean(axis=1)
+    return found
 
 
 def spread(said: Said, options: OwnOptions, usable: np.ndarray) -> np.ndarray:

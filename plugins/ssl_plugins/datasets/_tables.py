@@ -19,6 +19,7 @@ BLOCK = 8 << 20  # bytes of a CSV file
 ROWS = 1 << 16  # of a Parquet file
 MISSING = ("", "?", "NA", "N/A", "nan", "NaN", "null", "NULL", "None")
 MARKS = ("label", "group", "split")
+NO_NUMBER = "name a column or an array of numbers label, set dataset.label, or leave dataset.task=number out"
 
 Block = dict[str, Any]
 
@@ -158,6 +159,7 @@ class MarkColumns:
         self.task = task
         self.coders = {what: Coder() for what in MARKS}
         self.target: list[np.ndarray] | None = None
+        self.targeted: list[int] = []  # the first row of each block of `target`
         self.begun = False
 
     def add(self, block: Block, columns: dict[str, str], item: Item, where: Where) -> None:
@@ -171,7 +173,8 @@ class MarkColumns:
                 self.target = []
         if self.target is not None:
             if label is None:
-                raise ConfigError("dataset.task=number needs a column of labels; set dataset.label to its name")
+                raise ConfigError(f"{where(0)} has no label that is a number; {NO_NUMBER}")
+            self.targeted.append(sum(map(len, self.coders["label"].parts)))
             self.target.append(self._numbers(block[columns.pop("label")], where))
         for what, coder in self.coders.items():
             told = getattr(item, what)
@@ -193,9 +196,18 @@ class MarkColumns:
         return found
 
     def said(self, where: Where) -> Said:
-        """All of it, of all rows. Errors: DataError for a mark that only some rows have."""
+        """All of it, of all rows. Errors: DataError for a mark that only some rows have, ConfigError for no numbers."""
+        count = len(self.coders["label"].codes)
+        if count and self.task == "number" and self.target is None:
+            raise ConfigError(f"{where(0)} has no label that is a number; {NO_NUMBER}")
+        if self.target is not None and sum(map(len, self.target)) != count:
+            ends = np.cumsum([0, *map(len, self.target)])
+            gap = next((end for start, end in zip(self.targeted, ends[:-1], strict=True) if start != end), ends[-1])
+            raise DataError(
+                f"{where(int(gap))} has no label, others have a number; fill it in everywhere or leave it out"
+            )
         marks = {what: coder.marks(what, where) for what, coder in self.coders.items()}
-        return Said(len(self.coders["label"].codes), where, **marks)
+        return Said(count, where, **marks)
 
     def numbers(self) -> np.ndarray | None:
         """(n,) the labels that are numbers."""

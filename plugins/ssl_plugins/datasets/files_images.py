@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._division import Coder, Said
-from ssl_plugins.datasets._listing import listing
+from ssl_plugins.datasets._listing import Item, listing
 from ssl_plugins.datasets._own import OwnData, OwnOptions, Places
 from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
 from ssl_plugins.datasets._rasters import RASTERS, Order, as_grey_or_colour, common, read_raster
@@ -54,10 +54,9 @@ class ImageFiles(OwnData):
         self.paths: list[Path] = []
         if Path(options.root).suffix.lower() in PACKED:
             said = self._unpacked()
-            shapes = {part[i].shape for part in self.parts for i in (0, len(part) - 1)}
-            first = self._ordered(self.parts[0][0])
-            channels = len(first)
-            size = (first.shape[1], first.shape[2]) if len(shapes) == 1 else None
+            shapes = [self._shape(part, shape) for part in self.parts for shape in sorted(part.shapes)]
+            channels = shapes[0][0]
+            size = shapes[0][1:] if len({shape[1:] for shape in shapes}) == 1 else None
         else:
             said = self._listed()
             channels, size = common(self.paths, options.order)
@@ -88,20 +87,34 @@ class ImageFiles(OwnData):
                 continue
             if not Path(root).is_file():
                 raise DataError(f"{root} does not exist; name a folder of pictures, or an .npy or .npz file")
-            self.parts += unpack(Path(root), NAMES, split, marks)
+            self.parts += unpack(Path(root), NAMES, Item(Path(root), Path(root).name, split=split), marks)
         paths = [part.path for part in self.parts]
         self.stamp(paths)
         return marks.said(Places(paths, np.cumsum([0, *map(len, self.parts)]), word="sample"))
 
+    def _shape(self, part: Stack | Maps, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The (channels, H, W) of samples of an array. Errors: DataError if they are no pictures."""
+        kind = (part.array if isinstance(part, Stack) else part.pixels).dtype
+        if len(shape) not in (2, 3) or kind.kind not in "uifb":
+            raise DataError(
+                f"{part.path}: a sample is {kind} of shape {shape}, no picture; arrays are numbers "
+                f"(n, height, width) or (n, channels, height, width)"
+            )
+        if len(shape) == 2:
+            return 1, shape[0], shape[1]
+        return (shape[2], shape[0], shape[1]) if self._channels_last(shape) else (shape[0], shape[1], shape[2])
+
+    def _channels_last(self, shape: tuple[int, ...]) -> bool:
+        order = self.options.order
+        return order == "last" or (order == "auto" and shape[2] < shape[0])
+
     def _ordered(self, x: np.ndarray) -> np.ndarray:
-        """One sample of an array as (channels, H, W)."""
-        if x.ndim not in (2, 3) or x.size == 0 or x.dtype.kind not in "uifb":
-            raise BadSample(f"is {x.dtype} of shape {x.shape}, no picture (channels, height, width) of numbers")
+        """One sample of an array as (channels, H, W). Errors: BadSample if it has no pixels."""
+        if x.size == 0:
+            raise BadSample(f"has shape {x.shape}, which is no pixel; remove it")
         if x.ndim == 2:
             return x[np.newaxis]
-        order = self.options.order
-        last = order == "last" or (order == "auto" and x.shape[2] < x.shape[0])
-        return np.ascontiguousarray(np.moveaxis(x, 2, 0)) if last else x
+        return np.ascontiguousarray(np.moveaxis(x, 2, 0)) if self._channels_last(x.shape) else x
 
     def __getitem__(self, index: int) -> Sample:
         """{field: (channels, H, W) in the file's own numbers}. Errors: BadSample for a file that does not fit."""

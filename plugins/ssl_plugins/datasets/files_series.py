@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._division import LEFT_OUT, TEST, TRAIN, Marks, Said, check_classes
 from ssl_plugins.datasets._listing import Item, sources
-from ssl_plugins.datasets._moments import Moments, WindowPlaces, majority, spread
+from ssl_plugins.datasets._moments import Moments, WindowPlaces, majority, means, spread
 from ssl_plugins.datasets._own import OwnData, Places, RowOptions, listed
 from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
 from ssl_plugins.datasets._tables import ENDINGS, MarkColumns, check_endings
@@ -54,17 +56,31 @@ class SeriesFiles(OwnData):
         self.stamp([item.path for item in items])
 
     def _arrays(self, items: list[Item]) -> None:
-        marks = MarkColumns("classes")
+        marks = MarkColumns(self.options.task)
         for item in items:
-            self.parts += unpack(item.path, NAMES, item.split, marks)
-        shapes = {part.array.shape[1:] for part in self.parts if isinstance(part, Stack)}
-        if any(len(shape) not in (1, 2) for shape in shapes) or len({shape[:-1] for shape in shapes}) != 1:
+            self.parts += unpack(item.path, NAMES, item, marks)
+        kinds: dict[tuple[int, ...], Path] = {}
+        for part in self.parts:
+            if isinstance(part, Maps):
+                raise DataError(
+                    f"{part.path} holds pixels, offset, height and width, which are maps of a wafer, no time series; "
+                    f"name an array (n, channels, steps) {NAMES[0]}, or use --modality wafer"
+                )
+            if part.array.ndim not in (2, 3) or part.array.dtype.kind not in "uifb":
+                raise DataError(
+                    f"{part.path} holds {part.array.dtype} of shape {part.array.shape}; time series are arrays of "
+                    f"numbers (n, channels, steps) or (n, steps)"
+                )
+            kinds.setdefault(part.array.shape[1:-1], part.path)
+        if len(kinds) > 1:
+            (one, path), (other, there) = list(kinds.items())[:2]
             raise DataError(
-                f"{items[0].path}: samples have shape {shapes}; arrays are (n, channels, steps) or (n, steps)"
+                f"{there}: samples are {_channels(other)}, those of {path} {_channels(one)}; mend or remove one"
             )
+        shapes = {part.array.shape[1:] for part in self.parts if isinstance(part, Stack)}
         shape = min(shapes)
         self.places = Places([part.path for part in self.parts], np.cumsum([0, *map(len, self.parts)]), word="sample")
-        self.settle(marks.said(self.places))
+        self.settle(marks.said(self.places), target=marks.numbers())
         self.fields = {
             "series": Continuous((shape[0] if len(shape) == 2 else 1, shape[-1] if len(shapes) == 1 else None))
         }
@@ -84,14 +100,20 @@ class SeriesFiles(OwnData):
         begin = moments.starts[series] + inside
         label, pure = None, np.ones(len(series), bool)
         if moments.label is not None:
-            codes, share = majority(moments.label.codes, begin, window, len(moments.label.names))
+            codes, share = majority(moments.label.codes, begin, window)
             label, pure = Marks(codes, moments.label.names), share >= options.label_share
         where = WindowPlaces(moments, begin, window)
+        if not pure.any():
+            raise DataError(
+                f"{where(0)}: here and in all other windows less than {options.label_share:.0%} of the rows have one "
+                f"label; lower dataset.label_share or window, or set dataset.task=number if labels are numbers"
+            )
         said = Said(len(series), where, label)
         held = self._held(moments, series, inside, label)
         held[~pure] = LEFT_OUT
         check_classes(said, held)
-        self.settle(said, held=held)
+        target = None if moments.target is None else means(moments.target, begin, window)
+        self.settle(said, held=held, target=target, title=options.label or "label")
         if (~pure).any():
             self.notes = (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
         self.begin, self.values = begin[self.rows], moments.values
@@ -130,6 +152,11 @@ class SeriesFiles(OwnData):
             start = int(self.begin[index])
             x = np.ascontiguousarray(self.values[start : start + self.options.window].T)
         return {"inputs": {"series": x}, "label": self.label_of(index)}
+
+
+def _channels(shape: tuple[int, ...]) -> str:
+    """What to call the shape of a sample without its steps."""
+    return f"of {shape[0]} channels" if shape else "without channels"
 
 
 def _whole(moments: Moments, mark: Marks, what: str) -> Marks:

@@ -41,6 +41,7 @@ from ssl_core.engine.pictures import rebuild
 from ssl_core.engine.tell import Tell
 from ssl_core.engine.train import train
 from ssl_core.errors import CheckpointError, ConfigError, SslxError
+from ssl_core.evaluate.budget import bounded
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
@@ -83,7 +84,8 @@ def run(
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     learner.tokenizer.measure(data["train"].chunks())
     config, notes = settle(config, learner.objective, device, data["train"])
-    notes += remarks(splits, data)
+    measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    notes += remarks(splits, data) + said
     write_json(folder / CONFIG, config.model_dump(mode="json"))
     for line in (*header(config, learner, device, splits, data), *notes):
         tell.line(line)
@@ -91,7 +93,7 @@ def run(
 
     # 6. to 8. tokens, outcome, training
     origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
-    watch = Watch(config, plugins, learner, splits, data, device, tell)
+    watch = Watch(config.model_copy(update={"evaluate": measure}), plugins, learner, splits, data, device, tell)
     compiled = None
     if config.train.compile == "on":
         graph = config.train.accumulate == 1  # a graph's next call would overwrite gradients that are to be added up
@@ -106,7 +108,7 @@ def run(
     )  # fmt: skip
 
     # 9. evaluation
-    rows = evaluate(config, plugins, learner, splits, data, device, tell)
+    rows = evaluate(config, plugins, learner, splits, data, device, tell, measure)
     found = watch.health()
     notes += [watch.warning] if watch.warning else []
     final = {"train/seconds": seconds} | {f"health/{name}": value for name, value in found.items()}
@@ -156,10 +158,11 @@ def evaluate_run(
     if config.tokenizer != saved.tokenizer:
         _give_constants(learner, build(config, plugins, splits["train"]))
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
-    notes = remarks(splits, data)
+    measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    notes = remarks(splits, data) + said
     for line in (*header(config, learner, device, splits, data), *notes):
         tell.line(line)
-    rows = evaluate(config, plugins, learner, splits, data, device, tell)
+    rows = evaluate(config, plugins, learner, splits, data, device, tell, measure)
     if not rows:
         raise ConfigError(
             "there is nothing to evaluate: the data has no labels; give --label-pattern or another --dataset"

@@ -3,12 +3,14 @@
     python benchmarks/speed.py                     # everything, on the CPU
     python benchmarks/speed.py --device cuda
     python benchmarks/speed.py --parts steps --shapes speech HIGGS
+    python benchmarks/speed.py --parts kernels     # of attention, for the table of ssl_core/nn/attention.py
 
 All variants of a shape are timed in one process, one step of each in turn, and medians are compared: read the ratios.
 The plain transcription is eager fp32 with softmax written out, as the published code has it, and with memory as the C
 library comes; sslx keeps the memory that it frees, as `sslx run` does. "plain, memory kept" is the transcription with
-that, too. Peak memory and cold starts are taken in processes of their own. Writes benchmarks/results/speed-DEVICE.json
-as it goes, and the tables in benchmarks/README.md.
+that, too, for MetaMAE. Peak memory and cold starts are taken in processes of their own. Writes
+benchmarks/results/speed-DEVICE.json as it goes, and the tables in benchmarks/README.md. One file is of one machine and
+one torch.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import argparse
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib.util
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -46,11 +50,13 @@ from ssl_core.engine.device import (
     peak_memory,
 )
 from ssl_core.nn import Encoder, EncoderOptions
-from ssl_core.nn.attention import LONG_TOKENS
+from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel, xformers_ops
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("steps", "objectives", "memory", "scaling", "starts", "data", "floor", "profile")
+PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "floor", "profile")
+KEPT = "plain, memory kept"
+VARIANTS = ("plain", KEPT, "fp32", "bf16", "fp32 compiled", "bf16 compiled")
 OTHER = "other"
 KINDS = {  # of what a profiler sees: words in its name
     "matrix products of linear maps": ("aten::mm", "aten::addmm", "aten::linear", "gemm", "nvjet"),
@@ -61,6 +67,7 @@ KINDS = {  # of what a profiler sees: words in its name
     "fused pointwise work": ("CompiledFxGraph", "cpp_fused", "triton"),
     "optimiser": ("adam", "Adam"),
 }
+CODE_FOLDERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -90,7 +97,18 @@ SHAPES = {
     "wafer": Shape(3, (32, 32), (4, 4), 128, 0.1, 0.1, 6, 0.0, 0.15),
     "HIGGS": Shape(1, (28,), (1,), 256, 1.0, 1.0, 6, 0.1, 0.50),
 }
-TINY = {"speech": replace(SHAPES["speech"], space=(80, 80), batch=4, depth=1)}
+TINY = {  # a grid, ids, and dropout
+    "speech": replace(SHAPES["speech"], space=(80, 80), batch=4, depth=1),
+    "genomics": replace(SHAPES["genomics"], length=24, batch=4, depth=1),
+    "HIGGS": replace(SHAPES["HIGGS"], space=(12,), batch=4, depth=1),
+}
+
+HEADS, HEAD_WIDTH = {"encoder": 8, "decoder": 4}, 32  # the paper's Table 7
+# With the summary token: HIGGS, PAMAP2 and EuroSAT and wafer, Pfam and speech of the decoder are 29, 65, 129 and 197;
+# 17 is near what their encoders see, and the long ones are beyond the paper.
+KERNEL_TOKENS = (17, 29, 65, 129, 197, 513, 1025)
+KERNEL_BATCH, KERNEL_ROWS = 256, 64 * 197  # HIGGS has the most rows, speech the most tokens on short rows
+KERNEL_SCORES = {"cpu": 2**24, "cuda": 2**27}  # most numbers of a matrix of queries by keys: a call takes moments
 
 
 class Subject:
@@ -186,7 +204,7 @@ class Subject:
         return run
 
     def variant(self, name: str, cache: Path) -> Callable[[], None]:
-        """The step called "plain", "plain, memory kept", "fp32", "bf16", "fp32 compiled" or "bf16 compiled"."""
+        """The step of that name, one of VARIANTS."""
         if name.startswith("plain"):
             return self.plain()
         precision, _, compiled = name.partition(" ")
@@ -212,6 +230,23 @@ def allocate_as_usual() -> None:
             (M_MMAP_MAX, 65536), (m_mmap_threshold, 2**25), (M_TRIM_THRESHOLD, 2**26), (M_TOP_PAD, 2**17),
         ):  # fmt: skip
             library.mallopt(name, value)
+
+
+def give_back_memory() -> None:
+    """Hand what this process has freed back to the system: a process of its own may need it all."""
+    gc.collect()
+    allocate_as_usual()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Have `peak_memory` count from what is held now; elsewhere than on Linux and CUDA it counts on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def set_memory(variant: str) -> bool:
@@ -256,6 +291,8 @@ def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None
         for objective in ("metamae", "mae"):
             subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
             for variant in arguments.variants:
+                if variant == KEPT and objective == "mae":
+                    continue  # what of a ratio is memory is asked of MetaMAE
                 steps[f"{objective} {variant}"] = subject.variant(variant, arguments.cache)
         keep(f"steps/{name}{arguments.label}", interleaved(steps, arguments.repeats, arguments.device))
 
@@ -276,10 +313,22 @@ def alone(arguments: argparse.Namespace, *given: str, cache: Path | None = None)
     command = [sys.executable, __file__, "--device", str(arguments.device), "--alone", *given]
     command += ["--tiny"] if arguments.tiny else []
     command += ["--cache", str(cache or arguments.cache)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # this process may have compiled already and said so in the environment; there, --cache says where code is kept
+    environment = {name: value for name, value in os.environ.items() if name not in CODE_FOLDERS}
+    give_back_memory()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1]}
+        return {"error": why_failed(done)}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def why_failed(done: subprocess.CompletedProcess[str]) -> str:
+    """One line: the last that the process wrote, or the signal that ended it."""
+    if done.returncode == -signal.SIGKILL:
+        return "killed by SIGKILL, as the system does when memory runs out"
+    if done.returncode < 0:
+        return f"killed by {signal.Signals(-done.returncode).name}"
+    return next(reversed(done.stderr.strip().splitlines()), f"ended with {done.returncode}")
 
 
 def report_alone(arguments: argparse.Namespace) -> None:
@@ -294,6 +343,7 @@ def report_alone(arguments: argparse.Namespace) -> None:
     step = subject.variant(variant, arguments.cache)
     if not variant.startswith("plain"):  # a fresh process has the C library's own limits
         keep_freed_memory()
+    forget_peak(arguments.device)
     before = peak_memory(arguments.device)
     first = timed(step, arguments.device)
     times = [timed(step, arguments.device) for _ in range(3)]
@@ -311,7 +361,7 @@ def report_alone(arguments: argparse.Namespace) -> None:
 def measure_memory(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
     """Peak memory of a step beyond the model and its data; eager, since the compiler's own would count as well."""
     for name in arguments.shapes:
-        for variant in [v for v in arguments.variants if "compiled" not in v]:
+        for variant in [v for v in arguments.variants if v in ("plain", *DTYPES)]:
             keep(f"memory/{name}/{variant}", alone(arguments, name, "metamae", variant))
 
 
@@ -360,27 +410,105 @@ def first_step() -> float:
             running.wait()
 
 
+def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
+    """Each kernel of attention at lengths of the paper and beyond, with as many derivatives as are asked for.
+
+    Only a decoder is differentiated twice.
+    """
+    device = arguments.device
+    for where, heads in HEADS.items():
+        for tokens in (5, 9) if arguments.tiny else KERNEL_TOKENS:
+            most = KERNEL_SCORES[device.type] // (heads * tokens**2)
+            batch = 2 if arguments.tiny else max(1, min(KERNEL_BATCH, KERNEL_ROWS // tokens, most))
+            for precision, dtype in DTYPES.items():
+                for derivatives in (0, 1) if where == "encoder" else (0, 1, 2):
+                    calls, failed = dict[str, Callable[[], None]](), dict[str, str]()
+                    for kernel in usable_kernels(device, derivatives):
+                        call = kernel_call((batch, heads, tokens, HEAD_WIDTH), dtype, device, kernel, derivatives)
+                        try:
+                            call()
+                        except RuntimeError as error:  # not for this hardware or number type, or no memory for it
+                            failed[kernel] = str(error).strip().splitlines()[0]
+                        else:
+                            calls[kernel] = call
+                    case = {
+                        "batch": batch, "chosen": choose_kernel(device, dtype, tokens, derivatives), "failed": failed,
+                        "seconds": interleaved(calls, arguments.repeats, device),
+                    }  # fmt: skip
+                    keep(f"kernels/{where}, {tokens} tokens, {precision}, derivatives {derivatives}", case)
+
+
+def usable_kernels(device: torch.device, derivatives: int) -> tuple[Kernel, ...]:
+    """The kernels that have so many derivatives there."""
+    if derivatives == 2:
+        return ("math", "twice")
+    fused: tuple[Kernel, ...] = ("math", "sdpa", "twice")
+    return (*fused, "xformers") if device.type == "cuda" and xformers_ops() is not None else fused
+
+
+def kernel_call(
+    size: tuple[int, ...], dtype: torch.dtype, device: torch.device, kernel: Kernel, derivatives: int
+) -> Callable[[], None]:
+    """One call of a kernel on (B, h, N, e) and its backward passes, which start from given gradients."""
+    rows, heads, tokens, width = size  # laid out as `Attention` has them, (B, N, h, e)
+    q, k, v, gradient, *second = (
+        torch.randn(rows, tokens, heads, width, device=device).to(dtype).transpose(1, 2) for _ in range(7)
+    )
+
+    def run() -> None:
+        if derivatives == 0:
+            with torch.no_grad():
+                attend(q, k, v, kernel)
+            return
+        leaves = [part.detach().requires_grad_() for part in (q, k, v)]
+        start = gradient.detach().requires_grad_(derivatives == 2)
+        out = attend(leaves[0], leaves[1], leaves[2], kernel)
+        first = torch.autograd.grad(out, leaves, start, create_graph=derivatives == 2)
+        if derivatives == 2:
+            torch.autograd.grad(first, [*leaves, start], second)
+
+    return run
+
+
 def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Examples a second from the prepared arrays, and one by one as a Dataset with a DataLoader gives them."""
+    """Examples a second from prepared, memory-mapped arrays, and one by one as a Dataset with a DataLoader gives them.
+
+    Both in the same order, drawn beforehand, from a file that the system has in memory.
+    """
     import numpy as np
 
     from ssl_core.engine.loader import Prepared, batch_index
 
+    class Rows(torch.utils.data.Dataset[Tensor]):
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __len__(self) -> int:
+            return len(self.array)
+
+        def __getitem__(self, index: int) -> Tensor:
+            return torch.from_numpy(np.array(self.array[index]))
+
     for name, width, size in (("HIGGS", 28, 256), ("speech", 224 * 224, 64)):
         count = (1000 if arguments.tiny else 200_000) if name == "HIGGS" else 500
-        data = Prepared({"x": np.random.default_rng(0).random((count, width), dtype=np.float32)}, None)
         turns = 3 if arguments.tiny else 50
-        began = time.perf_counter()
-        for step in range(turns):
-            data.take(batch_index(0, step, count, size))
-        gathered = turns * size / (time.perf_counter() - began)
-        rows: Any = torch.utils.data.DataLoader(data.arrays["x"], batch_size=size, shuffle=True)  # type: ignore[arg-type]
-        began, seen = time.perf_counter(), 0
-        for batch in rows:
-            seen += len(batch)
-            if seen >= turns * size:
-                break
-        keep(f"data/{name}", {"gather": gathered, "one by one": seen / (time.perf_counter() - began)})
+        order = [batch_index(0, step, count, size) for step in range(turns)]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "x.npy"
+            np.save(file, np.random.default_rng(0).random((count, width), dtype=np.float32))
+            data = Prepared({"x": np.load(file, mmap_mode="r")}, None)
+            data.arrays["x"].max()  # every page has been touched, as after a first epoch
+            began = time.perf_counter()
+            for index in order:
+                data.take(index)
+            gathered = turns * size / (time.perf_counter() - began)
+            rows: Any = torch.utils.data.DataLoader(
+                Rows(data.arrays["x"]), batch_sampler=[index.tolist() for index in order]
+            )
+            began = time.perf_counter()
+            seen = sum(len(batch) for batch in rows)
+            keep(f"data/{name}", {"gather": gathered, "one by one": seen / (time.perf_counter() - began)})
+            del data, rows
 
 
 def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
@@ -397,11 +525,12 @@ def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None
         peaks[precision] = rate
     block = torch.randn(2**22 if arguments.tiny else 2**26, device=arguments.device)
     other = torch.empty_like(block)
-    seconds = interleaved({"": functools.partial(other.copy_, block)}, 3 if arguments.tiny else 7, arguments.device)
+    seconds = interleaved({"": functools.partial(_copy, other, block)}, 3 if arguments.tiny else 7, arguments.device)
     keep("machine/peaks", {**peaks, "bytes": 2 * 4 * block.numel() / seconds[""]})
     for name in arguments.shapes:
         for objective in ("metamae", "mae"):
-            subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
+            # on the CPU, where every product can be seen; there are as many on any device
+            subject = Subject(arguments.known[name], objective, torch.device("cpu"), arguments.tiny)
             keep(f"floor/{name}/{objective}", count_products(subject))
 
 
@@ -409,8 +538,15 @@ def _product(x: Tensor, w: Tensor) -> None:
     torch.nn.functional.linear(x, w)
 
 
+def _copy(to: Tensor, block: Tensor) -> None:
+    to.copy_(block)
+
+
 def count_products(subject: Subject) -> dict[str, float]:
-    """Operations of a step's matrix products, and the numbers that they read and write."""
+    """Operations of a step's matrix products, and the numbers that they read and write.
+
+    The subject's attention is "math" from then on.
+    """
     names = ("mm", "bmm", "addmm", "baddbmm")
     counted = {"operations": 0.0, "numbers": 0.0}
 
@@ -423,15 +559,12 @@ def count_products(subject: Subject) -> dict[str, float]:
                 counted["numbers"] += one.numel() + other.numel() + out.numel()
             return out
 
+    for part in subject.learner.modules():
+        if isinstance(part, Attention):
+            part.backend = "math"  # a fused kernel's products cannot be seen
     step = subject.ours("fp32", False, Path())
-    whole = dict.fromkeys(LONG_TOKENS, 10**9)  # softmax written out, whose products can be seen
-    before = dict(LONG_TOKENS)
-    try:
-        LONG_TOKENS.update(whole)
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), Counting():
-            step()
-    finally:
-        LONG_TOKENS.update(before)
+    with Counting():
+        step()
     return counted
 
 
@@ -461,22 +594,7 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
 
 def tables(results: dict[str, Any]) -> str:
     """Markdown of what is there."""
-    steps, lines = _part(results, "steps"), list[str]()
-    if steps:
-        variants = list(dict.fromkeys(key.split(" ", 1)[1] for found in steps.values() for key in found))
-        ours = [variant for variant in variants if variant != "plain"]
-        for objective, word in (("metamae", "MetaMAE"), ("mae", "MAE")):
-            head = [f"{word} step", "plain, ms", *(f"{variant}: times faster" for variant in ours)]
-            head += [f"{word} : MAE, {variant}" for variant in ours if objective != "mae"]
-            rows = []
-            for name, found in steps.items():
-                plain = found.get(f"{objective} plain")
-                row = [name, _number(plain, 1000, ",.0f")]
-                row += [_ratio(plain, found.get(f"{objective} {variant}")) for variant in ours]
-                if objective != "mae":
-                    row += [_ratio(found.get(f"{objective} {v}"), found.get(f"mae {v}")) for v in ours]
-                rows.append(row)
-            lines += _table(head, rows)
+    lines = _step_tables(_part(results, "steps"))
     for part, what in (("memory", "memory of a MetaMAE step"), ("scaling", "tokens of a MetaMAE step, fp32")):
         found = _part(results, part)
         if found:
@@ -488,6 +606,7 @@ def tables(results: dict[str, Any]) -> str:
     for name, found in objectives.items():
         rows = [[key, _number(seconds, 1000, ",.0f")] for key, seconds in sorted(found.items())]
         lines += _table([f"objective at {name}", "ms a step"], rows)
+    lines += _kernel_table(_part(results, "kernels"))
     lines += _floor_table(results)
     profiles = _part(results, "profile")
     if profiles:
@@ -496,7 +615,8 @@ def tables(results: dict[str, Any]) -> str:
     starts = _part(results, "starts")
     if starts:
         rows = [
-            [name, _number(one.get("seconds", one.get("first_step_seconds")), 1, ".2f")] for name, one in starts.items()
+            [name, _failed(one) or _number(one.get("seconds", one.get("first_step_seconds")), 1, ".2f")]
+            for name, one in starts.items()
         ]
         lines += _table(["start", "s"], rows)
     data = _part(results, "data")
@@ -504,6 +624,47 @@ def tables(results: dict[str, Any]) -> str:
         rows = [[name, f"{one['gather']:,.0f}", f"{one['one by one']:,.0f}"] for name, one in data.items()]
         lines += _table(["data", "examples/s, one gather a batch", "one by one"], rows)
     return "\n".join(lines).strip()
+
+
+def _step_tables(steps: dict[str, Any]) -> list[str]:
+    lines = list[str]()
+    for objective, word in (("metamae", "MetaMAE"), ("mae", "MAE")):
+        found = {key.split(" ", 1)[1] for one in steps.values() for key in one if key.startswith(f"{objective} ")}
+        if not found:
+            continue
+        ours = [variant for variant in VARIANTS if variant in found and not variant.startswith("plain")]
+        beside = ours if objective != "mae" else []
+        kept = [KEPT] if KEPT in found else []
+        head = [f"{word} step", "plain, ms", *(f"{variant}: ms" for variant in kept)]
+        head += [f"{variant}: times faster" for variant in ours]
+        head += [f"{word} : MAE, {variant}" for variant in beside]
+        rows = []
+        for name, one in steps.items():
+            plain = one.get(f"{objective} plain")
+            row = [name, *(_number(one.get(f"{objective} {variant}"), 1000, ",.0f") for variant in ("plain", *kept))]
+            row += [_ratio(plain, one.get(f"{objective} {variant}")) for variant in ours]
+            row += [_ratio(one.get(f"{objective} {variant}"), one.get(f"mae {variant}")) for variant in beside]
+            rows.append(row)
+        lines += _table(head, rows)
+    return lines
+
+
+def _kernel_table(found: dict[str, Any]) -> list[str]:
+    """Each kernel's time, the one that `choose_kernel` takes, and the one that it should take."""
+    if not found:
+        return []
+    kernels = list(dict.fromkeys(kernel for one in found.values() for kernel in (*one["seconds"], *one["failed"])))
+    rows = []
+    for name, one in found.items():
+        seconds, chosen = one["seconds"], one["chosen"]
+        fastest = min(seconds, key=seconds.get, default="-")
+        row = [name, str(one["batch"])]
+        row += [
+            "failed" if kernel in one["failed"] else _number(seconds.get(kernel), 1000, ",.2f") for kernel in kernels
+        ]
+        rows.append([*row, chosen, fastest, _ratio(seconds.get(chosen), seconds.get(fastest))])
+    head = ["attention", "batch", *(f"{kernel}, ms" for kernel in kernels)]
+    return _table([*head, "chosen", "fastest", "chosen : fastest"], rows)
 
 
 def _floor_table(results: dict[str, Any]) -> list[str]:
@@ -552,10 +713,15 @@ def _beside(name: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> list[str]
     plain, ours = pair
     seconds = plain.get("step_seconds")
     return [
-        name, _number(plain.get("memory_bytes"), 2**-20, ",.0f"),
-        _ratio(ours.get("memory_bytes"), plain.get("memory_bytes")),
+        name, _failed(plain) or _number(plain.get("memory_bytes"), 2**-20, ",.0f"),
+        _failed(ours) or _ratio(ours.get("memory_bytes"), plain.get("memory_bytes")),
         _number(seconds and seconds / plain["batch"], 1000, ",.1f"), _ratio(seconds, ours.get("step_seconds")),
     ]  # fmt: skip
+
+
+def _failed(one: dict[str, Any]) -> str:
+    """What the table says of a process that failed; nothing of one that did not."""
+    return f"failed: {one['error']}".replace("|", "/") if "error" in one else ""
 
 
 def _number(value: float | None, factor: float, form: str) -> str:
@@ -570,22 +736,35 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["", *("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))]
 
 
-def main() -> None:
+def read_results(path: Path, here: dict[str, Any]) -> dict[str, Any]:
+    """What the file holds, or nothing yet; ends the program where it is of another machine or torch than `here`."""
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("results"):
+        there, now = (f"{one.get('hardware')}, torch {one.get('torch')}" for one in (kept, here))
+        if there != now:
+            sys.exit(
+                f"{path} was measured on {there}; this is {now}, and one file is of one machine: "
+                "move it away, or give another folder with --out"
+            )
+    return kept | here
+
+
+def main(given: list[str] | None = None) -> None:
     """Measure what was asked for, writing after each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--shapes", nargs="+", help="shapes by name; by default all")
-    parser.add_argument("--variants", nargs="+", default=["plain", "fp32", "bf16", "fp32 compiled", "bf16 compiled"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--tokens", nargs="+", type=int, default=[196, 400, 784, 1600, 4096], help="lengths of scaling")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON file")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sslx-speed")
-    parser.add_argument("--label", default="", help="behind the shapes' names, for a second run beside the first")
+    parser.add_argument("--label", default="", help="behind the shapes' names, for second steps beside the first")
     parser.add_argument("--tiny", action="store_true", help="small sizes: whether it runs at all")
     parser.add_argument("--no-page", action="store_true", help="leave benchmarks/README.md alone")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.known = TINY if arguments.tiny else SHAPES
     arguments.shapes = arguments.shapes or list(arguments.known)
     if arguments.alone:
@@ -593,11 +772,11 @@ def main() -> None:
         return
     path = arguments.out / f"speed-{arguments.device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    kept |= {
+    here = {
         "hardware": describe(arguments.device), "cpus": os.cpu_count(), "torch": torch.__version__,
         "python": platform.python_version(),
     }  # fmt: skip
+    kept = read_results(path, here)
     results = kept.setdefault("results", {})
 
     def keep(key: str, value: Any) -> None:
@@ -607,16 +786,14 @@ def main() -> None:
 
     for part in arguments.parts:
         globals()[f"measure_{part}"](arguments, keep)
-    made = tables(results)
+    made = f"Measured on {kept['hardware']}, torch {kept['torch']}.\n\n{tables(results)}"
     print(made)
     begin, end = (f"<!-- speed {arguments.device.type}: {word} -->" for word in ("begin", "end"))
     page = HERE / "README.md"
     if not arguments.no_page and begin in page.read_text():
         before, _, rest = page.read_text().partition(begin)
         _, _, after = rest.partition(end)
-        page.write_text(
-            f"{before}{begin}\nMeasured on {kept['hardware']}, torch {kept['torch']}.\n\n{made}\n{end}{after}"
-        )
+        page.write_text(f"{before}{begin}\n{made}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -2,37 +2,233 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ssl_core.nn import attention
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_every_part_of_the_speed_benchmark_runs(tmp_path):
+def run_tiny(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """The results and what was printed of a small run in a process of its own."""
     done = subprocess.run(
         [
-            sys.executable, str(SCRIPT), "--tiny", "--no-page", "--repeats", "1", "--out", str(tmp_path),
-            "--variants", "plain", "fp32", "bf16", "--cache", str(tmp_path / "cache"),
+            sys.executable, str(SCRIPT), "--tiny", "--no-page", "--repeats", "1", "--out", str(folder),
+            "--cache", str(folder / "cache"), *options,
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "speed-cpu.json").read_text())["results"]
-    parts = {"steps", "objectives", "memory", "scaling", "starts", "data", "machine", "floor", "profile"}
+    return json.loads((folder / "speed-cpu.json").read_text())["results"], done.stdout
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("speed", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "speed", module)
+    spec.loader.exec_module(module)
+    yield module
+    module.allocate_as_usual()
+
+
+def given(tmp_path: Path, **values: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"device": CPU, "tiny": True, "cache": tmp_path, "tokens": [16]} | values)
+
+
+def program(path: Path, lines: str) -> str:
+    """An executable that stands in for Python in processes of their own."""
+    path.write_text("#!/bin/sh\n" + lines)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_every_part_of_the_speed_benchmark_runs(tmp_path):
+    results, printed = run_tiny(
+        tmp_path, "--shapes", "speech", "--variants", "plain", "plain, memory kept", "fp32", "bf16"
+    )
+    parts = {
+        "steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "machine", "floor", "profile",
+    }  # fmt: skip
     assert {key.split("/")[0] for key in results} == parts
     assert not [key for key, value in results.items() if "error" in value], results
     steps = results["steps/speech"]
     assert all(seconds > 0 for seconds in steps.values())
-    assert {"metamae plain", "mae plain", "metamae bf16", "mae bf16"} <= steps.keys()
-    assert "| speech |" in done.stdout
+    assert {"metamae plain", "metamae plain, memory kept", "mae plain", "metamae bf16", "mae bf16"} <= steps.keys()
+    assert "| MetaMAE step | plain, ms | plain, memory kept: ms | fp32: times faster |" in printed
+    assert "| speech |" in printed
+    memory = [value["memory_bytes"] for key, value in results.items() if key.startswith("memory/")]
+    assert len(memory) == 3
+    assert min(memory) > 0
     (shares,) = (value for key, value in results.items() if key.startswith("profile/"))
     assert sum(shares.values()) == pytest.approx(1)
     assert results["floor/speech/mae"]["operations"] < results["floor/speech/metamae"]["operations"] < 1e9
+    decoder = results["kernels/decoder, 9 tokens, fp32, derivatives 2"]
+    assert decoder["seconds"].keys() == {"math", "twice"}
+    assert decoder["chosen"] in decoder["seconds"]
+    assert results["kernels/encoder, 9 tokens, bf16, derivatives 1"]["seconds"].keys() == {"math", "sdpa", "twice"}
+
+
+def test_steps_of_ids_and_of_dropout_run(tmp_path):
+    results, _ = run_tiny(
+        tmp_path, "--shapes", "genomics", "HIGGS", "--variants", "plain", "fp32", "bf16",
+        "--parts", "steps", "floor", "profile",
+    )  # fmt: skip
+    for shape in ("genomics", "HIGGS"):
+        assert results[f"steps/{shape}"].keys() == {
+            f"{objective} {variant}" for objective in ("metamae", "mae") for variant in ("plain", "fp32", "bf16")
+        }
+        assert results[f"floor/{shape}/metamae"]["operations"] > results[f"floor/{shape}/mae"]["operations"]
+    assert results["profile/HIGGS, bf16"]["random numbers"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["speech", "genomics", "HIGGS"])
+def test_compiled_steps_run(tmp_path, shape):
+    results, printed = run_tiny(
+        tmp_path, "--shapes", shape, "--variants", "plain", "bf16 compiled", "--parts", "steps", "profile"
+    )
+    assert {"metamae bf16 compiled", "mae bf16 compiled"} <= results[f"steps/{shape}"].keys()
+    assert "MetaMAE : MAE, bf16 compiled" in printed
+    assert results[f"profile/{shape}, bf16 compiled"]["fused pointwise work"] > 0
+
+
+def test_the_default_variants_make_every_column(speed):
+    assert {"plain", "plain, memory kept", "fp32 compiled", "bf16 compiled"} <= set(speed.VARIANTS)
+    steps = {f"metamae {variant}": 1.0 for variant in speed.VARIANTS}
+    head = speed.tables({"steps/speech": steps}).splitlines()[0]
+    assert "plain, memory kept: ms" in head
+    assert "fp32 compiled: times faster" in head
+    assert "plain, memory kept: times faster" not in head
+
+
+def test_the_peak_of_a_large_process_is_not_that_of_one_it_starts(speed, tmp_path):
+    held = b"1" * 2**30
+    assert speed.peak_memory(CPU) > len(held)
+    code = "import torch; from ssl_core.engine.device import peak_memory; print(peak_memory(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 2**20 < int(done.stdout) < 2**30
+    assert speed.alone(given(tmp_path), "speech", "metamae", "fp32")["memory_bytes"] > 2**20
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="Linux only")
+def test_memory_is_counted_from_what_is_held(speed):
+    held = b"1" * 2**29
+    del held
+    before = speed.peak_memory(CPU)
+    speed.forget_peak(CPU)
+    assert speed.peak_memory(CPU) < before - 2**28
+
+
+def test_a_process_killed_for_memory_is_told_and_the_rest_goes_on(speed, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "killed", "kill -9 $$\n"))
+    kept: dict[str, Any] = {}
+    speed.measure_scaling(given(tmp_path), kept.__setitem__)
+    assert [*kept] == ["scaling/16/plain", "scaling/16/fp32"]
+    assert all("SIGKILL" in value["error"] for value in kept.values())
+    assert "failed: killed by SIGKILL" in speed.tables(kept)
+
+
+@pytest.mark.parametrize(("ending", "said"), [("echo why >&2; exit 3", "why"), ("exit 3", "ended with 3")])
+def test_a_process_that_fails_says_why(speed, tmp_path, monkeypatch, ending, said):
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "fails", ending + "\n"))
+    assert speed.alone(given(tmp_path), "speech", "metamae", "fp32") == {"error": said}
+
+
+def test_compiled_code_of_this_process_does_not_warm_a_cold_start(speed, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    asks = """echo '{"folder": "'"$TORCHINDUCTOR_CACHE_DIR"'"}'\n"""
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "asks", asks))
+    assert speed.alone(given(tmp_path), "speech", "metamae", "fp32") == {"folder": ""}
+
+
+@pytest.mark.parametrize("other", ["hardware", "torch"])
+def test_results_of_two_machines_are_not_mixed(speed, tmp_path, other):
+    arguments = ["--tiny", "--no-page", "--parts", "data", "--out", str(tmp_path)]
+    speed.main(arguments)
+    speed.main(arguments)
+    path = tmp_path / "speed-cpu.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {other: "another"}))
+    before = path.read_text()
+    with pytest.raises(SystemExit) as refused:
+        speed.main(arguments)
+    assert str(path) in str(refused.value.code)
+    assert "--out" in str(refused.value.code)
+    assert "\n" not in str(refused.value.code)
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("kernel", ["xformers", "sdpa", "twice"])
+def test_every_product_of_attention_is_counted_whatever_the_device_chooses(speed, monkeypatch, kernel):
+    def count() -> dict[str, float]:
+        return speed.count_products(speed.Subject(speed.TINY["genomics"], "metamae", CPU, tiny=True))
+
+    expected = count()
+    monkeypatch.setattr(attention, "choose_kernel", lambda *_: kernel)
+    assert count() == expected
+
+
+class OnTheCpu(TorchFunctionMode):
+    """Makes and moves tensors on the CPU where CUDA is asked for."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = ([self.there(value) for value in args], {k: self.there(v) for k, v in (kwargs or {}).items()})
+        return function(*args, **kwargs)
+
+    @staticmethod
+    def there(value: Any) -> Any:
+        return CPU if isinstance(value, torch.device) and value.type == "cuda" else value
+
+
+def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
+    """All but the GPU: its parts in this process, with tensors on the CPU."""
+    waits: list[None] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: waits.append(None))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: None)
+    peaks = iter([100, 350])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: next(peaks))
+
+    class Ops:  # xformers loads, and then has no kernel for this
+        @staticmethod
+        def memory_efficient_attention(*parts: Any) -> None:
+            raise NotImplementedError("No operator found")
+
+    for module in (speed, attention):
+        monkeypatch.setattr(module, "xformers_ops", lambda: Ops)
+    tiny = ["--device", "cuda", "--tiny", "--repeats", "1", "--variants", "plain", "fp32", "--cache", str(tmp_path)]
+    parts = ["--parts", "steps", "objectives", "kernels", "data", "floor", "--shapes", "speech"]
+    with OnTheCpu():
+        speed.main([*tiny, *parts, "--no-page", "--out", str(tmp_path)])
+        assert "a GPU" in capsys.readouterr().out
+        speed.main([*tiny, "--alone", "speech", "metamae", "fp32"])
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["memory_bytes"] == 250
+    kept = json.loads((tmp_path / "speed-cuda.json").read_text())
+    assert kept["hardware"] == "a GPU"
+    steps = sum(len(value) for key, value in kept["results"].items() if key.startswith("steps/"))
+    assert len(waits) >= 2 * 3 * steps  # before and after each step
+    one = kept["results"]["kernels/encoder, 9 tokens, bf16, derivatives 1"]
+    assert one["failed"].keys() == {"xformers"}
+    assert one["seconds"].keys() == {"math", "sdpa", "twice"}
+    assert "| failed | xformers |" in speed.tables(kept["results"])
+    cpu = speed.count_products(speed.Subject(speed.TINY["speech"], "metamae", CPU, tiny=True))
+    assert kept["results"]["floor/speech/metamae"] == cpu
 
 
 def test_real_data_is_laid_out_whole_or_not_at_all(tmp_path):

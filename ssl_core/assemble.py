@@ -160,11 +160,12 @@ def evaluate(
     data: Data,
     device: torch.device,
     tell: Tell,
-    options: EvaluateOptions | None = None,
+    options: Mapping[str, EvaluateOptions] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of scores: trained features, those of the random initialisation, and the raw prepared input.
 
-    `splits` and `data` may be another data set than the one trained on. Empty where there are no labels.
+    `splits` and `data` may be another data set than the one trained on; `options` are by reading. Empty where there are
+    no labels.
     """
     task = splits["train"].task
     if task is None:
@@ -180,7 +181,9 @@ def evaluate(
         for kind, embed in kinds.items():
             learner.eval()
             fresh.eval()
-            rows += _score(kind, embed, config, options or config.evaluate, task, splits, data, device)
+            rows += _score(
+                kind, embed, config, options[kind] if options else config.evaluate, task, splits, data, device
+            )
             progress.advance()
     return rows
 
@@ -260,7 +263,8 @@ def _score(
         chosen = drawn(len(data[split]), most, seed)  # before their features are computed: there may be millions
         with autocast(device, config.train.precision):  # type: ignore[arg-type]
             batches = (batch.to(device) for batch in data[split].sweep(EMBED_BATCH, chosen))
-            taken += features(partial(embed, per_token=task.per_token), batches)
+            count = len(data[split]) if chosen is None else len(chosen)
+            taken += features(partial(embed, per_token=task.per_token), batches, count)
     train_x, train_y, test_x, test_y = taken
     for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
         yield {

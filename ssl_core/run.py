@@ -93,7 +93,8 @@ def run(
 
     # 6. to 8. tokens, outcome, training
     origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
-    watch = Watch(config.model_copy(update={"evaluate": measure}), plugins, learner, splits, data, device, tell)
+    watched = config.model_copy(update={"evaluate": measure["trained"]})
+    watch = Watch(watched, plugins, learner, splits, data, device, tell)
     compiled = None
     if config.train.compile == "on":
         graph = config.train.accumulate == 1  # a graph's next call would overwrite gradients that are to be added up

@@ -17,6 +17,7 @@ TEST_BYTES = 2 * 2**30
 """Of the features of one reading and what a probe holds for each row beside them; its own copy comes on top."""
 WORK = 3 * 10**13
 """Multiply-adds of the similarities of kNN: about twenty minutes of one core."""
+READINGS = ("trained", "random_init", "raw_input")
 NEIGHBOURS = 100_000
 """Training rows below which kNN leaves out queries instead: that costs precision only, fewer rows change the score."""
 
@@ -38,21 +39,34 @@ def bounded(
     raw: Callable[..., Tensor],
     dim: int,
     device: torch.device,
-) -> tuple[EvaluateOptions, list[str]]:
-    """The options with a number where what is left open would not fit the budget, and one line that says so, or none.
+) -> tuple[dict[str, EvaluateOptions], list[str]]:
+    """For each reading the options with a number where what is left open exceeds the budget, and lines that say so.
 
     `raw` maps inputs to the raw input as features, (B, n) or with `per_token` (B, L, n); `dim` is the width of encoded
-    features. The same rows serve every reading, so the widest decides. Options that are given stay as they are.
+    features. The same rows serve every reading, so the widest decides; but a published protocol (`adam`, `adamw`) keeps
+    the rows of encoded features that fit, and only a raw input that does not gets fewer. What is given stays as it is.
     """
     if task is None:
-        return options, []
+        return dict.fromkeys(READINGS, options), []
     shape = raw(data["train"].take(np.arange(1)).to(device).inputs, per_token=task.per_token).shape[1:]
     tokens = shape[0] if task.per_token else 1
-    return fitted(options, task, len(data["train"]), len(data["test"]), tokens, max(shape[-1], dim))
+    counts = len(data["train"]), len(data["test"])
+    common, lines = fitted(options, task, *counts, tokens, max(shape[-1], dim))
+    encoded, said = fitted(options, task, *counts, tokens, dim, "trained and random_init")
+    if options.linear == "logistic" or encoded == common:
+        return dict.fromkeys(READINGS, common), lines
+    _, alone = fitted(options, task, *counts, tokens, shape[-1], "raw_input alone, not those of the others")
+    return {**dict.fromkeys(READINGS, encoded), "raw_input": common}, said + alone
 
 
 def fitted(
-    options: EvaluateOptions, task: Task, train: int, test: int, tokens: int, width: int
+    options: EvaluateOptions,
+    task: Task,
+    train: int,
+    test: int,
+    tokens: int,
+    width: int,
+    whose: str = "all features",
 ) -> tuple[EvaluateOptions, list[str]]:
     """As `bounded`, for so many samples of `tokens` rows each (1 unless the task is per token) of the given width."""
     # L-BFGS holds a score and a gradient of each training row for each class; a test row has its scores, in float64
@@ -83,7 +97,7 @@ def fitted(
         return options, []
     keys = ", ".join(f"evaluate.{key}" for key in values)
     line = (
-        f"evaluation takes {'; '.join(said)}: drawn at random, the same for all features, as all would exceed its "
+        f"evaluation takes {'; '.join(said)}: drawn at random, the same for {whose}, as all would exceed its "
         f"memory or work; {keys} set other numbers"
     )
     return options.model_copy(update=values), [line]

@@ -41,7 +41,21 @@ def raw(inputs, per_token=False):
 
 
 def choose(options, train, test, width, task=CLASSES, dim=2):
-    return bounded(options, task, {"train": Many(train, width), "test": Many(test, width)}, raw, dim, CPU)
+    """The options of the raw input, and the lines."""
+    chosen, lines = bounded(options, task, {"train": Many(train, width), "test": Many(test, width)}, raw, dim, CPU)
+    return chosen["raw_input"], lines
+
+
+def test_a_published_protocol_keeps_the_encoded_rows_that_fit():
+    task = Task("classes", 1000, "accuracy")
+    data = {"train": Many(1_281_167, 150_528), "test": Many(50_000, 150_528)}
+    chosen, (line,) = bounded(ADAM, task, data, raw, 256, CPU)
+    assert chosen["trained"] == chosen["random_init"] == ADAM
+    assert chosen["raw_input"].max_train == TRAIN_BYTES // (4 * 150_528)
+    assert "raw_input alone, not those of the others" in line
+    chosen, (line,) = bounded(EvaluateOptions(), task, data, raw, 256, CPU)
+    assert chosen["trained"] == chosen["random_init"] == chosen["raw_input"] != EvaluateOptions()
+    assert "the same for all features" in line
 
 
 @pytest.mark.parametrize("linear", ["logistic", "adam", "adamw"])
@@ -62,7 +76,7 @@ def test_what_fits_is_untouched(linear, train, test, width):
 @pytest.mark.parametrize("linear", ["logistic", "adam"])
 def test_what_does_not_fit_is_bounded_and_said(name, train, test, width, size, linear):
     task = Task("classes", size, "accuracy")
-    chosen, (line,) = choose(EvaluateOptions(linear=linear), train, test, width, task, dim=256)
+    chosen, (*_, line) = choose(EvaluateOptions(linear=linear), train, test, width, task, dim=256)
     rows, queries = min(train, chosen.max_train or train), min(test, chosen.max_test or test)
     assert TRAIN_BYTES / 20 < rows * width * 4 <= TRAIN_BYTES
     assert queries * (width * 4 + size * 8) <= TEST_BYTES
@@ -113,7 +127,8 @@ def test_peak_memory_of_a_wide_raw_input(monkeypatch):
     monkeypatch.setattr(budget, "TRAIN_BYTES", 16 * 2**20)
     monkeypatch.setattr(budget, "TEST_BYTES", 4 * 2**20)
     splits = {"train": Many(20_000, 8192), "test": Many(5_000, 8192)}
-    options, said = bounded(EvaluateOptions(linear="adam", epochs=1), CLASSES, splits, raw, 16, CPU)
+    readings, said = bounded(EvaluateOptions(linear="adam", epochs=1), CLASSES, splits, raw, 16, CPU)
+    options = readings["raw_input"]
     assert said
     x, y = features(raw, Many(64, 8).sweep(64))
     score(CLASSES, x, y, x, y, options, 0)  # what is imported at the first use is no part of the peak

@@ -30,7 +30,7 @@ def run_tiny(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
             sys.executable, str(SCRIPT), "--tiny", "--no-page", "--repeats", "1", "--out", str(folder),
             "--cache", str(folder / "cache"), *options,
         ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "speed-cpu.json").read_text())["results"], done.stdout

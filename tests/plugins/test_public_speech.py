@@ -205,6 +205,15 @@ def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_p
         both(cls, tmp_path)
 
 
+def test_a_csv_that_is_not_utf8_is_named(root, tmp_path):
+    top = tmp_path / "fluent_speech"
+    shutil.copytree(root / "speech" / "fluent_speech", top)
+    table = top / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
+    table.write_bytes(table.read_bytes() + b"\xff\n")
+    with pytest.raises(DataError, match=r"valid_data\.csv is no UTF-8 text \(.*0xff.*\); save it as UTF-8"):
+        both(fluent_speech.FluentSpeechLocation, tmp_path)
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 ALL = [pytest.param(entry.value, id=entry.name) for entry in load().entries("dataset") if entry.value.source]

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, PublicDataset, Sample, Source, Split, Text
 from ssl_plugins.datasets._arrays import Growing, Mapped
+from ssl_plugins.datasets._texts import open_text
 
 READ = 1 << 24  # characters that are read at once
 LONGEST = 1 << 28  # characters of a record; a longer one is no record
@@ -106,7 +107,7 @@ class Proteins(PublicDataset):
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a JSON array, one after the other. Errors: DataError with the record's number, from 1."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         text = file.read(READ).lstrip()
         if not text.startswith("["):
             raise DataError(f"{path} is not a JSON array of records")

@@ -6,8 +6,9 @@ import gzip
 import json
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -177,6 +178,16 @@ class Whole:
             return [self.path.read_text(encoding="utf-8-sig")]
         except (OSError, UnicodeDecodeError) as error:
             raise BadSample(f"cannot be read as UTF-8 text ({' '.join(str(error).split())})") from None
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file for reading, line ends as they are. Errors: DataError where what is read is not UTF-8."""
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is no UTF-8 text ({error}); save it as UTF-8, or fetch it again") from None
 
 
 def table_lines(path: Path) -> Iterator[tuple[int, str]]:

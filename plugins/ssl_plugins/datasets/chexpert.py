@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_core import DataError, Dataset, Task, hookimpl
 from ssl_plugins.datasets._images import Listed, OneOf, Pictures
+from ssl_plugins.datasets._texts import open_text
 
 EDITIONS = ("CheXpert-v1.0", "CheXpert-v1.0-small")  # the full one wins if both are there
 TABLES = {"train": "train.csv", "test": "valid.csv"}
@@ -44,7 +45,7 @@ def _read(table: Path) -> tuple[list[str], np.ndarray]:
     """Paths and labels (n, 5). Errors: DataError with the row."""
     paths: list[str] = []
     labels: list[list[int]] = []
-    with table.open(encoding="utf-8", newline="") as file:
+    with open_text(table) as file:
         rows = csv.reader(file)
         header = next(rows, [])
         lacking = next((name for name in ("Path", *FINDINGS) if name not in header), None)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._recordings import Listed, Recordings, classes
+from ssl_plugins.datasets._texts import open_text
 
 INNER = "fluent_speech_commands_dataset"
 TABLES = {"train": ("train_data.csv", "valid_data.csv"), "test": ("test_data.csv",)}
@@ -55,7 +56,7 @@ class FluentSpeech(Recordings):
 
 
 def _rows(table: Path, column: str) -> list[tuple[str, str]]:
-    with table.open(encoding="utf-8", newline="") as file:
+    with open_text(table) as file:
         reader = csv.DictReader(file)
         for needed in ("path", column):
             if needed not in (reader.fieldnames or ()):

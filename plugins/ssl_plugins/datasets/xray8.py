@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, Task, hookimpl
 from ssl_plugins.datasets._images import SPLIT_SEED, Listed, Pictures, files
+from ssl_plugins.datasets._texts import open_text
 
 TABLE = "metadata.csv"
 IMAGE, LABELS = "Image Index", "Finding Labels"
@@ -65,7 +66,7 @@ class Xray8(Pictures):
 
 def _read(table: Path) -> dict[str, frozenset[str]]:
     """Picture to its findings. Errors: DataError for a table without the columns."""
-    with table.open(encoding="utf-8", newline="") as file:
+    with open_text(table) as file:
         rows = csv.DictReader(file)
         for column in (IMAGE, LABELS):
             if column not in (rows.fieldnames or ()):

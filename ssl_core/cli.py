@@ -156,7 +156,11 @@ def evaluate(
     data: Data = None,
     label_pattern: LabelPattern = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of dataset or evaluate, as section.option=value.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of dataset or evaluate, as section.option=value; also given tokenizer.mean and .std.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report here; by default into RUN.")] = None,
     device: Device = None,

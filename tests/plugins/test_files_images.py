@@ -223,7 +223,7 @@ def test_arrays_with_their_own_splits(tmp_path, both):
     assert pickle.loads(pickle.dumps(test))[3]["label"] == 1
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "csv.gz", "tsv.gz"])
 def test_a_table_of_paths_takes_every_word_for_a_class_and_only_blanks_for_missing(photos, both, refused, ending):
     words = ("None", "NA", "null", "nan")
     paths = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
@@ -233,7 +233,10 @@ def test_a_table_of_paths_takes_every_word_for_a_class_and_only_blanks_for_missi
     table = photos / f"table.{ending}"
 
     def write():
-        frame.to_csv(table, index=False) if ending == "csv" else frame.to_parquet(table)
+        if ending == "parquet":
+            frame.to_parquet(table)
+        else:
+            frame.to_csv(table, index=False, sep="\t" if "tsv" in ending else ",")
         return table
 
     assert both(ImageFiles, write(), test_groups="NA")[0].task.names == tuple(sorted(words))

@@ -17,7 +17,7 @@ import numpy as np
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._division import SPLITS, Coder, Said, divide_rows, in_order
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[I
     if not place.exists():
         raise DataError(f"dataset.root {root} does not exist; name a folder of files, a CSV or a Parquet file")
     if place.is_file():
-        if place.suffix.lower() not in TABLES:
+        if not place.name.lower().endswith(TABLES):
             raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLES)})")
         items = _from_table(place)
     else:
@@ -97,10 +97,11 @@ def _from_table(table: Path) -> list[Item]:
     import pandas as pd  # slow to import, and most listings need none
 
     try:
-        if table.suffix.lower() == ".csv":
-            frame = pd.read_csv(table, dtype=str, keep_default_na=False)  # "None" and "NA" are names as any other
-        else:
+        if table.suffix.lower() == ".parquet":
             frame = pd.read_parquet(table)
+        else:  # "None" and "NA" are names as any other
+            mark = "\t" if ".tsv" in table.name.lower() else ","
+            frame = pd.read_csv(table, sep=mark, dtype=str, keep_default_na=False, compression="infer")
     except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
     if "path" not in frame.columns:

@@ -12,9 +12,9 @@ import numpy as np
 from ssl_core import ConfigError, DataError, nearest
 from ssl_plugins.datasets._arrow import pa, pc, pq, pv
 from ssl_plugins.datasets._division import Coder, Said, Where
-from ssl_plugins.datasets._listing import Item
+from ssl_plugins.datasets._listing import TABLES, Item
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+ENDINGS = TABLES
 BLOCK = 8 << 20  # bytes of a CSV file
 ROWS = 1 << 16  # of a Parquet file
 MISSING = ("", "?", "NA", "N/A", "nan", "NaN", "null", "NULL", "None")

@@ -47,8 +47,9 @@ def xformers_ops() -> ModuleType | None:
 def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
     """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
-    From measurements: on the CPU a fused backward in bf16 is 2 to 19 times slower than softmax written out, and in
-    fp32 fusion pays from about 100 tokens on; benchmarks/speed.py measures it anew. On CUDA xformers where it has a
+    From measurements (benchmarks/README.md, kernels of attention): on the CPU PyTorch's fused kernel pays in fp32 from
+    about 100 tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens
+    on "twice" costs up to 1.7 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers where it has a
     kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
     """
     long = tokens >= LONG_TOKENS[device.type]
@@ -57,11 +58,9 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     if device.type == "cuda":
         # the compiler can't look into the loading of xformers, so ask it first
         return "sdpa" if torch.compiler.is_compiling() or not xformers_fits(dtype, width) else "xformers"
-    if derivatives == 0:
+    if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
-    if not long:
-        return "math"
-    return "sdpa" if dtype == torch.float32 else "twice"
+    return "twice" if long else "math"
 
 
 def xformers_fits(dtype: torch.dtype, width: int) -> bool:

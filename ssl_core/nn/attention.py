@@ -47,10 +47,10 @@ def xformers_ops() -> ModuleType | None:
 def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
     """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
-    From measurements (benchmarks/README.md, kernels of attention): on the CPU PyTorch's fused kernel pays in fp32 from
-    about 100 tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens
-    on "twice" costs up to 1.7 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers where it has a
-    kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
+    From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
+    tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
+    "twice" costs up to 1.7 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers
+    where it has a kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
     """
     long = tokens >= LONG_TOKENS[device.type]
     if derivatives >= 2:

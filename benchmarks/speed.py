@@ -431,8 +431,9 @@ def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], No
                             failed[kernel] = str(error).strip().splitlines()[0]
                         else:
                             calls[kernel] = call
+                    chosen = choose_kernel(device, dtype, tokens, derivatives, HEAD_WIDTH)
                     case = {
-                        "batch": batch, "chosen": choose_kernel(device, dtype, tokens, derivatives), "failed": failed,
+                        "batch": batch, "chosen": chosen, "failed": failed,
                         "seconds": interleaved(calls, arguments.repeats, device),
                     }  # fmt: skip
                     keep(f"kernels/{where}, {tokens} tokens, {precision}, derivatives {derivatives}", case)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Plugins, RunConfig
-from ssl_core.contracts import Dataset, Objective, Tokenizer
+from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.data import Split, Task
 from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import decide, key_of
@@ -73,11 +73,9 @@ def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
     return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
 
 
-def settle(
-    config: RunConfig, objective: Objective, device: torch.device, train: Prepared
-) -> tuple[RunConfig, list[str]]:
+def settle(config: RunConfig, learner: Learner, device: torch.device, train: Prepared) -> tuple[RunConfig, list[str]]:
     """Replace what was left open by what is used, and say so. Errors: ConfigError for what cannot work."""
-    options, notes = config.train, []
+    options, objective, notes = config.train, learner.objective, []
     values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
     if options.batch_size > len(train):
         values["batch_size"] = len(train)
@@ -95,15 +93,15 @@ def settle(
         )
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device), cache_root(), options.seconds
+        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.seconds
     )
     notes.append(f"compile    {why}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
 
 
-def step_key(config: RunConfig, device: torch.device) -> str:
+def step_key(config: RunConfig, device: torch.device, learner: Learner) -> str:
     """What the compiled step of a run depends on."""
-    return key_of(config.model_dump(mode="json"), describe(device))
+    return key_of(config.model_dump(mode="json"), describe(device), {type(module) for module in learner.modules()})
 
 
 def remarks(splits: Splits, data: Data) -> list[str]:
@@ -145,7 +143,9 @@ def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) 
     if config.encoder.attention != "auto":
         return config.encoder.attention
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1)} (auto)"
+    encoder, compiled = config.encoder, config.train.compile == "on"
+    width = encoder.head_dim or encoder.dim // encoder.heads
+    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1, width, compiled)} (auto)"
 
 
 def _brief(options: Mapping[str, Any]) -> str:

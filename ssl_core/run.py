@@ -83,7 +83,7 @@ def run(
         checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
     learner.tokenizer.measure(data["train"].chunks())
-    config, notes = settle(config, learner.objective, device, data["train"])
+    config, notes = settle(config, learner, device, data["train"])
     measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
     notes += remarks(splits, data) + said
     write_json(folder / CONFIG, config.model_dump(mode="json"))
@@ -98,7 +98,7 @@ def run(
     compiled = None
     if config.train.compile == "on":
         graph = config.train.accumulate == 1  # a graph's next call would overwrite gradients that are to be added up
-        compiled = CompiledStep(learner, step_key(config, device), cache_root(), graph)
+        compiled = CompiledStep(learner, step_key(config, device, learner), cache_root(), graph)
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
     learner.tokenizer.fit(Raw(splits["train"]))
     data = prepare(splits["train"], learner.tokenizer, cache, Tell())
     learner.tokenizer.measure(data.chunks())
-    config, _ = assemble.settle(config, learner.objective, CPU, data)
+    config, _ = assemble.settle(config, learner, CPU, data)
     return Cell(config, chosen, learner, data)
 
 

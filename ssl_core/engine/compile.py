@@ -7,15 +7,12 @@ objective's inner gradients are taken by torch.func.grad, so that one graph hold
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import importlib.util
-import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
@@ -24,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ssl_core.engine.cache import files_of, source_of
 from ssl_core.errors import SslxError
 from ssl_core.nn.twice import attend_twice
 from ssl_core.tokens import Outcome
@@ -31,14 +29,14 @@ from ssl_core.tokens import Outcome
 Choice = Literal["auto", "on", "off"]
 Step = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Outcome]
 
+NN = Path(__file__).parents[1] / "nn"
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # what this process, and not the user, has put there
 # What a compilation costs and what it then saves at each step, so from where it pays: benchmarks/README.md, "start". A
 # cold one takes a minute or two on few cores, a warm one seconds. On CUDA these are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
-WARM_STEPS = {"cpu": 200, "cuda": 200}
 COLD_SECONDS = {"cpu": 900, "cuda": 600}
-WARM_SECONDS = {"cpu": 120, "cuda": 120}
+WARM_STEPS, WARM_SECONDS = 200, 120
 
 
 def decide(
@@ -55,9 +53,9 @@ def decide(
     warm = is_known(key, cache)
     state = "compiled before" if warm else "not compiled before"
     if seconds is None:
-        length, least, unit = float(steps), (WARM_STEPS if warm else COLD_STEPS)[device.type], "steps"
+        length, least, unit = float(steps), WARM_STEPS if warm else COLD_STEPS[device.type], "steps"
     else:
-        length, least, unit = seconds, (WARM_SECONDS if warm else COLD_SECONDS)[device.type], "s"
+        length, least, unit = seconds, WARM_SECONDS if warm else COLD_SECONDS[device.type], "s"
     if length >= least:
         return "on", f"on: {state}, and {length:,.0f} {unit} are at least {least:,}"
     return "off", f"off: {state}, and {length:,.0f} {unit} are fewer than {least:,}"
@@ -73,32 +71,16 @@ def _missing(device: torch.device) -> str:
     return "" if shutil.which(os.environ.get("CXX") or "g++") else "C++ compiler (g++, or what CXX names)"
 
 
-def key_of(config: Mapping[str, Any], device: str) -> str:
-    """A digest of what the compiled code of a step depends on: parts of the configuration, the code, the hardware."""
+def key_of(config: Mapping[str, Any], device: str, classes: Iterable[type] = ()) -> str:
+    """A digest of what the compiled code of a step depends on: parts of the configuration, the code, the hardware.
+
+    classes: those of the step's modules; the functions of `nn` count, too.
+    """
     kept = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
     train = config["train"]
-    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, code_of()]
+    code = map(source_of, files_of(classes) + sorted(map(str, NN.glob("*.py"))))
+    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, *code]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
-
-
-@functools.cache
-def code_of() -> str:
-    """A digest of the code that steps are made of: the core's, and of every module that offers an objective or a
-    tokenizer.
-    """
-    from ssl_core.contracts import Objective, Tokenizer
-
-    files = set(Path(__file__).parents[1].joinpath("nn").glob("*.py"))
-    waiting: list[type] = [Objective, Tokenizer]
-    while waiting:
-        cls = waiting.pop()
-        waiting += cls.__subclasses__()
-        with contextlib.suppress(OSError, TypeError):  # defined in a shell or a notebook
-            files.add(Path(inspect.getfile(cls)))
-    digest = hashlib.blake2b(digest_size=12)
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def is_known(key: str, cache: Path) -> bool:
@@ -111,13 +93,11 @@ def _code_folder(cache: Path) -> Path:
 
     Parts of torch set the variable to their own default, a temporary folder, as soon as they are imported.
     """
-    said = os.environ.get(CODE_FOLDER)
-    torchs = (
-        said is not None and Path(said).parent == Path(gettempdir()) and Path(said).name.startswith("torchinductor_")
-    )
-    if said is None or torchs or said in _set_here:
-        return (cache / "compiled" / "inductor").absolute()
-    return Path(said)
+    said, own = os.environ.get(CODE_FOLDER), (cache / "compiled" / "inductor").absolute()
+    if said is None or said in _set_here:
+        return own
+    torchs = Path(said).parent == Path(gettempdir()) and Path(said).name.startswith("torchinductor_")
+    return own if torchs else Path(said)
 
 
 def keep_code(cache: Path) -> None:

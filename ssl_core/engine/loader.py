@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
+from ssl_core.engine.cache import files_of, source_of
 from ssl_core.engine.preparing import fill
 from ssl_core.engine.seeds import generator
 from ssl_core.engine.tell import Tell
@@ -100,27 +100,12 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     """Changes whenever the prepared arrays may: data, options, code, format."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
-    parts += [repr(tokenizer.fields), tokenizer.learned(), *map(_source, _files(dataset, tokenizer))]
+    parts += [repr(tokenizer.fields), tokenizer.learned(), *map(source_of, files_of(_classes(dataset, tokenizer)))]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _files(dataset: Dataset, tokenizer: Tokenizer) -> list[str]:
-    """The files that define the data set, the tokenizer with its parts, and what they are derived from."""
-    tokenizers = [part for part in tokenizer.modules() if isinstance(part, Tokenizer)]
-    classes = {cls for part in (dataset, *tokenizers) for cls in type(part).__mro__}
-    files = set()
-    for cls in classes:
-        if cls.__module__.split(".")[0] in ("torch", "builtins", "typing"):
-            continue
-        with contextlib.suppress(OSError, TypeError):  # defined in a shell or a notebook
-            files.add(inspect.getfile(cls))
-    return sorted(files)
-
-
-@functools.cache
-def _source(file: str) -> str:
-    """A digest of the file that defines a class and of the private helper files beside it."""
-    files = [Path(file), *sorted(Path(file).parent.glob("_*.py"))]
-    return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=16).hexdigest()
+def _classes(dataset: Dataset, tokenizer: Tokenizer) -> set[type]:
+    """Those of the data set, and of the tokenizer with its parts."""
+    return {type(dataset), *(type(part) for part in tokenizer.modules() if isinstance(part, Tokenizer))}

@@ -16,7 +16,7 @@ TRAIN_BYTES = 4 * 2**30
 TEST_BYTES = 2 * 2**30
 """Of the features of one reading and what a probe holds for each row beside them; its own copy comes on top."""
 WORK = 3 * 10**13
-"""Multiply-adds of the similarities of kNN: about twenty minutes of one core."""
+"""Multiply-adds of the similarities of kNN."""
 READINGS = ("trained", "random_init", "raw_input")
 NEIGHBOURS = 100_000
 """Training rows below which kNN leaves out queries instead: that costs precision only, fewer rows change the score."""

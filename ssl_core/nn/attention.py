@@ -44,20 +44,22 @@ def xformers_ops() -> ModuleType | None:
     return ops if getattr(xformers, "_has_cpp_library", True) else None
 
 
-def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
+def choose_kernel(
+    device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64, compiled: bool = False
+) -> Kernel:
     """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
-    "twice" costs up to 1.7 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers
+    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers
     where it has a kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
     """
     long = tokens >= LONG_TOKENS[device.type]
     if derivatives >= 2:
         return "twice" if long else "math"
     if device.type == "cuda":
-        # the compiler can't look into the loading of xformers, so ask it first
-        return "sdpa" if torch.compiler.is_compiling() or not xformers_fits(dtype, width) else "xformers"
+        # `compiled` comes first, since the compiler can't look into the loading of xformers
+        return "sdpa" if compiled or not xformers_fits(dtype, width) else "xformers"
     if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
     return "twice" if long else "math"
@@ -131,7 +133,8 @@ class Attention(nn.Module):
         """The kernel that this call uses."""
         # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
         derivatives = 2 if self.twice_differentiable and torch.is_grad_enabled() else int(q.requires_grad)
-        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim)
+        compiled = torch.compiler.is_compiling()
+        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
         if chosen == "xformers" and torch._C._functorch.is_functorch_wrapped_tensor(q):
             chosen = "sdpa"  # torch.func.grad can't pass xformers' own function
         if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):

@@ -29,8 +29,8 @@ class Dropout(nn.Dropout):
 
 # One operation to the compiler, which would otherwise merge the comparison of 16-bit numbers, which it does one by one,
 # with the GELU before it, and do that one by one as well. Not a bool for the same reason: compiled code unpacks bools
-# one by one, and is four times slower for it in a LayerNorm that follows. The tag keeps it from drawing once for two
-# layers, or anew in the backward pass.
+# one by one, also in a LayerNorm that follows. The tag keeps it from drawing once for two layers, or anew in the
+# backward pass.
 @torch.library.custom_op("sslx::draw_kept", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def draw_kept(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
     """(*shape), each element 0 with probability dropped / 65,536, and 1 else, in bf16."""

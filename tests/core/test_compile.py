@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from ssl_core.engine.compile import (
 )  # fmt: skip
 from ssl_core.engine.journal import Window
 from ssl_core.errors import SslxError
-from ssl_core.nn.attention import LONG_TOKENS, choose_kernel
+from ssl_core.nn.attention import LONG_TOKENS, Attention
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -58,7 +60,7 @@ def test_what_was_set_is_done_and_said(tmp_path):
     assert decide("off", 10**6, CPU, "key", tmp_path) == ("off", "off, as set")
 
 
-COLD, WARM = COLD_STEPS["cpu"], WARM_STEPS["cpu"]
+COLD, WARM = COLD_STEPS["cpu"], WARM_STEPS
 
 
 @pytest.mark.parametrize(("steps", "wanted"), [(WARM, "off"), (COLD - 1, "off"), (COLD, "on")])
@@ -78,11 +80,11 @@ def test_a_warm_one_needs_few(tmp_path, compilers):
 def test_a_run_by_the_clock_goes_by_the_clock(tmp_path, compilers):
     steps = 2**60  # what a run by the clock has as its limit
     assert decide("auto", steps, CPU, "key", tmp_path, COLD_SECONDS["cpu"])[0] == "on"
-    chosen, why = decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS["cpu"])
+    chosen, why = decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS)
     assert chosen == "off"
-    assert why == f"off: not compiled before, and {WARM_SECONDS['cpu']} s are fewer than {COLD_SECONDS['cpu']}"
+    assert why == f"off: not compiled before, and {WARM_SECONDS} s are fewer than {COLD_SECONDS['cpu']}"
     mark_known(tmp_path)
-    assert decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS["cpu"])[0] == "on"
+    assert decide("auto", steps, CPU, "key", tmp_path, WARM_SECONDS)[0] == "on"
 
 
 def test_what_is_known_is_where_the_code_is(tmp_path, monkeypatch, compilers):
@@ -114,16 +116,27 @@ def test_on_cuda_triton_and_a_c_compiler_are_needed(tmp_path, monkeypatch, compi
 def test_the_compiler_sees_through_the_choice_of_a_kernel_on_cuda():
     """What loads xformers can't be traced into."""
 
+    layer = Attention(64, 1)
+    q = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, requires_grad=True)
+
     def chosen(x):
-        return x + (choose_kernel(torch.device("cuda"), torch.bfloat16, 197, 1) == "sdpa")
+        return x + (layer.kernel_for(q, 197) == "sdpa")
 
     assert torch.compile(chosen, backend="eager", fullgraph=True)(torch.zeros(1)).item() == 1
 
 
-def test_the_code_is_part_of_the_key(monkeypatch):
-    key = key_of(CONFIG, "cpu")
-    monkeypatch.setattr(module, "code_of", lambda: "another")
-    assert key_of(CONFIG, "cpu") != key
+def test_the_code_of_the_step_is_part_of_the_key(tmp_path):
+    """That of its own modules: another plugin's does not matter."""
+    keys = []
+    for text in ("class Part: ...", "class Part: 'mended'"):
+        file = tmp_path / f"part_{len(keys)}.py"
+        file.write_text(text)
+        spec = importlib.util.spec_from_file_location(f"part_{len(keys)}", file)
+        sys.modules[spec.name] = part = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(part)
+        keys.append(key_of(CONFIG, "cpu", {part.Part}))
+        del sys.modules[spec.name]
+    assert len({*keys, key_of(CONFIG, "cpu")}) == 3
 
 
 def test_the_key_knows_what_the_code_depends_on_and_nothing_else():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ssl_core import SslxError
+from ssl_core.data import Batch
 from ssl_core.engine import checkpoint
 from ssl_core.engine.journal import read_metrics, trim_metrics
 from ssl_core.engine.loader import batch_index, prepare
@@ -55,6 +56,16 @@ def test_the_loss_falls(go, toy, objective):
     folder = go(toy.make_learner(objective), steps=80, lr=3e-3, log_every=10)
     losses = [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_step_sends_no_label_to_the_device(toy, data, monkeypatch):
+    """No objective sees one, and a copy is work in each step."""
+    sent, to = [], Batch.to
+    monkeypatch.setattr(Batch, "to", lambda batch, device: (sent.append(batch.label), to(batch, device))[1])
+    batch = data.take(batch_index(0, 0, len(data), 8))
+    assert batch.label is not None
+    forward(toy.make_learner(MAE), batch, 0, 0, torch.device("cpu"), "fp32")
+    assert sent == [None]
 
 
 def test_the_same_seed_gives_the_same_weights(go, toy):

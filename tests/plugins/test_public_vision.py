@@ -19,6 +19,7 @@ from PIL import Image
 from ssl_core import BadSample, DataError
 from ssl_core.plugins import load
 from ssl_plugins.datasets import (
+    _arrays,
     _images,
     aircraft,
     chexpert,
@@ -303,9 +304,9 @@ def test_eurosat_as_published_tests_on_one_fewer(root):
 @pytest.mark.parametrize("count", [10, 27_000, 24_300, 2_700, 172_950, 638_507, 7])
 def test_tenths_agree_with_the_published_arithmetic(count):
     rows = np.arange(count)
-    assert len(_images.head_tail(rows, "train", "fixed")) == -(-9 * count // 10)
-    assert len(_images.head_tail(rows, "test", "fixed")) == count // 10
-    published = _images.head_tail(rows, "test", "published")
+    assert len(_arrays.head_tail(rows, "train", "fixed")) == -(-9 * count // 10)
+    assert len(_arrays.head_tail(rows, "test", "fixed")) == count // 10
+    published = _arrays.head_tail(rows, "test", "published")
     assert len(published) == math.floor((1 - 0.9) * count)
     assert not len(published) or published[-1] == count - 1
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ssl_core import DataError
+from ssl_core import DataError, PublicDataset, Split
 
 HEADER = 256
 SPLIT_SEED = 42
@@ -100,3 +101,23 @@ def building(target: Path) -> Iterator[Path]:
 def shuffled(count: int) -> np.ndarray:
     """The order of rows that the protocol calls "pandas shuffle 42" (section 2.0)."""
     return np.random.RandomState(SPLIT_SEED).permutation(count)
+
+
+class NinetyTen(PublicDataset.Options):
+    """Options of what is cut 90/10 (section 2.0)."""
+
+    protocol: Literal["fixed", "published"] = Field(
+        "fixed", description="published: leave out a test sample, as MetaMAE's rounding does where 0.1 n is whole"
+    )
+
+
+def head_tail(rows: np.ndarray, split: Split, protocol: Literal["fixed", "published"]) -> np.ndarray:
+    """The first ceil(0.9 n) rows for training, the last floor(0.1 n) for the test.
+
+    As published MetaMAE tests on the last int((1 - 0.9) n), one fewer where 0.1 n is whole (D47).
+    """
+    count = len(rows)
+    if split == "train":
+        return rows[: count - count // 10]
+    held = count // 10 if protocol == "fixed" else int((1 - 0.9) * count)
+    return rows[count - held :]

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Source, Split, Task
+from ssl_plugins.datasets._arrays import SPLIT_SEED
 from ssl_plugins.datasets._texts import table_lines
 
-SPLIT_SEED = 42
 TRAIN_SHARE = 0.8
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
@@ -146,15 +146,3 @@ def per_class(groups: Iterable[Sequence[T]], split: Split) -> tuple[list[T], np.
         items += [group[place] for place in chosen]
         labels += [label] * len(chosen)
     return items, np.array(labels, dtype=np.int64)
-
-
-def head_tail(rows: np.ndarray, split: Split, protocol: Literal["fixed", "published"]) -> np.ndarray:
-    """The first ceil(0.9 n) rows for training, the last floor(0.1 n) for the test.
-
-    As published MetaMAE tests on the last int((1 - 0.9) n), one fewer where 0.1 n is whole (D47).
-    """
-    count = len(rows)
-    if split == "train":
-        return rows[: count - count // 10]
-    held = count // 10 if protocol == "fixed" else int((1 - 0.9) * count)
-    return rows[count - held :]

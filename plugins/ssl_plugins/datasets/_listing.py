@@ -101,7 +101,7 @@ def _from_table(table: Path) -> list[Item]:
             frame = pd.read_parquet(table)
         else:  # "None" and "NA" are names as any other
             mark = "\t" if ".tsv" in table.name.lower() else ","
-            frame = pd.read_csv(table, sep=mark, dtype=str, keep_default_na=False, compression="infer")
+            frame = pd.read_csv(table, sep=mark, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
     if "path" not in frame.columns:

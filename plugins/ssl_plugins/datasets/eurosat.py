@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
-from ssl_core import Archive, BadSample, Continuous, Dataset, PublicDataset, Sample, Source, Split, hookimpl
-from ssl_plugins.datasets._images import SPLIT_SEED, Listed, Pictures, classes, files, head_tail
+from ssl_core import Archive, BadSample, Continuous, Dataset, Sample, Source, Split, hookimpl
+from ssl_plugins.datasets._arrays import NinetyTen, head_tail, shuffled
+from ssl_plugins.datasets._images import Listed, Pictures, classes, files
 
 IMAGES = "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
 NAMES = (
@@ -45,12 +45,8 @@ class EuroSatPart(Pictures):
     modality = "multispectral"
     share: ClassVar[Split]
 
-    class Options(PublicDataset.Options):
+    class Options(NinetyTen):
         """Options of EuroSAT."""
-
-        protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: leave out a test image, as MetaMAE's rounding does"
-        )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -62,7 +58,7 @@ class EuroSatPart(Pictures):
         found = [(label, files(self.folder / IMAGES / name, ".tif")) for label, name in enumerate(NAMES)]
         paths = [f"{IMAGES}/{NAMES[label]}/{name}" for label, names in found for name in names]
         labels = np.repeat(np.arange(len(NAMES)), [len(names) for _, names in found])
-        order = np.random.RandomState(SPLIT_SEED).permutation(len(paths))
+        order = shuffled(len(paths))
         mine = head_tail(head_tail(order, self.share, "fixed"), self.split, self.options.protocol)
         return Listed([paths[place] for place in mine], labels[mine])
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from ssl_core import Archive, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, Text, hookimpl
-from ssl_plugins.datasets._arrays import Growing, Mapped, building, shuffled
-from ssl_plugins.datasets._images import head_tail
+from ssl_plugins.datasets._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,12 +60,8 @@ class Genomics(PublicDataset):
     genera: ClassVar[tuple[str, ...]] = KNOWN
     source = _source(stem, 900_000, 100_000)
 
-    class Options(PublicDataset.Options):
+    class Options(NinetyTen):
         """Options of Genomics OOD."""
-
-        protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: leave out a test row, as MetaMAE's rounding does where 0.1 n is whole"
-        )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)

@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import Archive, Continuous, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, hookimpl
-from ssl_plugins.datasets._arrays import Growing, Mapped, building, shuffled
-from ssl_plugins.datasets._images import head_tail
+from ssl_plugins.datasets._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
 from ssl_plugins.datasets._numbers import numbers
 
 FILE, ARRAYS = "HIGGS.csv.gz", "arrays/higgs"
@@ -45,14 +44,11 @@ class Higgs(PublicDataset):
     modality = "tabular"
     source = _source(8_910_000, 990_000)
 
-    class Options(PublicDataset.Options):
+    class Options(NinetyTen):
         """Options of HIGGS."""
 
         columns: Literal["published", "upstream"] = Field(
             "published", description="order of the columns: published = by name, as the published codes have it"
-        )
-        protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: leave out a test row, as MetaMAE's rounding does where 0.1 n is whole"
         )
 
     def __init__(self, options: Options, split: Split) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from ssl_core import DataError, Dataset, Split, Task, hookimpl
-from ssl_plugins.datasets._arrays import Growing, Mapped, building, shuffled
-from ssl_plugins.datasets._images import head_tail
+from ssl_plugins.datasets._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
 from ssl_plugins.datasets._tape import Proteins, Sequences, tape_source, to_arrays
 
 ARRAYS = "arrays/pfam"
@@ -73,12 +70,8 @@ class PfamTransfer(Pfam):
     name = "pfam_transfer"
     source = tape_source("pfam", [ARRAYS], {"train": 180_000, "test": 20_000})
 
-    class Options(Pfam.Options):
+    class Options(NinetyTen):
         """Options of Pfam for transfer."""
-
-        protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: leave out a test record, as MetaMAE's rounding does where 0.1 n is whole"
-        )
 
     def choose(self) -> None:
         """The last 200,000 of the shuffled validation file, cut 90/10."""

@@ -11,13 +11,12 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from ssl_core import Archive, Continuous, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, hookimpl
-from ssl_plugins.datasets._images import SPLIT_SEED, head_tail
+from ssl_plugins.datasets._arrays import NinetyTen, head_tail, shuffled
 from ssl_plugins.datasets._pickles import plain, reading, table
 
 MAPS = "maps"
@@ -53,12 +52,8 @@ class WaferMaps(PublicDataset):
     modality = "wafer"
     labelled: ClassVar[bool]
 
-    class Options(PublicDataset.Options):
+    class Options(NinetyTen):
         """Options of WM-811K."""
-
-        protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: leave out a test map, as MetaMAE's rounding does where 0.1 n is whole"
-        )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -71,7 +66,7 @@ class WaferMaps(PublicDataset):
             self.labels = np.load(self.folder / MAPS / "labels.npy")
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1, dtype=np.int64))])
         part = np.flatnonzero((self.labels != UNLABELLED) == self.labelled)
-        order = part[np.random.RandomState(SPLIT_SEED).permutation(len(part))]
+        order = part[shuffled(len(part))]
         self.rows = head_tail(order, split, options.protocol)
 
     def __len__(self) -> int:

@@ -49,19 +49,25 @@ from ssl_core.engine.device import (
     keep_freed_memory,
     peak_memory,
 )
+from ssl_core.engine.graph import FIRST_STEPS, GraphedStep
+from ssl_core.engine.train import TrainOptions, make_optimizer, train
 from ssl_core.nn import Encoder, EncoderOptions
-from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel, xformers_ops
+from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel
+from ssl_core.nn.efficient import xformers_ops
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "floor", "profile")
+PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "loop", "floor", "profile")
 KEPT = "plain, memory kept"
 VARIANTS = ("plain", KEPT, "fp32", "bf16", "fp32 compiled", "bf16 compiled")
+CUDA_VARIANTS = ("plain", "bf16 by kernel", "fp32", "bf16", "fp32 compiled", "bf16 compiled")
 OTHER = "other"
+CUDA_STEPS, CUDA_CALLS = 5, 20  # steps between two waits, and short calls in a graph
+LONGEST = 15  # kernels that a profile names
 KINDS = {  # of what a profiler sees: words in its name
     "matrix products of linear maps": ("aten::mm", "aten::addmm", "aten::linear", "gemm", "nvjet"),
     "matrix products of attention": ("aten::bmm", "aten::baddbmm"),
-    "softmax of attention": ("_softmax", "sslx::attend", "aten::addcmul", "aten::cat", "fmha", "attention"),
+    "softmax of attention": ("_softmax", "sslx::attend", "aten::addcmul", "aten::cat", "fmha", "attention", "flash"),
     "random numbers": ("aten::random_", "sslx::draw_kept", "aten::randint", "philox"),
     "copies": ("aten::copy_", "Memcpy"),
     "fused pointwise work": ("CompiledFxGraph", "cpp_fused", "triton"),
@@ -152,19 +158,26 @@ class Subject:
             tokenizer, Encoder(encoder, tokenizer.layout), found(options, tokenizer.layout, encoder.dim, masking)
         )
 
-    def ours(self, precision: str, compiled: bool, cache: Path) -> Callable[[], None]:
-        """One step of sslx: forward, backward, fused AdamW."""
-        optimizer = torch.optim.AdamW(self.learner.parameters(), lr=1e-5, fused=True)
+    def ours(self, precision: str, compiled: bool, cache: Path, graphed: bool = True) -> Callable[[], None]:
+        """One step of sslx as `train` does it: forward, backward, fused AdamW; on CUDA one graph of it all."""
+        graphed = graphed and self.device.type == "cuda"
+        optimizer = make_optimizer(self.learner, TrainOptions(lr=1e-5), graphed)
         step: Any = self.learner
         if compiled:
             step = CompiledStep(self.learner, f"speed-{precision}", cache)
 
-        def run() -> None:
+        def update(inputs: Any, draws: Any) -> dict[str, Tensor]:
             with autocast(self.device, precision):  # type: ignore[arg-type]
-                outcome = step(self.inputs, self.draws)
+                outcome = step(inputs, draws)
             outcome.loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            return {"loss": outcome.loss.detach()}
+
+        whole = GraphedStep(update, fail) if graphed else update
+
+        def run() -> None:
+            whole(self.inputs, self.draws)
 
         return run
 
@@ -207,8 +220,13 @@ class Subject:
         """The step of that name, one of VARIANTS."""
         if name.startswith("plain"):
             return self.plain()
-        precision, _, compiled = name.partition(" ")
-        return self.ours(precision, bool(compiled), cache)
+        precision, _, how = name.partition(" ")
+        return self.ours(precision, how == "compiled", cache, how != "by kernel")
+
+
+def fail(why: str) -> None:
+    """What could not be recorded is not to be timed as if it were."""
+    raise RuntimeError(why)
 
 
 def load_plain() -> Any:
@@ -258,23 +276,53 @@ def set_memory(variant: str) -> bool:
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    """Seconds of one step, the device's work included; on CUDA of one of a few, which training does not wait for."""
+    if device.type != "cuda":
+        began = time.perf_counter()
+        step()
+        return time.perf_counter() - began
+    torch.cuda.synchronize()
     began = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    for _ in range(CUDA_STEPS):
+        step()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / CUDA_STEPS
+
+
+def recorded(call: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], int]:
+    """What makes a short call so many times; on CUDA without the time of its launches."""
+    if device.type != "cuda":
+        return call, 1
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        call()
+        call()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for _ in range(CUDA_CALLS):
+            call()
+    return graph.replay, CUDA_CALLS
+
+
+def short(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
+    """`interleaved` for calls of microseconds."""
+    many = {name: recorded(call, device) for name, call in calls.items()}
+    seconds = interleaved({name: call for name, (call, _) in many.items()}, repeats, device)
+    return {name: seconds[name] / count for name, (_, count) in many.items()}
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each, one step of each in turn; the first two of each do not count."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     before = False
+    if device.type == "cuda":
+        for step in steps.values():
+            for _ in range(FIRST_STEPS + 1):  # the last is recorded as a graph
+                step()
     for turn in range(repeats + 2):
         for name, step in steps.items():
-            kept = set_memory(name)
+            kept = device.type != "cuda" and set_memory(name)
             if kept and not before and turn:
                 step()  # takes back the pages that the one before has given to the system
             before = kept
@@ -346,6 +394,8 @@ def report_alone(arguments: argparse.Namespace) -> None:
     forget_peak(arguments.device)
     before = peak_memory(arguments.device)
     first = timed(step, arguments.device)
+    for _ in range(FIRST_STEPS if arguments.device.type == "cuda" else 0):
+        step()
     times = [timed(step, arguments.device) for _ in range(3)]
     print(
         json.dumps(
@@ -434,7 +484,7 @@ def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], No
                     chosen = choose_kernel(device, dtype, tokens, derivatives, HEAD_WIDTH)
                     case = {
                         "batch": batch, "chosen": chosen, "failed": failed,
-                        "seconds": interleaved(calls, arguments.repeats, device),
+                        "seconds": short(calls, arguments.repeats, device),
                     }  # fmt: skip
                     keep(f"kernels/{where}, {tokens} tokens, {precision}, derivatives {derivatives}", case)
 
@@ -512,6 +562,40 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
             del data, rows
 
 
+def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
+    """Steps of `train` itself, with batches from a memory-mapped file, draws, metrics and checkpoints."""
+    import numpy as np
+
+    from ssl_core.engine.journal import METRICS, read_metrics
+    from ssl_core.engine.loader import Prepared
+    from ssl_core.engine.tell import Tell
+
+    name, device = arguments.shapes[0], arguments.device
+    variant = arguments.variants[-1]
+    precision, _, how = variant.partition(" ")
+    subject = Subject(arguments.known[name], "metamae", device, arguments.tiny)
+    steps = arguments.steps or (20 if arguments.tiny or device.type == "cpu" else 5000)
+    options = TrainOptions(steps=steps, batch_size=subject.shape.batch, lr=1e-4)
+    x = subject.inputs["x"].cpu().numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.npy"
+        np.save(file, np.concatenate([x] * (2 if arguments.tiny else 32)))
+        data = Prepared({"x": np.load(file, mmap_mode="r")}, None)
+        compiled = CompiledStep(subject.learner, "speed-loop", arguments.cache) if how == "compiled" else None
+        keep_freed_memory()
+        train(
+            subject.learner, data, options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
+            folder=Path(folder), log=lambda step, metrics: None, tell=Tell(), state={}, compiled=compiled,
+        )  # fmt: skip
+        lines = read_metrics(Path(folder) / METRICS)
+        del data
+    settled = lines[len(lines) // 5 :]  # what is compiled and recorded is so by then
+    seconds = sum(options.log_every / line["train/samples_per_second"] for line in settled) * options.batch_size
+    per_step = seconds / (len(settled) * options.log_every)
+    found = {"steps": steps, "step_seconds": per_step, "minutes of 100,000": per_step * 1e5 / 60}
+    keep(f"loop/{name}, {variant}", found)
+
+
 def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
     """What the machine can do, and what the matrix products of a step ask for: no step can be quicker than these."""
     peaks = {}
@@ -519,14 +603,12 @@ def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None
         rate = 0.0
         for rows, inner, columns in ((4096, 1024, 1024), (12608, 128, 384)):
             x, w = (torch.randn(size, device=arguments.device).to(dtype) for size in ((rows, inner), (columns, inner)))
-            seconds = interleaved(
-                {"": functools.partial(_product, x, w)}, 3 if arguments.tiny else 15, arguments.device
-            )
+            seconds = short({"": functools.partial(_product, x, w)}, 3 if arguments.tiny else 15, arguments.device)
             rate = max(rate, 2 * rows * inner * columns / seconds[""])
         peaks[precision] = rate
     block = torch.randn(2**22 if arguments.tiny else 2**26, device=arguments.device)
     other = torch.empty_like(block)
-    seconds = interleaved({"": functools.partial(_copy, other, block)}, 3 if arguments.tiny else 7, arguments.device)
+    seconds = short({"": functools.partial(_copy, other, block)}, 3 if arguments.tiny else 7, arguments.device)
     keep("machine/peaks", {**peaks, "bytes": 2 * 4 * block.numel() / seconds[""]})
     for name in arguments.shapes:
         for objective in ("metamae", "mae"):
@@ -574,10 +656,16 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
     from torch.profiler import ProfilerActivity, profile
 
     variant = arguments.variants[-1]
-    activities = [ProfilerActivity.CUDA if arguments.device.type == "cuda" else ProfilerActivity.CPU]
+    precision, _, how = variant.partition(" ")
+    cuda = arguments.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     for name in arguments.shapes:
-        step = Subject(arguments.known[name], "metamae", arguments.device, arguments.tiny).variant(
-            variant, arguments.cache
+        subject = Subject(arguments.known[name], "metamae", arguments.device, arguments.tiny)
+        # kernel by kernel: which operation launched one can't be seen of a graph
+        step = (
+            subject.plain()
+            if precision == "plain"
+            else subject.ours(precision, how == "compiled", arguments.cache, False)
         )
         set_memory(variant)
         for _ in range(3):
@@ -585,8 +673,16 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
         with profile(activities=activities) as seen:
             step()
         shares = dict.fromkeys((*KINDS, OTHER), 0.0)
-        for event in seen.key_averages():
-            spent = event.self_device_time_total if arguments.device.type == "cuda" else event.self_cpu_time_total
+        events = seen.key_averages()
+        if cuda:
+            calls = {event.key: event.count for event in events if "xformers" in event.key}
+            events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+            keep(f"kernel calls/{name}, {variant}", {"all": sum(event.count for event in events), **calls})
+            longest = sorted(events, key=lambda event: -event.self_device_time_total)[:LONGEST]
+            times = {event.key[:100]: round(event.self_device_time_total) for event in longest}
+            keep(f"longest kernels/{name}, {variant}, us", times)
+        for event in events:
+            spent = event.self_device_time_total if cuda else event.self_cpu_time_total
             kind = next((kind for kind, words in KINDS.items() if any(word in event.key for word in words)), OTHER)
             shares[kind] += spent
         total = sum(shares.values())
@@ -605,7 +701,7 @@ def tables(results: dict[str, Any]) -> str:
             )
     objectives = _part(results, "objectives")
     for name, found in objectives.items():
-        rows = [[key, _number(seconds, 1000, ",.0f")] for key, seconds in sorted(found.items())]
+        rows = [[key, _ms(seconds)] for key, seconds in sorted(found.items())]
         lines += _table([f"objective at {name}", "ms a step"], rows)
     lines += _kernel_table(_part(results, "kernels"))
     lines += _floor_table(results)
@@ -620,6 +716,13 @@ def tables(results: dict[str, Any]) -> str:
             for name, one in starts.items()
         ]
         lines += _table(["start", "s"], rows)
+    loops = _part(results, "loop")
+    if loops:
+        rows = [
+            [name, f"{one['steps']:,}", _number(one["step_seconds"], 1000, ",.2f"), f"{one['minutes of 100,000']:,.1f}"]
+            for name, one in loops.items()
+        ]
+        lines += _table(["MetaMAE trained, data and all", "steps", "ms a step", "minutes for 100,000"], rows)
     data = _part(results, "data")
     if data:
         rows = [[name, f"{one['gather']:,.0f}", f"{one['one by one']:,.0f}"] for name, one in data.items()]
@@ -633,7 +736,8 @@ def _step_tables(steps: dict[str, Any]) -> list[str]:
         found = {key.split(" ", 1)[1] for one in steps.values() for key in one if key.startswith(f"{objective} ")}
         if not found:
             continue
-        ours = [variant for variant in VARIANTS if variant in found and not variant.startswith("plain")]
+        known = dict.fromkeys((*VARIANTS, *CUDA_VARIANTS))
+        ours = [variant for variant in known if variant in found and not variant.startswith("plain")]
         beside = ours if objective != "mae" else []
         kept = [KEPT] if KEPT in found else []
         head = [f"{word} step", "plain, ms", *(f"{variant}: ms" for variant in kept)]
@@ -642,7 +746,7 @@ def _step_tables(steps: dict[str, Any]) -> list[str]:
         rows = []
         for name, one in steps.items():
             plain = one.get(f"{objective} plain")
-            row = [name, *(_number(one.get(f"{objective} {variant}"), 1000, ",.0f") for variant in ("plain", *kept))]
+            row = [name, *(_ms(one.get(f"{objective} {variant}")) for variant in ("plain", *kept))]
             row += [_ratio(plain, one.get(f"{objective} {variant}")) for variant in ours]
             row += [_ratio(one.get(f"{objective} {variant}"), one.get(f"mae {variant}")) for variant in beside]
             rows.append(row)
@@ -661,7 +765,10 @@ def _kernel_table(found: dict[str, Any]) -> list[str]:
         fastest = min(seconds, key=seconds.get, default="-")
         row = [name, str(one["batch"])]
         row += [
-            "failed" if kernel in one["failed"] else _number(seconds.get(kernel), 1000, ",.2f") for kernel in kernels
+            "failed"
+            if kernel in one["failed"]
+            else _number(seconds.get(kernel), 1000, ",.3f" if min(seconds.values()) < 1e-3 else ",.2f")
+            for kernel in kernels
         ]
         rows.append([*row, chosen, fastest, _ratio(seconds.get(chosen), seconds.get(fastest))])
     head = ["attention", "batch", *(f"{kernel}, ms" for kernel in kernels)]
@@ -689,7 +796,7 @@ def _floor_table(results: dict[str, Any]) -> list[str]:
                  if key.startswith(f"metamae {precision}")),
                 default=None,
             )  # fmt: skip
-            row += [f"{1000 * least:,.0f}", _number(best, 1000, ",.0f"), "-" if best is None else f"{least / best:.2f}"]
+            row += [_ms(least), _ms(best), "-" if best is None else f"{least / best:.2f}"]
         rows.append(row)
     head = ["floor of a MetaMAE step", "GFLOP of matrix products", "MetaMAE : MAE"]
     for precision in DTYPES:
@@ -729,6 +836,10 @@ def _number(value: float | None, factor: float, form: str) -> str:
     return "-" if value is None else format(factor * value, form)
 
 
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else format(1000 * seconds, ",.0f" if seconds > 0.02 else ".2f")
+
+
 def _ratio(one: float | None, other: float | None) -> str:
     return "-" if not one or not other else f"{one / other:.2f}"
 
@@ -756,7 +867,8 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--shapes", nargs="+", help="shapes by name; by default all")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=[*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS))])
+    parser.add_argument("--steps", type=int, help="steps of the loop")
     parser.add_argument("--tokens", nargs="+", type=int, default=[196, 400, 784, 1600, 4096], help="lengths of scaling")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON file")
@@ -768,6 +880,7 @@ def main(given: list[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     arguments.known = TINY if arguments.tiny else SHAPES
     arguments.shapes = arguments.shapes or list(arguments.known)
+    arguments.variants = arguments.variants or (CUDA_VARIANTS if arguments.device.type == "cuda" else VARIANTS)
     if arguments.alone:
         report_alone(arguments)
         return

@@ -23,6 +23,7 @@ from ssl_core.engine.learner import Learner
 from ssl_core.engine.loader import Prepared
 from ssl_core.engine.seeds import seed_torch
 from ssl_core.engine.tell import Tell
+from ssl_core.engine.train import is_graphed
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.evaluate.features import features
 from ssl_core.evaluate.health import SAMPLES, collapse, health
@@ -133,7 +134,8 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         f"model      {config.objective.name}{masking}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
-        f"{config.train.precision}, attention {attention}, on {describe(device)}",
+        f"{config.train.precision}, attention {attention}, on {describe(device)}"
+        + (", steps replayed as a CUDA graph" if is_graphed(config.train, device) else ""),
         *(f"preset     {source}" for source in config.preset_sources),
     ]
 
@@ -143,9 +145,9 @@ def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) 
     if config.encoder.attention != "auto":
         return config.encoder.attention
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    encoder, compiled = config.encoder, config.train.compile == "on"
+    encoder = config.encoder
     width = encoder.head_dim or encoder.dim // encoder.heads
-    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1, width, compiled)} (auto)"
+    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1, width)} (auto)"
 
 
 def _brief(options: Mapping[str, Any]) -> str:

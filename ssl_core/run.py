@@ -97,8 +97,7 @@ def run(
     watch = Watch(watched, plugins, learner, splits, data, device, tell)
     compiled = None
     if config.train.compile == "on":
-        graph = config.train.accumulate == 1  # a graph's next call would overwrite gradients that are to be added up
-        compiled = CompiledStep(learner, step_key(config, device, learner), cache_root(), graph)
+        compiled = CompiledStep(learner, step_key(config, device, learner), cache_root())
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ssl_core.nn import attention
+from ssl_core.nn import attention, efficient
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -63,7 +63,7 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
         tmp_path, "--shapes", "speech", "--variants", "plain", "plain, memory kept", "fp32", "bf16"
     )
     parts = {
-        "steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "machine", "floor", "profile",
+        "steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "loop", "machine", "floor", "profile",
     }  # fmt: skip
     assert {key.split("/")[0] for key in results} == parts
     assert not [key for key, value in results.items() if "error" in value], results
@@ -206,10 +206,10 @@ def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
 
     class Ops:  # xformers loads, and then has no kernel for this
         @staticmethod
-        def memory_efficient_attention(*parts: Any) -> None:
+        def memory_efficient_attention_forward_requires_grad(*parts: Any) -> None:
             raise NotImplementedError("No operator found")
 
-    for module in (speed, attention):
+    for module in (speed, efficient):
         monkeypatch.setattr(module, "xformers_ops", lambda: Ops)
     tiny = ["--device", "cuda", "--tiny", "--repeats", "1", "--variants", "plain", "fp32", "--cache", str(tmp_path)]
     parts = ["--parts", "steps", "objectives", "kernels", "data", "floor", "--shapes", "speech"]

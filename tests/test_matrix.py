@@ -15,9 +15,11 @@ import torch
 
 from ssl_core import Learner, assemble, plugins
 from ssl_core.config import Plugins, RunConfig, resolve
-from ssl_core.engine.loader import Prepared, Raw, batch_index, prepare
+from ssl_core.engine.feed import Feed
+from ssl_core.engine.loader import Prepared, Raw, prepare
+from ssl_core.engine.seeds import seed_torch
 from ssl_core.engine.tell import Tell
-from ssl_core.engine.train import forward, make_optimizer
+from ssl_core.engine.train import make_optimizer
 from ssl_core.evaluate.features import features
 
 CATALOGUE = plugins.load()
@@ -64,9 +66,10 @@ def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
 def fixed_loss(cell: Cell) -> float:
     """The mean loss of the first batches, under the draws that they get in training."""
     options, total = cell.config.train, 0.0
+    feed = Feed(cell.learner.objective, cell.data, options.batch_size, 0, CPU, range(4))
     for step in range(4):
-        batch = cell.data.take(batch_index(0, step, len(cell.data), options.batch_size))
-        total += forward(cell.learner, batch, 0, step, CPU, "fp32").loss.item()
+        seed_torch(0, "step", step)
+        total += cell.learner(*feed.take()).loss.item()
     return total / 4
 
 
@@ -75,9 +78,10 @@ def test_matrix(cell: Cell) -> None:
     before = fixed_loss(cell)
     optimizer = make_optimizer(learner, options)
     reached: set[str] = set()
+    feed = Feed(learner.objective, cell.data, options.batch_size, 0, CPU, range(STEPS))
     for step in range(STEPS):
-        batch = cell.data.take(batch_index(0, step, len(cell.data), options.batch_size))
-        loss = forward(learner, batch, 0, step, CPU, "fp32").loss
+        seed_torch(0, "step", step)
+        loss = learner(*feed.take()).loss
         assert torch.isfinite(loss), f"step {step}"
         loss.backward()
         reached |= {

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ssl_core.engine.cache import files_of, source_of
 from ssl_core.errors import SslxError
+from ssl_core.nn.efficient import attend_xformers, xformers_fits
 from ssl_core.nn.twice import attend_twice
 from ssl_core.tokens import Outcome
 
@@ -111,13 +112,12 @@ def keep_code(cache: Path) -> None:
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
-    With `graph` it is replayed as a CUDA graph where there is one, and a call overwrites the outcome and the gradients
-    of the one before: not for steps that add gradients up. The first call compiles the forward pass and the first
+    The first call compiles the forward pass and the first
     gradient its own part; the second call, which both must have preceded, marks `key` as known in the cache.
     """
 
-    def __init__(self, learner: nn.Module, key: str, cache: Path, graph: bool = True) -> None:
-        self.learner, self.mark, self.graph = learner, _code_folder(cache).parent / "known" / key, graph
+    def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:
+        self.learner, self.mark = learner, _code_folder(cache).parent / "known" / key
         keep_code(cache)
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
@@ -126,11 +126,8 @@ class CompiledStep:
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
         """The same as `learner(inputs, draws)`. Errors: SslxError if the compiler fails."""
         shapes = {name: value.shape for name, value in (*inputs.items(), *draws.items())}
-        graph = self.graph and any(value.is_cuda for value in inputs.values())
-        if graph:
-            torch.compiler.cudagraph_mark_step_begin()
         if self.step is None:
-            self.shapes, self.step = shapes, self._compile(graph)
+            self.shapes, self.step = shapes, self._compile()
         elif shapes != self.shapes:  # a batch whose draws overflow their room: rare, and not worth a compilation
             return self.learner(inputs, draws)
         self.calls += 1
@@ -153,14 +150,14 @@ class CompiledStep:
             first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             raise SslxError(f"the step could not be compiled ({first}); set train.compile=off") from error
 
-    def _compile(self, graph: bool) -> Any:
+    def _compile(self) -> Any:
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
         # counted over all learners of a process, since they have their forward pass in common; each is compiled once
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2**16)
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 2**16)
-        torch.compiler.allow_in_graph(attend_twice)  # says why
+        torch.compiler.allow_in_graph([attend_twice, attend_xformers])  # they say why
+        torch.compiler.assume_constant_result(xformers_fits)  # what loads xformers can't be traced into
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
-        mode = "reduce-overhead" if graph else None  # CUDA graphs: a step of small kernels is bound by their launch
-        return torch.compile(self.learner.forward, fullgraph=True, dynamic=False, mode=mode)
+        return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)

@@ -23,14 +23,18 @@ class Window:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Keep copies of values (a compiled step may overwrite them) without waiting for the device."""
-        self.held.append({name: value.detach().to(torch.float32, copy=True) for name, value in values.items()})
+        self.held.append(
+            {name: value.detach().to(torch.float32, copy=True).reshape(()) for name, value in values.items()}
+        )
         self.count += 1
 
     def settle(self) -> None:
-        """Bring held values to the CPU and sum them in order."""
-        for values in self.held:
-            for name, value in values.items():
-                self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        """Bring held values to the CPU, all at once, and sum them in order."""
+        if self.held:
+            numbers = iter(torch.stack([value for values in self.held for value in values.values()]).tolist())
+            for values in self.held:
+                for name in values:
+                    self.sums[name] = self.sums.get(name, 0.0) + next(numbers)
         self.held.clear()
 
     def means(self) -> dict[str, float]:

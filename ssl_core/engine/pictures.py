@@ -12,7 +12,6 @@ from torch import Tensor
 from ssl_core.data import Batch
 from ssl_core.engine.learner import Learner
 from ssl_core.engine.seeds import generator
-from ssl_core.engine.train import move
 from ssl_core.tokens import Values
 
 
@@ -37,7 +36,8 @@ def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
     """Reconstructions of a few samples; an empty list for an objective that rebuilds nothing."""
     learner.eval()
     device = next(learner.parameters()).device
-    draws = move(learner.objective.draw(len(batch), generator(seed, "pictures")), device)
+    drawn = learner.objective.draw(len(batch), generator(seed, "pictures"))
+    draws = {name: value.to(device) for name, value in drawn.items()}
     tokens = learner.tokenizer(batch.to(device).inputs)
     predictions = learner.objective.reconstruct(tokens, learner.encoder, draws)
     if predictions is None or "visible" not in draws:

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,20 +14,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core.contracts import Draws
-from ssl_core.data import Batch, send
 from ssl_core.engine import checkpoint
-from ssl_core.engine.compile import Choice, CompiledStep, Step
+from ssl_core.engine.compile import Choice, CompiledStep
 from ssl_core.engine.device import Precision, autocast
+from ssl_core.engine.feed import Feed, Named
+from ssl_core.engine.graph import GraphedStep
 from ssl_core.engine.journal import METRICS, Window, append_metrics, trim_metrics
 from ssl_core.engine.learner import Learner
-from ssl_core.engine.loader import Prepared, batch_index
-from ssl_core.engine.seeds import generator, seed_torch
+from ssl_core.engine.loader import Prepared
+from ssl_core.engine.seeds import seed_torch
 from ssl_core.engine.signals import Signals
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import ConfigError, SslxError
 from ssl_core.options import Options
-from ssl_core.tokens import Outcome
+
+NORM = "train/grad_norm"
 
 
 class TrainOptions(Options):
@@ -49,6 +49,7 @@ class TrainOptions(Options):
     compile: Choice = Field(
         "auto", description="compile the step whole; auto = where it pays for the planned steps, decided beforehand"
     )
+    graph: bool = Field(True, description="on CUDA, record a step once and replay it whole (not with train.accumulate)")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl, each a mean over these steps")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept")
@@ -91,9 +92,25 @@ class Log(Protocol):
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
 
-def make_optimizer(learner: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """AdamW, one group, all parameters (protocol section 5)."""
-    return torch.optim.AdamW(learner.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+def make_optimizer(learner: nn.Module, options: TrainOptions, graphed: bool = False) -> torch.optim.Optimizer:
+    """AdamW, one group, all parameters (protocol section 5). `graphed`: a CUDA graph can hold its step."""
+    parameters = list(learner.parameters())
+    lr = torch.tensor(options.lr, device=parameters[0].device) if graphed else options.lr
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=options.weight_decay, fused=True, capturable=graphed)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step, in its place where a graph reads it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def is_graphed(options: TrainOptions, device: torch.device) -> bool:
+    """Whether steps are replayed as a CUDA graph."""
+    return options.graph and device.type == "cuda" and options.accumulate == 1
 
 
 def rate_at(options: TrainOptions, step: int) -> float:
@@ -104,31 +121,6 @@ def rate_at(options: TrainOptions, step: int) -> float:
         return options.lr
     progress = (step - options.warmup) / max(options.steps - options.warmup, 1)
     return options.lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def forward(
-    learner: Learner,
-    batch: Batch,
-    seed: int,
-    number: int,
-    device: torch.device,
-    precision: Precision,
-    step: Step | None = None,
-) -> Outcome:
-    """The loss of the `number`-th batch: a pure function of the weights, the batch, the seed and the number.
-
-    `step`: the learner compiled; by default the learner itself.
-    """
-    batch = replace(batch, label=None).to(device)  # no objective sees a label
-    draws = move(learner.objective.draw(len(batch), generator(seed, "draw", number)), device)
-    seed_torch(seed, "step", number)
-    with autocast(device, precision):
-        return (step or learner)(batch.inputs, draws)
-
-
-def move(draws: Draws, device: torch.device) -> dict[str, Tensor]:
-    """Draws on the device."""
-    return {name: send(value, device) for name, value in draws.items()}
 
 
 def train(
@@ -156,7 +148,8 @@ def train(
     learner compiled. Errors: Interrupted after a signal, with everything saved; SslxError if the loss is not finite.
     """
     _check_schedule(options)
-    optimizer = make_optimizer(learner, options)
+    graphed = is_graphed(options, device)
+    optimizer = make_optimizer(learner, options, graphed)
     window, first, before = Window(), 0, 0.0
     if start is not None:
         checkpoint.load_model(start, learner)
@@ -167,6 +160,20 @@ def train(
     learner.train()
     clock = Clock(before)
     done, limit = first, options.seconds or math.inf
+
+    def differentiate(inputs: Named, draws: Named) -> dict[str, Tensor]:
+        with autocast(device, precision):
+            outcome = (compiled or learner)(inputs, draws)
+        with compiled.compiling() if compiled is not None else nullcontext():
+            (outcome.loss / options.accumulate).backward()
+        return {"loss": outcome.loss.detach(), **outcome.metrics}
+
+    def update(inputs: Named, draws: Named) -> dict[str, Tensor]:
+        values = differentiate(inputs, draws)
+        values[NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        return values
 
     def save(step: int) -> None:
         window.settle()
@@ -188,36 +195,34 @@ def train(
     if first == 0 and probe_every:
         look(0)
     length, unit = (options.steps, "steps") if options.seconds is None else (math.ceil(options.seconds), "s")
+    whole = GraphedStep(update, tell.line) if graphed else update
+    numbers = range(options.accumulate * first, options.accumulate * options.steps)
     with (
         Signals() as signals,
+        Feed(learner.objective, data, options.batch_size, seed, device, numbers) as feed,
         tell.progress("pretraining", length, first if unit == "steps" else int(before)) as progress,
     ):
         tick, counted, shown = clock(), first, int(before)
         for step in range(first, options.steps if clock() < limit else first):
             rate = rate_at(options, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, rate)
             for part in range(options.accumulate):
                 number = step * options.accumulate + part
-                index = batch_index(seed, number, len(data), options.batch_size)
-                outcome = forward(learner, data.take(index), seed, number, device, precision, compiled)
-                with compiled.compiling() if compiled is not None else nullcontext():
-                    (outcome.loss / options.accumulate).backward()
-                window.add({"loss": outcome.loss, **outcome.metrics})
-            norm = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)
-            optimizer.step()
-            optimizer.zero_grad()
+                inputs, draws = feed.take()
+                seed_torch(seed, "step", number)
+                values = (whole if part + 1 == options.accumulate else differentiate)(inputs, draws)
+                window.add({name: value for name, value in values.items() if name != NORM})
             done, now = step + 1, clock()
             last = done == options.steps or now >= limit
             if done % options.log_every == 0 or last:
                 metrics = window.means()
                 speed = (done - counted) * options.batch_size * options.accumulate / (now - tick)
                 tick, counted = now, done
-                metrics |= {"train/lr": rate, "train/grad_norm": float(norm), "train/samples_per_second": speed}
+                metrics |= {"train/lr": rate, NORM: float(values[NORM]), "train/samples_per_second": speed}
                 _check(metrics, done, precision)
                 append_metrics(folder / METRICS, done, metrics)
                 log(done, metrics)
-                progress.advance(0, **{k: v for k, v in metrics.items() if k not in ("train/lr", "train/grad_norm")})
+                progress.advance(0, **{k: v for k, v in metrics.items() if k not in ("train/lr", NORM)})
             progress.advance(1 if unit == "steps" else int(now) - shown)
             shown = int(now)
             if probe_every and done % probe_every == 0 and not last and not signals.caught:

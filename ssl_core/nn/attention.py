@@ -7,10 +7,7 @@ Shapes: B rows, N tokens, M queries, h heads, e head width.
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
 from ssl_core.nn.dropout import Dropout
+from ssl_core.nn.efficient import attend_xformers, xformers_fits
 from ssl_core.nn.twice import attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
@@ -28,50 +26,22 @@ Kernel = Literal["xformers", "sdpa", "math", "twice"]
 LONG_TOKENS = {"cpu": 100, "cuda": 512}
 
 
-@functools.cache
-def xformers_ops() -> ModuleType | None:
-    """xformers.ops if it is installed and its CUDA kernels can be loaded, else None. Imported on first use only."""
-    logger = logging.getLogger("xformers")
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # a build for another torch is said in our header line, not in five of its own
-    try:
-        import xformers
-        import xformers.ops as ops
-    except Exception:  # a mismatch of builds raises more than ImportError
-        return None
-    finally:
-        logger.setLevel(before)
-    return ops if getattr(xformers, "_has_cpp_library", True) else None
-
-
-def choose_kernel(
-    device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64, compiled: bool = False
-) -> Kernel:
+def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
     """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
     "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers
-    where it has a kernel; compiled code takes PyTorch's own of the same kind, which the compiler knows.
+    where it has a kernel.
     """
     long = tokens >= LONG_TOKENS[device.type]
     if derivatives >= 2:
         return "twice" if long else "math"
     if device.type == "cuda":
-        # `compiled` comes first, since the compiler can't look into the loading of xformers
-        return "sdpa" if compiled or not xformers_fits(dtype, width) else "xformers"
+        return "xformers" if xformers_fits(dtype, width) else "sdpa"
     if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
     return "twice" if long else "math"
-
-
-def xformers_fits(dtype: torch.dtype, width: int) -> bool:
-    """Whether xformers can be loaded and has a kernel with a derivative for heads of this width."""
-    if xformers_ops() is None or width % 8:
-        return False
-    if dtype == torch.float32:  # its kernel for single precision is none of the newest GPUs'
-        return not torch.cuda.is_available() or torch.cuda.get_device_capability() <= (9, 0)
-    return dtype in (torch.float16, torch.bfloat16)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None = None) -> Tensor:
@@ -81,11 +51,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
     """
     mask = None if keep is None else keep[:, None, None, :]
     if kernel == "xformers" and mask is None:
-        ops = xformers_ops()
-        if ops is None:
-            raise RuntimeError("xformers was asked for but cannot be loaded; use encoder.attention=sdpa")
-        swapped = [part.transpose(1, 2).contiguous() for part in (q, k, v)]
-        return ops.memory_efficient_attention(*swapped).transpose(1, 2)
+        return attend_xformers(q, k, v)
     if kernel == "twice":
         return attend_twice(q, k, v, keep)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
@@ -133,10 +99,7 @@ class Attention(nn.Module):
         """The kernel that this call uses."""
         # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
         derivatives = 2 if self.twice_differentiable and torch.is_grad_enabled() else int(q.requires_grad)
-        compiled = torch.compiler.is_compiling()
-        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
-        if chosen == "xformers" and torch._C._functorch.is_functorch_wrapped_tensor(q):
-            chosen = "sdpa"  # torch.func.grad can't pass xformers' own function
+        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim)
         if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):
             return self.backend
         return chosen  # xformers asked for is had where it can be

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ssl_core import ConfigError
-from ssl_core.nn import Attention, attend, choose_kernel
+from ssl_core.nn import Attention, attend, choose_kernel, efficient
 from ssl_core.nn import attention as module
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -28,6 +29,40 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+class Plainly:
+    """xformers' two functions, written out for the CPU, and what it says of its kernels."""
+
+    class Kernel:
+        CUDA_MINIMUM_COMPUTE_CAPABILITY, CUDA_MAXIMUM_COMPUTE_CAPABILITY, SUPPORTED_MAX_K = (8, 0), None, 256
+
+        @staticmethod
+        def is_available() -> bool:
+            return True
+
+    class Older(Kernel):
+        CUDA_MAXIMUM_COMPUTE_CAPABILITY = (9, 0)
+
+    fmha = SimpleNamespace(
+        flash=SimpleNamespace(FwOp=Kernel, BwOp=Kernel), cutlass=SimpleNamespace(FwOp=Older, BwOp=Older)
+    )
+
+    @staticmethod
+    def memory_efficient_attention_forward_requires_grad(*parts: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = (part.transpose(1, 2) for part in parts)
+        scores = q @ k.mT / math.sqrt(q.shape[-1])
+        return (scores.softmax(-1) @ v).transpose(1, 2), torch.nn.functional.pad(scores.logsumexp(-1), (0, 3))
+
+    @staticmethod
+    def memory_efficient_attention_backward(
+        gradient: Tensor, out: Tensor, sums: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, ...]:
+        g, o, q, k, v = (part.transpose(1, 2) for part in (gradient, out, *parts))
+        scale = 1 / math.sqrt(q.shape[-1])
+        p = (scale * q @ k.mT - sums.to(q.dtype).unsqueeze(-1)).exp()
+        ds = p * (g @ v.mT - (g * o).sum(-1, keepdim=True))
+        return tuple(part.transpose(1, 2) for part in (scale * ds @ k, scale * ds.mT @ q, p.mT @ g))
+
+
 def qkv(dtype: torch.dtype = torch.float64, queries: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.randn(2, 3, n, 4, dtype=dtype, requires_grad=True) for n in (queries, 5, 5))  # type: ignore[return-value]
 
@@ -39,16 +74,21 @@ def test_each_kernel_is_softmax_attention(kernel: module.Kernel, queries: int) -
     torch.testing.assert_close(attend(q, k, v, kernel), by_hand(q, k, v), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or module.xformers_ops() is None, reason="needs CUDA and xformers")
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.skipif(not torch.cuda.is_available() or efficient.xformers_ops() is None, reason="needs CUDA and xformers")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_xformers_is_softmax_attention(dtype: torch.dtype) -> None:
-    parts = [torch.randn(2, 4, 70, 32, device="cuda", dtype=dtype) for _ in range(3)]
-    expected = attend(*(part.double() for part in parts), "math")
-    torch.testing.assert_close(attend(*parts, "xformers").double(), expected, rtol=0.02, atol=0.01)
+    parts = [torch.randn(2, 4, 70, 32, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
+    start = torch.randn(2, 4, 70, 32, device="cuda", dtype=dtype)
+    out, exact = attend(*parts, "xformers"), attend(*(part.double() for part in parts), "math")
+    torch.testing.assert_close(out.double(), exact, rtol=0.02, atol=0.01)
+    found = torch.autograd.grad(out, parts, start)
+    expected = torch.autograd.grad(exact, parts, start.double())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
 
 
 def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "xformers_ops", lambda: None)
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
     with pytest.raises(RuntimeError, match=r"encoder\.attention=sdpa"):
         attend(*qkv(), "xformers")
 
@@ -112,7 +152,7 @@ def test_the_table_of_kernels(
     derivatives: int,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(module, "xformers_ops", lambda: None)
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
     assert choose_kernel(device, dtype, tokens, derivatives) == expected
 
 
@@ -122,40 +162,82 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, derivatives: int
 ) -> None:
     """It has no float64, no second derivative and nothing for the CPU."""
-    monkeypatch.setattr(module, "xformers_ops", lambda: object())
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
     expected = "math" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
     assert choose_kernel(CUDA, dtype, 197, derivatives) == expected
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
 
 
-@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 12), (torch.float32, 4), (torch.float64, 64)])
+@pytest.mark.parametrize(
+    ("dtype", "width"), [(torch.bfloat16, 12), (torch.float32, 4), (torch.float64, 64), (torch.bfloat16, 264)]
+)
 def test_xformers_is_not_taken_where_it_has_no_kernel(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
 ) -> None:
-    monkeypatch.setattr(module, "xformers_ops", lambda: object())
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
     assert choose_kernel(CUDA, torch.bfloat16, 197, 1, 64) == "xformers"
     assert choose_kernel(CUDA, dtype, 197, 1, width) == "sdpa"
 
 
-@pytest.mark.parametrize("backend", ["auto", "xformers"])
-def test_xformers_is_not_taken_within_func_grad(monkeypatch: pytest.MonkeyPatch, backend: module.Backend) -> None:
-    """Its autograd function is not made for it. As in MetaMAE with first_order."""
-    monkeypatch.setattr(module, "choose_kernel", lambda *_: "xformers")
-    layer, seen = Attention(8, 2, backend=backend), []
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+@pytest.mark.parametrize("within", [False, True])
+def test_the_derivative_of_xformers_is_that_of_softmax_attention(
+    monkeypatch: pytest.MonkeyPatch, how: str, within: bool
+) -> None:
+    """Also within torch.func.grad, as in MetaMAE with first_order."""
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    torch.compiler.allow_in_graph(efficient.attend_xformers)
+    q, k, v = (part.detach() for part in qkv(torch.float32))
 
-    def within(q: Tensor) -> Tensor:
-        seen.append(layer.kernel_for(q, 6))
-        return q.sum()
+    def loss(kernel: module.Kernel) -> Callable[[Tensor], Tensor]:
+        return lambda q: attend(2 * q, k + q, v * q, kernel).square().sum()
 
-    torch.func.grad(within)(torch.zeros(3))
-    assert seen == ["sdpa"]
-    assert layer.kernel_for(torch.zeros(3, requires_grad=True), 6) == "xformers"
+    def derivative(kernel: module.Kernel) -> Tensor:
+        x = q.clone().requires_grad_()
+        inner = torch.func.grad(loss(kernel))
+        outer = (lambda x: (x - 0.1 * inner(x).detach()).pow(3).sum()) if within else loss(kernel)
+        outer = torch.compile(outer, backend="aot_eager", fullgraph=True) if how == "compiled" else outer
+        return torch.autograd.grad(outer(x), x)[0]
+
+    torch.testing.assert_close(derivative("xformers"), derivative("math"), rtol=1e-4, atol=1e-5)
+
+
+def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    q, k, v = qkv(torch.float32)
+    (first,) = torch.autograd.grad(attend(q, k, v, "xformers").square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        first.sum().backward()
+
+
+@pytest.mark.parametrize(("dtype", "kernels"), [(torch.bfloat16, "flash"), (torch.float32, "cutlass")])
+@pytest.mark.parametrize("missing", ["FwOp", "BwOp"])
+def test_xformers_without_its_kernels_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, kernels: str, missing: str
+) -> None:
+    class Absent(Plainly.Kernel):
+        is_available = staticmethod(lambda: False)
+
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    assert choose_kernel(CUDA, dtype, 197, 1) == "xformers"
+    monkeypatch.setattr(getattr(Plainly.fmha, kernels), missing, Absent)
+    assert choose_kernel(CUDA, dtype, 197, 1) == "sdpa"
+
+
+@pytest.mark.parametrize(("capability", "taken"), [((7, 5), {False}), ((9, 0), {True}), ((10, 0), {True, False})])
+def test_xformers_is_asked_for_what_the_gpu_has(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], taken: set[bool]
+) -> None:
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert {efficient.xformers_fits(dtype, 32) for dtype in (torch.bfloat16, torch.float32)} == taken
 
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_xformers_asked_for_on_the_cpu_falls_back(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     """Its kernels are for CUDA alone, so that it is installed does not matter here."""
-    monkeypatch.setattr(module, "xformers_ops", lambda: object() if installed else None)
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly if installed else None)
     layer, plainly = Attention(8, 2, backend="xformers"), Attention(8, 2, backend="math")
     plainly.load_state_dict(layer.state_dict())
     x = torch.randn(2, 6, 8)

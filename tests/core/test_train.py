@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from ssl_core import SslxError
-from ssl_core.data import Batch
 from ssl_core.engine import checkpoint
+from ssl_core.engine.feed import Feed
 from ssl_core.engine.journal import read_metrics, trim_metrics
 from ssl_core.engine.loader import batch_index, prepare
+from ssl_core.engine.seeds import generator
 from ssl_core.engine.tell import Tell
-from ssl_core.engine.train import Interrupted, TrainOptions, forward, make_optimizer, rate_at, train
+from ssl_core.engine.train import Interrupted, TrainOptions, make_optimizer, rate_at, train
 from ssl_core.errors import CheckpointError
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
@@ -58,14 +59,18 @@ def test_the_loss_falls(go, toy, objective):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_step_sends_no_label_to_the_device(toy, data, monkeypatch):
-    """No objective sees one, and a copy is work in each step."""
-    sent, to = [], Batch.to
-    monkeypatch.setattr(Batch, "to", lambda batch, device: (sent.append(batch.label), to(batch, device))[1])
-    batch = data.take(batch_index(0, 0, len(data), 8))
-    assert batch.label is not None
-    forward(toy.make_learner(MAE), batch, 0, 0, torch.device("cpu"), "fp32")
-    assert sent == [None]
+def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(toy, data):
+    """No objective sees one."""
+    learner = toy.make_learner(MAE)
+    feed = Feed(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
+    for number in (3, 4):
+        inputs, draws = feed.take()
+        assert data.labels is not None
+        assert inputs.keys() == {"x"}
+        assert torch.equal(inputs["x"], data.take(batch_index(5, number, len(data), 8)).inputs["x"])
+        expected = learner.objective.draw(8, generator(5, "draw", number))
+        assert draws.keys() == expected.keys()
+        assert all(torch.equal(draws[name], expected[name]) for name in draws)
 
 
 def test_the_same_seed_gives_the_same_weights(go, toy):
@@ -191,8 +196,8 @@ def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
     learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
     go(learner, steps=1, accumulate=3)
     optimizer = make_optimizer(plain, options)
-    batches = (data.take(batch_index(3, number, len(data), 8)) for number in range(3))
-    losses = [forward(plain, batch, 3, i, torch.device("cpu"), "fp32").loss for i, batch in enumerate(batches)]
+    feed = Feed(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    losses = [plain(*feed.take()).loss for _ in range(3)]
     (sum(losses) / 3).backward()
     optimizer.step()
     mine, theirs = weights(learner), weights(plain)

@@ -26,9 +26,8 @@ import pytest
 import torch
 
 from ssl_core import Learner, Objective, plugins
-from ssl_core.data import Batch
-from ssl_core.engine.seeds import generator
-from ssl_core.engine.train import TrainOptions, forward, make_optimizer, rate_at
+from ssl_core.engine.seeds import generator, seed_torch
+from ssl_core.engine.train import TrainOptions, make_optimizer, rate_at
 from ssl_core.testing.bench import Setting
 from ssl_core.testing.layouts import CASES, sample
 
@@ -66,8 +65,10 @@ def losses(objective: type[Objective], case: str, **values: Any) -> list[float]:
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(TRAIN, step)
-        batch = Batch(sample(bench.tokenizer, setting.rows, seed=step), None)
-        outcome = forward(learner, batch, SEED, step, torch.device("cpu"), "fp32")
+        draws = learner.objective.draw(setting.rows, generator(SEED, "draw", step))
+        inputs = sample(bench.tokenizer, setting.rows, seed=step)
+        seed_torch(SEED, "step", step)
+        outcome = learner(inputs, draws)
         outcome.loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -299,9 +299,12 @@ def recorded(call: Callable[[], None], device: torch.device) -> tuple[Callable[[
         call()
         call()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        graph.capture_begin()
         for _ in range(CUDA_CALLS):
             call()
+        graph.capture_end()
     return graph.replay, CUDA_CALLS
 
 
@@ -341,6 +344,8 @@ def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None
             for variant in arguments.variants:
                 if variant == KEPT and objective == "mae":
                     continue  # what of a ratio is memory is asked of MetaMAE
+                if arguments.device.type == "cuda":  # graphs are recorded on streams of their own
+                    subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
                 steps[f"{objective} {variant}"] = subject.variant(variant, arguments.cache)
         keep(f"steps/{name}{arguments.label}", interleaved(steps, arguments.repeats, arguments.device))
 
@@ -570,6 +575,10 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     from ssl_core.engine.loader import Prepared
     from ssl_core.engine.tell import Tell
 
+    class Told(Tell):
+        def line(self, text: str) -> None:
+            print(text, flush=True)
+
     name, device = arguments.shapes[0], arguments.device
     variant = arguments.variants[-1]
     precision, _, how = variant.partition(" ")
@@ -585,7 +594,7 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         keep_freed_memory()
         train(
             subject.learner, data, options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
-            folder=Path(folder), log=lambda step, metrics: None, tell=Tell(), state={}, compiled=compiled,
+            folder=Path(folder), log=lambda step, metrics: None, tell=Told(), state={}, compiled=compiled,
         )  # fmt: skip
         lines = read_metrics(Path(folder) / METRICS)
         del data

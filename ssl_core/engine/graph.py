@@ -70,10 +70,19 @@ class GraphedStep:
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
                 values = self.step(*given)
         except Exception as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            _mend_chance()
+            cause = error.__context__ or error  # the end of the recording only says that there was one
+            first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             self.say(
                 f"warning: steps cannot be replayed as a CUDA graph ({first}), so each is launched kernel by kernel"
             )
             return False
         self.graph, self.given, self.values = graph, given, values
         return True
+
+
+def _mend_chance() -> None:
+    """After a recording that failed, the device's generator still thinks that it goes on, and refuses to draw."""
+    default = torch.cuda.default_generators[torch.cuda.current_device()]
+    fresh = torch.Generator(default.device).manual_seed(default.initial_seed())
+    default.graphsafe_set_state(fresh.graphsafe_get_state())

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ssl_core.errors import ConfigError
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.efficient import attend_xformers, xformers_fits
-from ssl_core.nn.twice import attend_twice
+from ssl_core.nn.twice import ALIGNED, attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-# Rows from which more than softmax written out pays: on the CPU between EuroSAT's 65 tokens and speech's 197, on CUDA
-# an estimate, for benchmarks/speed.py to settle.
-LONG_TOKENS = {"cpu": 100, "cuda": 512}
+# Rows from which more than softmax written out pays, on the CPU and on CUDA in half precision; and those from which
+# it is worth its time, for the memory, on CUDA in single precision, where it never is quicker.
+LONG_TOKENS = {"cpu": 100, "cuda": 48}
+CUDA_SINGLE_TOKENS = 512
 
 
 def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
@@ -31,13 +32,17 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
 
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
-    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA xformers
-    where it has a kernel.
+    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA
+    softmax written out wins in rows of a few dozen tokens, and in single precision at any length that was tried; else
+    it is xformers where it has a kernel.
     """
-    long = tokens >= LONG_TOKENS[device.type]
+    single = device.type == "cuda" and dtype not in (torch.float16, torch.bfloat16)
+    long = tokens >= (CUDA_SINGLE_TOKENS if single else LONG_TOKENS[device.type])
     if derivatives >= 2:
         return "twice" if long else "math"
     if device.type == "cuda":
+        if derivatives and not long:
+            return "math"
         return "xformers" if xformers_fits(dtype, width) else "sdpa"
     if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
@@ -56,10 +61,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
         return attend_twice(q, k, v, keep)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    length = k.shape[2]
+    if length % ALIGNED and _wants_aligned(q):
+        k, v = (F.pad(part, (0, 0, 0, -length % ALIGNED)) for part in (k, v))
+        there = torch.arange(k.shape[2], device=k.device) < length
+        mask = there if mask is None else F.pad(mask, (0, k.shape[2] - length)) & there
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward
     return scores.softmax(dim=-1) @ v
+
+
+def _wants_aligned(q: Tensor) -> bool:
+    """Whether products with matrices of scores are much faster where rows of these are multiples of 16 bytes."""
+    return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
 
 
 class Attention(nn.Module):
@@ -95,19 +110,28 @@ class Attention(nn.Module):
         self.proj = nn.Linear(num_heads * head_dim, dim, bias=proj_bias)
         self.proj_drop = Dropout(proj_drop)
 
-    def kernel_for(self, q: Tensor, tokens: int) -> Kernel:
+    def kernel_for(self, q: Tensor, tokens: int, once: bool = False) -> Kernel:
         """The kernel that this call uses."""
         # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
-        derivatives = 2 if self.twice_differentiable and torch.is_grad_enabled() else int(q.requires_grad)
+        twice = self.twice_differentiable and not once and torch.is_grad_enabled()
+        derivatives = 2 if twice else int(q.requires_grad)
         chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim)
         if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):
             return self.backend
         return chosen  # xformers asked for is had where it can be
 
-    def forward(self, x: Tensor, queries: slice | None = None, keep: Tensor | None = None, **unused: Any) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        queries: slice | None = None,
+        keep: Tensor | None = None,
+        once: bool = False,
+        **unused: Any,
+    ) -> Tensor:
         """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).
 
-        keep: (B, N) bool, the tokens that are asked (all by default).
+        keep: (B, N) bool, the tokens that are asked (all by default). once: this call is differentiated once at most,
+        whatever `twice_differentiable` says of others.
         """
         rows, length, _ = x.shape
         inner = self.num_heads * self.head_dim
@@ -120,5 +144,5 @@ class Attention(nn.Module):
             kv = F.linear(x, weight[inner:], None if bias is None else bias[inner:])
             parts = (asking, *kv.split(inner, dim=-1))
         q, k, v = (part.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2) for part in parts)
-        out = attend(q, k, v, self.kernel_for(q, length), keep)
+        out = attend(q, k, v, self.kernel_for(q, length, once), keep)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, -1, inner)))

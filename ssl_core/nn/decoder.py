@@ -46,12 +46,18 @@ class Decoder(nn.Module):
         initialise(self.transformer)
 
     def forward(
-        self, latent: Tensor, order: Tensor, wanted: slice | None = None, present: Tensor | None = None
+        self,
+        latent: Tensor,
+        order: Tensor,
+        wanted: slice | None = None,
+        present: Tensor | None = None,
+        once: bool = False,
     ) -> Tensor:
         """Decode a row of which `latent` (B, 1 + V, D) is the summary and the visible tokens.
 
         order: (B, L) long, the places of all tokens, the V visible ones first, as in the latent. Returns (B, L, d) in
         that order, or only its `wanted` slice (B, M, d). present: (B, L) bool by place, the tokens that hold data.
+        once: no second derivative will be asked of this call, so that a faster attention will do.
         """
         visible = latent.shape[1] - 1
         with torch.autocast(latent.device.type, enabled=False):
@@ -64,8 +70,10 @@ class Decoder(nn.Module):
             mask = mask[self.positions.segment_of[order[:, visible:]]]  # type: ignore[index]
         hidden = at[:, visible:] + mask
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
-        begin, end, _ = (wanted or slice(None)).indices(self.length)
-        return self.transformer(row, slice(1 + begin, 1 + end), with_summary(pick(present, order)))
+        # written out: the compiler does not know slice.indices in every torch
+        begin = 0 if wanted is None or wanted.start is None else wanted.start
+        end = self.length if wanted is None or wanted.stop is None else wanted.stop
+        return self.transformer(row, slice(1 + begin, 1 + end), with_summary(pick(present, order)), once)
 
     def rows(self, latent: Tensor, visible: Tensor) -> Tensor:
         """The same with the tokens put back in place: visible (B, V) long, returns (B, L, d)."""

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import functools
 import logging
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+KERNELS = {torch.float16: "flash", torch.bfloat16: "flash", torch.float32: "cutlass"}
+"""Modules of xformers.ops.fmha."""
+
 
 @functools.cache
-def xformers_ops() -> ModuleType | None:
-    """xformers.ops if it is installed, else None. Imported on first use only.
-
-    Its kernels of attention are PyTorch's own since xformers 0.0.35, so that a library of its own built for another
-    torch, which it warns of, matters nothing here.
-    """
+def xformers_ops() -> Any:
+    """xformers.ops if it is installed, else None. Imported on first use only."""
     logger = logging.getLogger("xformers")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -37,12 +35,11 @@ def xformers_ops() -> ModuleType | None:
 
 def xformers_fits(dtype: torch.dtype, width: int) -> bool:
     """Whether xformers is there and has a kernel with a derivative for heads of this width on this GPU."""
-    ops: Any = xformers_ops()
-    kinds = {torch.float16: "flash", torch.bfloat16: "flash", torch.float32: "cutlass"}
-    if ops is None or dtype not in kinds or width % 8:
+    ops = xformers_ops()
+    if ops is None or dtype not in KERNELS or width % 8:
         return False
     here = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
-    kernels = getattr(ops.fmha, kinds[dtype])
+    kernels = getattr(ops.fmha, KERNELS[dtype])
     return all(
         op.is_available()
         and width <= op.SUPPORTED_MAX_K
@@ -60,8 +57,8 @@ def attend_xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if xformers_ops() is None:
         raise RuntimeError("xformers was asked for but cannot be loaded; use encoder.attention=sdpa")
-    out: Tensor = _Attend.apply(*(part.transpose(1, 2).contiguous() for part in (q, k, v)))[0]
-    return out.transpose(1, 2)
+    out: Tensor = _Attend.apply(q, k, v)[0]
+    return out
 
 
 class _Attend(Function):
@@ -98,33 +95,68 @@ class _AttendBackward(Function):
         raise RuntimeError("xformers' attention has no second derivative; set twice_differentiable")
 
 
-# Each one operation to the compiler. xformers has (B, n, h, e).
+# Each is one operation to the compiler. xformers' operators are called by name: since 0.0.35 their kernels are those of
+# PyTorch, while its choice among them refuses all where its own library, built for one torch and one CUDA, can't be
+# loaded. Where xformers has none, it is PyTorch's memory-efficient kernel.
 
 
-@torch.library.custom_op("sslx::xformers_forward", mutates_args=())
+@torch.library.custom_op("sslx::efficient_forward", mutates_args=())
 def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The output (B, M, h, e), and the logarithm of the sum of each query's softmax (B, h, M)."""
-    ops: Any = xformers_ops()
-    out, sums = ops.memory_efficient_attention_forward_requires_grad(q, k, v)
-    return out.contiguous(), sums[..., : q.shape[1]].contiguous()  # the kernel for single precision pads the sums
+    """Attention of (B, h, M, e) to (B, h, N, e), and the logarithms of the sums of its softmaxes (B, h, M)."""
+    if xformers_fits(q.dtype, q.shape[-1]):
+        fmha = xformers_ops().fmha
+        out, kept = getattr(fmha, KERNELS[q.dtype]).FwOp.apply(_inputs(q, k, v), needs_gradient=True)
+        out, sums = out.transpose(1, 2), kept.lse
+    else:
+        out, sums, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+    return _laid_out(out), sums[..., : q.shape[2]].contiguous()  # kernels pad the sums
 
 
-@torch.library.custom_op("sslx::xformers_backward", mutates_args=())
+@torch.library.custom_op("sslx::efficient_backward", mutates_args=())
 def backward(
     gradient: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v."""
-    ops: Any = xformers_ops()
-    dq, dk, dv = ops.memory_efficient_attention_backward(gradient.contiguous(), out, sums, q, k, v)
-    return dq.contiguous(), dk.contiguous(), dv.contiguous()
+    if xformers_fits(q.dtype, q.shape[-1]):
+        fmha = xformers_ops().fmha
+        kept = fmha.common.Context(lse=sums, out=out.transpose(1, 2))
+        starts = gradient.transpose(1, 2).contiguous()
+        found = getattr(fmha, KERNELS[q.dtype]).BwOp.apply(kept, _inputs(q, k, v), starts)
+        parts = [part.transpose(1, 2) for part in (found.dq, found.dk, found.dv)]
+    else:
+        padded = torch.nn.functional.pad(sums, (0, -sums.shape[-1] % PADDED), value=torch.inf)
+        chance = q.new_zeros((), dtype=torch.int64)  # of a dropout that there is not
+        parts = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+            gradient, q, k, v, None, out, padded, chance, chance, 0.0, [True, True, True, False]
+        )[:3]
+    dq, dk, dv = map(_laid_out, parts)
+    return dq, dk, dv
+
+
+PADDED = 32
+
+
+def _inputs(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    """As xformers has them, (B, n, h, e)."""
+    swapped = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
+    return xformers_ops().fmha.Inputs(*(part.transpose(1, 2) for part in swapped))
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """(B, h, n, e) laid out as (B, n, h, e)."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _blank(like: Tensor) -> Tensor:
+    rows, heads, length, width = like.shape
+    return like.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
 @forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    rows, queries, heads, _ = q.shape
-    return torch.empty_like(q), q.new_empty(rows, heads, queries, dtype=torch.float32)
+    return _blank(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
 
 @backward.register_fake
 def _(gradient: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    return _blank(q), _blank(k), _blank(v)

@@ -22,14 +22,14 @@ class TransformerBlock(Block):
         self.mlp.drop1, self.mlp.drop2 = Dropout(proj_drop), Dropout(proj_drop)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None
+        self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None, once: bool = False
     ) -> Tensor:
         """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` M tokens, with less work and the same values.
 
-        keep: (B, N) bool, the tokens that the others may look at.
+        keep: (B, N) bool, the tokens that the others may look at. once: as in `Attention.forward`.
         """
         kept = x if wanted is None else x[:, wanted]
-        kept = kept + self.attn(self.norm1(x), queries=wanted, keep=keep)
+        kept = kept + self.attn(self.norm1(x), queries=wanted, keep=keep, once=once)
         return kept + self.mlp(self.norm2(kept))
 
 
@@ -63,15 +63,15 @@ class Transformer(nn.Module):
         )
         self.norm = norm(dim) if final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None, once: bool = False) -> Tensor:
         """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` tokens: the last block computes only those.
 
-        keep: (B, N) bool, the tokens that the others may look at; all by default.
+        keep: (B, N) bool, the tokens that the others may look at; all by default. once: as in `Attention.forward`.
         """
         *first, last = self.blocks
         for block in first:
-            x = block(x, None, keep)
-        return self.norm(last(x, wanted, keep))
+            x = block(x, None, keep, once)
+        return self.norm(last(x, wanted, keep, once))
 
 
 def initialise(module: nn.Module) -> None:

@@ -26,9 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from ssl_core.nn import efficient
+
 CHUNK_NUMBERS = 2**20
 """Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16."""
 CUDA_CHUNK_NUMBERS = 2**24
+ALIGNED = 8
+"""Numbers that CUDA's kernels for matrix products in half precision read at once."""
 KEPT_TOKENS = 512
 """Rows shorter than this keep P for the derivatives."""
 
@@ -47,13 +51,15 @@ def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) ->
 
 
 class _Attend(Function):
-    """The forward pass: the output and what is kept of P, which nobody differentiates."""
+    """The forward pass: the output and what is kept of P (all of it, or its sums), which nobody differentiates."""
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-        if q.is_cuda:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
-        return attend_zeroth(q, k, v, keep)
+        if not _fused(q):
+            return attend_zeroth(q, k, v, keep)
+        if keep is None and q.dtype in efficient.KERNELS:
+            return efficient.forward(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -75,8 +81,10 @@ class _AttendBackward(Function):
     def forward(
         q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
     ) -> tuple[Tensor, ...]:
-        if not q.is_cuda:
+        if not _fused(q):
             return attend_first(q, k, v, gradient, keep, out, p)
+        if p.numel():
+            return efficient.backward(gradient, out, p, q, k, v)
         with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
             q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
             again = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))
@@ -89,8 +97,8 @@ class _AttendBackward(Function):
     @staticmethod
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, gradient, keep, out, p = ctx.saved_tensors
-        if q.is_cuda:
-            return (*_second(q, k, v, gradient, a, b, c, keep, out, p, CUDA_CHUNK_NUMBERS), None, None, None)
+        if _fused(q):
+            return (*_second_padded(q, k, v, gradient, a, b, c, keep, out), None, None, None)
         return (*attend_second(q, k, v, gradient, a, b, c, keep, out, p), None, None, None)
 
 
@@ -166,6 +174,20 @@ def _second(
     return dq, dk, dv, dg
 
 
+def _second_padded(
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_second` on CUDA: with keys that count nothing, so that rows of scores start where fast kernels want them."""
+    length = k.shape[2]
+    if length % ALIGNED:
+        k, v, b, c = (F.pad(part, (0, 0, 0, -length % ALIGNED)) for part in (k, v, b, c))
+        there = (torch.arange(k.shape[2], device=k.device) < length).expand(k.shape[0], -1)
+        keep = there if keep is None else F.pad(keep, (0, k.shape[2] - length)) & there
+    with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
+        dq, dk, dv, dg = _second(q, k, v, gradient, a, b, c, keep, out, q.new_empty(0), CUDA_CHUNK_NUMBERS)
+    return dq, dk[:, :, :length], dv[:, :, :length], dg
+
+
 @attend_zeroth.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     return _blank(q), _room(q, k)
@@ -184,6 +206,11 @@ def _(
     keep: Tensor | None, out: Tensor, p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _blank(q), _blank(k), _blank(v), _blank(gradient)
+
+
+def _fused(q: Tensor) -> bool:
+    """Whether the forward pass and the first derivative are a fused kernel's."""
+    return q.is_cuda
 
 
 def _mask(keep: Tensor | None) -> Tensor | None:

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from ssl_core import BadSample, Continuous, Dataset, Learner, Task
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.tokenizers import GridTokenizer
+
+
+class Plainly:
+    """xformers' operators written out for the CPU, and what it says of them."""
+
+    class FwOp:
+        CUDA_MINIMUM_COMPUTE_CAPABILITY, CUDA_MAXIMUM_COMPUTE_CAPABILITY, SUPPORTED_MAX_K = (8, 0), None, 256
+
+        @staticmethod
+        def is_available() -> bool:
+            return True
+
+        @staticmethod
+        def apply(given: SimpleNamespace, needs_gradient: bool) -> tuple[Tensor, SimpleNamespace]:
+            q, k, v = (part.transpose(1, 2) for part in (given.query, given.key, given.value))
+            scores = q @ k.mT / math.sqrt(q.shape[-1])
+            sums = torch.nn.functional.pad(scores.logsumexp(-1), (0, 3))
+            return (scores.softmax(-1) @ v).transpose(1, 2), SimpleNamespace(lse=sums)
+
+    class BwOp(FwOp):
+        @staticmethod
+        def apply(kept: SimpleNamespace, given: SimpleNamespace, gradient: Tensor) -> SimpleNamespace:  # type: ignore[override]
+            g, o, q, k, v = (part.transpose(1, 2) for part in (gradient, kept.out, given.query, given.key, given.value))
+            scale = 1 / math.sqrt(q.shape[-1])
+            p = (scale * q @ k.mT - kept.lse.to(q.dtype).unsqueeze(-1)).exp()
+            ds = p * (g @ v.mT - (g * o).sum(-1, keepdim=True))
+            dq, dk, dv = (part.transpose(1, 2) for part in (scale * ds @ k, scale * ds.mT @ q, p.mT @ g))
+            return SimpleNamespace(dq=dq, dk=dk, dv=dv)
+
+    class Older(FwOp):
+        """As that for single precision, which the newest GPUs have not."""
+
+        CUDA_MAXIMUM_COMPUTE_CAPABILITY = (9, 0)
+
+    fmha = SimpleNamespace(
+        Inputs=lambda q, k, v: SimpleNamespace(query=q, key=k, value=v),
+        common=SimpleNamespace(Context=SimpleNamespace),
+        flash=SimpleNamespace(FwOp=FwOp, BwOp=BwOp),
+        cutlass=SimpleNamespace(FwOp=FwOp, BwOp=BwOp),
+    )
 
 
 class ToyData(Dataset):

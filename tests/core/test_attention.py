@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ssl_core import ConfigError
 from ssl_core.nn import Attention, attend, choose_kernel, efficient
 from ssl_core.nn import attention as module
+from tests.core.conftest import Plainly
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -29,42 +30,8 @@ def by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-class Plainly:
-    """xformers' two functions, written out for the CPU, and what it says of its kernels."""
-
-    class Kernel:
-        CUDA_MINIMUM_COMPUTE_CAPABILITY, CUDA_MAXIMUM_COMPUTE_CAPABILITY, SUPPORTED_MAX_K = (8, 0), None, 256
-
-        @staticmethod
-        def is_available() -> bool:
-            return True
-
-    class Older(Kernel):
-        CUDA_MAXIMUM_COMPUTE_CAPABILITY = (9, 0)
-
-    fmha = SimpleNamespace(
-        flash=SimpleNamespace(FwOp=Kernel, BwOp=Kernel), cutlass=SimpleNamespace(FwOp=Older, BwOp=Older)
-    )
-
-    @staticmethod
-    def memory_efficient_attention_forward_requires_grad(*parts: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v = (part.transpose(1, 2) for part in parts)
-        scores = q @ k.mT / math.sqrt(q.shape[-1])
-        return (scores.softmax(-1) @ v).transpose(1, 2), torch.nn.functional.pad(scores.logsumexp(-1), (0, 3))
-
-    @staticmethod
-    def memory_efficient_attention_backward(
-        gradient: Tensor, out: Tensor, sums: Tensor, *parts: Tensor
-    ) -> tuple[Tensor, ...]:
-        g, o, q, k, v = (part.transpose(1, 2) for part in (gradient, out, *parts))
-        scale = 1 / math.sqrt(q.shape[-1])
-        p = (scale * q @ k.mT - sums.to(q.dtype).unsqueeze(-1)).exp()
-        ds = p * (g @ v.mT - (g * o).sum(-1, keepdim=True))
-        return tuple(part.transpose(1, 2) for part in (scale * ds @ k, scale * ds.mT @ q, p.mT @ g))
-
-
-def qkv(dtype: torch.dtype = torch.float64, queries: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.randn(2, 3, n, 4, dtype=dtype, requires_grad=True) for n in (queries, 5, 5))  # type: ignore[return-value]
+def qkv(dtype: torch.dtype = torch.float64, queries: int = 5, width: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.randn(2, 3, n, width, dtype=dtype, requires_grad=True) for n in (queries, 5, 5))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("queries", [5, 2])
@@ -91,6 +58,18 @@ def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
     with pytest.raises(RuntimeError, match=r"encoder\.attention=sdpa"):
         attend(*qkv(), "xformers")
+
+
+@pytest.mark.parametrize("keep", [None, torch.tensor([[True, True, False, True, True], [True] * 5])])
+def test_math_with_keys_that_only_fill_up_is_the_same(monkeypatch: pytest.MonkeyPatch, keep: Tensor | None) -> None:
+    """As on CUDA in half precision."""
+    q, k, v = qkv(queries=2)
+    expected = attend(q, k, v, "math", keep)
+    wide = []
+    monkeypatch.setattr(module, "_wants_aligned", lambda q: wide.append(q) or True)
+    torch.testing.assert_close(attend(q, k, v, "math", keep), expected, rtol=1e-12, atol=1e-14)
+    assert wide
+    assert torch.autograd.gradgradcheck(lambda *x: attend(*x, "math", keep), (q, k, v))
 
 
 def test_math_has_two_derivatives() -> None:
@@ -137,8 +116,12 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
         (CPU, torch.float32, 197, 2, "twice"),
         (CPU, torch.float32, 65, 2, "math"),
         (CUDA, torch.float32, 197, 0, "sdpa"),
-        (CUDA, torch.float32, 30, 1, "sdpa"),
-        (CUDA, torch.bfloat16, 197, 2, "math"),
+        (CUDA, torch.float32, 197, 1, "math"),  # slower fused, whatever the length
+        (CUDA, torch.float32, 513, 1, "sdpa"),  # for its memory
+        (CUDA, torch.bfloat16, 29, 1, "math"),
+        (CUDA, torch.float16, 65, 1, "sdpa"),
+        (CUDA, torch.bfloat16, 29, 2, "math"),
+        (CUDA, torch.bfloat16, 197, 2, "twice"),
         (CUDA, torch.float32, 197, 2, "math"),
         (CPU, torch.float32, 2000, 2, "twice"),
         (CUDA, torch.bfloat16, 2000, 2, "twice"),
@@ -163,8 +146,8 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
 ) -> None:
     """It has no float64, no second derivative and nothing for the CPU."""
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
-    expected = "math" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
-    assert choose_kernel(CUDA, dtype, 197, derivatives) == expected
+    expected = "twice" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
+    assert choose_kernel(CUDA, dtype, 600, derivatives) == expected
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
 
 
@@ -175,8 +158,8 @@ def test_xformers_is_not_taken_where_it_has_no_kernel(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
 ) -> None:
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
-    assert choose_kernel(CUDA, torch.bfloat16, 197, 1, 64) == "xformers"
-    assert choose_kernel(CUDA, dtype, 197, 1, width) == "sdpa"
+    assert choose_kernel(CUDA, torch.bfloat16, 600, 1, 64) == "xformers"
+    assert choose_kernel(CUDA, dtype, 600, 1, width) == "sdpa"
 
 
 @pytest.mark.parametrize("how", ["eager", "compiled"])
@@ -187,7 +170,7 @@ def test_the_derivative_of_xformers_is_that_of_softmax_attention(
     """Also within torch.func.grad, as in MetaMAE with first_order."""
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
     torch.compiler.allow_in_graph(efficient.attend_xformers)
-    q, k, v = (part.detach() for part in qkv(torch.float32))
+    q, k, v = (part.detach() for part in qkv(torch.float32, width=8))
 
     def loss(kernel: module.Kernel) -> Callable[[Tensor], Tensor]:
         return lambda q: attend(2 * q, k + q, v * q, kernel).square().sum()
@@ -204,7 +187,7 @@ def test_the_derivative_of_xformers_is_that_of_softmax_attention(
 
 def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
-    q, k, v = qkv(torch.float32)
+    q, k, v = qkv(torch.float32, width=8)
     (first,) = torch.autograd.grad(attend(q, k, v, "xformers").square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         first.sum().backward()
@@ -215,13 +198,13 @@ def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -
 def test_xformers_without_its_kernels_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, kernels: str, missing: str
 ) -> None:
-    class Absent(Plainly.Kernel):
+    class Absent(Plainly.FwOp):
         is_available = staticmethod(lambda: False)
 
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
-    assert choose_kernel(CUDA, dtype, 197, 1) == "xformers"
+    assert choose_kernel(CUDA, dtype, 600, 1) == "xformers"
     monkeypatch.setattr(getattr(Plainly.fmha, kernels), missing, Absent)
-    assert choose_kernel(CUDA, dtype, 197, 1) == "sdpa"
+    assert choose_kernel(CUDA, dtype, 600, 1) == "sdpa"
 
 
 @pytest.mark.parametrize(("capability", "taken"), [((7, 5), {False}), ((9, 0), {True}), ((10, 0), {True, False})])
@@ -231,6 +214,7 @@ def test_xformers_is_asked_for_what_the_gpu_has(
     monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(Plainly.fmha.cutlass, "FwOp", Plainly.Older)
     assert {efficient.xformers_fits(dtype, 32) for dtype in (torch.bfloat16, torch.float32)} == taken
 
 

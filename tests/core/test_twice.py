@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from ssl_core.nn import twice
+from ssl_core.nn import attention, efficient, twice
 from ssl_core.nn.attention import attend
 from ssl_core.nn.twice import attend_twice
+from ssl_plugins.objectives.metamae import MetaMAE
+from tests.core.conftest import Plainly
 
 
 def parts(queries: int = 5, keys: int = 5, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -120,3 +122,70 @@ def test_no_matrix_of_all_queries_by_all_keys_is_held(monkeypatch):
         twice._second(q, k, v, q, k, v, v, None, out, p, 3 * 8 * 64)
     assert sizes
     assert max(sizes) <= 8
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """The way of CUDA, with xformers' operators written out."""
+    monkeypatch.setattr(twice, "_fused", lambda q: True)
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(efficient, "KERNELS", dict.fromkeys((torch.float64, torch.float32, torch.bfloat16), "flash"))
+
+
+@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("chunk", [1, 75, 2**22], ids=["a query", "a row", "whole"])
+@pytest.mark.parametrize("keys", [5, 8], ids=["filled up", "aligned"])
+def test_both_derivatives_through_a_fused_kernel(fused, monkeypatch, keep, chunk, keys):
+    monkeypatch.setattr(twice, "CUDA_CHUNK_NUMBERS", chunk)
+    keep = keep if keep is None else torch.cat([keep, keep[:, : keys - 5]], dim=1)
+    given = tuple(torch.cat([part, part], dim=-1) for part in parts(3, keys))  # heads as wide as xformers wants them
+    given = tuple(part.detach().requires_grad_() for part in given)
+    torch.testing.assert_close(attend_twice(*given, keep), attend(*given, "math", keep), rtol=1e-12, atol=1e-14)
+    assert gradcheck(lambda q, k, v: attend_twice(q, k, v, keep), given)
+    assert gradgradcheck(lambda q, k, v: attend_twice(q, k, v, keep), given)
+
+
+@pytest.mark.parametrize("how", ["eager", "compiled"])
+def test_a_step_in_mixed_precision_through_a_fused_kernel(fused, monkeypatch, toy, how):
+    """The compiler traces the backward pass within the forward pass's autocast."""
+    torch.compiler.allow_in_graph(attend_twice)
+    learner = toy.make_learner(MetaMAE, width=32, heads=4).train()
+    inputs = {"x": torch.randn(8, 2, 16, generator=torch.Generator().manual_seed(0))}
+    draws = learner.objective.draw(8, torch.Generator().manual_seed(1))
+
+    def gradient(kernel, function):
+        monkeypatch.setattr(attention, "choose_kernel", lambda *_: kernel)
+        learner.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = function(inputs, draws).loss
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None])
+
+    second, mixed = twice._second, []  # CUDA's autocast takes a softmax in fp32, which the CPU's does not
+    monkeypatch.setattr(
+        twice, "_second", lambda *given: mixed.append(torch.is_autocast_enabled("cpu")) or second(*given)
+    )
+    expected = gradient("math", learner)
+    step = learner if how == "eager" else torch.compile(learner.forward, fullgraph=True, backend="aot_eager")
+    assert (gradient("twice", step) - expected).norm() < 0.03 * expected.norm()
+    assert mixed
+    assert not any(mixed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("with_xformers", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_cuda_an_inner_gradient_step_is_that_of_softmax_written_out(monkeypatch, with_xformers, dtype):
+    if not with_xformers:
+        monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
+    given = [torch.randn(2, 3, 37, 32, device="cuda", dtype=dtype) for _ in range(3)]
+
+    def derivative(function, given):
+        q, k, v = (part.requires_grad_() for part in given)
+        inner = torch.func.grad(lambda z: function(z, 0.5 * k, v).square().sum())(q)
+        return torch.autograd.grad(function(q - 0.3 * inner, k, v).pow(3).sum() + inner.pow(2).sum(), (q, k, v))
+
+    exact = derivative(lambda *x: attend(*x, "math"), [part.double() for part in given])
+    found = derivative(attend_twice, given)
+    for one, other in zip(found, exact, strict=True):
+        assert (one - other).norm() < (1e-4 if dtype == torch.float32 else 0.05) * other.norm()

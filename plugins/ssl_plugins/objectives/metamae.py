@@ -111,7 +111,7 @@ class MetaMAE(Objective):
         present = pick(tokens.present, visible)
         latent = encoder(gather_rows(tokens.content, visible), visible, present)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, hidden, tokens.present)
+        decoded = self.decoder(adapted, order, hidden, tokens.present, once=True)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
         counted = pick(tokens.present, order[:, hidden])
         where = torch.ones_like(errors) if counted is None else counted

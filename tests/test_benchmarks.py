@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,13 +205,41 @@ def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
     peaks = iter([100, 350])
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: next(peaks))
 
-    class Ops:  # xformers loads, and then has no kernel for this
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
+    graphs: list[Graph] = []
+
+    class Graph:
+        def __init__(self) -> None:
+            self.replays = 0
+            graphs.append(self)
+
+        def capture_begin(self) -> None: ...
+
+        def capture_end(self) -> None: ...
+
+        def replay(self) -> None:
+            self.replays += 1
+
+    class Refusing:
+        SUPPORTED_MAX_K, CUDA_MINIMUM_COMPUTE_CAPABILITY, CUDA_MAXIMUM_COMPUTE_CAPABILITY = 256, (8, 0), None
+
         @staticmethod
-        def memory_efficient_attention_forward_requires_grad(*parts: Any) -> None:
+        def is_available() -> bool:
+            return True
+
+        @staticmethod
+        def apply(*parts: Any, **how: Any) -> None:
             raise NotImplementedError("No operator found")
 
-    for module in (speed, efficient):
-        monkeypatch.setattr(module, "xformers_ops", lambda: Ops)
+    kernels = SimpleNamespace(FwOp=Refusing, BwOp=Refusing)
+    ops = SimpleNamespace(fmha=SimpleNamespace(flash=kernels, cutlass=kernels, Inputs=lambda *parts: parts))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    for module in (speed, efficient):  # xformers loads, and then has no kernel for this
+        monkeypatch.setattr(module, "xformers_ops", lambda: ops)
     tiny = ["--device", "cuda", "--tiny", "--repeats", "1", "--variants", "plain", "fp32", "--cache", str(tmp_path)]
     parts = ["--parts", "steps", "objectives", "kernels", "data", "floor", "--shapes", "speech"]
     with OnTheCpu():
@@ -223,6 +252,7 @@ def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
     assert kept["hardware"] == "a GPU"
     steps = sum(len(value) for key, value in kept["results"].items() if key.startswith("steps/"))
     assert len(waits) >= 2 * 3 * steps  # before and after each step
+    assert sum(graph.replays > 0 for graph in graphs) >= steps / 2  # the plain ones are launched kernel by kernel
     one = kept["results"]["kernels/encoder, 9 tokens, bf16, derivatives 1"]
     assert one["failed"].keys() == {"xformers"}
     assert one["seconds"].keys() == {"math", "sdpa", "twice"}

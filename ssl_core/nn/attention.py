@@ -21,10 +21,10 @@ from ssl_core.nn.twice import ALIGNED, attend_twice
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-# Rows from which more than softmax written out pays, on the CPU and on CUDA in half precision; and those from which
-# it is worth its time, for the memory, on CUDA in single precision, where it never is quicker.
-LONG_TOKENS = {"cpu": 100, "cuda": 48}
-CUDA_SINGLE_TOKENS = 512
+# Rows from which more than softmax written out pays: benchmarks/README.md, attention. On CUDA by derivatives; with a
+# derivative single precision is never quicker otherwise there, and long rows are for the memory.
+LONG_TOKENS = {"cpu": 100}
+CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)
 
 
 def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
@@ -33,17 +33,19 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
     "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA
-    softmax written out wins in rows of a few dozen tokens, and in single precision at any length that was tried; else
+    softmax written out wins in short rows, and in single precision with a derivative at any length that was tried; else
     it is xformers where it has a kernel.
     """
-    single = device.type == "cuda" and dtype not in (torch.float16, torch.bfloat16)
-    long = tokens >= (CUDA_SINGLE_TOKENS if single else LONG_TOKENS[device.type])
-    if derivatives >= 2:
-        return "twice" if long else "math"
     if device.type == "cuda":
-        if derivatives and not long:
+        least = (CUDA_HALF_TOKENS if dtype in (torch.float16, torch.bfloat16) else CUDA_SINGLE_TOKENS)[derivatives]
+        if tokens < least:
             return "math"
+        if derivatives == 2:
+            return "twice"
         return "xformers" if xformers_fits(dtype, width) else "sdpa"
+    long = tokens >= LONG_TOKENS[device.type]
+    if derivatives == 2:
+        return "twice" if long else "math"
     if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
     return "twice" if long else "math"

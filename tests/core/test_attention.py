@@ -120,7 +120,9 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
         (CUDA, torch.float32, 513, 1, "sdpa"),  # for its memory
         (CUDA, torch.bfloat16, 29, 1, "math"),
         (CUDA, torch.float16, 65, 1, "sdpa"),
-        (CUDA, torch.bfloat16, 29, 2, "math"),
+        (CUDA, torch.float32, 65, 0, "math"),
+        (CUDA, torch.bfloat16, 17, 0, "sdpa"),
+        (CUDA, torch.bfloat16, 129, 2, "math"),
         (CUDA, torch.bfloat16, 197, 2, "twice"),
         (CUDA, torch.float32, 197, 2, "math"),
         (CPU, torch.float32, 2000, 2, "twice"),

@@ -93,7 +93,11 @@ class Objective(nn.Module):
         return {"visible": mask.visible, "hidden": mask.hidden}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """The loss of one batch. `draws` is what `draw` returned, moved to the tokens' device."""
+        """The loss of one batch. `draws` is what `draw` returned, moved to the tokens' device.
+
+        What it decides in Python is decided once: compiled, or recorded as a CUDA graph, it is not called again. So it
+        keeps no count of steps, asks for no number of a tensor (`item`), and draws nothing outside torch's generators.
+        """
         raise NotImplementedError
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor] | None:

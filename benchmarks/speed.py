@@ -159,7 +159,7 @@ class Subject:
         )
 
     def ours(self, precision: str, compiled: bool, cache: Path, graphed: bool = True) -> Callable[[], None]:
-        """One step of sslx as `train` does it: forward, backward, fused AdamW; on CUDA one graph of it all."""
+        """One step of sslx but for the gradient's norm: forward, backward, fused AdamW; on CUDA all of it one graph."""
         graphed = graphed and self.device.type == "cuda"
         optimizer = make_optimizer(self.learner, TrainOptions(lr=1e-5), graphed)
         step: Any = self.learner
@@ -174,7 +174,7 @@ class Subject:
             optimizer.zero_grad()
             return {"loss": outcome.loss.detach()}
 
-        whole = GraphedStep(update, fail) if graphed else update
+        whole = GraphedStep(update, self.device, fail, optimizer.zero_grad) if graphed else update
 
         def run() -> None:
             whole(self.inputs, self.draws)
@@ -275,18 +275,18 @@ def set_memory(variant: str) -> bool:
     return keep_freed_memory()
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one step, the device's work included; on CUDA of one of a few, which training does not wait for."""
+def timed(step: Callable[[], None], device: torch.device, count: int = CUDA_STEPS) -> float:
+    """Seconds of one step, the device's work included; on CUDA of one of `count`, which training does not wait for."""
     if device.type != "cuda":
         began = time.perf_counter()
         step()
         return time.perf_counter() - began
     torch.cuda.synchronize()
     began = time.perf_counter()
-    for _ in range(CUDA_STEPS):
+    for _ in range(count):
         step()
     torch.cuda.synchronize()
-    return (time.perf_counter() - began) / CUDA_STEPS
+    return (time.perf_counter() - began) / count
 
 
 def recorded(call: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], int]:
@@ -340,11 +340,11 @@ def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None
     for name in arguments.shapes:
         steps = {}
         for objective in ("metamae", "mae"):
-            subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
+            subject = None
             for variant in arguments.variants:
                 if variant == KEPT and objective == "mae":
                     continue  # what of a ratio is memory is asked of MetaMAE
-                if arguments.device.type == "cuda":  # graphs are recorded on streams of their own
+                if subject is None or arguments.device.type == "cuda":  # graphs are recorded on streams of their own
                     subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
                 steps[f"{objective} {variant}"] = subject.variant(variant, arguments.cache)
         keep(f"steps/{name}{arguments.label}", interleaved(steps, arguments.repeats, arguments.device))
@@ -398,14 +398,15 @@ def report_alone(arguments: argparse.Namespace) -> None:
         keep_freed_memory()
     forget_peak(arguments.device)
     before = peak_memory(arguments.device)
-    first = timed(step, arguments.device)
+    first = timed(step, arguments.device, 1)
+    made = time.perf_counter() - began - first
     for _ in range(FIRST_STEPS if arguments.device.type == "cuda" else 0):
         step()
     times = [timed(step, arguments.device) for _ in range(3)]
     print(
         json.dumps(
             {
-                "made_seconds": time.perf_counter() - began - first - sum(times), "first_step_seconds": first,
+                "made_seconds": made, "first_step_seconds": first,
                 "step_seconds": statistics.median(times), "memory_bytes": peak_memory(arguments.device) - before,
                 "batch": shape.batch,
             }
@@ -575,10 +576,6 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     from ssl_core.engine.loader import Prepared
     from ssl_core.engine.tell import Tell
 
-    class Told(Tell):
-        def line(self, text: str) -> None:
-            print(text, flush=True)
-
     name, device = arguments.shapes[0], arguments.device
     variant = arguments.variants[-1]
     precision, _, how = variant.partition(" ")
@@ -594,7 +591,7 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         keep_freed_memory()
         train(
             subject.learner, data, options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
-            folder=Path(folder), log=lambda step, metrics: None, tell=Told(), state={}, compiled=compiled,
+            folder=Path(folder), log=lambda step, metrics: None, tell=Tell(), state={}, compiled=compiled, warn=fail,
         )  # fmt: skip
         lines = read_metrics(Path(folder) / METRICS)
         del data

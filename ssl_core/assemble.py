@@ -19,6 +19,7 @@ from ssl_core.data import Split, Task
 from ssl_core.engine.cache import cache_root
 from ssl_core.engine.compile import decide, key_of
 from ssl_core.engine.device import autocast, describe, pick_precision
+from ssl_core.engine.graph import FIRST_STEPS
 from ssl_core.engine.learner import Learner
 from ssl_core.engine.loader import Prepared
 from ssl_core.engine.seeds import seed_torch
@@ -97,6 +98,8 @@ def settle(config: RunConfig, learner: Learner, device: torch.device, train: Pre
         options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.seconds
     )
     notes.append(f"compile    {why}")
+    if is_graphed(options, device):
+        notes.append(f"launching  each step whole, as a CUDA graph, after the first {FIRST_STEPS}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
 
 
@@ -134,8 +137,7 @@ def header(config: RunConfig, learner: Learner, device: torch.device, splits: Sp
         f"model      {config.objective.name}{masking}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
-        f"{config.train.precision}, attention {attention}, on {describe(device)}"
-        + (", steps replayed as a CUDA graph" if is_graphed(config.train, device) else ""),
+        f"{config.train.precision}, attention {attention}, on {describe(device)}",
         *(f"preset     {source}" for source in config.preset_sources),
     ]
 

@@ -96,7 +96,8 @@ class Objective(nn.Module):
         """The loss of one batch. `draws` is what `draw` returned, moved to the tokens' device.
 
         What it decides in Python is decided once: compiled, or recorded as a CUDA graph, it is not called again. So it
-        keeps no count of steps, asks for no number of a tensor (`item`), and draws nothing outside torch's generators.
+        keeps no count of steps, asks for no number of a tensor (`item`), and draws from torch alone, on the tokens'
+        device.
         """
         raise NotImplementedError
 
@@ -151,7 +152,7 @@ class Tokenizer(nn.Module):
         """
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """Prepared inputs, stacked along B, to tokens."""
+        """Prepared inputs, stacked along B, to tokens. As `Objective.forward`, it decides in Python once."""
         raise NotImplementedError
 
     def depict(self, segment: int, patches: Tensor) -> Tensor | None:

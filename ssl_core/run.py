@@ -96,6 +96,11 @@ def run(
     watched = config.model_copy(update={"evaluate": measure["trained"]})
     watch = Watch(watched, plugins, learner, splits, data, device, tell)
     compiled = None
+
+    def warn(text: str) -> None:
+        notes.append(text)
+        tell.line(text)
+
     if config.train.compile == "on":
         compiled = CompiledStep(learner, step_key(config, device, learner), cache_root())
     steps, seconds = train(
@@ -104,7 +109,7 @@ def run(
         log=lambda step, values: notify(catalogue, tell, "metrics_logged", folder=folder, step=step, metrics=values),
         state={"config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), **origins},
         start=start, probe=watch, probe_every=config.evaluate.every,
-        compiled=compiled,
+        compiled=compiled, warn=warn,
     )  # fmt: skip
 
     # 9. evaluation

@@ -20,7 +20,10 @@ Precision = Literal["fp32", "bf16"]
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU. Errors: ConfigError."""
+    """The device called `name`, from now on the current one; "auto" is CUDA where there is one, else the CPU.
+
+    Errors: ConfigError.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,6 +32,8 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device '{name}' is none; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device '{name}' was asked for, but torch sees no CUDA device; use --device cpu")
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # what speaks of the current device then speaks of this one
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
     return device

@@ -22,7 +22,7 @@ class Window:
     held: list[dict[str, Tensor]] = field(default_factory=list)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Keep copies of values (a compiled step may overwrite them) without waiting for the device."""
+        """Keep copies of values (a replayed step overwrites them) without waiting for the device."""
         self.held.append(
             {name: value.detach().to(torch.float32, copy=True).reshape(()) for name, value in values.items()}
         )
@@ -31,7 +31,8 @@ class Window:
     def settle(self) -> None:
         """Bring held values to the CPU, all at once, and sum them in order."""
         if self.held:
-            numbers = iter(torch.stack([value for values in self.held for value in values.values()]).tolist())
+            held = [value for values in self.held for value in values.values()]
+            numbers = iter(torch.stack([value.to(held[0].device) for value in held]).tolist())
             for values in self.held:
                 for name in values:
                     self.sums[name] = self.sums.get(name, 0.0) + next(numbers)

@@ -63,7 +63,7 @@ def _gather_pinned(array: np.ndarray, index: np.ndarray) -> Tensor:
     """Straight to where the GPU's copy starts: gathered first and moved there then, it would be twice the work."""
     kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
     out = torch.empty((len(index), *array.shape[1:]), dtype=kind, pin_memory=True)
-    np.take(array, index, axis=0, out=out.numpy(), mode="clip")  # any other mode goes by way of a buffer
+    np.take(array, index, axis=0, out=out.numpy(), mode="clip")  # mode "raise" goes by way of a buffer
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -139,13 +139,15 @@ def train(
     probe: Probe | None = None,
     probe_every: int = 0,
     compiled: CompiledStep | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[int, float]:
     """Train to `options.steps` or `options.seconds`, from `start` if given. Returns the steps done and the seconds
     spent, those before `start` included and those of probes left out.
 
     Writes metrics.jsonl and checkpoints into `folder`; `state` goes into each checkpoint. `probe` is called at step 0
     and then every `probe_every` steps, but for the last; it must leave the learner's weights alone. `compiled` is the
-    learner compiled. Errors: Interrupted after a signal, with everything saved; SslxError if the loss is not finite.
+    learner compiled; `warn` hears what did not go as planned, by default `tell`. Errors: Interrupted after a signal,
+    with everything saved; SslxError if the loss is not finite.
     """
     _check_schedule(options)
     graphed = is_graphed(options, device)
@@ -183,6 +185,8 @@ def train(
         )
 
     def look(step: int) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # the steps before are training, not probing
         seconds = clock()
         with clock.paused():
             learner.eval()
@@ -195,7 +199,7 @@ def train(
     if first == 0 and probe_every:
         look(0)
     length, unit = (options.steps, "steps") if options.seconds is None else (math.ceil(options.seconds), "s")
-    whole = GraphedStep(update, tell.line) if graphed else update
+    whole = GraphedStep(update, device, warn or tell.line, optimizer.zero_grad) if graphed else update
     numbers = range(options.accumulate * first, options.accumulate * options.steps)
     with (
         Signals() as signals,

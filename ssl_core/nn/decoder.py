@@ -70,9 +70,7 @@ class Decoder(nn.Module):
             mask = mask[self.positions.segment_of[order[:, visible:]]]  # type: ignore[index]
         hidden = at[:, visible:] + mask
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
-        # written out: the compiler does not know slice.indices in every torch
-        begin = 0 if wanted is None or wanted.start is None else wanted.start
-        end = self.length if wanted is None or wanted.stop is None else wanted.stop
+        begin, end = _bounds(wanted or slice(None), self.length)
         return self.transformer(row, slice(1 + begin, 1 + end), with_summary(pick(present, order)), once)
 
     def rows(self, latent: Tensor, visible: Tensor) -> Tensor:
@@ -81,3 +79,10 @@ class Decoder(nn.Module):
         hidden = hidden.scatter(1, visible, 0).argsort(dim=1, stable=True)[:, visible.shape[1] :]
         order = torch.cat([visible, hidden], dim=1)
         return gather_rows(self(latent, order), inverse(order))
+
+
+def _bounds(part: slice, length: int) -> tuple[int, int]:
+    """What slice.indices says of a slice in steps of one, which the compiler knows in no older torch."""
+    begin, end = 0 if part.start is None else part.start, length if part.stop is None else part.stop
+    begin, end = (min(max(at + length if at < 0 else at, 0), length) for at in (begin, end))
+    return begin, end

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+PADDED = 32  # PyTorch's kernel wants sums of rows of a multiple of this
 KERNELS = {torch.float16: "flash", torch.bfloat16: "flash", torch.float32: "cutlass"}
 """Modules of xformers.ops.fmha."""
 
@@ -43,9 +44,19 @@ def xformers_fits(dtype: torch.dtype, width: int) -> bool:
     return all(
         op.is_available()
         and width <= op.SUPPORTED_MAX_K
-        and op.CUDA_MINIMUM_COMPUTE_CAPABILITY <= here <= (op.CUDA_MAXIMUM_COMPUTE_CAPABILITY or here)
+        and here >= op.CUDA_MINIMUM_COMPUTE_CAPABILITY
+        and here <= (getattr(op, "CUDA_MAXIMUM_COMPUTE_CAPABILITY", None) or here)
         for op in (kernels.FwOp, kernels.BwOp)
     )
+
+
+def fits(q: Tensor) -> bool:
+    """Whether there is a kernel for it here, xformers' or PyTorch's."""
+    width = q.shape[-1]
+    if xformers_fits(q.dtype, width):
+        return True
+    half = torch.cuda.is_bf16_supported(including_emulation=False) if q.dtype == torch.bfloat16 else True
+    return q.is_cuda and q.dtype in KERNELS and width % 8 == 0 and half
 
 
 def attend_xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -66,7 +77,7 @@ class _Attend(Function):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(q, k, v)
+        return efficient_forward(q, k, v)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -84,7 +95,7 @@ class _AttendBackward(Function):
 
     @staticmethod
     def forward(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return backward(*given)
+        return efficient_backward(*given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -101,7 +112,7 @@ class _AttendBackward(Function):
 
 
 @torch.library.custom_op("sslx::efficient_forward", mutates_args=())
-def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def efficient_forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Attention of (B, h, M, e) to (B, h, N, e), and the logarithms of the sums of its softmaxes (B, h, M)."""
     if xformers_fits(q.dtype, q.shape[-1]):
         fmha = xformers_ops().fmha
@@ -113,7 +124,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("sslx::efficient_backward", mutates_args=())
-def backward(
+def efficient_backward(
     gradient: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v."""
@@ -133,9 +144,6 @@ def backward(
     return dq, dk, dv
 
 
-PADDED = 32
-
-
 def _inputs(q: Tensor, k: Tensor, v: Tensor) -> Any:
     """As xformers has them, (B, n, h, e)."""
     swapped = (part if part.stride(-1) == 1 else part.contiguous() for part in (q, k, v))
@@ -152,11 +160,11 @@ def _blank(like: Tensor) -> Tensor:
     return like.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
-@forward.register_fake
+@efficient_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return _blank(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
 
-@backward.register_fake
+@efficient_backward.register_fake
 def _(gradient: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _blank(q), _blank(k), _blank(v)

@@ -57,8 +57,8 @@ class _Attend(Function):
     def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         if not _fused(q):
             return attend_zeroth(q, k, v, keep)
-        if keep is None and q.dtype in efficient.KERNELS:
-            return efficient.forward(q, k, v)
+        if keep is None and efficient.fits(q):
+            return efficient.efficient_forward(q, k, v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
 
     @staticmethod
@@ -83,8 +83,8 @@ class _AttendBackward(Function):
     ) -> tuple[Tensor, ...]:
         if not _fused(q):
             return attend_first(q, k, v, gradient, keep, out, p)
-        if p.numel():
-            return efficient.backward(gradient, out, p, q, k, v)
+        if p.numel():  # sums of the softmax
+            return efficient.efficient_backward(gradient, out, p, q, k, v)
         with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
             q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
             again = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))

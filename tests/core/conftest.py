@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,3 +113,36 @@ def make_learner(objective_class, seed=0, dropout=0.0, **options):
 def toy():
     """The toy classes and a maker of learners."""
     return SimpleNamespace(Data=ToyData, Tokenizer=Toy, make_learner=make_learner)
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """As much of torch.cuda as recording and feeding ask for, with nothing behind it; what was done, in order."""
+    done = []
+
+    class Event:
+        def synchronize(self):
+            done.append("synchronize")
+
+    class Stream:
+        def __init__(self, device=None):
+            self.device = device
+
+        def wait_stream(self, other):
+            done.append("wait stream")
+
+        def wait_event(self, event):
+            done.append("wait event")
+
+        def record_event(self):
+            return Event()
+
+    here = Stream()
+    replaced = {
+        "Stream": Stream, "current_stream": lambda device=None: here, "stream": lambda stream: nullcontext(),
+        "CUDAGraph": SimpleNamespace, "graph": lambda graph, **how: nullcontext(), "graph_pool_handle": lambda: (0, 1),
+        "get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: done.append(f"sync debug {mode}"),
+    }  # fmt: skip
+    for name, value in replaced.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return done

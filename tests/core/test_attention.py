@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -185,6 +185,27 @@ def test_the_derivative_of_xformers_is_that_of_softmax_attention(
         return torch.autograd.grad(outer(x), x)[0]
 
     torch.testing.assert_close(derivative("xformers"), derivative("math"), rtol=1e-4, atol=1e-5)
+
+
+def test_the_operations_are_what_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    for queries in (5, 1):
+        q, k, v = (part.detach() for part in qkv(torch.float32, queries=queries, width=8))
+        out, sums = efficient.efficient_forward(q, k, v)
+        torch.library.opcheck(efficient.efficient_forward, (q, k, v))
+        torch.library.opcheck(efficient.efficient_backward, (out, out, sums, q, k, v))
+
+
+def test_xformers_asked_for_is_had_where_it_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in short rows, where the table takes another; but not with two derivatives."""
+    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    q = SimpleNamespace(device=CUDA, is_cuda=True, dtype=torch.bfloat16, requires_grad=True)
+    for backend, twice, expected in (
+        ("auto", False, "math"), ("xformers", False, "xformers"), ("xformers", True, "math"), ("sdpa", False, "sdpa"),
+    ):  # fmt: skip
+        layer = Attention(64, 1, backend=backend, twice_differentiable=twice)  # type: ignore[arg-type]
+        assert layer.kernel_for(q, 30) == expected  # type: ignore[arg-type]
+        assert layer.kernel_for(q, 30, once=True) == ("math" if backend == "auto" else backend)  # type: ignore[arg-type]
 
 
 def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:

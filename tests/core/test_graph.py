@@ -6,15 +6,23 @@ Where there is no GPU, a graph is played by one that does again what it was reco
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ssl_core import Learner
+from ssl_core.engine import checkpoint
+from ssl_core.engine import feed as feeding
 from ssl_core.engine import graph as module
-from ssl_core.engine.feed import Feed
-from ssl_core.engine.graph import FIRST_STEPS, GraphedStep
+from ssl_core.engine.feed import DEPTH, Ahead, Feed
+from ssl_core.engine.graph import AHEAD, FIRST_STEPS, PATIENCE, GraphedStep
 from ssl_core.engine.journal import read_metrics
 from ssl_core.engine.loader import prepare
 from ssl_core.engine.tell import Tell
@@ -37,14 +45,9 @@ class Player:
 
 
 @pytest.fixture
-def played(monkeypatch):
-    """No CUDA: streams that do nothing, and `Player` in place of a graph."""
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+def played(pretended, monkeypatch):
+    """A step that is recorded by `Player`."""
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Player)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext(graph))
 
     class Recording(GraphedStep):
         def _record(self, inputs, draws):
@@ -66,43 +69,177 @@ def add_up(inputs, draws):
     return {"sum": inputs["x"].sum() + 10 * draws["m"].sum()}
 
 
+def batch(number, size=2):
+    return {"x": torch.full((size,), float(number))}, {"m": torch.tensor([number])}
+
+
 def test_each_step_gets_its_own_batch_and_draws(played):
-    step = played(add_up, pytest.fail)
+    step = played(add_up, CPU, pytest.fail)
     for number in range(FIRST_STEPS + 4):
-        values = step({"x": torch.full((2,), float(number))}, {"m": torch.tensor([number])})
-        assert values["sum"] == 12 * number
+        assert step(*batch(number))["sum"] == 12 * number
     assert step.graph is not None
 
 
-def test_a_batch_of_another_shape_is_done_as_it_comes(played):
-    step = played(add_up, pytest.fail)
-    for number in range(FIRST_STEPS + 4):
-        size = 5 if number in (1, FIRST_STEPS, FIRST_STEPS + 2) else 2
-        values = step({"x": torch.full((size,), float(number))}, {"m": torch.tensor([number])})
-        assert values["sum"] == (size + 10) * number
-    assert {name: value.shape for name, value in step.given[0].items()} == {"x": (2,)}
+@pytest.mark.parametrize("others", [{1, 6, 8}, {0}, {4, 9}])
+def test_a_batch_of_another_shape_is_done_as_it_comes(played, others):
+    """Also where it is the first one, so that what is recorded is what comes again and again."""
+    step = played(add_up, CPU, pytest.fail)
+    for number in range(12):
+        size = 5 if number in others else 2
+        assert step(*batch(number, size))["sum"] == (size + 10) * number
+    assert step.given[0]["x"].shape == (2,)
+
+
+def test_shapes_that_never_stay_the_same_are_given_up(played):
+    said = []
+    step = played(add_up, CPU, said.append)
+    for number in range(PATIENCE + 10):
+        assert step(*batch(number, 2 + number % 2))["sum"] == (12 + number % 2) * number
+    assert len(said) == 1
+    assert "differ in shape" in said[0]
 
 
 def test_what_is_taken_out_of_the_values_is_there_again(played):
-    step = played(add_up, pytest.fail)
+    step = played(add_up, CPU, pytest.fail)
     for number in range(FIRST_STEPS + 3):
-        assert step({"x": torch.ones(2)}, {"m": torch.tensor([number])}).pop("sum") == 2 + 10 * number
+        assert step(*batch(number)).pop("sum") == 12 * number
 
 
-def test_a_step_that_cannot_be_recorded_goes_on_kernel_by_kernel(monkeypatch, played):
-    def refuse(graph, **how):
-        raise RuntimeError("operation not permitted when stream is capturing\nand so on")
+def test_the_caller_is_not_let_run_away(played, pretended):
+    step = played(add_up, CPU, pytest.fail)
+    for number in range(AHEAD + 5):
+        step(*batch(number))
+    assert pretended.count("synchronize") == 5
 
-    monkeypatch.setattr(torch.cuda, "graph", refuse)
-    monkeypatch.setattr(module, "_mend_chance", lambda: None)
-    said = []
-    step = GraphedStep(add_up, said.append)
-    for number in range(FIRST_STEPS + 4):
-        assert step({"x": torch.ones(2)}, {"m": torch.tensor([number])})["sum"] == 2 + 10 * number
+
+def test_a_step_that_cannot_be_recorded_is_done_as_if_it_had_not_been_tried(monkeypatch, pretended):
+    """Its gradients and random numbers included."""
+    weight, said, mended = torch.ones(2, requires_grad=True), [], []
+    monkeypatch.setattr(module, "_mend", lambda *given: mended.append(given))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: recording())
+    attempt = []
+
+    @contextlib.contextmanager
+    def recording():
+        attempt.append(True)
+        yield
+
+    def update(inputs, draws):
+        noise = torch.rand(())
+        (weight * inputs["x"]).sum().backward()
+        if attempt and not mended:
+            raise RuntimeError("no memory\nand so on")
+        gradient, weight.grad = weight.grad, None
+        return {"gradient": gradient, "noise": noise}
+
+    def undo():
+        weight.grad = None
+
+    step = GraphedStep(update, CPU, said.append, undo)
+    for number in range(FIRST_STEPS + 3):
+        torch.manual_seed(number)
+        values = step(*batch(number))
+        torch.manual_seed(number)
+        assert values["noise"] == torch.rand(())
+        assert values["gradient"].tolist() == [number, number]
+    assert len(mended) == 1
     assert said == [
-        "warning: steps cannot be replayed as a CUDA graph (operation not permitted when stream is capturing), so each "
-        "is launched kernel by kernel"
+        "warning: steps cannot be replayed as a CUDA graph (no memory), so each is launched kernel by kernel"
     ]
+
+
+def test_a_step_that_waits_is_not_recorded(monkeypatch, pretended):
+    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **how: pytest.fail("it was"))
+    said = []
+
+    def update(inputs, draws):
+        if "sync debug warn" in pretended[-1:]:
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        return add_up(inputs, draws)
+
+    step = GraphedStep(update, CPU, said.append)
+    for number in range(FIRST_STEPS + 4):
+        assert step(*batch(number))["sum"] == 12 * number
+    assert len(said) == 1
+    assert "a step waits for the device" in said[0]
+    assert "test_graph.py, line" in said[0]
+    assert pretended.count("sync debug 0") == 1
+
+
+class Thing:
+    """What a maker makes: knows its number."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def record_stream(self, stream):
+        pass
+
+
+def things(number):
+    return {"x": Thing(number)}
+
+
+@pytest.fixture
+def ahead(pretended, monkeypatch):
+    monkeypatch.setattr(feeding, "send", lambda value, device: value)
+    made = Ahead((things, lambda number: {"m": Thing(-number)}), torch.device("cuda"))
+    yield made
+    made.close()
+
+
+def test_what_is_made_ahead_comes_in_the_order_in_which_it_was_asked_for(ahead, pretended):
+    for number in (4, 7, 2):
+        ahead.order(number)
+    assert len(ahead) == 3
+    assert [(x["x"].number, m["m"].number) for x, m in (ahead.take() for _ in range(3))] == [(4, -4), (7, -7), (2, -2)]
+    assert pretended.count("wait event") == 6  # both copies of each
+    assert len(ahead) == 0
+
+
+def test_what_a_maker_raises_comes_out_where_its_number_is_taken(pretended, monkeypatch):
+    monkeypatch.setattr(feeding, "send", lambda value, device: value)
+
+    def make(number):
+        if number == 2:
+            raise ValueError("no batch")
+        return things(number)
+
+    made = Ahead((make,), torch.device("cuda"))
+    for number in (1, 2, 3):
+        made.order(number)
+    assert made.take()[0]["x"].number == 1
+    with pytest.raises(ValueError, match="no batch"):
+        made.take()
+    assert made.take()[0]["x"].number == 3
+    made.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sslx-feed")]
+
+
+def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbers(pretended, monkeypatch):
+    monkeypatch.setattr(feeding, "send", lambda value, device: value)
+    monkeypatch.setattr(feeding, "batch_index", lambda seed, number, count, size: number)
+    asked = []
+
+    class Data:
+        def __len__(self):
+            return 100
+
+        def take(self, index, pinned):
+            assert pinned
+            asked.append(index)
+            return SimpleNamespace(inputs=things(index))
+
+    objective = SimpleNamespace(draw=lambda size, generator: {"m": Thing(generator.initial_seed())})
+    taken, draws = [], set()
+    with Feed(objective, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
+        for number in range(5, 12):
+            inputs, drawn = feed.take()
+            taken.append(inputs["x"].number)
+            draws.add(drawn["m"].number)
+            assert max(asked) < number + DEPTH
+    assert taken == asked == list(range(5, 12))
+    assert len(draws) == 7
 
 
 @pytest.mark.parametrize(
@@ -137,7 +274,7 @@ def test_ten_steps_replayed_are_ten_plain_ones(toy):
             optimizer.zero_grad()
             return {"loss": outcome.loss.detach()}
 
-        step = GraphedStep(update, pytest.fail) if graphed else update
+        step = GraphedStep(update, torch.device("cuda"), pytest.fail, optimizer.zero_grad) if graphed else update
         for number in range(10):
             noise = torch.Generator().manual_seed(number)
             inputs = {"x": torch.randn(8, 2, 16, generator=noise).cuda()}
@@ -154,22 +291,35 @@ def test_ten_steps_replayed_are_ten_plain_ones(toy):
 
 
 @needs_cuda
-def test_a_step_that_waits_for_the_device_cannot_be_recorded_and_is_done_all_the_same():
-    said = []
-    weight = torch.ones(3, device="cuda")
+@pytest.mark.parametrize("fails", ["waits", "raises"])
+def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
+    """Random numbers come as they should, memory is given back, and another step can be recorded."""
+    said, weight, device = [], torch.ones(3, device="cuda"), torch.device("cuda")
 
     def update(inputs, draws):
-        total = (weight * inputs["x"]).sum()
-        return {"sum": total if total.item() > 0 else -total, "chance": torch.rand((), device="cuda")}
+        total = (weight * inputs["x"].sum()).sum()
+        if fails == "waits":
+            total = total if total.item() > 0 else -total
+        elif torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("no memory")
+        return {"sum": total, "chance": torch.rand((), device="cuda")}
 
-    step = GraphedStep(update, said.append)
-    for number in range(FIRST_STEPS + 4):
-        torch.manual_seed(number)
-        values = step({"x": torch.full((3,), float(number), device="cuda")}, {})
-        assert values["sum"].item() == 3 * number
-        torch.manual_seed(number)
-        assert torch.equal(values["chance"], torch.rand((), device="cuda"))
+    step, held = GraphedStep(update, device, said.append), []
+    with Feed(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
+        for number in range(60):
+            inputs, draws = feed.take()
+            torch.manual_seed(number)
+            values = step(inputs, draws)
+            torch.manual_seed(number)
+            assert torch.equal(values["chance"], torch.rand((), device="cuda"))
+            torch.cuda.synchronize()
+            held.append(torch.cuda.memory_allocated())
     assert len(said) == 1
+    assert held[-1] <= held[10]
+    again = GraphedStep(lambda inputs, draws: {"x": 2 * inputs["x"]}, device, pytest.fail)
+    for number in range(FIRST_STEPS + 3):
+        assert again({"x": torch.full((3,), float(number), device="cuda")}, {})["x"].tolist() == [2 * number] * 3
+    assert again.graph is not None
 
 
 @pytest.fixture
@@ -209,15 +359,44 @@ def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
 @needs_cuda
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"schedule": "cosine", "warmup": 4}, {"graph": False}])
 def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, tmp_path, options):
-    ends = {}
-    for name, device, graph in (("cpu", "cpu", True), ("cuda", "cuda", options.get("graph", True))):
+    def losses(name, device, start=None):
         learner = toy.make_learner(MetaMAE).to(device)
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         train(
-            learner, data, TrainOptions(steps=16, batch_size=8, log_every=4, **{**options, "graph": graph}), seed=1,
-            device=torch.device(device), precision="fp32", folder=folder, log=lambda step, metrics: None, tell=Tell(),
-            state={},
+            learner, data,
+            TrainOptions(**({"steps": 16, "batch_size": 8, "log_every": 4, "checkpoint_every": 8} | options)),
+            seed=1, device=torch.device(device), precision="fp32", folder=folder, log=lambda step, metrics: None,
+            tell=Tell(), state={}, start=start, warn=pytest.fail,
         )  # fmt: skip
-        ends[name] = [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
-    assert ends["cuda"] == pytest.approx(ends["cpu"], rel=1e-3)
+        return [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
+
+    expected = losses("cpu", "cpu")
+    assert losses("cuda", "cuda") == pytest.approx(expected, rel=1e-3)
+    shutil.rmtree(tmp_path / "cuda" / checkpoint.FOLDER / "step-00000016")
+    start = checkpoint.latest(tmp_path / "cuda")
+    assert start.step == 8
+    assert losses("cuda", "cuda", start) == pytest.approx(expected, rel=1e-3)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["emix", "shed", "capri", "dabs-mae", "m3ae", "mae"])
+@pytest.mark.parametrize("modality", ["tabular", "image-text"])
+def test_every_objective_can_be_recorded(tmp_path, monkeypatch, name, modality):
+    monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
+    command = [
+        sys.executable,
+        "-m",
+        "ssl_core.cli",
+        "run",
+        "--objective",
+        name,
+        "--modality",
+        modality,
+        "--steps",
+        "12",
+    ]
+    command += ["--set", "train.compile=off", "--out", str(tmp_path / "run")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert not [note for note in report["notes"] if "cannot be replayed" in note]

@@ -26,7 +26,7 @@ from ssl_core.engine.compile import (
 )  # fmt: skip
 from ssl_core.engine.journal import Window
 from ssl_core.errors import SslxError
-from ssl_core.nn import attention
+from ssl_core.nn import efficient
 from ssl_core.nn.attention import LONG_TOKENS, Attention
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
@@ -114,23 +114,19 @@ def test_on_cuda_triton_and_a_c_compiler_are_needed(tmp_path, monkeypatch, compi
     assert decide("auto", 10**6, cuda, "key", tmp_path)[0] == "off"
 
 
-def test_the_compiler_sees_through_the_choice_of_a_kernel_on_cuda(monkeypatch):
+def test_the_compiler_sees_through_the_choice_of_a_kernel_on_cuda(toy, tmp_path, monkeypatch):
     """What loads xformers can't be traced into, so it is asked beforehand."""
-    layer, asked = Attention(64, 1), []
+    monkeypatch.delattr(efficient.xformers_fits, "_dynamo_marked_constant", raising=False)
+    CompiledStep(toy.make_learner(MAE), "key", tmp_path)._compile()
+    layer = Attention(64, 1)
     q = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, requires_grad=True)
-
-    @torch.compiler.assume_constant_result
-    def fits(dtype, width):
-        asked.append((dtype, width))
-        return True
-
-    monkeypatch.setattr(attention, "xformers_fits", fits)
+    expected = layer.kernel_for(q, 197)
+    efficient.xformers_ops.cache_clear()
 
     def chosen(x):
-        return x + (layer.kernel_for(q, 197) == "xformers")
+        return x + (layer.kernel_for(q, 197) == expected)
 
     assert torch.compile(chosen, backend="eager", fullgraph=True)(torch.zeros(1)).item() == 1
-    assert asked == [(torch.bfloat16, 64)]
 
 
 def test_the_code_of_the_step_is_part_of_the_key(tmp_path):

@@ -683,6 +683,9 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
         if cuda:
             calls = {event.key: event.count for event in events if "xformers" in event.key}
             events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+            events = [
+                event for event in events if not event.is_user_annotation
+            ]  # it spans kernels counted by themselves
             keep(f"kernel calls/{name}, {variant}", {"all": sum(event.count for event in events), **calls})
             longest = sorted(events, key=lambda event: -event.self_device_time_total)[:LONGEST]
             times = {event.key[:100]: round(event.self_device_time_total) for event in longest}

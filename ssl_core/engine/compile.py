@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
@@ -28,7 +28,6 @@ from ssl_core.nn.twice import attend_twice
 from ssl_core.tokens import Outcome
 
 Choice = Literal["auto", "on", "off"]
-Step = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Outcome]
 
 NN = Path(__file__).parents[1] / "nn"
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
@@ -112,8 +111,8 @@ def keep_code(cache: Path) -> None:
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes; any other goes through the eager learner.
 
-    The first call compiles the forward pass and the first
-    gradient its own part; the second call, which both must have preceded, marks `key` as known in the cache.
+    The first call compiles the forward pass and the first gradient its own part; the second call, which both must have
+    preceded, marks `key` as known in the cache.
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:

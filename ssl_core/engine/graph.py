@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-Named = dict[str, Tensor]
+from ssl_core.engine.feed import Named
+
 Whole = Callable[[Named, Named], Named]
 FIRST_STEPS = 3  # of the same shapes, done as they come: what happens once (compiling, the optimiser's state) is over
 PATIENCE = 100  # steps after which shapes that never stay the same are not waited for any longer

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_core.errors import ConfigError
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.efficient import attend_xformers, xformers_fits
-from ssl_core.nn.twice import ALIGNED, attend_twice
+from ssl_core.nn.twice import attend_twice, fill_up
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
@@ -64,11 +64,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
         return attend_twice(q, k, v, keep)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    length = k.shape[2]
-    if length % ALIGNED and _wants_aligned(q):
-        k, v = (F.pad(part, (0, 0, 0, -length % ALIGNED)) for part in (k, v))
-        there = torch.arange(k.shape[2], device=k.device) < length
-        mask = there if mask is None else F.pad(mask, (0, k.shape[2] - length)) & there
+    if _wants_aligned(q):
+        keep, k, v = fill_up(keep, k, v)
+        mask = None if keep is None else keep[:, None, None, :]
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward

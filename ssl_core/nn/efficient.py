@@ -155,16 +155,17 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _blank(like: Tensor) -> Tensor:
+def blank(like: Tensor) -> Tensor:
+    """(B, h, n, e) laid out as (B, n, h, e), as the linear maps before and after want it."""
     rows, heads, length, width = like.shape
     return like.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
 @efficient_forward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return _blank(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
+    return blank(q), q.new_empty(q.shape[:-1], dtype=torch.float32)
 
 
 @efficient_backward.register_fake
 def _(gradient: Tensor, out: Tensor, sums: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _blank(q), _blank(k), _blank(v)
+    return blank(q), blank(k), blank(v)

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ssl_core.nn import efficient
+from ssl_core.nn.efficient import blank
 
 CHUNK_NUMBERS = 2**20
 """Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16."""
@@ -108,7 +109,7 @@ class _AttendBackward(Function):
 @torch.library.custom_op("sslx::attend_zeroth", mutates_args=())
 def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     """The output (B, h, M, e), and P (B h, M, N) or nothing."""
-    out, p = _blank(q), _room(q, k)
+    out, p = blank(q), _room(q, k)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), q.shape[1])
         weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
@@ -122,7 +123,7 @@ def attend_first(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients dQ (B, h, M, e), dK and dV (B, h, N, e)."""
     scale = 1 / math.sqrt(q.shape[-1])
-    dq, dk, dv = _blank(q), _blank(k), _blank(v)
+    dq, dk, dv = blank(q), blank(k), blank(v)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
         pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
@@ -155,7 +156,7 @@ def _second(
     keep: Tensor | None, out: Tensor, p: Tensor, most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     scale = 1 / math.sqrt(q.shape[-1])
-    dq, dk, dv, dg = _blank(q), _blank(k), _blank(v), _blank(gradient)
+    dq, dk, dv, dg = blank(q), blank(k), blank(v), blank(gradient)
     for rows, asked in _chunks(q, k, most):
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
         ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
@@ -174,15 +175,22 @@ def _second(
     return dq, dk, dv, dg
 
 
+def fill_up(keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
+    """keep (B, N) and parts (B, h, N, e) of the keys, with keys behind that count nothing, to a multiple of ALIGNED."""
+    rows, _, length, _ = parts[0].shape
+    more = -length % ALIGNED
+    if not more:
+        return keep, *parts
+    keep = parts[0].new_ones(rows, length, dtype=torch.bool) if keep is None else keep
+    return F.pad(keep, (0, more)), *(F.pad(part, (0, 0, 0, more)) for part in parts)
+
+
 def _second_padded(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_second` on CUDA: with keys that count nothing, so that rows of scores start where fast kernels want them."""
     length = k.shape[2]
-    if length % ALIGNED:
-        k, v, b, c = (F.pad(part, (0, 0, 0, -length % ALIGNED)) for part in (k, v, b, c))
-        there = (torch.arange(k.shape[2], device=k.device) < length).expand(k.shape[0], -1)
-        keep = there if keep is None else F.pad(keep, (0, k.shape[2] - length)) & there
+    keep, k, v, b, c = fill_up(keep, k, v, b, c)
     with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
         dq, dk, dv, dg = _second(q, k, v, gradient, a, b, c, keep, out, q.new_empty(0), CUDA_CHUNK_NUMBERS)
     return dq, dk[:, :, :length], dv[:, :, :length], dg
@@ -190,14 +198,14 @@ def _second_padded(
 
 @attend_zeroth.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    return _blank(q), _room(q, k)
+    return blank(q), _room(q, k)
 
 
 @attend_first.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _blank(q), _blank(k), _blank(v)
+    return blank(q), blank(k), blank(v)
 
 
 @attend_second.register_fake
@@ -205,7 +213,7 @@ def _(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
     keep: Tensor | None, out: Tensor, p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return _blank(q), _blank(k), _blank(v), _blank(gradient)
+    return blank(q), blank(k), blank(v), blank(gradient)
 
 
 def _fused(q: Tensor) -> bool:
@@ -215,12 +223,6 @@ def _fused(q: Tensor) -> bool:
 
 def _mask(keep: Tensor | None) -> Tensor | None:
     return None if keep is None else keep[:, None, None, :]
-
-
-def _blank(like: Tensor) -> Tensor:
-    """(B, h, n, e) laid out as (B, n, h, e), as the linear maps before and after want it."""
-    rows, heads, length, width = like.shape
-    return like.new_empty(rows, length, heads, width).transpose(1, 2)
 
 
 def _room(q: Tensor, k: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ssl_core.config import budgeted, resolve
 from ssl_core.errors import ConfigError, nearest
@@ -30,10 +31,19 @@ class Entry(BaseModel):
         return dict(flat(value)) if isinstance(value, Mapping) else value
 
 
+def _counted(value: Any) -> Any:
+    """`3` as 0, 1, 2."""
+    return tuple(range(value)) if isinstance(value, int) else value
+
+
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted), Field(min_length=1)]
+
+
 class Method(Entry):
     """A row of the table: an objective with some options."""
 
     objective: str = Field(description="name of the objective")
+    seeds: Seeds | None = Field(None, description="its own seeds: how many, or which; by default the grid's")
 
 
 class Data(Entry):
@@ -49,7 +59,7 @@ class Grid(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     method: tuple[Method, ...] = Field(min_length=1)
     data: tuple[Data, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: Seeds = (0, 1, 2)
     steps: int | None = Field(None, ge=0)
     budget: str | None = None
     preset: str | None = None
@@ -59,11 +69,6 @@ class Grid(BaseModel):
     @classmethod
     def _flat(cls, value: Any) -> Any:
         return dict(flat(value)) if isinstance(value, Mapping) else value
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _count(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 def read_grid(path: Path, given: Mapping[str, Any]) -> Grid:
     """A grid from a TOML file, flags over it.
 
-    `objectives` and `modalities` are short for methods and data without options. Errors: ConfigError.
+    `objectives` and `modalities` are short for methods and data without options; seeds that are given stand in place of
+    the methods' own too. Errors: ConfigError.
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +104,10 @@ def read_grid(path: Path, given: Mapping[str, Any]) -> Grid:
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     common = dict(flat(tree.pop("set", {}))) | dict(given.get("set", {}))
-    return make_grid(tree | {key: value for key, value in given.items() if key != "set"} | {"set": common}, str(path))
+    grid = make_grid(tree | {key: value for key, value in given.items() if key != "set"} | {"set": common}, str(path))
+    if "seeds" in given:
+        grid = grid.model_copy(update={"method": tuple(one.model_copy(update={"seeds": None}) for one in grid.method)})
+    return grid
 
 
 def make_grid(tree: Mapping[str, Any], where: str = "the grid") -> Grid:
@@ -150,9 +159,12 @@ def slug(name: str) -> str:
 def cells(grid: Grid, catalogue: Catalogue) -> list[Cell]:
     """Every run of the grid, a seed of everything first, then the next. Errors: ConfigError for what cannot resolve."""
     found = []
-    for seed in grid.seeds:
+    of_method = {method.name: method.seeds or grid.seeds for method in grid.method}
+    for seed in dict.fromkeys(itertools.chain(grid.seeds, *of_method.values())):
         for data in grid.data:
             for method in grid.method:
+                if seed not in of_method[method.name]:
+                    continue
                 options = cell_options(grid, method, data, seed)
                 try:
                     resolve(catalogue, options)
@@ -191,5 +203,6 @@ def seeds_of(text: str) -> Sequence[int]:
 
 def default_folder(grid: Grid, root: Path = Path("runs")) -> Path:
     """The same folder for the same grid, so that the same command goes on."""
-    digest = hashlib.blake2b(grid.model_dump_json(exclude={"seeds"}).encode(), digest_size=4).hexdigest()
+    text = grid.model_dump_json(exclude={"seeds": True, "method": {"__all__": {"seeds"}}})
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     return root / f"compare-{digest}"

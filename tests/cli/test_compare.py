@@ -94,6 +94,23 @@ def test_a_killed_comparison_gives_the_same_table(sslx, tmp_path):
     assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
 
 
+def test_a_method_may_have_seeds_of_its_own(sslx, tmp_path):
+    (tmp_path / "grid.toml").write_text(
+        'seeds = 1\nmodalities = ["speech"]\n'
+        '[[method]]\nname = "mae"\nobjective = "mae"\n'
+        '[[method]]\nname = "thrice"\nobjective = "metamae"\nseeds = 3\n'
+    )
+
+    def planned(*more: str) -> list[str]:
+        process = sslx("compare", "--config", "grid.toml", "--dry-run", *more)
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+        return [f"{method} {seed}" for method, seed in re.findall(r"(mae|thrice)\W+speech\W+(\d)", out)]
+
+    assert planned() == ["mae 0", "thrice 0", "thrice 1", "thrice 2"]
+    assert planned("--seeds", "5,6") == ["mae 5", "thrice 5", "mae 6", "thrice 6"]
+
+
 def test_the_command_of_the_documentation_names_its_runs(sslx):
     page = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
     (command,) = re.findall(r"^sslx (compare .*)$", page, re.MULTILINE)

@@ -60,6 +60,16 @@ def same_fields(wanted: str, other: Dataset) -> None:
         )
 
 
+def same_extent(before: Mapping[str, int] | None, now: Mapping[str, int]) -> None:
+    """Errors: DataError if a split has not as many samples as when the run was begun (None: not known)."""
+    for split, count in (before or {}).items():
+        if now.get(split) != count:
+            raise DataError(
+                f"the {split} split had {count:,} samples when the run was begun and has {now.get(split, 0):,} now; "
+                f"put the data back to go on, or start anew"
+            )
+
+
 def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
     """A freshly initialised learner, the same for the same configuration and seed."""
     seed_torch(config.seed, "init")
@@ -118,7 +128,12 @@ def remarks(splits: Splits, data: Data) -> list[str]:
             notes.append(f"{len(prepared.skipped)} bad samples of the {split} split skipped: {shown}{more}")
     if splits["train"].task is None:
         notes.append("the data has no labels, so nothing is probed")
-    return notes
+    return [as_utf8(note) for note in notes]
+
+
+def as_utf8(text: str) -> str:
+    """A text that can be written: names of files may be none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def header(config: RunConfig, learner: Learner, device: torch.device, splits: Splits, data: Data) -> list[str]:

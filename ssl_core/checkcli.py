@@ -31,7 +31,8 @@ def check(
         str,
         typer.Argument(
             metavar="NAME|PATH",
-            help="An objective, tokenizer, data set or masking; or the project folder or .py file of a plugin.",
+            help="An objective, tokenizer, data set (NAME or MODALITY/NAME) or masking; or the project folder or .py "
+            "file of a plugin.",
         ),
     ],
     set_: Annotated[list[str] | None, typer.Option("--set", help="One of its options, as option=value.")] = None,
@@ -97,7 +98,7 @@ def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
     """What to check: everything of that name, or everything that the plugins in that path offer."""
     from ssl_core.plugins.uninstalled import as_if_installed, looks_like_path
 
-    if not looks_like_path(name):
+    if not looks_like_path(name) or (not Path(name).exists() and _found(load_catalogue(block), name)):
         yield _called(load_catalogue(block), name)
         return
     with as_if_installed(Path(name)) as there:
@@ -115,10 +116,15 @@ def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
         yield found
 
 
+def _found(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
+    """Everything called `name`."""
+    return [entry for kind in CLASSES for entry in catalogue.entries(kind) if entry.called(name)]
+
+
 def _called(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
     """Everything called `name`. Errors: ConfigError if there is nothing."""
     entries = [entry for kind in CLASSES for entry in catalogue.entries(kind)]
-    found = [entry for entry in entries if name in entry.names]
+    found = _found(catalogue, name)
     if not found:
         cure = nearest(name, {known for entry in entries for known in entry.names})
         if Path(name).exists():

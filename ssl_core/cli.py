@@ -128,15 +128,13 @@ def run(
     if dry_run:
         show_plan(tell.console, resolved, plugins)
         return
-    folder = out or runfolder.default_folder(resolved)
     absent = None
     if resolved.benchmark:  # before anything is made or overwritten
-        absent = transfer.check(resolved, catalogue, folder if resume else None)
-    if not resume:
-        runfolder.make(folder, overwrite)
+        absent = transfer.check(resolved, catalogue, out if resume else None)
+    folder = out or runfolder.default_folder(resolved)
     command_line = " ".join(["sslx", *sys.argv[1:]])
     failures: list[str] = []
-    with runfolder.held(folder):
+    with runfolder.held(folder) if resume else runfolder.begun(folder, overwrite=overwrite):
         if resolved.benchmark:
             report, failures = transfer.run_domain(
                 resolved, plugins, catalogue, folder, tell, absent, resume=resume, command=command_line
@@ -162,7 +160,10 @@ def evaluate(
             help="An option of dataset or evaluate, as section.option=value; also given tokenizer.mean and .std.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the report here; by default into RUN.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the report here; by default into RUN, or of other data into RUN/eval/NAME."),
+    ] = None,
     device: Device = None,
     block: Block = None,
     debug: Debug = False,
@@ -170,6 +171,7 @@ def evaluate(
     """Measure a trained encoder again, on its own data set or on another."""
     from ssl_core import run as runs
     from ssl_core.config import parse_setting
+    from ssl_core.runfolder import place_of_evaluation
     from ssl_core.terminal import RichTell, show_report
 
     given: dict[str, Any] = {
@@ -179,7 +181,9 @@ def evaluate(
     given = {path: value for path, value in given.items() if value is not None}
     given |= dict(parse_setting(text) for text in set_ or ())
     catalogue = load_catalogue(block)
-    folder = out or run_folder
+    own = "own" if any(path.startswith("dataset.") for path in given) else None
+    other = Path(data).resolve().stem if data else given.get("dataset.name", own)
+    folder = out or place_of_evaluation(run_folder, other)
     report = runs.evaluate_run(
         run_folder, given, catalogue, folder, RichTell(), command=" ".join(["sslx", *sys.argv[1:]])
     )

@@ -91,11 +91,21 @@ def finished(folder: Path) -> Report | None:
 
 
 def collect(folder: Path) -> list[Report]:
-    """The reports of every finished run below a folder. Errors: ConfigError if there is none."""
-    reports = [report for path in sorted(folder.rglob(REPORT)) if (report := finished(path.parent)) is not None]
+    """The reports of every finished run below a folder, without those of evaluations that lie within a run.
+
+    Errors: ConfigError if there is none.
+    """
+    paths = [path.parent for path in sorted(folder.rglob(REPORT)) if not _within_run(path.parent, folder)]
+    reports = [report for path in paths if (report := finished(path)) is not None]
     if not reports:
         raise ConfigError(f"no finished run in {folder}; name a folder that holds run folders")
     return reports
+
+
+def _within_run(path: Path, top: Path) -> bool:
+    """Whether a folder below `top`, or `top` itself, holds the folder and is a run's."""
+    above = [path.parent, *path.parent.parents] if path != top else []
+    return any((one / CONFIG).exists() for one in above if one == top or top in one.parents)
 
 
 @contextlib.contextmanager
@@ -145,7 +155,7 @@ def _run(waiting: Sequence[Cell], folder: Path, jobs: int, tell: Tell, total: in
     def one(cell: Cell, progress: Any) -> None:
         if caught:
             return
-        reason = _run_cell(cell, folder, environment, running, guard)
+        reason = _run_cell(cell, folder, environment, running, guard, caught)
         if caught:
             return
         if reason is not None:
@@ -181,6 +191,7 @@ def _run_cell(
     environment: Mapping[str, str],
     running: set[subprocess.Popen[bytes]],
     guard: threading.Lock,
+    caught: Sequence[int],
 ) -> str | None:
     """Run or go on with one cell, its output in a log beside its folder. Returns why it failed, or None."""
     own, log = folder / CELLS / cell.name, folder / CELLS / f"{cell.name}.log"
@@ -190,15 +201,18 @@ def _run_cell(
         shutil.rmtree(own)  # killed before it had begun
     command = [sys.executable, "-m", "ssl_core.cli", "run", "--config", str(options), "--out", str(own)]
     with log.open("ab") as output:
+        before = output.tell()
         with guard:
             process = subprocess.Popen(
                 [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
             running.add(process)
+            if caught:  # a signal came while it was being started
+                process.send_signal(signal.SIGTERM)
         code = process.wait()
         running.discard(process)
-    return None if code == 0 else _reason(log, code)
+    return None if code == 0 else _reason(log, before, code)
 
 
 def _die_with_parent() -> None:
@@ -207,9 +221,9 @@ def _die_with_parent() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _reason(log: Path, code: int) -> str:
-    """The last error line of a log."""
-    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def _reason(log: Path, before: int, code: int) -> str:
+    """The last error line of a log from byte `before` on, where this attempt begins."""
+    text = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
     for line in reversed(text):
         if line.startswith(("error: ", "unexpected error: ")):
             return line.partition(": ")[2]

@@ -67,8 +67,9 @@ def compare(
 
     command_line = " ".join(["sslx", *sys.argv[1:]])
     if from_ is not None:
-        if any(part is not None for part in (objectives, modality, dataset, data, config)):
-            raise ConfigError("--from makes tables of runs that are there; leave out what names new ones")
+        new = (objectives, modality, dataset, data, label_pattern, config, seeds, steps, budget, preset, probe_every)
+        if set_ or dry_run or any(part is not None for part in new):
+            raise ConfigError("--from makes tables of runs that are there; leave out what is for new ones")
         show_comparison(comparing.collect(from_), [], out or from_, f"Comparison of {from_}")
         return
     common = dict(parse_setting(text) for text in set_ or ())
@@ -87,6 +88,8 @@ def compare(
                 "set": {path: value for path, value in own.items() if value is not None},
             }
         ]  # fmt: skip
+    elif label_pattern is not None:
+        raise ConfigError("--label-pattern is for --data or --dataset; in a grid file set dataset.label_pattern")
     elif modality:
         given["modalities"] = modality.split(",")
     given = {key: value for key, value in given.items() if value is not None}

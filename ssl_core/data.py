@@ -21,11 +21,13 @@ MetricName = Literal["accuracy", "weighted_f1", "auroc", "pearson", "spearman"]
 class Continuous:
     """A field of real numbers. shape: (channels, *space); None where the size differs from sample to sample.
 
-    `rate`: samples per second along the last axis, for data that has one (Hz).
+    `rate`: samples per second along the last axis, for data that has one (Hz). `dtype`: numpy's name of the numbers
+    that samples come in, such as "uint16", where it is known; fields that differ in it alone are the same.
     """
 
     shape: tuple[int | None, ...]
     rate: float | None = None
+    dtype: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class Archive:
     place last; for "gz" and "file" the path of the file itself. Without it a mark records that it is done.
     size: bytes; digest: "sha256:..." or "md5:...", lower-case hexadecimal; None where the upstream names none.
     strip: leading folders to drop from the names inside. unpacked: upper bound of the unpacked bytes; by default
-    50 times the archive and 1 GiB.
+    50 times the archive and 1 GiB. fills: for one of several archives without `gives`, the path that they fill
+    together; where it exists and nothing was ever ticked off, it is somebody's own copy, and none of them is needed.
     """
 
     url: str
@@ -120,10 +123,15 @@ class Archive:
     digest: str | None = None
     strip: int = 0
     unpacked: int | None = None
+    fills: str = ""
 
     def done(self, folder: Path) -> bool:
-        """Whether it is unpacked in a data set's folder."""
-        return (folder / self.gives).exists() if self.gives else (folder / MARKS / self.file).exists()
+        """Whether it is unpacked in a data set's folder, or not needed there."""
+        if self.gives:
+            return (folder / self.gives).exists()
+        marks = folder / MARKS
+        own = bool(self.fills) and (folder / self.fills).exists() and not marks.is_dir()
+        return own or (marks / self.file).exists()
 
 
 @dataclass(frozen=True)
@@ -158,4 +166,9 @@ class Source:
 
     def place(self, root: Path) -> Path:
         """Where most of it lies; where it belongs, if nothing is there."""
-        return min(self.places(root), key=lambda folder: len(self.missing(folder)))
+        return min(self.places(root), key=self._lack)
+
+    def _lack(self, folder: Path) -> int:
+        """How many paths a folder lacks. Archives never ticked off there count, or half a copy would lose to none."""
+        pending = {f"{MARKS}/{one.file}" for one in self.archives if not (one.gives or one.done(folder))}
+        return len(pending.union(self.missing(folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from ssl_core.commandline import Block, Debug, command, load_catalogue
 
 if TYPE_CHECKING:
+    from ssl_core.data import Split
     from ssl_core.downloads import Progress
     from ssl_core.plugins import Catalogue
     from ssl_core.public import PublicDataset
@@ -85,8 +87,9 @@ def show(name: Name, root: Root = None, block: Block = None, debug: Debug = Fals
         size = f"{archive.size:,} bytes" if archive.size else "size not known"
         typer.echo(f"{'download':10}{archive.url} ({size}; {archive.digest or 'no checksum known'})")
     if missing:
-        typer.echo(f"{'to get it':10}{cls.how_to_get(root)}")
-        if source.registration and source.archives:
+        way = cls.how_to_get(root)
+        typer.echo(f"{'to get it':10}{way}")
+        if source.registration and source.registration not in way:
             typer.echo(f"{'by hand':10}{source.registration}")
 
 
@@ -114,27 +117,37 @@ def prepare(
     cls.prepare(folder, options)
     missing = cls.source.missing(folder)
     if missing:
-        by_hand = cls.source.registration or "the upstream's layout has changed; please report it"
+        changed = "the upstream's layout has changed; please report it"
+        by_hand = cls.how_to_get(root) if cls.source.registration else changed
         raise DataError(f"'{cls.modality}/{cls.name}' lacks {folder / missing[0]}: {by_hand}")
     check = f"sslx data verify {cls.modality}/{cls.name}" + (f" --root {root}" if root else "")
     typer.echo(f"{cls.modality}/{cls.name} is in {folder}; check it with `{check}`")
 
 
 def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = False) -> None:
-    """Count the samples of each split and compare them with the published numbers; exit 1 if they differ."""
+    """Compare the size of both splits with the published numbers, look for their files; exit 1 unless all is well."""
     cls = find(load_catalogue(block), name)
-    counts = {split: len(cls(cls.Options(root=str(root) if root else None), split)) for split in ("train", "test")}
+    options = cls.Options(root=str(root) if root else None)
+    splits: tuple[Split, ...] = ("train", "test")
+    counts: dict[str, int] = {}
+    missing: dict[Path, Any] = {}  # each once, in order
+    for split in splits:
+        dataset = cls(options, split)
+        counts[split] = len(dataset)
+        missing |= dict.fromkeys(path for path in dataset.files() if not os.path.isfile(path))
     counts["total"] = sum(counts.values())
     expected: Mapping[str, int] = cls.source.counts
-    wrong = False
-    for split, count in counts.items():
-        wanted = expected.get(split)
+    wrong = bool(missing)
+    for what, count in counts.items():
+        wanted = expected.get(what)
         if wanted is None:
-            typer.echo(f"{split:6}{count:>12,}")
+            typer.echo(f"{what:6}{count:>12,}")
             continue
         wrong |= count != wanted
         verdict = "as published" if count == wanted else f"published: {wanted:,}, difference {count - wanted:+,}"
-        typer.echo(f"{split:6}{count:>12,}  {verdict}")
+        typer.echo(f"{what:6}{count:>12,}  {verdict}")
+    if missing:
+        typer.echo(f"{'files':6}{len(missing):>12,}  missing, the first is {next(iter(missing))}")
     if not expected:
         typer.echo(f"no numbers are published for {cls.modality}/{cls.name}; nothing was compared")
     if wrong:

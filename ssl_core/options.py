@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import date, time
+from typing import Any, get_args, get_origin
 
 import pydantic
 from pydantic import ConfigDict
@@ -13,10 +14,38 @@ from pydantic import ConfigDict
 class Options(pydantic.BaseModel):
     """Base of every plugin's nested `Options`: frozen, unknown keys refused, defaults checked too.
 
-    `Field(description=...)` is the option's line in `sslx show`.
+    `Field(description=...)` is the option's line in `sslx show`. A tuple may be given as "a, b", one of any length
+    also as its one member, and a text as a number.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """What `--set` can say as what the option holds: one value for several, a day as the text that it was."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        members = get_args(kind)
+        is_text = str in (kind, *members)
+        if get_origin(kind) is tuple and members[-1:] == (Ellipsis,):
+            several = _several(value)
+            return tuple(map(_spelt, several)) if is_text and isinstance(several, list | tuple) else several
+        if isinstance(value, str) and "," in value and tuple in map(get_origin, (kind, *members)):
+            return _several(value)  # a pair such as "1, 99"
+        return _spelt(value) if is_text else value
+
+
+def _several(value: Any) -> Any:
+    """Members from "a, b" or from one of them; anything else stays."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    single = isinstance(value, int | float | date | time) and not isinstance(value, bool)
+    return (value,) if single else value
+
+
+def _spelt(value: Any) -> Any:
+    """A day or an hour, for which TOML takes some names, as text."""
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 @dataclass(frozen=True)

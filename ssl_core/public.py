@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,10 +66,19 @@ class PublicDataset(Dataset):
 
     @classmethod
     def how_to_get(cls, root: str | Path | None = None) -> str:
-        """The rest of a message: a command, or what to do by hand."""
-        if cls.source.registration and not cls.source.archives:
-            return cls.source.registration
+        """The rest of a message: a command, or what to do by hand where there is nothing to download any more."""
+        folder = cls.source.place(data_root(root))
+        if cls.source.registration and all(archive.done(folder) for archive in cls.source.archives):
+            packed = [path for path in sorted(folder.glob("*.zip")) if not path.with_suffix("").exists()]
+            return (f"unpack {packed[0]} where it lies, or " if packed else "") + cls.source.registration
         return f"run `sslx data prepare {cls.modality}/{cls.name}" + (f" --root {root}`" if root else "`")
+
+    def files(self) -> Iterable[Path]:
+        """The files that samples are read from one by one; `sslx data verify` looks whether they are there.
+
+        By default those that an attribute `paths` lists, relative to the folder; none without it.
+        """
+        return (self.folder / path for path in getattr(self, "paths", ()))
 
     @classmethod
     def convert(cls, folder: Path) -> None:

@@ -20,6 +20,7 @@ from ssl_core.assemble import (
     header,
     open_splits,
     remarks,
+    same_extent,
     same_fields,
     scores_named,
     settle,
@@ -82,11 +83,17 @@ def run(
     else:
         checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
+    extent = {split: len(part) for split, part in data.items()}
+    if start is not None:
+        same_extent(start.state.get("samples"), extent)
     learner.tokenizer.measure(data["train"].chunks())
+    asked = config.train.batch_size
     config, notes = settle(config, learner, device, data["train"])
     measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
     notes += remarks(splits, data) + said
-    write_json(folder / CONFIG, config.model_dump(mode="json"))
+    # the batch size as it was asked for: going on, it is lowered to what there is anew
+    kept = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": asked})})
+    write_json(folder / CONFIG, kept.model_dump(mode="json"))
     for line in (*header(config, learner, device, splits, data), *notes):
         tell.line(line)
     notify(catalogue, tell, "run_started", config=config, folder=folder)
@@ -107,7 +114,9 @@ def run(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]
         log=lambda step, values: notify(catalogue, tell, "metrics_logged", folder=folder, step=step, metrics=values),
-        state={"config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), **origins},
+        state={
+            "config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), "samples": extent, **origins
+        },
         start=start, probe=watch, probe_every=config.evaluate.every,
         compiled=compiled, warn=warn,
     )  # fmt: skip
@@ -184,7 +193,7 @@ def evaluate_run(
         },
         pretrain_seconds=float(start.state["seconds"]), steps=start.step, wall_seconds=time.perf_counter() - began,
     )  # fmt: skip
-    if config.dataset.name != saved.dataset.name:  # what was probed during training was the data trained on
+    if config.dataset != saved.dataset:  # what was probed during training was the data trained on
         report = report.model_copy(update={"curve": ()})
     write(report, folder, learner, data, read_metrics(run_folder / METRICS))
     return report

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,32 +32,58 @@ FREE_TO_CHANGE = frozenset(
 
 
 def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """A new folder under runs/: date, time, objective, modality, data set."""
+    """A new folder under runs/, made: date, time, objective, modality, data set, and a number if that is taken.
+
+    Errors: ConfigError if it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return root / f"{stamp}-{config.objective.name}-{config.modality}-{config.dataset.name}"
+    name = f"{stamp}-{config.objective.name}-{config.modality}-{config.dataset.name}"
+    for number in itertools.count(1):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # runs that were begun in the same second
+            if folder.is_dir():
+                continue
+            raise ConfigError(f"cannot make {folder}: {root} is a file; name a folder by --out") from None
+        except OSError as error:
+            raise ConfigError(f"cannot make {folder}: {error.strerror}; name a folder by --out") from None
+        return folder
+    raise AssertionError  # there is always a number left
 
 
-def make(folder: Path, overwrite: bool = False) -> None:
-    """Make an empty run folder. Errors: ConfigError if it is not empty (naming the two ways out) or not writable."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"--out {folder} is a file; name a folder")
-        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
-            if not overwrite:
-                raise ConfigError(
-                    f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it"
-                )
-            if not (folder / CONFIG).exists():
-                raise ConfigError(
-                    f"--out {folder} is not a run folder, so --overwrite will not delete it; name another"
-                )
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write to --out {folder}: {error.strerror}; name another folder") from None
+@contextlib.contextmanager
+def begun(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """An empty run folder that nobody else uses meanwhile.
+
+    Errors: ConfigError if it is not empty (naming the two ways out), not writable, or another run is at work in it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            _check_free(folder, overwrite)  # at once, and not only after waiting for another run
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder))
+            _check_free(folder, overwrite)  # a run may have begun in it and ended since
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+        except OSError as error:
+            raise ConfigError(f"cannot write to --out {folder}: {error.strerror}; name another folder") from None
+        yield
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """Errors: ConfigError if the folder holds something that must stay."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it")
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"--out {folder} is not a run folder, so --overwrite will not delete it; name another")
 
 
 @contextlib.contextmanager
@@ -159,6 +187,17 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
             return None
         tree = tree[key]
     return tree
+
+
+def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:
+    """Where the report of `sslx eval` belongs: in the run's folder, but never in place of a report of another kind.
+
+    dataset: what the other data is called, if it is other data. A run that is not finished has no report yet, and would
+    pass for finished with one.
+    """
+    if dataset is None and (folder / REPORT).exists():
+        return folder
+    return folder / "eval" / (re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own")
 
 
 def summary(folder: Path) -> dict[str, str]:

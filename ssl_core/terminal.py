@@ -139,14 +139,13 @@ def show_options(catalogue: Catalogue, name: str) -> None:
     found = False
     for kind in KINDS:
         for entry in catalogue.entries(kind):
-            if name not in entry.names:
+            if not entry.called(name):
                 continue
             found = True
             if kind == "preset":
                 console.print(_preset_table(entry.value))
             else:
-                label = f"{entry.modality}/{entry.name}" if kind == "dataset" else name
-                console.print(f"[bold]{kind} {escape(label)}[/bold]  {escape(entry.summary)}")
+                console.print(f"[bold]{kind} {escape(entry.full_name)}[/bold]  {escape(entry.summary)}")
                 console.print(f"from {escape(str(entry.origin))}")
                 console.print(_options_table(kind, entry.value.Options))
     if name in ENGINE_SECTIONS:

@@ -15,6 +15,7 @@ from ssl_core import options as _options
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
+from ssl_core.nn.rows import look_up
 from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
 
 MEASURED = 2**24  # numbers measured at a time
@@ -183,7 +184,7 @@ class IdTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, L) to Tokens."""
         ids = inputs[self.field].long()
-        return Tokens(nn.functional.embedding(ids, self.table), (Ids(ids, self.table),), self.layout)
+        return Tokens(look_up(self.table, ids), (Ids(ids, self.table),), self.layout)
 
 
 class JointTokenizer(Tokenizer):

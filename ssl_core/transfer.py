@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core import run as runs
+from ssl_core.assemble import as_utf8
 from ssl_core.benchmarks import find_domain
 from ssl_core.config import ENGINE_SECTIONS, Plugins, RunConfig, matching
 from ssl_core.engine.tell import Tell
@@ -217,7 +218,7 @@ def combine(report: Report, measured: Mapping[str, Report], problems: list[str],
     for name, one in measured.items():
         scores += one.scores
         notes += [f"{NOTE}{report.modality}/{name}: {note}" for note in one.notes]
-    notes += [f"{NOTE}{problem}" for problem in problems]
+    notes += [as_utf8(f"{NOTE}{problem}") for problem in problems]
     return report.model_copy(
         update={"scores": tuple(scores), "notes": tuple(notes), "wall_seconds": report.wall_seconds + seconds}
     )

@@ -25,6 +25,11 @@ from ssl_core.evaluate.features import features
 CATALOGUE = plugins.load()
 OBJECTIVES = [e.name for e in CATALOGUE.entries("objective") if e.origin.plugin.startswith("sslx:")]
 MODALITIES = sorted({e.value.name for e in CATALOGUE.entries("tokenizer") if e.origin.plugin.startswith("sslx:")})
+ALL_OBJECTIVES = {"capri", "dabs-mae", "emix", "m3ae", "mae", "metamae", "shed"}
+ALL_MODALITIES = {
+    "genomics", "image", "image-text", "medical-image", "multilingual-text", "multispectral", "protein", "speech",
+    "tabular", "text", "time-series", "wafer",
+}  # fmt: skip
 STEPS = 20
 CPU = torch.device("cpu")
 SMALL = {
@@ -71,6 +76,12 @@ def fixed_loss(cell: Cell) -> float:
         seed_torch(0, "step", step)
         total += cell.learner(*feed.take()).loss.item()
     return total / 4
+
+
+def test_no_objective_and_no_modality_is_left_out() -> None:
+    """The axes are what the catalogue offers; a plugin that does not load would take its cells with it."""
+    assert set(OBJECTIVES) >= ALL_OBJECTIVES
+    assert set(MODALITIES) >= ALL_MODALITIES
 
 
 def test_matrix(cell: Cell) -> None:

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def obtain(source: Source, root: Path, progress: Progress, keep: bool = False) -> Path:
-    """Download and unpack every archive that is not unpacked yet; returns the data set's folder.
+    """Download and unpack every archive that is not done yet; returns the data set's folder.
 
     An archive already in `archive_folder` is taken from there; one that was downloaded here is removed once it is
     unpacked, unless `keep`. Errors: DataError; then nothing is left of the archive that failed, but for an interrupted

@@ -56,10 +56,11 @@ def unpack(path: Path, archive: Archive, folder: Path, progress: Progress) -> No
         _Unpacking(path, archive, work, progress).run()
         if archive.gives and not (work / archive.gives).exists():
             raise DataError(f"{path} does not hold {archive.gives}; it is not the archive that was expected")
+        mark = folder / MARKS / archive.file
+        if not archive.gives:
+            mark.parent.mkdir(exist_ok=True)  # first: without it a part would pass for somebody's own copy
         _merge(work, folder, PurePosixPath(archive.gives).parts)
         if not archive.gives:
-            mark = folder / MARKS / archive.file
-            mark.parent.mkdir(exist_ok=True)
             mark.touch()
     except UNREADABLE as error:
         said = " ".join(str(error).split()) or type(error).__name__

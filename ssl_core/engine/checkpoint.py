@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +55,10 @@ def save(
     final = root / f"step-{step:08d}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+        for stale in root.glob(".saving-*"):  # of a save that was killed: only one process trains in a run's folder
+            shutil.rmtree(stale, ignore_errors=True)
+        work = root / f".saving-{final.name}"
+        work.mkdir()
         try:
             _write_tensors(work / "model.safetensors", learner.state_dict())
             _write_tensors(work / "optimizer.safetensors", _flatten(learner, optimizer))
@@ -67,7 +69,7 @@ def save(
             _sync_folder(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        for old in _saved(root)[:-keep]:
+        for old in (*_saved(root)[:-keep], *root.glob(".old-*")):
             shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ssl_core.engine.cache import files_of, source_of
 from ssl_core.errors import SslxError
 from ssl_core.nn.efficient import attend_xformers, xformers_fits
+from ssl_core.nn.rows import look_up
 from ssl_core.nn.twice import attend_twice
 from ssl_core.tokens import Outcome
 
@@ -32,8 +33,10 @@ Choice = Literal["auto", "on", "off"]
 NN = Path(__file__).parents[1] / "nn"
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # what this process, and not the user, has put there
-# What a compilation costs and what it then saves at each step, so from where it pays: benchmarks/README.md, "start". A
-# cold one takes a minute or two on few cores, a warm one seconds. On CUDA these are estimates.
+# From where compiling pays: what it costs ("start" in benchmarks/README.md: a minute or two on few cores, seconds where
+# it was compiled before) by what it then saves at each step. On the CPU that is from 300 steps on for Pfam to 4,000 for
+# genomics, where it saves least, and a fifth of these where it was compiled before: no number fits all, and these lie
+# between. On CUDA they are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
 COLD_SECONDS = {"cpu": 900, "cuda": 600}
 WARM_STEPS, WARM_SECONDS = 200, 120
@@ -156,7 +159,7 @@ class CompiledStep:
         # counted over all learners of a process, since they have their forward pass in common; each is compiled once
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2**16)
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 2**16)
-        torch.compiler.allow_in_graph([attend_twice, attend_xformers])  # they say why
+        torch.compiler.allow_in_graph([attend_twice, attend_xformers, look_up])  # they say why
         torch.compiler.assume_constant_result(xformers_fits)  # what loads xformers can't be traced into
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssl_core.engine.files import write_text
+
 METRICS = "metrics.jsonl"
 
 
@@ -66,8 +68,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def trim_metrics(path: Path, step: int) -> None:
-    """Drop the lines after a step, which a resumed run is about to write again."""
+    """Drop the lines after a step, which a resumed run is about to write again. Errors: OSError, with nothing lost."""
     kept = [
         line for line in read_metrics(path) if line["step"] <= step and not any(k.startswith("eval/") for k in line)
     ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -17,18 +17,22 @@ from torch import Tensor
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.engine.cache import files_of, source_of
-from ssl_core.engine.preparing import fill
+from ssl_core.engine.preparing import META, array_file, fill
 from ssl_core.engine.seeds import generator
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import BadSample
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 1024
+UNNAMED = "one more bad sample"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out."""
+    """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out.
+
+    skipped: one line for each sample left out; of very many only the first have a name.
+    """
 
     arrays: Mapping[str, np.ndarray]
     labels: np.ndarray | None
@@ -99,15 +103,16 @@ def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, str
     `strict`. Errors: DataError.
     """
     folder = cache / "prepared" / _key(dataset, tokenizer)
-    if not (folder / "meta.json").exists():
+    if not (folder / META).exists():
         fill(folder, dataset, tokenizer, tell, strict)
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = json.loads((folder / META).read_text())
     if strict and meta["skipped"]:
         raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
-    count = meta["count"]
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r")[:count] for name in meta["fields"]}
+    files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
+    arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
     labels = np.load(folder / "labels.npy") if meta["labelled"] else None
-    return Prepared(arrays, labels, tuple(meta["skipped"]))
+    unnamed = [UNNAMED] * (meta["bad"] - len(meta["skipped"]))
+    return Prepared(arrays, labels, (*meta["skipped"], *unnamed))
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:

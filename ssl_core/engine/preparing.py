@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ PIECE = 256
 WORTH_WORKERS = 1024  # samples; below, starting processes takes longer than they save
 SAVE_EVERY = 2.0  # seconds
 STATE = "state.json"
+META = "meta.json"
+PARTS = "labels-*.npy"
+NAMED = 1000  # skipped samples that are kept by name; all are counted
 
 
 @dataclass
@@ -82,57 +85,79 @@ def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
 
 
 def fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:
-    """Make the folder of prepared data: arrays, labels, meta.json. It appears whole or not at all.
+    """Make the folder of prepared data: field-0.npy and so on, labels.npy, meta.json. It appears whole or not at all.
 
     Another process that makes the same is waited for. Errors: DataError, with nothing left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.parent / f".making-{folder.name}"
     with _alone(work.with_suffix(".lock"), tell):
-        if (folder / "meta.json").exists():
+        if (folder / META).exists():
             return
         work.mkdir(exist_ok=True)
         try:
-            _write(work, dataset, tokenizer, tell, strict)
+            if not (work / META).exists():
+                write_json(work / META, _write(work, dataset, tokenizer, tell, strict))
         except DataError:
+            (work / STATE).unlink(missing_ok=True)  # first, or a kill would leave it without what it counts
             shutil.rmtree(work)
             raise
+        # a kill from here on loses nothing: META says that all else is there, so nothing is read again
+        for path in [*work.glob(PARTS), work / STATE]:
+            path.unlink(missing_ok=True)
         os.rename(work, folder)
+
+
+def array_file(folder: Path, number: int) -> Path:
+    """Where the `number`-th field of meta.json is kept. Not by its name: a field may be called anything."""
+    return folder / f"field-{number}.npy"
 
 
 @contextlib.contextmanager
 def _alone(path: Path, tell: Tell) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            tell.line("waiting for another run that prepares the same data")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                tell.line("waiting for another run that prepares the same data")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(path, file):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether an open file is still the one at `path`: whoever held the lock has removed it in the end."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @dataclass
 class State:
-    """How far a preparation has come."""
+    """How far a preparation has come. skipped: the first of the `bad` samples, at most NAMED."""
 
     pieces: int = 0
     count: int = 0
     labelled: int = 0
+    bad: int = 0
     fields: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:
-    state = State()
-    if (work / STATE).exists():
-        state = State(**json.loads((work / STATE).read_text()))
+def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> dict[str, Any]:
+    """Write arrays and labels, and return what META says of them. Errors: DataError."""
+    state = _state(work)
     if strict and state.skipped:
         raise BadSample(f"{state.skipped[0]} (strict: no sample may be skipped)")
     arrays: dict[str, np.memmap[Any, Any]] = {
-        name: np.lib.format.open_memmap(work / f"{name}.npy", mode="r+") for name in state.fields
+        name: np.lib.format.open_memmap(array_file(work, number), mode="r+") for number, name in enumerate(state.fields)
     }
     total, done = len(dataset), min(state.pieces * PIECE, len(dataset))
     labels: list[Any] = []
@@ -152,18 +177,36 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, stric
     if state.count == 0:
         raise DataError(
             f"no usable sample in the {dataset.split} split of '{dataset.name}'"
-            + (f": {len(state.skipped)} skipped, the first: {state.skipped[0]}" if state.skipped else "")
+            + (f": {state.bad} skipped, the first: {state.skipped[0]}" if state.skipped else "")
         )
     if state.labelled not in (0, state.count):
         raise DataError(f"'{dataset.name}': {state.labelled} of {state.count} samples have a label; label all or none")
     if state.labelled:
-        parts = [np.load(path) for path in sorted(work.glob("labels-*.npy"))]
+        parts = [np.load(path) for path in sorted(work.glob(PARTS))]
+        kept = sum(map(len, parts))
+        if kept != state.count:
+            raise DataError(
+                f"internal error: {kept} labels are kept of {state.count} samples of the {dataset.split} split of "
+                f"'{dataset.name}'; what was prepared is removed, so repeat the command"
+            )
         np.save(work / "labels.npy", np.concatenate(parts))
-    for path in work.glob("labels-*.npy"):
-        path.unlink()
-    meta = {"count": state.count, "fields": state.fields, "labelled": bool(state.labelled), "skipped": state.skipped}
-    (work / STATE).unlink(missing_ok=True)
-    write_json(work / "meta.json", meta)
+    return {
+        "count": state.count,
+        "fields": state.fields,
+        "labelled": bool(state.labelled),
+        "bad": state.bad,
+        "skipped": state.skipped,
+    }
+
+
+def _state(work: Path) -> State:
+    """How far it had come when it was stopped; labels that were written since are removed."""
+    path = work / STATE
+    state = State(**json.loads(path.read_text())) if path.exists() else State()
+    for part in work.glob(PARTS):
+        if int(part.stem.removeprefix("labels-")) > state.pieces:
+            part.unlink()
+    return state
 
 
 def _pieces(pieces: Pieces) -> Iterator[Piece]:
@@ -184,13 +227,15 @@ def _keep(work: Path, piece: Piece, state: State, arrays: dict[str, np.memmap[An
     for name, value in piece.arrays.items():
         if name not in arrays:
             shape = (total, *value.shape[1:])
-            arrays[name] = np.lib.format.open_memmap(work / f"{name}.npy", mode="w+", dtype=value.dtype, shape=shape)
+            path = array_file(work, len(state.fields))
+            arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
             state.fields.append(name)
         arrays[name][state.count : state.count + count] = value
     state.pieces += 1
     state.count += count
     state.labelled += len(piece.labels)
-    state.skipped += piece.skipped
+    state.bad += len(piece.skipped)
+    state.skipped += piece.skipped[: NAMED - len(state.skipped)]
 
 
 def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], labels: list[Any]) -> None:

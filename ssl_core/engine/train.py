@@ -172,7 +172,10 @@ def train(
 
     def update(inputs: Named, draws: Named) -> dict[str, Tensor]:
         values = differentiate(inputs, draws)
-        values[NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.clip or math.inf)
+        if options.clip:
+            values[NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.clip)
+        else:
+            values[NORM] = nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
         optimizer.step()
         optimizer.zero_grad()
         return values

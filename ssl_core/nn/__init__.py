@@ -6,7 +6,17 @@ from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
-from ssl_core.nn.rows import gather_rows, inverse, mean_rows, pick, places, scatter_rows, split_summary, with_summary
+from ssl_core.nn.rows import (
+    gather_rows,
+    inverse,
+    look_up,
+    mean_rows,
+    pick,
+    places,
+    scatter_rows,
+    split_summary,
+    with_summary,
+)
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
 from ssl_core.nn.twice import attend_twice
 
@@ -26,6 +36,7 @@ __all__ = [
     "gather_rows",
     "initialise",
     "inverse",
+    "look_up",
     "masked_mean",
     "mean_rows",
     "pick",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import gather_rows, inverse, pick, with_summary
+from ssl_core.nn.rows import gather_rows, inverse, look_up, pick, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.tokens import Layout
 
@@ -64,10 +64,10 @@ class Decoder(nn.Module):
             # in bf16, what an inner gradient step adds to the latent would be rounded away here
             known = self.project(latent.to(torch.promote_types(latent.dtype, torch.float32)))
         table = self.positions()
-        at = table[1 + order]
+        at = look_up(table, 1 + order)
         mask: Tensor = self.mask_token
         if mask.dim() == 2:
-            mask = mask[self.positions.segment_of[order[:, visible:]]]  # type: ignore[index]
+            mask = look_up(mask, self.positions.segment_of[order[:, visible:]])  # type: ignore[index]
         hidden = at[:, visible:] + mask
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + at[:, :visible], hidden], dim=1)
         begin, end = _bounds(wanted or slice(None), self.length)

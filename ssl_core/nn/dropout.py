@@ -35,7 +35,9 @@ class Dropout(nn.Dropout):
 def draw_kept(shape: Sequence[int], dropped: int, device: torch.device) -> Tensor:
     """(*shape), each element 0 with probability dropped / 65,536, and 1 else, in bf16."""
     count = math.prod(shape)
-    lots = torch.randint(LEAST, -LEAST - 1, ((count + 3) // 4,), device=device).view(torch.int16)[:count]
+    # over all 64 bits: any narrower range takes a remainder of each number
+    lots = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(LEAST, None)
+    lots = lots.view(torch.int16)[:count]
     return lots.ge_(dropped - LEVELS // 2).mul_(ONE).view(torch.bfloat16).view(shape)
 
 

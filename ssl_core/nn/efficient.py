@@ -155,10 +155,10 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def blank(like: Tensor) -> Tensor:
+def blank(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """(B, h, n, e) laid out as (B, n, h, e), as the linear maps before and after want it."""
     rows, heads, length, width = like.shape
-    return like.new_empty(rows, length, heads, width).transpose(1, 2)
+    return like.new_empty(rows, length, heads, width, dtype=dtype or like.dtype).transpose(1, 2)
 
 
 @efficient_forward.register_fake

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import mean_rows, with_summary
+from ssl_core.nn.rows import look_up, mean_rows, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.options import Options
 from ssl_core.tokens import Layout
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         summary token first. With `at`, the order of the tokens does not matter.
         """
         table = self.positions()
-        row = content + (table[1:] if at is None else table[1 + at])  # fp32 from here on, also under autocast
+        row = content + (table[1:] if at is None else look_up(table, 1 + at))  # fp32 from here on, also under autocast
         summary = (self.summary + table[0]).to(row.dtype).expand(row.shape[0], 1, -1)
         return self.transformer(self.dropout(torch.cat([summary, row], dim=1)), keep=with_summary(present))
 

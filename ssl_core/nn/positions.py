@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.rows import look_up
 from ssl_core.tokens import Layout, grid_coordinates
 
 BASE = 10_000.0
@@ -61,5 +62,5 @@ class Positions(nn.Module):
         """(1 + L, D): the summary token's vector, then the tokens'."""
         if self.types is None:
             return self.table
-        typed = self.types[self.segment_of]  # type: ignore[index]
+        typed = look_up(self.types, self.segment_of)  # type: ignore[arg-type]
         return self.table + torch.cat([torch.zeros_like(typed[:1]), typed])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 
 def gather_rows(x: Tensor, at: Tensor) -> Tensor:
@@ -23,6 +27,49 @@ def take_rows(x: Tensor, at: Tensor) -> Tensor:
 @take_rows.register_fake
 def _(x: Tensor, at: Tensor) -> Tensor:
     return x.new_empty(*at.shape, x.shape[-1])
+
+
+def look_up(table: Tensor, at: Tensor) -> Tensor:
+    """Rows of a table (V, D) that is learned: at (...) long, returns (..., D). Differentiable once.
+
+    On the CPU its gradient is the same each time, compiled or not. To compile what calls it, call
+    `torch.compiler.allow_in_graph(look_up)` first, as the engine does.
+    """
+    if table.is_cuda or not table.requires_grad:
+        return F.embedding(at, table)
+    out: Tensor = _LookUp.apply(table, at)
+    return out
+
+
+class _LookUp(Function):
+    """The compiler's own code for the gradient adds the rows from several threads, in an order that is chance."""
+
+    @staticmethod
+    def forward(table: Tensor, at: Tensor) -> Tensor:
+        return F.embedding(at, table)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        table, at = inputs
+        ctx.save_for_backward(at)
+        ctx.count = table.shape[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (at,) = ctx.saved_tensors
+        return sum_rows(gradient, at, ctx.count), None
+
+
+@torch.library.custom_op("sslx::sum_rows", mutates_args=())
+def sum_rows(x: Tensor, at: Tensor, count: int) -> Tensor:
+    """(count, D): the sum of the rows of x (..., D) at each place."""
+    summed: Tensor = torch.ops.aten.embedding_dense_backward(x.contiguous(), at, count, -1, False)
+    return summed
+
+
+@sum_rows.register_fake
+def _(x: Tensor, at: Tensor, count: int) -> Tensor:
+    return x.new_empty(count, x.shape[-1])
 
 
 def pick(flags: Tensor | None, at: Tensor) -> Tensor | None:

@@ -123,7 +123,7 @@ def attend_first(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients dQ (B, h, M, e), dK and dV (B, h, N, e)."""
     scale = 1 / math.sqrt(q.shape[-1])
-    dq, dk, dv = blank(q), blank(k), blank(v)
+    dq, dk, dv = blank(q), *_totals(q, k, CHUNK_NUMBERS)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
         pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
@@ -131,7 +131,7 @@ def attend_first(
         _put(dq, rows, asked, torch.bmm(ds, ki).mul_(scale))
         _put(dk, rows, asked, torch.bmm(ds.mT, qi).mul_(scale), total=True)
         _put(dv, rows, asked, torch.bmm(pi.mT, gi), total=True)
-    return dq, dk, dv
+    return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
 @torch.library.custom_op("sslx::attend_second", mutates_args=())
@@ -156,7 +156,7 @@ def _second(
     keep: Tensor | None, out: Tensor, p: Tensor, most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     scale = 1 / math.sqrt(q.shape[-1])
-    dq, dk, dv, dg = blank(q), blank(k), blank(v), blank(gradient)
+    dq, (dk, dv), dg = blank(q), _totals(q, k, most), blank(gradient)
     for rows, asked in _chunks(q, k, most):
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
         ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
@@ -172,7 +172,7 @@ def _second(
         _put(dk, rows, asked, torch.bmm(t.mT, qi).mul_(scale).baddbmm_(ds.mT, ai), total=True)
         _put(dv, rows, asked, torch.bmm(u.mT, gi), total=True)
         _put(dg, rows, asked, torch.bmm(u, vi).baddbmm_(pi, ci))
-    return dq, dk, dv, dg
+    return dq, dk.to(k.dtype), dv.to(v.dtype), dg
 
 
 def fill_up(keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
@@ -240,6 +240,14 @@ def _chunks(q: Tensor, k: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
     for row in range(0, count, rows):
         for start in range(0, queries, asked):
             yield slice(row, row + rows), slice(start, start + asked)
+
+
+def _totals(q: Tensor, k: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Room for what all keys get, twice (B, h, N, e): where it adds up over chunks of queries, in fp32 at least."""
+    _, heads, queries, _ = q.shape
+    at_once = heads * k.shape[2] * queries <= most
+    dtype = k.dtype if at_once else torch.promote_types(k.dtype, torch.float32)
+    return blank(k, dtype), blank(k, dtype)
 
 
 def _flat(x: Tensor) -> Tensor:

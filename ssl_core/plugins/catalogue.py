@@ -53,6 +53,11 @@ class Entry(Generic[T]):
         """The name; a data set's with its modality before it."""
         return f"{self.modality}/{self.name}" if self.modality else self.name
 
+    def called(self, text: str) -> bool:
+        """Whether `text` means it: its name or an alias, of a data set also with the modality before it."""
+        modality, _, name = text.rpartition("/")
+        return name in self.names and modality in ("", self.modality)
+
     @property
     def summary(self) -> str:
         """Its line in a list: the first line of the class's docstring, or the preset's source."""

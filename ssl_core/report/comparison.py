@@ -167,6 +167,13 @@ def _same_data(report: Report) -> str:
     return json.dumps([report.modality, report.dataset, report.config.get("dataset")], sort_keys=True, default=str)
 
 
+def _options(report: Report) -> dict[str, Any]:
+    """What makes a run what it is, without where and how fast it ran."""
+    kept = {key: value for key, value in report.config.items() if key not in ("device", "strict", "preset_sources")}
+    train = {key: value for key, value in kept.get("train", {}).items() if key not in ("compile", "graph", "precision")}
+    return {**kept, "train": train}
+
+
 def _own(report: Report) -> str:
     return f"{report.modality}/{report.dataset}"
 
@@ -175,10 +182,18 @@ def compare(reports: Iterable[Report]) -> Comparison:
     """Reports of finished runs as one comparison; a later report of the same cell replaces an earlier one."""
     reports = list(reports)
     labels = labels_of(reports)
-    cells = {(method_of(report), data_of(report, labels), report.seed): report for report in reports}
+    cells: dict[tuple[str, str, int], Report] = {}
     found: dict[tuple[str, Column], dict[int, float]] = {}
     columns: dict[Column, None] = {}
     notes: dict[str, None] = {}
+    for report in reports:
+        method, data, seed = cell = (method_of(report), data_of(report, labels), report.seed)
+        if cell in cells and _options(cells[cell]) != _options(report):
+            notes.setdefault(
+                f"{method} on {data}, seed {seed}: of runs with different options the last is shown; tell them apart "
+                f"by --set label=NAME or data_label=NAME"
+            )
+        cells[cell] = report
     for (method, data, seed), report in cells.items():
         for score in report.scores:
             here = data if score.dataset == _own(report) else score.dataset  # else a transfer set of a benchmark

@@ -120,6 +120,12 @@ def no_column(root: Path) -> Path:
     return table(root / "t.csv", size=SIZES, kind=KINDS)
 
 
+def semicolons(root: Path) -> Path:
+    path = table(root / "t.csv", size=SIZES, label=KINDS)
+    path.write_text(path.read_text().replace(",", ";"))
+    return path
+
+
 def text_among_numbers(root: Path) -> Path:
     return table(root / "t.csv", size=[*SIZES[:20], "large", *SIZES[21:]], label=KINDS)
 
@@ -143,6 +149,7 @@ def class_of_photos_in_test_only(root: Path) -> Path:
 
 WHOLE: list[Any] = [
     ("tabular", no_column, ("t.csv has no column 'label'",), ["--set", "dataset.label=label"]),
+    ("tabular", semicolons, ("t.csv has a single column 'size;label'", 'dataset.delimiter=";"'), []),
     ("tabular", text_among_numbers, ("t.csv row 21", "'size'", "'large'"), ["--set", "dataset.numeric=size"]),
     ("tabular", class_in_test_only, ("class 'c' is only in the test split", "t.csv row 28"), []),
     (

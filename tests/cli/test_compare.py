@@ -125,6 +125,8 @@ def test_bad_usage_is_one_line(sslx):
         (["compare"], "names nothing to compare"),
         (["compare", "--objectives", "nope", "--modality", "speech"], "unknown objective 'nope'"),
         (["compare", "--from", "nowhere"], "no finished run"),
+        (["compare", "--from", ".", "--steps", "9"], "leave out what is for new ones"),
+        (["compare", "--objectives", "mae", "--modality", "speech", "--label-pattern", "x"], "is for --data"),
     ):
         process = sslx(*given)
         _, err = process.communicate(timeout=120)

@@ -8,6 +8,7 @@ import http.server
 import runpy
 import shutil
 import threading
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import ssl_core.plugins as plugins
 from ssl_core import Archive, cli, hookimpl
+from ssl_core.downloads import transfer
 from ssl_core.plugins import Catalogue
 from ssl_plugins.datasets import files, librispeech, voxceleb
 from ssl_plugins.datasets.audio_mnist import AudioMnist
@@ -25,12 +27,40 @@ WRITERS = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "speech.
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files whole or from a byte on. asked: the Range of each request; cuts: lengths of the next answers."""
+
+    asked: list[str | None]
+    cuts: list[int]
+
     def log_message(self, *arguments: Any) -> None:
         pass
 
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        self.send_response(206 if wanted else 200)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("ETag", '"one"')
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.cuts.pop(0) if self.cuts else None])
+
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def handler():
+    """What answers the requests of one test."""
+    return type("Mine", (Quiet,), {"asked": [], "cuts": []})
+
+
+@pytest.fixture
+def served(handler, tmp_path, monkeypatch):
     """A folder that a local server serves, with AudioMNIST as its upstream zips it."""
     site = tmp_path / "site"
     WRITERS["speech", "audio_mnist"](tmp_path / "made")
@@ -39,7 +69,7 @@ def served(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "made" / "speech")
     site.mkdir()
     shutil.make_archive(str(site / "master"), "zip", tmp_path / "made")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(site)))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/master.zip"
     real = AudioMnist.source.archives[0]
@@ -121,11 +151,62 @@ def test_options_of_a_data_set_reach_its_preparation(served, sslx, tmp_path, mon
     assert (place / "speech" / "AudioMNIST" / "rate").read_text() == "8000"
 
 
-def test_a_bad_archive_is_one_line_and_leaves_nothing(served, sslx, tmp_path):
-    content = (served / "master.zip").read_bytes()
-    (served / "master.zip").write_bytes(content[: len(content) // 2])
-    assert "is damaged or no zip archive" in one_error(sslx("prepare", "audio_mnist"))
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        ("cut", "is damaged or no zip archive"),
+        ("checksum", "has the sha256 "),
+        ("outside", "is refused: the entry '../../evil.wav' points outside of it"),
+    ],
+)
+def test_a_bad_archive_is_one_line_and_leaves_nothing(served, sslx, tmp_path, monkeypatch, bad, complaint):
+    upstream = served / "master.zip"
+    if bad == "cut":
+        content = upstream.read_bytes()
+        upstream.write_bytes(content[: len(content) // 2])
+    elif bad == "checksum":
+        archive = dataclasses.replace(AudioMnist.source.archives[0], digest="sha256:" + "0" * 64)
+        monkeypatch.setattr(AudioMnist, "source", dataclasses.replace(AudioMnist.source, archives=(archive,)))
+    else:
+        with zipfile.ZipFile(upstream, "a") as archive:
+            archive.writestr("../../evil.wav", b"evil")
+    assert complaint in one_error(sslx("prepare", "audio_mnist"))
     assert not (tmp_path / "data").exists()
+    assert not list(tmp_path.rglob("evil.wav"))
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(served, handler, sslx, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "WAIT", 0.0)
+    size = (served / "master.zip").stat().st_size
+    half = size // 2
+    handler.cuts[:] = [half] + [0] * transfer.TRIES  # half of it arrives, and then nothing more
+    said = one_error(sslx("prepare", "audio_mnist"))
+    assert f"{half:,} bytes are kept and the same command goes on from there" in said
+    folder = tmp_path / "data" / "speech" / "AudioMNIST"
+    assert not folder.exists()
+    handler.asked.clear()
+    assert sslx("prepare", "audio_mnist")[0] == 0
+    assert handler.asked == [f"bytes={half}-"]
+    assert sslx("verify", "audio_mnist")[0] == 0
+    assert [path for path in folder.parents[1].rglob("*") if path.suffix in (".zip", ".part", ".tag")] == []
+
+
+def test_verify_looks_for_what_a_table_names(sslx, tmp_path, monkeypatch):
+    WRITERS["speech", "voxceleb1"](tmp_path / "data")
+    source = dataclasses.replace(voxceleb.VoxCeleb1.source, counts={"train": 12, "test": 6})
+    monkeypatch.setattr(voxceleb.VoxCeleb1, "source", source)
+    status, whole, _ = sslx("verify", "voxceleb1")
+    assert status == 0
+    assert "missing" not in whole
+    wav = tmp_path / "data" / "speech" / "voxceleb1" / "wav"
+    gone = wav / "id10001" / "7gWzIy6yIIk" / "00001.wav"
+    gone.unlink()
+    assert sslx("verify", "voxceleb1")[:2] == (1, f"{whole}files            1  missing, the first is {gone}\n")
+    shutil.rmtree(wav)
+    wav.mkdir()
+    status, said, _ = sslx("verify", "voxceleb1")
+    assert status == 1
+    assert "files           18  missing" in said
 
 
 def test_list_says_what_is_here(served, sslx):

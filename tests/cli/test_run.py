@@ -153,6 +153,40 @@ def test_a_folder_that_is_not_empty_is_refused_with_both_ways_out(sslx, tmp_path
     assert (tmp_path / "r" / "precious.txt").read_text() == "keep me"
 
 
+def test_a_run_of_few_samples_resumes_by_the_same_command_and_only_on_the_same_data(sslx, tmp_path, recordings):
+    """Sixteen training samples or so for a batch of 64: what the batch was lowered to is no other configuration."""
+    tiny = [*SMALL[4:-4], "--objective", "mae", "--modality", "speech", "--preset", "none", "--batch-size", 64]
+    first = ["run", "--data", recordings, *tiny, "--set", "train.schedule=constant", "--out", "r"]
+    code, _, err = sslx(*first, "--steps", 3)
+    assert code == 0, err
+    assert "batch size 64 lowered to" in err
+    code, _, err = sslx(*first, "--steps", 5, "--resume")
+    assert code == 0, err
+    assert "batch size 64 lowered to" in err
+    for number in range(5):
+        copy = recordings / "low" / f"more{number}.wav"
+        copy.write_bytes(next((recordings / "low").glob("[0-9]*.wav")).read_bytes())
+    code, _, err = sslx(*first, "--steps", 7, "--resume")
+    assert code == 1
+    assert "samples when the run was begun" in one_error_line(err)
+
+
+def test_an_evaluation_on_other_data_leaves_the_report_of_the_run(sslx, tmp_path):
+    arguments = ["run", "--objective", "mae", "--modality", "speech", *SMALL, "--steps", 2, "--out", "r"]
+    assert sslx(*arguments)[0] == 0
+    before = (tmp_path / "r" / "report.json").read_text()
+    code, _, err = sslx("eval", "r", "--set", "dataset.seed=1")
+    assert code == 0, err
+    assert (tmp_path / "r" / "report.json").read_text() == before
+    assert json.loads((tmp_path / "r" / "eval" / "own" / "report.json").read_text())["scores"]
+    code, _, err = sslx("compare", "--from", ".", "--out", "table")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "table" / "comparison.json").read_text())["scores"]
+    (mean,) = [row["mean"] for row in rows if (row["method"], row["probe"]) == ("mae", "linear")]
+    own = [row for row in json.loads(before)["scores"] if (row["features"], row["probe"]) == ("trained", "linear")]
+    assert mean == own[0]["value"]  # what was measured on other data is no run
+
+
 def test_resume_refuses_another_configuration_and_takes_more_steps(sslx, tmp_path):
     arguments = ["run", "--objective", "mae", "--modality", "speech", *SMALL, "--out", "r"]
     assert sslx(*arguments, "--steps", 4)[0] == 0
@@ -268,6 +302,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, tmp_path):
     assert "1 x 32" in out
     assert "parameters" in out
     assert not (tmp_path / "r").exists()
+
+
+def test_a_data_set_is_named_with_its_modality(quick):
+    code, out, _ = quick("show", "speech/files")
+    assert code == 0
+    assert "speech/files" in out
+    assert "text/files" not in out
+    code, _, err = quick("check", "speech/nothing")
+    assert code == 1
+    assert "speech/nothing" in err
 
 
 def test_lists_and_options(quick):

@@ -113,6 +113,17 @@ def test_a_later_report_replaces_an_earlier_one():
     assert dict(made.values["alpha", column].by_seed) == {0: 0.9}
 
 
+def test_of_runs_with_different_options_that_one_stands_for_both_is_said():
+    def made(rate):
+        one = report("alpha", 0)
+        return one.model_copy(update={"config": {**one.config, "train": {"lr": rate, "compile": "on"}}})
+
+    assert not compare([made(0.1), made(0.1)]).notes
+    (note,) = compare([made(0.1), made(0.2)]).notes
+    assert "alpha on toy, seed 0" in note
+    assert "--set label=NAME" in note
+
+
 def test_more_data_than_rows_are_the_rows():
     """Five data sets by four rows: the table is turned, and what is bold stays so."""
     data = ["a", "b", "c", "d", "e"]

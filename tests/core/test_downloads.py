@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import io
@@ -268,6 +269,27 @@ def test_two_downloads_of_one_file_do_not_mix(site, tmp_path):
     assert names(tmp_path) == ["a.bin"]
 
 
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(site, tmp_path, monkeypatch):
+    archive = site.archive("a.bin", CONTENT)
+    lock, calls, refused = fcntl.flock, [], []
+
+    def late(file, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (tmp_path / "a.bin.part.lock").unlink()  # another download ends between opening and locking
+        lock(file, how)
+
+    def again(what: str, done: int, total: int | None) -> None:
+        with pytest.raises(DataError, match="another process is downloading"):
+            fetch(archive, tmp_path, silent)
+        refused.append(done)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert fetch(archive, tmp_path, again).read_bytes() == CONTENT
+    assert refused
+    assert names(tmp_path) == ["a.bin"]
+
+
 # --- unpacking -------------------------------------------------------------------------------------------------------
 
 
@@ -527,6 +549,45 @@ def test_archives_that_name_nothing_are_ticked_off(site, tmp_path):
     own = tmp_path / "own" / "images"
     own.mkdir(parents=True)
     assert source.missing(own.parent) == []  # a user's own copy has no marks
+
+
+def test_many_parts_go_on_in_the_folder_where_they_began(site, tmp_path):
+    part = zip_of(tmp_path / "part", ("images/a.png", b"")).read_bytes()
+    source = source_of(*(site.archive(f"{i}.zip", part, "zip") for i in range(4)), needs=("images",))
+    del site.files["/1.zip"]
+    root = tmp_path / "root"
+    with pytest.raises(DataError, match="HTTP 404"):
+        obtain(source, root, silent)
+    assert source.place(root) == root / "kind" / "set"
+
+
+def test_what_somebody_put_there_is_not_downloaded(site, tmp_path):
+    archives = [site.archive(f"{i}.zip", b"", "zip", fills="images") for i in (0, 1)]
+    source = source_of(*archives, needs=("images", "table.csv"))
+    (tmp_path / "root" / "kind" / "set" / "images").mkdir(parents=True)
+    folder = obtain(source, tmp_path / "root", silent)
+    assert site.asked == []
+    assert source.missing(folder) == ["table.csv"]
+
+
+def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monkeypatch):
+    parts = [zip_of(tmp_path / f"{i}", (f"images/{i}.png", b"")).read_bytes() for i in (0, 1)]
+    archives = [site.archive(f"{i}.zip", part, "zip", fills="images") for i, part in enumerate(parts)]
+    source = source_of(*archives, needs=("images",))
+
+    def stop(path: Path, *arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            obtain(source, tmp_path / "root", silent)
+    folder = source.place(tmp_path / "root")
+    assert names(folder / "images") == ["0.png"]
+    assert not any(archive.done(folder) for archive in archives)
+    obtain(source, tmp_path / "root", silent)
+    assert source.missing(folder) == []
+    assert names(folder / "images") == ["0.png", "1.png"]
 
 
 def test_a_root_that_is_a_file_is_refused(site, tmp_path):

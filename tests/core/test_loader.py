@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
+import json
 import shutil
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_core import BadSample, DataError
+from ssl_core.assemble import remarks
 from ssl_core.engine import preparing
 from ssl_core.engine.loader import batch_index, prepare
 from ssl_core.engine.seeds import derive
@@ -100,7 +106,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
         made = make(count=10, bad=(1, 8))
         assert min(asked[1:]) == at // 2 * 2, "what was done is not done again"
     (folder,) = (tmp_path / "prepared").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["labels.npy", "meta.json", "x.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == ["field-0.npy", "labels.npy", "meta.json"]
     monkeypatch.setattr(preparing, "PIECE", 256)
     shutil.rmtree(folder)
     whole = make(count=10, bad=(1, 8))
@@ -108,6 +114,115 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
     np.testing.assert_array_equal(made.labels, whole.labels)
     assert made.skipped == whole.skipped
     assert len(whole) == 8
+
+
+@pytest.mark.parametrize("moment", range(18))
+def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, moment):
+    """Killed before the `moment`-th change on disk, and taken up by one that saves at other pieces."""
+    monkeypatch.setattr(preparing, "PIECE", 3)
+    changes = itertools.count()
+
+    def killed(change):
+        def kill(*arguments, **options):
+            if next(changes) == moment:
+                raise KeyboardInterrupt
+            return change(*arguments, **options)
+
+        return kill
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "SAVE_EVERY", -1.0)  # after every piece
+        for owner, name in ((np, "save"), (preparing, "write_json"), (preparing.os, "rename"), (Path, "unlink")):
+            patch.setattr(owner, name, killed(getattr(owner, name)))
+        with pytest.raises(KeyboardInterrupt):
+            make(count=10)
+    monkeypatch.setattr(preparing, "SAVE_EVERY", 1e9)
+    made = make(count=10)
+    raw = toy.Data(toy.Data.Options(count=10), "train")
+    assert made.labels.tolist() == [raw[index]["label"] for index in range(10)]
+    np.testing.assert_array_equal(made.arrays["x"], [raw[index]["inputs"]["x"] for index in range(10)])
+    (folder,) = [path for path in (tmp_path / "prepared").iterdir() if path.is_dir()]
+    assert sorted(path.name for path in folder.iterdir()) == ["field-0.npy", "labels.npy", "meta.json"]
+
+
+def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(make, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "PIECE", 2)
+    monkeypatch.setattr(preparing, "SAVE_EVERY", -1.0)
+    read = toy.Data.__getitem__
+
+    def stop(self, index):
+        if index == 6:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy.Data, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(count=10)
+    (left,) = (tmp_path / "prepared").iterdir()
+    next(left.glob("labels-*.npy")).unlink()
+    with pytest.raises(DataError, match="8 labels are kept of 10 samples of the train split of 'toy-data'.*repeat"):
+        make(count=10)
+    assert list((tmp_path / "prepared").iterdir()) == []
+    assert len(make(count=10).labels) == 10
+
+
+def test_who_waited_for_a_lock_that_is_removed_since_holds_one_that_excludes_a_third(tmp_path):
+    path = tmp_path / "it.lock"
+    waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    class Says(Tell):
+        def line(self, text):
+            waiting.set()
+
+    def second():
+        with preparing._alone(path, Says()):
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=second, daemon=True)
+    with preparing._alone(path, Tell()):
+        thread.start()
+        assert waiting.wait(10)
+    try:
+        assert inside.wait(10)
+        with path.open("w") as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        leave.set()
+        thread.join(10)
+    assert not path.exists()
+
+
+def test_a_field_may_be_called_anything(make, toy, monkeypatch):
+    names = ["labels", "labels-old", "meta.json", "a/b", "../x", "x" * 300, "naïve"]
+
+    def prepare_all(self, inputs):
+        return {name: inputs["x"] + number for number, name in enumerate(names)}
+
+    monkeypatch.setattr(toy.Tokenizer, "prepare", prepare_all)
+    made = make(count=4)
+    raw = toy.Data(toy.Data.Options(count=4), "train")
+    assert list(made.arrays) == names
+    assert made.labels.tolist() == [0, 1, 0, 1]
+    for number, name in enumerate(names):
+        np.testing.assert_array_equal(made.arrays[name][3], raw[3]["inputs"]["x"] + number)
+
+
+def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "PIECE", 2)
+    monkeypatch.setattr(preparing, "NAMED", 3)
+    bad = (0, 1, 4, 5, 8)
+    made = make(count=10, bad=bad)
+    assert len(made.skipped) == 5
+    assert [line.split(":")[0] for line in made.skipped[:3]] == [f"sample {i} of the train split" for i in bad[:3]]
+    (folder,) = (tmp_path / "prepared").iterdir()
+    assert len(json.loads((folder / "meta.json").read_text())["skipped"]) == 3
+    (said,) = remarks({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})
+    assert said.startswith("5 bad samples of the train split skipped: sample 0 of ")
+    assert said.endswith(" and 2 more")
+    with pytest.raises(DataError, match="4 skipped, the first: sample 0 of"):
+        make(count=4, bad=(0, 1, 2, 3))
 
 
 def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):

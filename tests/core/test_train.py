@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 
 import pytest
 import torch
@@ -144,6 +145,24 @@ def test_old_checkpoints_are_deleted_and_nothing_else_is_left(go, toy, tmp_path)
     assert names == ["step-00000015", "step-00000020"]
 
 
+def test_what_a_killed_save_left_is_removed_by_the_next(go, toy, tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for left in (".saving-abc", ".old-step-00000003"):
+        (checkpoints / left).mkdir(parents=True)
+        (checkpoints / left / "model.safetensors").write_bytes(b"half")
+    go(toy.make_learner(MAE), steps=5)
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000005"]
+
+
+def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(go, toy, tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = go(toy.make_learner(MAE), steps=5)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / "checkpoints" / "step-00000005").stat().st_mode) == 0o755
+
+
 def test_a_checkpoint_holds_no_pickle(go, toy, tmp_path):
     go(toy.make_learner(MAE), steps=5)
     folder = tmp_path / "run" / "checkpoints" / "step-00000005"
@@ -210,6 +229,24 @@ def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "tra')
     trim_metrics(path, 2)
     assert read_metrics(path) == lines[:1]
+
+
+def test_trimming_metrics_leaves_the_old_lines_whole_until_the_new_are(tmp_path, monkeypatch):
+    path, twin = tmp_path / "metrics.jsonl", tmp_path / "twin"
+    path.write_text('{"step": 2}\n{"step": 4}\n')
+    twin.hardlink_to(path)  # the same file: what is written over it is seen here
+    trim_metrics(path, 2)
+    assert twin.read_text() == '{"step": 2}\n{"step": 4}\n'
+    assert path.read_text() == '{"step": 2}\n'
+
+    def full(*unused):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        trim_metrics(path, 0)
+    assert path.read_text() == '{"step": 2}\n'
+    assert sorted(tmp_path.iterdir()) == [path, twin]
 
 
 def test_a_probe_looks_at_the_wanted_steps_and_changes_nothing(go, toy, data, tmp_path):

@@ -91,6 +91,19 @@ def test_in_bf16_it_errs_as_softmax_written_out_does():
         assert ours < 1.5 * plain
 
 
+def test_in_bf16_many_chunks_of_queries_err_as_one_does(monkeypatch):
+    """What all keys get is added up over 40 chunks: in bf16 it would be rounded 40 times."""
+
+    def error():
+        found, exact = outer(attend_twice, 40, 40, torch.bfloat16), outer(lambda *x: attend(*x, "math"), 40, 40)
+        return [float((one - other).norm() / other.norm()) for one, other in zip(found, exact, strict=True)]
+
+    whole = error()
+    monkeypatch.setattr(twice, "CHUNK_NUMBERS", 1)
+    for split, once in zip(error(), whole, strict=True):
+        assert split < 1.2 * once
+
+
 def test_the_second_derivative_is_really_there():
     """A negative control: with the inner gradient cut off the outer one differs."""
     q, k, v = parts()

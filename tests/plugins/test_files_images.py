@@ -53,6 +53,52 @@ def test_split_by_pattern_and_grey(photos, both):
     assert grey[0]["inputs"]["image"].shape == (1, 8, 12)
 
 
+def test_folders_train_and_test_are_the_split_and_those_below_the_classes(photos, both, refused):
+    for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+        place = photos / ("test" if number % 4 == 0 else "train") / path.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / path.name)
+    for name in ("cat", "dog"):
+        (photos / name).rmdir()
+    train, test = both(ImageFiles, photos)
+    assert (len(train), len(test)) == (15, 5)
+    assert train.task.names == ("cat", "dog")
+    for split, dataset in (("train", train), ("test", test)):
+        for index in range(len(dataset)):
+            assert f"/{split}/{dataset.task.names[dataset[index]['label']]}/" in dataset.describe(index)
+    named = both(ImageFiles, photos, label_pattern=r"(?P<label>\d)\.png")  # of labels alone: the split stays
+    assert (len(named[0]), len(named[0].task.names)) == (15, 10)
+    (photos / "train").rename(photos / "val")
+    refused(ImageFiles, photos, "folders test, val", "call those to use train and test")
+
+
+def test_all_channels_of_scientific_files_are_kept_and_transparency_is_not(tmp_path, both, refused):
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        stack = rng.integers(0, 4096, (4, 8, 12), dtype=np.uint16)
+        (tmp_path / "tif").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "tif" / f"{number}.tif", stack, photometric="minisblack")
+        picture(tmp_path / "png" / f"{number}.png", rng.integers(0, 256, (8, 12, 4), dtype=np.uint8))
+    for kind in (ImageFiles, MedicalImageFiles):
+        (train, _) = both(kind, tmp_path / "tif")
+        assert train.fields["image"].shape == (4, 8, 12)
+        assert train.fields["image"].dtype == "uint16"
+        np.testing.assert_array_equal(train[0]["inputs"]["image"], tifffile.imread(train.describe(0)))
+        assert both(kind, tmp_path / "png")[0][0]["inputs"]["image"].shape == (3, 8, 12)
+    np.savez(tmp_path / "a.npz", images=rng.random((10, 2, 8, 12), dtype=np.float32))
+    assert both(ImageFiles, tmp_path / "a.npz")[0][0]["inputs"]["image"].shape == (2, 8, 12)
+    assert both(MultispectralFiles, tmp_path / "png")[0].fields["image"].shape == (4, 8, 12)
+    (tmp_path / "deep").mkdir()
+    tifffile.imwrite(tmp_path / "deep" / "a.tif", np.zeros((2, 3, 8, 12), np.uint8), photometric="minisblack")
+    refused(ImageFiles, tmp_path / "deep", "none of the 1 files is a readable picture", "a file of its own")
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, photos, refused):
+    np.savez(tmp_path / "a.npz", images=np.zeros((10, 8, 12), np.uint8))
+    refused(ImageFiles, tmp_path / "a.npz", "dataset.label_pattern is for names of files", label_pattern="(?P<label>a)")
+    refused(ImageFiles, photos, "dataset.test_root is for an .npz", test_root=str(photos))
+
+
 def test_wrong_size_and_mode_and_broken_are_named(photos, both, bad_samples, refused):
     picture(photos / "cat" / "small.png", np.zeros((4, 4, 3), np.uint8))
     tifffile.imwrite(photos / "dog" / "bands.tif", np.zeros((8, 12, 7), np.uint8), photometric="minisblack")

@@ -44,6 +44,17 @@ def test_fasta_with_labels_from_the_header(tmp_path, both, name):
     assert letters(pickle.loads(pickle.dumps(datasets[1]))) == letters(datasets[1])
 
 
+@pytest.mark.parametrize("name", ["a.fasta", "a.fna.gz"])
+def test_the_mark_of_utf8_is_no_part_of_the_first_header(tmp_path, both, name):
+    sequences = [random_bases(20, i) for i in range(10)]
+    body = ("\ufeff" + "".join(f">{'AB'[i % 2]}{i}\n{s}\n" for i, s in enumerate(sequences))).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
+    datasets = both(SequenceFiles, path, label_pattern=r">(?P<label>[AB])\d$")
+    found = {d.describe(i): (d[i]["label"], text) for d in datasets for i, text in enumerate(letters(d))}
+    assert found == {f"{path} record {i + 1}": (i % 2, s) for i, s in enumerate(sequences)}
+
+
 def test_windows_hold_out_the_end_of_each_sequence(tmp_path, both):
     genomes = {"one": random_bases(400, 1), "two": random_bases(300, 2)}
     for name, bases in genomes.items():
@@ -87,6 +98,10 @@ def test_refusals_and_bad_letters(tmp_path, both, refused, bad_samples):
     (tmp_path / "c.fasta").write_text("")
     refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta line 1 is no FASTA header")
     (tmp_path / "d.fna.gz").write_bytes(b"none")
+    refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
+    packed = bytearray(gzip.compress(b">a\nACGT\n"))
+    packed[10] |= 6  # behind the header: a block of no known kind
+    (tmp_path / "d.fna.gz").write_bytes(packed)
     refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
     refused(SequenceFiles, path, "label_pattern", "does not match 4 of 4", label_pattern=r"len=(?P<label>\d)")
     refused(SequenceFiles, path, "no sequence has 50 letters", "dataset.window", window=50)

@@ -70,6 +70,29 @@ def test_the_end_of_a_single_series_is_held_out(tmp_path, both):
     assert test.describe(0) == f"{tmp_path / 'a.csv'} row 71 to 80"
 
 
+def test_series_of_one_id_in_several_files_are_never_on_both_sides(tmp_path, both):
+    """Six people on two days, a file a day: whoever is in the test split is not trained on."""
+    for day in range(2):
+        write(tmp_path / f"day{day}.csv", long_table())
+    train, test = both(SeriesFiles, tmp_path, time="moment", window=25)
+    people = [{int(split[i]["inputs"]["series"][1][0]) for i in range(len(split))} for split in (train, test)]
+    assert people[0] & people[1] == set()
+    assert people[0] | people[1] == set(range(6))
+    assert (len(train), len(test)) == (4 * len(people[0]), 4 * len(people[1]))
+    write(tmp_path / "day2.csv", long_table(series=1))
+    train, test = both(SeriesFiles, tmp_path / "day2.csv", time="moment", window=10)  # one alone: its end is held out
+    assert len(test)
+
+
+def test_series_shorter_than_a_window_are_counted(tmp_path, both):
+    frame = long_table()
+    whole = both(SeriesFiles, write(tmp_path / "a.csv", frame), time="moment", window=20)
+    assert whole[0].notes == ()
+    cut = frame[~frame["id"].isin(["p1", "p2"]) | (frame["moment"] < 19)]
+    train, _ = both(SeriesFiles, write(tmp_path / "b.csv", cut), time="moment", window=20)
+    assert train.notes == ("2 of 6 series have less than 20 rows and are left out",)
+
+
 def test_a_file_for_each_series_with_groups_from_its_name(tmp_path, both):
     for who in range(4):
         for take in range(2):

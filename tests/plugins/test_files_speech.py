@@ -257,6 +257,24 @@ def test_corrupt_file_is_a_bad_sample_that_is_named(tmp_path: Path, content: byt
     assert dataset.describe(index) == str(tmp_path / "broken.wav")
 
 
+def test_a_link_to_nothing_is_a_bad_sample_that_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "root", [f"{i}.wav" for i in range(4)])
+    (root / "gone.wav").symlink_to(tmp_path / "elsewhere.wav")
+
+    def opened() -> SpeechFiles:
+        return next(one for one in both(root, test_fraction=0.4) if "gone.wav" in names(one))
+
+    dataset = opened()
+    index = names(dataset).index("gone.wav")
+    before = dataset.fingerprint()
+    with pytest.raises(BadSample, match="cannot be read as sound"):
+        dataset[index]
+    assert dataset.describe(index) == str(root / "gone.wav")
+    write(tmp_path, ["elsewhere.wav"])
+    assert opened().fingerprint() != before
+    assert opened()[index]["inputs"]["waveform"].shape == (1, 1600)
+
+
 def test_samples_that_are_not_finite(tmp_path: Path) -> None:
     write(tmp_path, ["a.wav"])
     wave = tone()

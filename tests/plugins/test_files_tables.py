@@ -6,6 +6,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ssl_plugins.datasets._division import Marks, Said, divide_rows
@@ -127,6 +129,50 @@ def test_refusals_name_file_row_and_cure(tmp_path, frame, refused):
     refused(TableFiles, tmp_path / "empty", "holds no file ending in .csv")
     names = frame.assign(name=[f"n{i}" for i in range(60)])
     refused(TableFiles, write(tmp_path / "n.csv", names), "'name' holds 60", "dataset.leave_out", most_categories=20)
+
+
+@pytest.mark.parametrize("task", ["auto", "classes", "number"])
+def test_a_label_that_is_nan_is_missing(tmp_path, refused, task):
+    labels = np.where(np.arange(20) == 2, np.nan, np.arange(20) % 2)
+    pq.write_table(pa.table({"x": np.arange(20.0), "label": labels}), tmp_path / "t.parquet")
+    refused(TableFiles, tmp_path / "t.parquet", "t.parquet row 3 has no label; fill it in everywhere", task=task)
+
+
+def test_a_category_that_is_nan_is_missing(tmp_path, both):
+    kinds = np.where(np.arange(20) == 2, np.nan, np.arange(20) % 2)
+    pq.write_table(pa.table({"x": np.arange(20.0), "kind": kinds}), tmp_path / "t.parquet")
+    datasets = both(TableFiles, tmp_path / "t.parquet", categorical="kind", missing="?")
+    found = {d.describe(i): d[i]["inputs"]["kind"].item() for d in datasets for i in range(len(d))}
+    assert [found[f"{tmp_path / 't.parquet'} row {row}"] for row in (1, 2, 3)] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(("mark", "shown"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_a_header_of_another_delimiter_is_refused(tmp_path, frame, both, refused, mark, shown):
+    frame.to_csv(tmp_path / "t.csv", index=False, sep=mark)
+    refused(TableFiles, tmp_path / "t.csv", "t.csv has a single column 'width", f'dataset.delimiter="{shown}"')
+    assert len(both(TableFiles, tmp_path / "t.csv", delimiter=mark)[0].fields) == 3
+    assert len(both(TableFiles, tmp_path / "t.csv", delimiter=",")[0].fields) == 1
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_empty_file_decides_nothing(tmp_path, frame, both, ending):
+    for name, part in (("a", frame[:0]), ("b", frame)):
+        if ending == "parquet":
+            part.to_parquet(tmp_path / f"{name}.parquet")
+        else:
+            part.to_csv(tmp_path / f"{name}.csv", index=False)
+    train, _ = both(TableFiles, tmp_path, label="width")
+    assert train.task.kind == "number"
+    assert train.fields["numeric"].shape == (1,)
+    assert train.describe(0).startswith(f"{tmp_path / 'b'}.{ending} row ")
+
+
+def test_names_that_are_numbers(tmp_path, frame, both):
+    frame = frame.rename(columns={"label": "2019"})
+    frame.loc[5, "count"] = -999
+    train, _ = both(TableFiles, write(tmp_path / "t.csv", frame), label=2019, missing=-999, leave_out="site")
+    assert train.task.names == ("no", "yes")
+    assert train.fields["missing"].length == 2
 
 
 def test_a_million_rows_divide_without_a_loop_over_rows():

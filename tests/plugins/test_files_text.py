@@ -17,6 +17,13 @@ def texts(dataset):
     return [dataset[i]["inputs"]["text"].tolist() for i in range(len(dataset))]
 
 
+def damaged(body):
+    """Packed, but for one bit that the unpacker needs."""
+    packed = bytearray(gzip.compress(body))
+    packed[10] |= 6  # behind the header: a block of no known kind
+    return bytes(packed)
+
+
 def entries(path, lines):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
@@ -59,6 +66,39 @@ def test_a_folder_of_documents_with_classes(tmp_path, both):
     assert len(both(MultilingualTextFiles, tmp_path, document="line")[0]) == 32
 
 
+def test_a_folder_of_packed_documents(tmp_path, both, bad_samples):
+    for i in range(9):
+        (tmp_path / f"{i}.txt.gz").write_bytes(gzip.compress(f"line one of {i}\r\nline two".encode()))
+    (tmp_path / "9.txt.gz").write_bytes(damaged(b"line one"))
+    datasets = both(TextFiles, tmp_path)
+    (found,) = bad_samples(datasets).items()
+    assert found[0] == str(tmp_path / "9.txt.gz")
+    assert found[1].startswith("cannot be read as UTF-8 text (")
+    sound = next(i for i in range(8) if not datasets[0].describe(i).endswith("9.txt.gz"))
+    assert datasets[0][sound]["inputs"]["text"].item().endswith("\nline two")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize(("name", "first"), [("a.jsonl", 1), ("a.txt", 2)])
+def test_the_mark_of_utf8_is_no_text(tmp_path, both, name, first, packed):
+    said = [f"Vögel {i}" for i in range(10)]
+    lines = [json.dumps({"text": text}) for text in said] if name == "a.jsonl" else ["", *said]
+    body = ("\ufeff" + "\n".join(lines)).encode()
+    path = tmp_path / (name + packed)
+    path.write_bytes(gzip.compress(body) if packed else body)
+    train, test = both(TextFiles, path)
+    found = {d.describe(i): text for d in (train, test) for i, text in enumerate(texts(d))}
+    assert found == {f"{path} line {first + i}": text for i, text in enumerate(said)}
+
+
+@pytest.mark.parametrize("options", [{}, {"task": "number"}, {"label": "label"}])
+def test_an_empty_file_does_not_decide_what_the_labels_are(tmp_path, both, options):
+    (tmp_path / "a.jsonl").write_text("\n")
+    entries(tmp_path / "b.jsonl", [{"text": f"text {i}", "label": i + 0.5} for i in range(10)])
+    train, test = both(TextFiles, tmp_path, **options)
+    assert (train.task.kind, len(train), len(test)) == ("number", 8, 2)
+
+
 def test_json_lines_with_labels_groups_and_pairs(tmp_path, both):
     path = entries(
         tmp_path / "a.jsonl",
@@ -87,6 +127,12 @@ def test_refusals(tmp_path, refused, both, bad_samples):
     refused(TextFiles, half, "b.jsonl line 4 has no label")
     (tmp_path / "c.csv").write_text("words\nhello\n")
     refused(TextFiles, tmp_path / "c.csv", "c.csv has no column 'text'", "dataset.text", "words")
+    (tmp_path / "c.csv").write_text("text;label\nhello;a\n")
+    refused(TextFiles, tmp_path / "c.csv", "c.csv has a single column 'text;label'", 'dataset.delimiter=";"')
+    nan = entries(tmp_path / "b.jsonl", [{"text": "x", "label": label} for label in (0.0, 1.0, float("nan"), 1.0)])
+    refused(TextFiles, nan, "b.jsonl line 3 has no label")
+    (tmp_path / "h.txt.gz").write_bytes(damaged(b"fine\n"))
+    refused(TextFiles, tmp_path / "h.txt.gz", "h.txt.gz cannot be read")
     (tmp_path / "d.txt").write_text(" \n")
     refused(TextFiles, tmp_path / "d.txt", "holds no text")
     refused(TextFiles, tmp_path / "e.txt", "does not exist")

@@ -110,6 +110,19 @@ def test_given_constants_count_in_units_of_one():
 # --- any size, any channels -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("dtype", "most", "kept"), [("uint16", 4095, np.float32), ("uint8", 255, np.uint8)])
+def test_levels_of_deep_pictures_are_not_lost(dtype, most, kept):
+    """A camera of 12 bits in files of 16: as bytes, 4,096 levels would become 17."""
+    fields = {"image": Continuous((1, 64, 64), dtype=dtype)}
+    tokenizer = Image(Image.Options(), fields, 16)
+    picture = np.arange(64 * 64).reshape(1, 64, 64) % (most + 1)
+    prepared = tokenizer.prepare({"image": picture.astype(dtype)})["image"]
+    assert prepared.dtype == kept
+    assert len(np.unique(prepared)) == most + 1
+    forced = Image(Image.Options(keep="bytes"), fields, 16).prepare({"image": picture.astype(dtype)})["image"]
+    assert forced.dtype == np.uint8
+
+
 @pytest.mark.parametrize("keep", ["bytes", "floats"])
 def test_not_square_many_channels_and_measured(keep):
     """Normalised patches of a tall picture of seven channels are those of a plain loop; depict undoes them."""

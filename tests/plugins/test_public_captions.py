@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import runpy
 import shutil
@@ -273,6 +274,19 @@ def test_the_fingerprint_follows_paths_texts_and_classes(cls, copied):
         assert made.fingerprint() != first
         setattr(made, column, before)
     assert made.fingerprint() == first
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_the_fingerprint_follows_a_picture_that_is_changed_or_gone(cls, copied):
+    train, test = both(cls, copied)
+    first, other = train.fingerprint(), test.fingerprint()
+    place = train.folder / train.paths[0]
+    os.utime(place, ns=(1, 1))
+    touched = both(cls, copied)[0].fingerprint()
+    place.unlink()
+    again = both(cls, copied)
+    assert len({first, touched, again[0].fingerprint()}) == 3
+    assert again[1].fingerprint() == other
 
 
 def test_metamaes_name_finds_the_mismatched_captions():

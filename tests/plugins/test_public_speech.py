@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 from collections import Counter
@@ -185,6 +186,13 @@ def test_voxceleb_follows_the_identification_split(root):
         assert classes_of(dataset) == [path.split("/")[1] for path in dataset.paths]
 
 
+def test_voxceleb_without_its_recordings_says_how_to_register(root, tmp_path):
+    shutil.copytree(root / "speech" / "voxceleb1", tmp_path / "voxceleb1")
+    shutil.rmtree(tmp_path / "voxceleb1" / "wav")
+    with pytest.raises(DataError, match=r"there is no .*voxceleb1/wav; register at https://www\.robots\.ox\.ac\.uk"):
+        both(voxceleb.VoxCeleb1, tmp_path)
+
+
 def test_voxceleb_names_the_line_of_a_bad_table(root, tmp_path):
     shutil.copytree(root / "speech" / "voxceleb1", tmp_path / "voxceleb1")
     with (tmp_path / "voxceleb1" / "iden_split.txt").open("a") as file:
@@ -222,6 +230,14 @@ ALL = [one for one in ALL if one.values[0].modality == "speech"]
 
 def test_all_of_the_table_are_here():
     assert {(one.values[0].modality, one.values[0].name) for one in ALL} == set(WRITERS)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_the_files_of_a_data_set_are_its_recordings(cls, root):
+    for dataset in both(cls, root):
+        found = list(dataset.files())
+        assert [str(path) for path in found] == [dataset.describe(index) for index in range(len(dataset))]
+        assert all(path.is_file() for path in found)
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -266,3 +282,17 @@ def test_the_fingerprint_follows_names_and_classes(root, tmp_path):
         made.append(both(cls, tmp_path)[0].fingerprint())
     assert made[0] == made[1]
     assert len(set(made)) == 3
+
+
+def test_the_fingerprint_follows_a_recording_that_is_changed_or_gone(root, tmp_path):
+    shutil.copytree(root / "speech", tmp_path / "speech")
+    cls = fluent_speech.FluentSpeechLocation  # which names its recordings in a table
+    train, test = both(cls, tmp_path)
+    first, other = train.fingerprint(), test.fingerprint()
+    place = train.folder / train.paths[0]
+    os.utime(place, ns=(1, 1))
+    touched = both(cls, tmp_path)[0].fingerprint()
+    place.unlink()
+    again = both(cls, tmp_path)
+    assert len({first, touched, again[0].fingerprint()}) == 3
+    assert again[1].fingerprint() == other

@@ -250,6 +250,31 @@ def test_chexpert_says_how_to_register(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_chexpert_says_that_a_zip_must_be_unpacked(root, tmp_path):
+    top = tmp_path / "medical_images" / "chexpert"
+    top.mkdir(parents=True)
+    (top / "CheXpert-v1.0-small.zip").touch()
+    with pytest.raises(DataError, match=rf"train\.csv; unpack {top}/CheXpert-v1\.0-small\.zip where it lies, or reg"):
+        both(chexpert.CheXpert, tmp_path)
+    shutil.copytree(root / "medical_images" / "chexpert", top, dirs_exist_ok=True)
+    assert len(both(chexpert.CheXpert, tmp_path)[1]) == 6
+    (top / "CheXpert-v1.0-small" / "valid.csv").unlink()
+    with pytest.raises(DataError, match=r"valid\.csv; register at"):  # it was unpacked already
+        both(chexpert.CheXpert, tmp_path)
+
+
+def test_xray8_asks_for_its_table_alone_where_the_pictures_were_put_by_hand(root, tmp_path):
+    top = copied(root, tmp_path, xray8.Xray8)
+    (top / "metadata.csv").unlink()
+    with pytest.raises(DataError, match=r"no .*xray8/metadata\.csv; download Data_Entry_2017 \(a csv\) by hand"):
+        both(xray8.Xray8, tmp_path)
+    assert all(archive.done(top) for archive in xray8.Xray8.source.archives)  # nothing is downloaded
+    shutil.rmtree(top / "images")
+    with pytest.raises(DataError, match="run `sslx data prepare medical-image/xray8"):
+        both(xray8.Xray8, tmp_path)
+    assert not any(archive.done(top) for archive in xray8.Xray8.source.archives)
+
+
 def test_xray8_shuffles_sorted_names(root, tmp_path):
     train, test = both(xray8.Xray8, root)
     names = sorted(MINIATURES["XRAYS"])
@@ -351,6 +376,14 @@ def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_p
 
 
 @pytest.mark.parametrize("cls", FILES)
+def test_the_files_of_a_data_set_are_its_pictures(cls, root):
+    for dataset in both(cls, root):
+        found = list(dataset.files())
+        assert [str(path) for path in found] == [dataset.describe(index) for index in range(len(dataset))]
+        assert all(path.is_file() for path in found)
+
+
+@pytest.mark.parametrize("cls", FILES)
 def test_no_picture_is_opened_before_it_is_asked_for(cls, root, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
     monkeypatch.setattr(tifffile, "imread", None)
@@ -380,6 +413,22 @@ def test_a_broken_picture_is_one_bad_sample(cls, root, tmp_path):
         train[1]
     assert str(place) == train.describe(1)
     assert train[0]["inputs"]["image"].size
+
+
+def test_the_fingerprint_follows_a_picture_that_is_changed_or_gone(root, tmp_path):
+    copied(root, tmp_path, chexpert.CheXpert)  # which names its pictures in a table
+    train, test = both(chexpert.CheXpert, tmp_path)
+    first, other = train.fingerprint(), test.fingerprint()
+    place = train.folder / train.paths[1]
+    os.utime(place, ns=(1, 1))
+    touched = both(chexpert.CheXpert, tmp_path)[0].fingerprint()
+    place.write_bytes(place.read_bytes() + b"more")
+    os.utime(place, ns=(1, 1))
+    longer = both(chexpert.CheXpert, tmp_path)[0].fingerprint()
+    place.unlink()
+    again = both(chexpert.CheXpert, tmp_path)
+    assert len({first, touched, longer, again[0].fingerprint()}) == 4
+    assert again[1].fingerprint() == other
 
 
 def test_the_fingerprint_follows_names_labels_and_pixels(root, tmp_path):

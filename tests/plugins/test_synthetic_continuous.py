@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_core import Continuous, Dataset
 from ssl_plugins.datasets.sklearn_bundled import BreastCancer, Digits
-from ssl_plugins.datasets.synthetic_image import NAMES as SHAPES
-from ssl_plugins.datasets.synthetic_image import SyntheticImage, distance
+from ssl_plugins.datasets.synthetic_image import NAMES as PATTERNS
+from ssl_plugins.datasets.synthetic_image import SyntheticImage, weave
 from ssl_plugins.datasets.synthetic_medical_image import SyntheticMedicalImage
 from ssl_plugins.datasets.synthetic_multispectral import SyntheticMultispectral
 from ssl_plugins.datasets.synthetic_tabular import SyntheticTabular
@@ -210,11 +210,17 @@ def test_share_of_missing_values():
     assert np.mean([each["codes"] == unknown for each in inputs]) == pytest.approx(0.2, abs=0.02)
 
 
-def test_shapes_have_about_the_same_area():
-    y, x = np.mgrid[-2:2:400j, -2:2:400j]
-    areas = [(distance(k, x, y) < 0).mean() * 16 for k in range(len(SHAPES))]
-    assert min(areas) / np.mean(areas) > 0.7
-    assert max(areas) / np.mean(areas) < 1.3
+def test_patterns_repeat_and_each_colour_has_half_of_the_cloth():
+    y, x = np.mgrid[0:8:160j, 0:8:160j]
+    for pattern in range(len(PATTERNS)):
+        raised = weave(pattern, x, y)
+        down = 2 / np.sqrt(3) if PATTERNS[pattern] == "honeycomb" else 2.0
+        np.testing.assert_allclose(weave(pattern, x + 2, y), raised, atol=1e-9)
+        np.testing.assert_allclose(weave(pattern, x, y + down), raised, atol=1e-9)
+        assert np.clip(0.5 - (raised - np.median(raised)) / 0.35, 0, 1).mean() == pytest.approx(0.5, abs=0.06)
+    images = make(SyntheticImage, noise=0.0)
+    levels = np.array([[images[i]["inputs"]["image"].mean() for i in range(k, 600, 6)] for k in range(6)])
+    assert np.abs(levels.mean(axis=1) - levels.mean()).max() < 3 * levels.std() / 10
 
 
 def test_wafer_patterns_lie_where_they_belong():

@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_core import BadSample, ConfigError, Continuous, DataError, Ids, Text
+from ssl_plugins.tokenizers import _words
 from ssl_plugins.tokenizers.multilingual_text import MultilingualText
 from ssl_plugins.tokenizers.text import TextTokenizer
 
@@ -210,6 +211,15 @@ def test_only_so_many_samples_are_read():
         pytest.fail("read on")
 
     build(fit_samples=2).fit(walk())
+
+
+def test_only_so_many_characters_are_held(monkeypatch):
+    def walk():
+        yield from SAID[:2]
+        pytest.fail("read on")
+
+    monkeypatch.setattr(_words, "CHARACTERS", len(SAID[0]["text"].item()) + 1)
+    build().fit(walk())
 
 
 def test_state_dict_holds_the_vocabulary():

@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Split, Text
+from ssl_plugins.datasets._stamp import stamp
 
 TALL = (480, 640)  # width, height: every picture is first made this, upright or not (P23)
 BULKY = ("segmentation", "bbox", "answers", "license", "coco_url", "flickr_url", "date_captured")  # nobody asks for
@@ -51,10 +52,10 @@ class Captioned(PublicDataset):
         return f"{self.folder / self.paths[index]} (text {index + 1} of the {self.split} split)"
 
     def fingerprint(self) -> str:
-        """Changes with the options, and with the names, texts and classes."""
+        """Changes with the options, and with any picture's name, text, class, size or time of change."""
         rows = zip(self.paths, self.texts, self.labels, strict=True)
         made = hashlib.sha256("\n".join(map(repr, rows)).encode())
-        return f"{super().fingerprint()}:{made.hexdigest()}"
+        return f"{super().fingerprint()}:{made.hexdigest()}:{stamp(self.folder, self.paths)}"
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:

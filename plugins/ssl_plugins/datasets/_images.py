@@ -15,6 +15,7 @@ from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Source, Split, Task
 from ssl_plugins.datasets._arrays import SPLIT_SEED
+from ssl_plugins.datasets._stamp import stamp
 from ssl_plugins.datasets._texts import table_lines
 
 TRAIN_SHARE = 0.8
@@ -77,12 +78,12 @@ class Pictures(PublicDataset):
         return str(self.folder / self.paths[index])
 
     def fingerprint(self) -> str:
-        """Changes with the options and with the names, labels and boxes of the pictures."""
+        """Changes with the options, and with any picture's name, label, box, size or time of change."""
         made = hashlib.sha256("\n".join(self.paths).encode("utf-8", "surrogateescape"))
         made.update(np.asarray(self.labels, dtype="<i8").tobytes())
         if self.boxes:
             made.update(np.asarray(self.boxes, dtype="<i8").tobytes())
-        return f"{super().fingerprint()}:{made.hexdigest()}"
+        return f"{super().fingerprint()}:{made.hexdigest()}:{stamp(self.folder, self.paths)}"
 
 
 def read(path: Path, mode: Literal["RGB", "L"], box: Box | None = None) -> np.ndarray:

@@ -18,6 +18,7 @@ from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._division import SPLITS, Coder, Said, divide_rows, in_order
 
 TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+LIKE_SPLITS = frozenset({*SPLITS, "training", "testing", "val", "valid", "validation", "dev", "eval"})
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Item:
 def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[Item]:
     """All files of a folder, or of a table with the columns path, label, group and split (path alone is needed).
 
-    Labels: by `pattern` from the names; from the table; from sub-folders if every file is in one. Errors: DataError,
-    ConfigError.
+    Labels: by `pattern` from the names; from the table; from sub-folders if every file is in one, those within train/
+    and test/ if there are these. Errors: DataError, ConfigError.
     """
     place = Path(root).expanduser()
     if not place.exists():
@@ -45,7 +46,7 @@ def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[I
             raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLES)})")
         items = _from_table(place)
     else:
-        items = _from_folder(place, extensions)
+        items = _from_folder(place, extensions, pattern)
     return by_pattern(items, pattern) if pattern is not None else items
 
 
@@ -61,21 +62,35 @@ def sources(root: str, test_root: str | None, extensions: Sequence[str], pattern
         place = Path(path).expanduser()
         if not place.exists():
             raise DataError(f"dataset.{option} {path} does not exist; name a file or a folder")
-        items = [Item(place, place.name)] if place.is_file() else _from_folder(place, extensions)
+        items = [Item(place, place.name)] if place.is_file() else _from_folder(place, extensions, pattern)
         items = by_pattern(items, pattern) if pattern is not None else items
         found += [replace(item, split=item.split if split is None else split) for item in items]
     return found
 
 
-def _from_folder(root: Path, extensions: Sequence[str]) -> list[Item]:
+def _from_folder(root: Path, extensions: Sequence[str], pattern: str | None) -> list[Item]:
     paths = [path for path in _walk(root) if path.name.lower().endswith(tuple(extensions))]
     if not paths:
         raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}")
-    names = {path: path.relative_to(root).as_posix() for path in paths}
-    paths.sort(key=lambda path: names[path])
-    folders = {name.split("/")[0] for name in names.values() if "/" in name}
-    labelled = all("/" in name for name in names.values()) and len(folders) > 1
-    return [Item(path, names[path], names[path].split("/")[0] if labelled else None) for path in paths]
+    parts = {path: path.relative_to(root).parts for path in paths}
+    paths.sort(key=lambda path: "/".join(parts[path]))
+    tops = {own[0] if len(own) > 1 else "" for own in parts.values()}
+    divided = tops == set(SPLITS)
+    if pattern is None and len(tops) > 1 and not divided and {top.lower() for top in tops} <= LIKE_SPLITS:
+        raise DataError(
+            f"dataset.root {root} holds the folders {', '.join(sorted(tops))}; call those to use train and test, and "
+            f"leave others out"
+        )
+    below = {path: own[1:] if divided else own for path, own in parts.items()}
+    folders = {own[0] if len(own) > 1 else "" for own in below.values()}
+    labelled = len(folders) > 1 and "" not in folders
+    return [
+        Item(
+            path, "/".join(parts[path]), below[path][0] if labelled else None,
+            split=parts[path][0] if divided else None,
+        )
+        for path in paths
+    ]  # fmt: skip
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -87,7 +102,7 @@ def _walk(root: Path) -> Iterator[Path]:
     entered = set()
     for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
         real = os.path.realpath(folder)
-        inner[:] = [] if real in entered else [name for name in inner if not name.startswith(".")]
+        inner[:] = [] if real in entered else sorted(name for name in inner if not name.startswith("."))
         if real not in entered:
             yield from (Path(folder, name) for name in files if not name.startswith("."))
         entered.add(real)

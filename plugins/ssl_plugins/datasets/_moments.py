@@ -29,7 +29,8 @@ class Moments:
     """All rows of some tables, series behind series, each in the order of time.
 
     values: (rows, channels) float32. starts, lengths: (series,) the rows of each. order: (rows,) where each row stood.
-    target: (rows,) float64, the labels if they are numbers.
+    target: (rows,) float64, the labels if they are numbers. shared: (rows,) whose a row is, if several files hold
+    series of one id: a person on two days.
     """
 
     def __init__(self, options: Any, items: Sequence[Item]) -> None:
@@ -62,6 +63,10 @@ class Moments:
         self.label, self.group, self.split = marks
         target = self.marks.numbers()
         self.target = None if target is None else target[self.order]
+        owners = ids[self.order]
+        several = len(self.ids.known) > 1 and len(np.unique(owners[self.starts])) < len(self.starts)
+        shared = self.ids.marks("id", self.row_places) if several else None
+        self.shared = None if shared is None else shared.taken(self.order)
 
     def where(self, row: int) -> str:
         """File and row of one of the ordered rows."""

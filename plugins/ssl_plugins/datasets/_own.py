@@ -28,11 +28,6 @@ class OwnOptions(Dataset.Options):
     test_groups: tuple[str, ...] = Field((), description="groups to hold out, by name")
     train_groups: tuple[str, ...] = Field((), description="groups to train on, by name; by default all others")
 
-    @field_validator("test_groups", "train_groups", mode="before")
-    @classmethod
-    def _as_text(cls, value: object) -> object:
-        return listed(value)
-
     @field_validator("root", mode="after")
     @classmethod
     def _absolute(cls, value: str) -> str:
@@ -57,11 +52,6 @@ class RowOptions(OwnOptions):
         None, min_length=1, max_length=1, description="between the columns of a CSV file; by default a comma, or the "
         "tabulator in files ending in .tsv",
     )  # fmt: skip
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _column_names(cls, value: object) -> object:
-        return listed(value)
 
     @field_validator("test_root", mode="after")
     @classmethod
@@ -170,10 +160,3 @@ class Places:
         if not word:
             return str(self.paths[number])
         return f"{self.paths[number]} {word} {place + 1 if self.numbers is None else self.numbers[row]}"
-
-
-def listed(value: object) -> object:
-    """Names as a tuple, from "a, b", a list, or one of anything."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(str(part) for part in value) if isinstance(value, Sequence) else (str(value),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ LABELS = ("labels", "label", "y")
 GROUPS = ("groups", "group", "subjects", "subject")
 PACKED = (".npy", ".npz")
 UNLABELLED = -1  # among the numbers of `label_names`, as in WM-811K
+SHARED = 1 << 24  # bytes from which on an array is shared by the splits
+
+_held: weakref.WeakValueDictionary[tuple[str, int, int, str], np.ndarray] = weakref.WeakValueDictionary()
 
 
 @dataclass
@@ -94,8 +98,7 @@ def unpack(path: Path, names: Sequence[str], item: Item, marks: MarkColumns) -> 
             return [Stack(path, array)]
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is no .npz file, or only a part of one; write it anew by numpy.savez")
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        found = _arrays(path)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as arrays: {' '.join(str(error).split()):.200}") from None
     if {"pixels", "offset", "height", "width"} <= set(found):
@@ -113,6 +116,22 @@ def unpack(path: Path, names: Sequence[str], item: Item, marks: MarkColumns) -> 
     if not parts:
         raise DataError(f"{path} holds {', '.join(found) or 'nothing'}; the array of samples must be called {names[0]}")
     return parts
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; a large one that the other split holds already is shared with it."""
+    state = path.stat()
+    found: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            key = (str(path), state.st_size, state.st_mtime_ns, name)
+            array = _held.get(key)
+            if array is None:
+                array = file[name]
+                if isinstance(array, np.ndarray) and array.nbytes >= SHARED:
+                    _held[key] = array
+            found[name] = array
+    return found
 
 
 def _maps(path: Path, found: dict[str, np.ndarray], item: Item, marks: MarkColumns) -> Maps:
@@ -171,6 +190,8 @@ def _say(
         if values is not None:
             if values.size != count:
                 raise DataError(f"{path}: {what} has {count} samples, but {values.size} {name}s")
-            block[name] = pa.array(values.reshape(-1).astype(str).tolist(), pa.string())
+            flat = values.reshape(-1)
+            gone = np.isnan(flat) if flat.dtype.kind == "f" else None
+            block[name] = pa.array(flat.astype(str).tolist(), pa.string(), mask=gone)
     columns = {name: name for name in block if name}
     marks.add(block, columns, item, lambda row: f"{path} sample {row + 1}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,25 @@ UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, 
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 Order = Literal["auto", "first", "last"]
-Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself. transparent: one more channel says how clear a pixel is, as in png and the like."""
+
+    channels: int
+    size: tuple[int, int]
+    dtype: np.dtype
+    transparent: bool = False
+
+
+@dataclass(frozen=True)
+class Common:
+    """What most files have. size: None if too few have it. dtype: one that holds the numbers of all."""
+
+    channels: int
+    size: tuple[int, int] | None
+    dtype: np.dtype
 
 
 def read_raster(path: Path, order: Order = "auto") -> np.ndarray:
@@ -54,43 +73,52 @@ def read_picture(path: Path, mode: Literal["RGB", "L"]) -> np.ndarray:
     return np.ascontiguousarray(found[np.newaxis] if found.ndim == 2 else np.moveaxis(found, -1, 0))
 
 
-def header(path: Path, order: Order = "auto") -> Shape | None:
-    """(channels, H, W) without reading the pixels where the format allows it; None if it cannot be read."""
+def header(path: Path, order: Order = "auto") -> Header | None:
+    """Without reading the pixels where the format allows it; None if it cannot be read."""
     try:
-        if path.suffix.lower() in (*TIFFS, ".npy"):
-            if path.suffix.lower() == ".npy":
-                return _shape(np.load(path, mmap_mode="r", allow_pickle=False).shape, "", order)
+        if path.suffix.lower() == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return _header(array.shape, array.dtype, "", order)
+        if path.suffix.lower() in TIFFS:
             import tifffile
 
             with tifffile.TiffFile(path) as file:
-                return _shape(file.series[0].shape, file.series[0].axes, order)
+                series = file.series[0]
+                return _header(series.shape, series.dtype, series.axes, order)
         with Image.open(path) as image:
-            bands = 1 if image.mode in (*DEEP, "1") else 3 if image.mode not in ("L", "LA", "RGBA") else 0
-            return bands or len(image.mode), image.height, image.width
+            channels = 1 if image.mode in (*DEEP, "1", "L", "LA") else 3
+            kind = "uint8" if image.mode not in DEEP else "float32" if image.mode == "F" else "uint16"
+            return Header(channels, (image.height, image.width), np.dtype(kind), image.mode in ("LA", "RGBA"))
     except (*UNREADABLE, Image.DecompressionBombError):
         return None
 
 
-def common(paths: Sequence[Path], order: Order = "auto") -> tuple[int, tuple[int, int] | None]:
-    """The most common number of channels, and the size if nearly all files have it.
+def common(paths: Sequence[Path], order: Order = "auto", *, all_channels: bool = False) -> Common:
+    """What most files are, from some hundred of them spread over all; a size only if nearly all have it.
 
-    Looks at some hundred files spread over all. Errors: DataError if none can be read.
+    all_channels: transparency counts as one. Errors: DataError if none can be read.
     """
     step = max(1, len(paths) // LOOKED_AT)
-    shapes = [shape for path in paths[::step] if (shape := header(path, order)) is not None]
-    if not shapes:
-        raise DataError(f"none of the {len(paths)} files is a readable picture, e.g. {paths[0]}")
-    channels = Counter(shape[0] for shape in shapes)
-    sizes = Counter(shape[1:] for shape in shapes)
+    found = [one for path in paths[::step] if (one := header(path, order)) is not None]
+    if not found:
+        said = f"none of the {len(paths)} files is a readable picture, e.g. {paths[0]}"
+        try:
+            read_raster(paths[0], order)
+        except BadSample as error:
+            said += f", which {error}"
+        raise DataError(said)
+    channels = Counter(one.channels + (all_channels and one.transparent) for one in found)
+    sizes = Counter(one.size for one in found)
     size, count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
-    return (
+    return Common(
         min(channels, key=lambda key: (-channels[key], key)),
-        (size[0], size[1]) if count >= COMMON * len(shapes) else None,
+        size if count >= COMMON * len(found) else None,
+        np.result_type(*(one.dtype for one in found)),
     )
 
 
 def as_grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray | None:
-    """(c, H, W) with one or three channels, transparency dropped; None where there is no usual way."""
+    """(c, H, W) with the wanted channels: grey or colour, transparency dropped; None where there is no usual way."""
     count = len(x)
     if count == channels:
         return x
@@ -121,19 +149,20 @@ def _pixels(image: Image.Image) -> np.ndarray:
 def _channels_first(path: Path, x: np.ndarray, axes: str, order: Order) -> np.ndarray:
     place = _channel_axis(x.shape, axes, order)
     if place is None or x.dtype.kind not in "uifb" or x.size == 0:
-        raise BadSample(f"holds {x.dtype} of shape {x.shape}, no picture (channels, height, width) of numbers")
+        cure = "; save each plane or moment as a file of its own" if x.ndim > 3 else ""
+        raise BadSample(f"holds {x.dtype} of shape {x.shape}, no picture (channels, height, width) of numbers{cure}")
     if x.dtype.kind == "b":
         x = x.astype(np.uint8)
     x = x[np.newaxis] if x.ndim == 2 else np.moveaxis(x, place, 0)
     return np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
 
 
-def _shape(shape: Sequence[int], axes: str, order: Order) -> Shape | None:
+def _header(shape: Sequence[int], dtype: np.dtype, axes: str, order: Order) -> Header | None:
     place = _channel_axis(shape, axes, order)
     if place is None:
         return None
     height, width = (shape[0], shape[1]) if len(shape) == 2 else (n for i, n in enumerate(shape) if i != place)
-    return (1 if len(shape) == 2 else shape[place]), height, width
+    return Header(1 if len(shape) == 2 else shape[place], (height, width), np.dtype(dtype))
 
 
 def _channel_axis(shape: Sequence[int], axes: str, order: Order) -> int | None:

@@ -13,6 +13,7 @@ import soundfile
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Continuous, PublicDataset, Sample, Split, Task
+from ssl_plugins.datasets._stamp import stamp
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,11 @@ class Recordings(PublicDataset):
         return str(self.folder / self.paths[index])
 
     def fingerprint(self) -> str:
-        """Changes with the options and with the names and classes of the recordings."""
+        """Changes with the options, and with any recording's name, class, size or time of change."""
         made = hashlib.sha256("\n".join(self.paths).encode())
         if self.labels is not None:
             made.update(np.asarray(self.labels, dtype="<i8").tobytes())
-        return f"{super().fingerprint()}:{made.hexdigest()}"
+        return f"{super().fingerprint()}:{made.hexdigest()}:{stamp(self.folder, self.paths)}"
 
 
 def read(path: Path, rate: int) -> np.ndarray:

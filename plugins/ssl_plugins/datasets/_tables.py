@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ BLOCK = 8 << 20  # bytes of a CSV file
 ROWS = 1 << 16  # of a Parquet file
 MISSING = ("", "?", "NA", "N/A", "nan", "NaN", "null", "NULL", "None")
 MARKS = ("label", "group", "split")
+DELIMITERS = ";\t|,"
 NO_NUMBER = "name a column or an array of numbers label, set dataset.label, or leave dataset.task=number out"
 
 Block = dict[str, Any]
@@ -47,6 +49,17 @@ class Table:
         twice = {name for name in self.columns if self.columns.count(name) > 1}
         if twice:
             raise DataError(f"{path} has two columns '{min(twice)}'; rename one")
+        if not (self.parquet or self.given or delimiter):
+            self._check_header()
+
+    def _check_header(self) -> None:
+        """Errors: DataError for a header of one name in which another delimiter stands."""
+        others = [mark for mark in DELIMITERS if mark != self.delimiter and mark in self.columns[0]]
+        if len(self.columns) == 1 and others:
+            other, own = (f"'dataset.delimiter={json.dumps(mark)}'" for mark in (others[0], self.delimiter))
+            raise DataError(
+                f"{self.path} has a single column {self.columns[0]!r:.60}; set {other}, or {own} if that is its name"
+            )
 
     def _csv(self, wanted: Sequence[str] | None) -> Any:
         names = wanted if wanted is not None else self.given
@@ -73,7 +86,8 @@ class Table:
                 file = pq.ParquetFile(self.path)
                 batches = file.iter_batches(batch_size=ROWS, columns=list(wanted))
                 for batch in batches:
-                    yield {name: _plain(batch.column(name)) for name in wanted}
+                    if batch.num_rows:
+                        yield {name: _plain(batch.column(name)) for name in wanted}
             else:
                 with self._csv(list(wanted)) as reader:
                     for batch in reader:
@@ -105,8 +119,14 @@ def _plain(column: Any) -> Any:
 
 
 def texts(column: Any) -> Any:
-    """A column as texts; what is missing stays null."""
-    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+    """A column as texts, null where it is missing or NaN."""
+    if pa.types.is_string(column.type):
+        return column
+    found = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        gone = np.isnan(column.to_numpy(zero_copy_only=False))
+        found = pc.if_else(pa.array(gone), pa.scalar(None, pa.string()), found)
+    return found
 
 
 def names_of(column: Any, missing: Sequence[str] = ("",)) -> Any:
@@ -165,6 +185,8 @@ class MarkColumns:
     def add(self, block: Block, columns: dict[str, str], item: Item, where: Where) -> None:
         """One block of rows of one file. where: what to call row i of the block. Errors: DataError."""
         count = len(next(iter(block.values())))
+        if not count:
+            return  # a file without rows does not decide what the labels of the others are
         columns = dict(columns)
         label = columns.get("label")
         if not self.begun:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import mmap
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,9 +62,14 @@ class Blob:
                     with self.path.open("rb") as file:
                         empty = self.path.stat().st_size == 0  # which cannot be mapped
                         self._data = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, EOFError, ValueError) as error:
+            except (OSError, EOFError, ValueError, zlib.error) as error:
                 raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split())}") from None
         return self._data
+
+    @property
+    def begin(self) -> int:
+        """Where the text begins: behind the mark of UTF-8 that some editors put in front."""
+        return len(BOM_UTF8) if self.data[: len(BOM_UTF8)] == BOM_UTF8 else 0
 
     @property
     def array(self) -> np.ndarray:
@@ -79,7 +87,9 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.blob = Blob(path)
-        self.starts, self.stops, self.numbers = scan_lines(self.blob.array)
+        begin = self.blob.begin
+        starts, stops, self.numbers = scan_lines(self.blob.array[begin:])
+        self.starts, self.stops = starts + begin, stops + begin
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -121,13 +131,16 @@ class JsonLines(Lines):
 
     def marks(self, marks: MarkColumns, options: RowOptions, item: Item) -> None:
         """Collect label, group and split of all lines. Errors: DataError with file and line."""
+        if not len(self):
+            return
         named = {"label": options.label, "group": options.group, "split": options.split}
         said: dict[str, list[str | None]] = {key or what: [] for what, key in named.items()}
         for place in range(len(self)):
             entry = self.entry(place)
             for key, values in said.items():
                 value = entry.get(key)
-                values.append(None if value is None else str(value))
+                gone = value is None or (isinstance(value, float) and math.isnan(value))
+                values.append(None if gone else str(value))
         columns = {what: key or what for what, key in named.items()}
         columns = {what: key for what, key in columns.items() if any(value is not None for value in said[key])}
         for what, asked in named.items():
@@ -175,8 +188,13 @@ class Whole:
     def texts(self, place: int) -> list[str]:
         """The file's text. Errors: BadSample."""
         try:
-            return [self.path.read_text(encoding="utf-8-sig")]
-        except (OSError, UnicodeDecodeError) as error:
+            with (
+                gzip.open(self.path, "rt", encoding="utf-8-sig")
+                if self.path.suffix.lower() == ".gz"
+                else self.path.open(encoding="utf-8-sig") as file
+            ):
+                return [file.read()]
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise BadSample(f"cannot be read as UTF-8 text ({' '.join(str(error).split())})") from None
 
 
@@ -272,13 +290,13 @@ class Fasta:
 
     def __init__(self, path: Path) -> None:
         self.blob = Blob(path)
-        data, array = self.blob.data, self.blob.array
+        data, array, first = self.blob.data, self.blob.array, self.blob.begin
         heads = []
         for begin in range(0, len(array), WINDOW):
             found = np.flatnonzero(array[begin : begin + WINDOW] == ARROW) + begin
-            heads.append(found[(found == 0) | (array[np.maximum(found - 1, 0)] == NEWLINE)])
+            heads.append(found[(found == first) | (array[np.maximum(found - 1, 0)] == NEWLINE)])
         self.heads = np.concatenate(heads) if heads else np.zeros(0, np.int64)
-        if not len(self.heads) or bytes(data[: self.heads[0]]).strip():
+        if not len(self.heads) or bytes(data[first : self.heads[0]]).strip():
             raise DataError(f"{path} line 1 is no FASTA header; each record begins with a line '>name'")
         ends = [data.find(b"\n", head) for head in self.heads.tolist()]
         self.starts = np.array([end if end >= 0 else len(array) for end in ends], np.int64)

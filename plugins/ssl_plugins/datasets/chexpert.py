@@ -18,7 +18,10 @@ MEANING = {"": 0, "0": 0, "0.0": 0, "1": 1, "1.0": 1, "-1": 0, "-1.0": 0}  # not
 
 
 class CheXpert(Pictures):
-    """CheXpert: which of five findings a chest X-ray shows; uncertain counts as no. The test split is valid.csv."""
+    """CheXpert: which of five findings a chest X-ray shows; uncertain counts as no. The test split is valid.csv.
+
+    Read from the folder; the upstream's zip must be unpacked, CheXpert-v1.0-small.zip as CheXpert-v1.0-small.
+    """
 
     name = "chexpert"
     modality = "medical-image"

@@ -37,13 +37,6 @@ class SpeechFiles(Dataset):
         train_groups: tuple[str, ...] = Field((), description="groups to train on, by name; by default all others")
         rate: int | None = Field(None, ge=1, description="resample to this rate in Hz; by default the most common one")
 
-        @field_validator("test_groups", "train_groups", mode="before")
-        @classmethod
-        def _as_text(cls, value: object) -> object:
-            if isinstance(value, str):
-                return tuple(part.strip() for part in value.split(",") if part.strip())
-            return tuple(str(part) for part in value) if isinstance(value, list | tuple) else (str(value),)
-
         @field_validator("root", mode="after")
         @classmethod
         def _absolute(cls, value: str) -> str:
@@ -96,22 +89,30 @@ class SpeechFiles(Dataset):
 
     def fingerprint(self) -> str:
         """Changes with the options, the classes, and any file's name, label, size or time of change."""
-        stats = [item.path.stat() for item in self.items]
-        files = [(i.name, i.label, s.st_size, s.st_mtime_ns) for i, s in zip(self.items, stats, strict=True)]
+        files = [(item.name, item.label, _state(item.path)) for item in self.items]
         return f"{super().fingerprint()}:{self.rate}:{self.names}:{files}"
 
 
 def _common_rate(paths: list[Path]) -> tuple[int, int]:
     """The most common rate of the recordings, and how many rates there are. Errors: DataError if none is sound."""
     step = max(1, len(paths) // LOOKED_AT)
-    rates = Counter(filter(None, (_rate(path, path.stat().st_mtime_ns) for path in paths[::step])))
+    rates = Counter(filter(None, (_rate(path, _state(path)) for path in paths[::step])))
     if not rates:
         raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}")
     return min(rates, key=lambda rate: (-rates[rate], rate)), len(rates)
 
 
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change; None for a link to nothing, which is named when it is read."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
 @functools.lru_cache(maxsize=100_000)
-def _rate(path: Path, changed: int) -> int | None:
+def _rate(path: Path, state: tuple[int, int] | None) -> int | None:
     try:
         return int(soundfile.info(path).samplerate)
     except (OSError, soundfile.SoundFileError):

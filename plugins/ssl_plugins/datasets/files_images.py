@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._division import Coder, Said
 from ssl_plugins.datasets._listing import Item, listing
 from ssl_plugins.datasets._own import OwnData, OwnOptions, Places
 from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
-from ssl_plugins.datasets._rasters import RASTERS, Order, as_grey_or_colour, common, read_raster
+from ssl_plugins.datasets._rasters import RASTERS, Common, Order, as_grey_or_colour, common, read_raster
 from ssl_plugins.datasets._tables import MARKS, MarkColumns
 
 NAMES = ("images", "image", "maps", "data", "x")
@@ -24,17 +24,23 @@ class ImageFiles(OwnData):
 
     modality = "image"
     field = "image"
+    all_channels = False
+    """Whether transparency is a channel like others."""
 
     class Options(OwnOptions):
         """Options of own pictures."""
 
         test_root: str | None = Field(None, description="an .npz of the test split, where root is one, too")
         extensions: tuple[str, ...] = Field(RASTERS, description="endings of the files to read")
-        mode: Literal["auto", "grey", "rgb"] = Field("auto", description="grey or colour; auto = as most files are")
+        mode: Literal["auto", "grey", "rgb"] = Field(
+            "auto",
+            description="grey or colour; auto = the channels that most files have, without the transparency of png and "
+            "the like",
+        )
         sizes: Literal["auto", "any"] = Field(
             "auto",
-            description="auto = where nine of ten pictures have one size, another one is an error; any = all are used, "
-            "and resized",
+            description="auto = where nine of ten pictures have one size, those of another are left out; any = all are "
+            "used, resized to tokenizer.size",
         )
         order: Order = Field("auto", description="where .npy and .tif files have their channels; auto = the short axis")
 
@@ -55,22 +61,26 @@ class ImageFiles(OwnData):
         if Path(options.root).suffix.lower() in PACKED:
             said = self._unpacked()
             shapes = [self._shape(part, shape) for part in self.parts for shape in sorted(part.shapes)]
-            channels = shapes[0][0]
             size = shapes[0][1:] if len({shape[1:] for shape in shapes}) == 1 else None
+            found = Common(shapes[0][0], size, np.result_type(*(_numbers(part).dtype for part in self.parts)))
         else:
             said = self._listed()
-            channels, size = common(self.paths, options.order)
-        self.channels = self._wanted(channels)
-        self.size = size if options.sizes == "auto" else None
+            found = common(self.paths, options.order, all_channels=self.all_channels)
+        self.channels = self._wanted(found.channels)
+        self.size = found.size if options.sizes == "auto" else None
         self.settle(said)
-        self.fields = {self.field: Continuous((self.channels, *(self.size or (None, None))))}
+        self.fields = {self.field: Continuous((self.channels, *(self.size or (None, None))), dtype=found.dtype.name)}
 
     def _wanted(self, channels: int) -> int:
         """How many channels all pictures get."""
-        usual = {2: 1, 4: 3}.get(channels, channels)
-        return {"auto": usual, "grey": 1, "rgb": 3}[self.options.mode]
+        return {"auto": channels, "grey": 1, "rgb": 3}[self.options.mode]
 
     def _listed(self) -> Said:
+        if self.options.test_root is not None:
+            raise ConfigError(
+                "dataset.test_root is for an .npz of pictures; of folders name one, which holds train/ and test/, as "
+                "dataset.root"
+            )
         items = listing(self.options.root, self.options.extensions, self.options.label_pattern)
         self.paths = [item.path for item in items]
         coders = {what: Coder() for what in MARKS}
@@ -82,6 +92,11 @@ class ImageFiles(OwnData):
 
     def _unpacked(self) -> Said:
         options, marks = self.options, MarkColumns("classes")
+        if options.label_pattern is not None:
+            raise ConfigError(
+                "dataset.label_pattern is for names of files; labels of an .npz are an array 'labels' in it, groups "
+                "one called 'groups'"
+            )
         for root, split in ((options.root, "train" if options.test_root else None), (options.test_root, "test")):
             if root is None:
                 continue
@@ -94,7 +109,7 @@ class ImageFiles(OwnData):
 
     def _shape(self, part: Stack | Maps, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The (channels, H, W) of samples of an array. Errors: DataError if they are no pictures."""
-        kind = (part.array if isinstance(part, Stack) else part.pixels).dtype
+        kind = _numbers(part).dtype
         if len(shape) not in (2, 3) or kind.kind not in "uifb":
             raise DataError(
                 f"{part.path}: a sample is {kind} of shape {shape}, no picture; arrays are numbers "
@@ -151,6 +166,7 @@ class MultispectralFiles(ImageFiles):
     """Your own images of any number of bands (tif, npy): a folder, a table of paths, or an .npz."""
 
     modality = "multispectral"
+    all_channels = True
 
     def _wanted(self, channels: int) -> int:
         return channels
@@ -179,6 +195,12 @@ class WaferFiles(ImageFiles):
         if len(x) != 1:
             raise BadSample(f"has {len(x)} channels; a wafer map has one, of 0 (no die), 1 (good) and 2 (bad)")
         return x
+
+
+def _numbers(part: Stack | Maps) -> np.ndarray:
+    """The array that holds the pixels."""
+    found: np.ndarray = part.array if isinstance(part, Stack) else part.pixels
+    return found
 
 
 @hookimpl

@@ -80,6 +80,8 @@ class SequenceFiles(OwnData):
         counts = np.array([max(0, (length - window) // stride + 1) for length in lengths])
         if not counts.any():
             raise DataError(f"no sequence has {window} letters; lower dataset.window")
+        if short := int((counts == 0).sum()):
+            self.notes += (f"{short} of {len(counts)} sequences have less than {window} letters and are left out",)
         self.record = np.repeat(np.arange(len(counts)), counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
         self.begin = (np.arange(len(self.record)) - first) * stride

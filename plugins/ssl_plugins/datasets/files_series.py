@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ssl_core import Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._division import LEFT_OUT, TEST, TRAIN, Marks, Said, check_classes
 from ssl_plugins.datasets._listing import Item, sources
 from ssl_plugins.datasets._moments import Moments, WindowPlaces, majority, means, spread
-from ssl_plugins.datasets._own import OwnData, Places, RowOptions, listed
+from ssl_plugins.datasets._own import OwnData, Places, RowOptions
 from ssl_plugins.datasets._packed import PACKED, Maps, Stack, unpack
 from ssl_plugins.datasets._tables import ENDINGS, MarkColumns, check_endings
 
@@ -24,7 +24,10 @@ class SeriesFiles(OwnData):
     modality = "time-series"
 
     class Options(RowOptions):
-        """Options of own time series. In a table each row is one moment; without `id` each file is one series."""
+        """Options of own time series. In a table each row is one moment; without `id` each file is one series.
+
+        Series of one id in several files are never on both sides of the split.
+        """
 
         id: str | None = Field(None, description="column that names the series; by default the one called id")
         time: str | None = Field(
@@ -37,11 +40,6 @@ class SeriesFiles(OwnData):
         label_share: float = Field(
             0.5, gt=0, le=1, description="share of a window's rows that must have one label; others are left out"
         )
-
-        @field_validator("channels", "leave_out", mode="before")
-        @classmethod
-        def _channel_names(cls, value: object) -> object:
-            return listed(value)
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -86,7 +84,10 @@ class SeriesFiles(OwnData):
         }
 
     def _windows(self, moments: Moments) -> None:
-        """Cut each series; hold out whole series where there are several, else the end of the one."""
+        """Cut each series; hold out whole series where there are several, else the end of the one.
+
+        Series of one id in several files are held out together.
+        """
         options, window = self.options, self.options.window
         stride = options.stride or window
         counts = np.maximum(0, (moments.lengths - window) // stride + 1)
@@ -115,7 +116,9 @@ class SeriesFiles(OwnData):
         target = None if moments.target is None else means(moments.target, begin, window)
         self.settle(said, held=held, target=target, title=options.label or "label")
         if (~pure).any():
-            self.notes = (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
+            self.notes += (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
+        if short := int((counts == 0).sum()):
+            self.notes += (f"{short} of {len(counts)} series have less than {window} rows and are left out",)
         self.begin, self.values = begin[self.rows], moments.values
         self.fields = {"series": Continuous((moments.values.shape[1], window))}
 
@@ -128,6 +131,8 @@ class SeriesFiles(OwnData):
             for what, mark in (("group", moments.group), ("split", moments.split))
         )
         usable = np.bincount(series, minlength=len(firsts)) > 0
+        if group is None and split is None and moments.shared is not None:
+            group = moments.shared.taken(firsts)  # one person in two files is one person
         said = Said(len(firsts), lambda i: moments.where(int(firsts[i])), None, group, split)
         if split is not None or group is not None or options.test_groups or options.train_groups:
             return spread(said, options, usable)[series]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ssl_core import ConfigError, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
 from ssl_plugins.datasets._arrow import pa
 from ssl_plugins.datasets._division import Coder, in_order
 from ssl_plugins.datasets._listing import Item, sources
-from ssl_plugins.datasets._own import OwnData, Places, RowOptions, listed
+from ssl_plugins.datasets._own import OwnData, Places, RowOptions
 from ssl_plugins.datasets._tables import (
     ENDINGS,
     MISSING,
@@ -45,11 +45,6 @@ class TableFiles(OwnData):
             1000, ge=2, description="different values that a column may have without being named in `categorical`"
         )
 
-        @field_validator("leave_out", "numeric", "categorical", mode="before")
-        @classmethod
-        def _names(cls, value: object) -> object:
-            return listed(value)
-
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         items = sources(options.root, options.test_root, ENDINGS, options.label_pattern)
@@ -76,7 +71,7 @@ class TableFiles(OwnData):
             for i, start in enumerate(places[:-1]):
                 mine = self.rows[start : places[i + 1]] - edges[i]
                 self.numbers[start : places[i + 1]] = reading.values[i][mine]
-                reading.values[i] = reading.values[i][:0]
+                reading.values[i] = reading.values[i][:0].copy()  # a view would keep all of the block
             self.fields["numeric"] = Continuous((len(reading.numeric),))
             if reading.gaps:
                 self.fields["missing"] = Discrete(len(reading.numeric), 2)

@@ -47,7 +47,11 @@ def _source(train: int, test: int) -> Source:
 
 
 class WaferMaps(PublicDataset):
-    """Wafer maps of one part, shuffled by RandomState(42), the first 90 % for training."""
+    """Wafer maps of one part, shuffled by RandomState(42), the first 90 % for training.
+
+    Made of the upstream's pickle, MIR-WM811K/Python/WM811K.pkl or WM811K.pkl, or of Kaggle's LSWMD.pkl. The upstream's
+    MATLAB file, MIR-WM811K/MATLAB/WM811K.mat, which DABS converts, is not read, nor are DABS's converted files.
+    """
 
     modality = "wafer"
     labelled: ClassVar[bool]

@@ -40,14 +40,17 @@ class Xray8(Pictures):
         terms="free use, with acknowledgement of the NIH Clinical Center",
         folder="medical_images/xray8",
         archives=tuple(
-            Archive(f"https://nihcc.box.com/shared/static/{part}.gz", f"chestxray8_images_{number}.tar.gz", "tar")
+            Archive(
+                url=f"https://nihcc.box.com/shared/static/{part}.gz", file=f"chestxray8_images_{number}.tar.gz",
+                kind="tar", fills="images",
+            )
             for number, part in enumerate(PARTS)
         ),
         registration="download Data_Entry_2017 (a csv) by hand from "
         f"https://nihcc.app.box.com/v/ChestXray-NIHCC/file/219760887468 and save it as medical_images/xray8/{TABLE}",
         needs=("images", TABLE),
         counts={"train": 100_908, "test": 11_212},
-    )
+    )  # fmt: skip
 
     def listed(self) -> Listed:
         """images/*.png."""

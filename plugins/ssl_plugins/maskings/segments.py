@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from pydantic import Field, field_validator
@@ -23,11 +22,6 @@ class SegmentsMasking(Masking):
             (0.75,), min_length=1, description="share of tokens hidden: one number, or one for each segment"
         )
         shared: bool = Field(False, description="one draw for the whole batch, as M3AE's published code")
-
-        @field_validator("ratio", mode="before")
-        @classmethod
-        def _one_for_all(cls, value: Any) -> Any:
-            return (value,) if isinstance(value, int | float) else value
 
         @field_validator("ratio")
         @classmethod

@@ -15,7 +15,8 @@ objective, and sets options of DABS's own. What it follows, and what not:
   metric, too (D50), a test of PAMAP2 that is drawn anew (P22); also MetaMAE's rounding, not DABS's (D47). Nothing
   brings back the order in which a file system lists files (P24) or TFDS stores rows (2.0), the last part of long clips
   in transfer (D49), AudioMNIST at 48 kHz for an encoder of 16 kHz, a new coin for the part of a long clip in each epoch
-  (2.5), VQA's swaps by the run's seed (P25), and 102 outputs for Aircraft's 100 variants (D57).
+  (2.5), new windows of PAMAP2 for training in each epoch (2.2), VQA's swaps by the run's seed (P25), and 102 outputs
+  for Aircraft's 100 variants (D57).
 - What only blurred the measurement is not followed: dropout in the frozen encoder while the probe is trained (P19,
   D54), and metrics averaged over batches (P30, D55).
 - Not options of the engine: 16-bit mixed precision (bf16 is used where it pays), N(0, 1) for the summary token, which

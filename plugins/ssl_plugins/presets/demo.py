@@ -24,7 +24,8 @@ BY_MODALITY: dict[str, dict[str, Any]] = {
 @hookimpl
 def register_presets() -> list[Preset]:
     source = "a small encoder and a short run for the embedded data"
-    return [
+    embedded = [
         Preset(f"demo-{modality}", SMALL | values, source, modality=modality, dataset="synthetic", default=True)
         for modality, values in BY_MODALITY.items()
     ]
+    return [Preset("small", SMALL, "the encoder of the embedded runs, for some thousand samples of any data"), *embedded]

@@ -9,8 +9,9 @@ the paper's encoder, training and probe, and its data as the published code prep
     metamae-shared-modality  Table 10: alpha, lambda, decoder depth and dropout the same within tokens, and within RGB
 
 Kept as the paper has it, and not as its code: exactly 100,000 steps (D42). The part of a long clip is tossed for once
-and not in each epoch (2.5). Not here: the vocabulary of 30,552 (D46), which no tokenizer has. For image and text the
-paper has results and numbers, but no code (P06).
+and not in each epoch (2.5), PAMAP2's windows are drawn once and not in each epoch (2.2), and AudioMNIST is resampled
+for an encoder of 16 kHz (2.5). Not here: the vocabulary of 30,552 (D46), which no tokenizer has. For image and text
+the paper has results and numbers, but no code (P06).
 """
 
 from __future__ import annotations

@@ -36,8 +36,10 @@ class PictureTokenizer(GridTokenizer):
         channels: int | None = Field(
             None, ge=1, description="channels: grey is copied to several, RGB becomes luminance; by default the data's"
         )
-        keep: Literal["bytes", "floats"] = Field(
-            "bytes", description="prepared pixels as bytes, a quarter of the room, or as 32-bit floats"
+        keep: Literal["auto", "bytes", "floats"] = Field(
+            "auto",
+            description="prepared pixels as bytes, a quarter of the room, or as 32-bit floats; auto = floats where the "
+            "data are known to hold more than bytes",
         )
 
     def __init__(
@@ -45,7 +47,7 @@ class PictureTokenizer(GridTokenizer):
     ) -> None:
         channels, *space = picture_field(self.name, fields, field)
         size = resolve_size(self.name, options.size, space, usual_size)
-        unit = 1 / 255 if options.keep == "bytes" else 1.0
+        keep = keeping(options.keep, getattr(fields[field], "dtype", None))
         super().__init__(
             options,
             fields,
@@ -54,16 +56,17 @@ class PictureTokenizer(GridTokenizer):
             channels=options.channels or channels or usual_channels,
             shape=size,
             patch=resolve_patch(self.name, options.patch, size),
-            unit=unit,
+            unit=1 / 255 if keep == "bytes" else 1.0,
         )
+        self.keep = keep
 
     def prepare(self, inputs: Inputs) -> Inputs:
         """(channels, H, W), or (H, W) for one channel, to (C, *size), bytes or floats. Errors: BadSample."""
         x = pixels(inputs[self.field], self.field)
-        if x.dtype != np.uint8 or self.options.keep == "floats" or len(x) not in (1, self.channels):
+        if x.dtype != np.uint8 or self.keep == "floats" or len(x) not in (1, self.channels):
             x = unit_range(x)
         x = as_channels(x, self.channels)
-        if self.options.keep == "bytes" and x.dtype != np.uint8:
+        if self.keep == "bytes" and x.dtype != np.uint8:
             low, high = float(x.min()), float(x.max())
             if not (low >= 0 and high <= 1):  # NaN fails, too
                 raise BadSample(
@@ -72,6 +75,13 @@ class PictureTokenizer(GridTokenizer):
                 )
             x = np.rint(x * 255).astype(np.uint8)
         return {self.field: resize(x, self.shape, "bilinear")}
+
+
+def keeping(asked: Literal["auto", "bytes", "floats"], dtype: str | None) -> Literal["bytes", "floats"]:
+    """As asked, else floats where the data are known to be no bytes."""
+    if asked != "auto":
+        return asked
+    return "bytes" if dtype in (None, "uint8", "bool") else "floats"
 
 
 def picture_field(name: str, fields: Fields, field: str) -> tuple[int | None, ...]:

@@ -22,6 +22,7 @@ PAD, UNKNOWN, BEGIN, BETWEEN, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP
 PADS = (PAD, "<pad>", "<|padding|>")  # what other vocabularies call it
 BETWEENS = ((BEGIN, BETWEEN), ("<s>", "</s>"))
 LETTERS = 1000  # of a trained WordPiece vocabulary; rarer ones are unknown
+CHARACTERS = 200_000_000  # of the texts that a vocabulary is trained on, which are held in memory
 MOST = 2  # texts of a sample: a text, or a pair
 
 
@@ -78,11 +79,20 @@ class WordTokenizer(IdTokenizer):
         self.pad = 0 if made is None or made.padding is None else made.padding["pad_id"]  # training puts it first
 
     def fit(self, samples: Iterable[Inputs]) -> None:
-        """Train the vocabulary, unless one is given. Errors: DataError without text; ConfigError if it is too small."""
+        """Train the vocabulary, unless one is given: on `fit_samples` samples, fewer if they exceed CHARACTERS.
+
+        Errors: DataError without text; ConfigError if it is too small.
+        """
         if self.options.file is not None:
             return
-        some = itertools.islice(samples, self.options.fit_samples)
-        texts = [text for sample in some for text in texts_of(sample[self.field]) if text.strip()]
+        texts: list[str] = []
+        count = 0
+        for sample in itertools.islice(samples, self.options.fit_samples):
+            found = [text for text in texts_of(sample[self.field]) if text.strip()]
+            texts += found
+            count += sum(map(len, found))
+            if count >= CHARACTERS:
+                break
         if not texts:
             raise DataError(f"the training data holds no text in '{self.field}' to make a vocabulary of")
         self.words = _finished(train_vocabulary(texts, self.options), self.options)

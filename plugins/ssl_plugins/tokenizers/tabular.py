@@ -35,6 +35,7 @@ from ssl_core import (
     Values,
     hookimpl,
 )
+from ssl_core.nn import look_up
 from ssl_core.tokenizers import IdTokenizer, JointTokenizer
 
 NUMERIC, MISSING = "numeric", "missing"
@@ -204,7 +205,7 @@ class MissingColumns(Tokenizer):
         """missing (B, columns) bool to Tokens, all of the one entry."""
         gone = inputs[MISSING]
         ids = torch.zeros(gone.shape, dtype=torch.long, device=gone.device)
-        return Tokens(nn.functional.embedding(ids, self.table), (Ids(ids, self.table),), self.layout, gone)
+        return Tokens(look_up(self.table, ids), (Ids(ids, self.table),), self.layout, gone)
 
 
 class CategoricalColumns(IdTokenizer):

@@ -1,0 +1,93 @@
+"""Options: what `--set` can say becomes what an option holds, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from ssl_core import ConfigError
+from ssl_core.config import parse_setting, validate
+from ssl_core.evaluate.probe import EvaluateOptions
+from ssl_core.options import Options
+
+
+class Some(Options):
+    """An option of each kind."""
+
+    names: tuple[str, ...] = Field(())
+    sizes: tuple[float, ...] = Field((0.5,), min_length=1)
+    probes: tuple[Literal["linear", "knn"], ...] = Field(("linear", "knn"))
+    pair: tuple[int, int] | int | None = Field(3)
+    label: str | None = Field(None)
+    root: str = Field("here")
+
+
+class More(Some):
+    """A subclass, as every plugin's options are."""
+
+    bands: tuple[int, ...] = Field(())
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("names=.tif", (".tif",)),
+        ("names=-999", ("-999",)),
+        ("names=a, b", ("a", "b")),
+        ('names=["a, b", 7]', ("a, b", "7")),
+        ("names=2024-01-31", ("2024-01-31",)),
+        ("names=", ()),
+        ("sizes=3", (3.0,)),
+        ("sizes=0.1,0.2", (0.1, 0.2)),
+        ("probes=knn", ("knn",)),
+        ("probes=knn,linear", ("knn", "linear")),
+        ("bands=4", (4,)),
+        ("pair=4", 4),
+        ("pair=[1, 2]", (1, 2)),
+        ("pair=1, 2", (1, 2)),
+        ("pair=none", None),
+        ("label=2019", "2019"),
+        ("label=2024-01-31", "2024-01-31"),
+        ("label=none", None),
+        ("root=7", "7"),
+    ],
+)
+def test_a_setting_becomes_what_the_option_holds(setting, expected):
+    name, value = parse_setting(setting)
+    made = More(**{name: value})
+    assert getattr(made, name) == expected
+    assert More(**json.loads(made.model_dump_json())) == made
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("probes=knm", "option 'part.probes.0': input should be 'linear' or 'knn', got 'knm'"),
+        ("sizes=0.1,x", "option 'part.sizes.1': input should be a valid number.*got 'x'"),
+        ("sizes=", "option 'part.sizes': tuple should have at least 1 item"),
+        ("names=true", "option 'part.names': input should be a valid tuple, got True"),
+        ("names=none", "option 'part.names': input should be a valid tuple, got None"),
+        ("names=[true]", "option 'part.names.0': input should be a valid string, got True"),
+        ("label=true", "option 'part.label': input should be a valid string, got True"),
+        ("root=none", "option 'part.root': input should be a valid string, got None"),
+    ],
+)
+def test_what_does_not_fit_is_named(setting, message):
+    name, value = parse_setting(setting)
+    with pytest.raises(ConfigError, match=message):
+        validate("part", More, {name: value})
+
+
+def test_options_stay_as_they_are():
+    made = Some(names="a")
+    with pytest.raises(ValidationError, match="frozen"):
+        made.names = ("b",)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Some(name="a")
+
+
+def test_a_single_probe():
+    assert EvaluateOptions(probes="knn").probes == ("knn",)

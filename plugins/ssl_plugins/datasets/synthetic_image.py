@@ -15,9 +15,9 @@ NAMES = ("stripes", "checks", "lattice", "honeycomb", "bricks", "zigzag")
 class SyntheticImage(Dataset):
     """Cloth woven of two colours at a random angle, scale, place and light; the class is the pattern; no download.
 
-    Each colour covers about half of the cloth, which one is drawn is chance, and colours, angle, scale, place, light and
-    grain are drawn alike for all classes: no pixel and no histogram tells the class, and since patterns repeat, what is
-    seen tells much of what is hidden. Sample i is a pure function of (seed, split, i).
+    Each colour has about half of the cloth, and colours, angle, scale, place, light and noise are drawn alike for all
+    classes: no pixel and no histogram tells the class. Patterns repeat, so that what is seen tells much of what is
+    hidden. Sample i is a pure function of (seed, split, i).
     """
 
     name = "synthetic"

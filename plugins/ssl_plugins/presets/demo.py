@@ -28,4 +28,4 @@ def register_presets() -> list[Preset]:
         Preset(f"demo-{modality}", SMALL | values, source, modality=modality, dataset="synthetic", default=True)
         for modality, values in BY_MODALITY.items()
     ]
-    return [Preset("small", SMALL, "the encoder of the embedded runs, for some thousand samples of any data"), *embedded]
+    return [Preset("small", SMALL, "the embedded runs' encoder, for some thousand samples of any data"), *embedded]

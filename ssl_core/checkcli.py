@@ -98,9 +98,11 @@ def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
     """What to check: everything of that name, or everything that the plugins in that path offer."""
     from ssl_core.plugins.uninstalled import as_if_installed, looks_like_path
 
-    if not looks_like_path(name) or (not Path(name).exists() and _found(load_catalogue(block), name)):
-        yield _called(load_catalogue(block), name)
-        return
+    if not looks_like_path(name) or not Path(name).exists():
+        catalogue = load_catalogue(block)
+        if not looks_like_path(name) or _found(catalogue, name):
+            yield _called(catalogue, name)
+            return
     with as_if_installed(Path(name)) as there:
         catalogue = load_catalogue(block)
         ours = {f"{there.distribution}:{point}" for point in there.points}

@@ -169,6 +169,6 @@ class Source:
         return min(self.places(root), key=self._lack)
 
     def _lack(self, folder: Path) -> int:
-        """How many paths a folder lacks. Archives never ticked off there count, or half a copy would lose to none."""
-        pending = {f"{MARKS}/{one.file}" for one in self.archives if not (one.gives or one.done(folder))}
+        """How many paths a folder lacks. Parts never ticked off there count, or half a copy would lose to none."""
+        pending = {f"{MARKS}/{one.file}" for one in self.archives if one.fills and not one.done(folder)}
         return len(pending.union(self.missing(folder)))

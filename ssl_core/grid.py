@@ -203,6 +203,7 @@ def seeds_of(text: str) -> Sequence[int]:
 
 def default_folder(grid: Grid, root: Path = Path("runs")) -> Path:
     """The same folder for the same grid, so that the same command goes on."""
-    text = grid.model_dump_json(exclude={"seeds": True, "method": {"__all__": {"seeds"}}})
+    unseeded: Any = {"seeds": True, "method": {"__all__": {"seeds"}}}
+    text = grid.model_dump_json(exclude=unseeded)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     return root / f"compare-{digest}"

@@ -83,7 +83,7 @@ def run(
     else:
         checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
-    extent = {split: len(part) for split, part in data.items()}
+    extent: dict[str, int] = {split: len(part) for split, part in data.items()}
     if start is not None:
         same_extent(start.state.get("samples"), extent)
     learner.tokenizer.measure(data["train"].chunks())
@@ -169,6 +169,9 @@ def evaluate_run(
     device = pick_device(str(given.get("device", saved.device)))
     learner = build(saved, plugins, splits["train"]).to(device)
     checkpoint.load_model(start, learner)
+    trained = start.state.get("config", {}).get("train", {})  # with the batch size that was used, not asked for
+    size = trained.get("batch_size", config.train.batch_size)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
     if config.tokenizer != saved.tokenizer:
         _give_constants(learner, build(config, plugins, splits["train"]))
     data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}

@@ -64,7 +64,7 @@ def begun(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(folder))
             _check_free(folder, overwrite)  # a run may have begun in it and ended since
-            for path in folder.iterdir():
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):  # last: it marks a run folder
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != LOCK:

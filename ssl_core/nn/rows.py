@@ -35,7 +35,7 @@ def look_up(table: Tensor, at: Tensor) -> Tensor:
     On the CPU its gradient is the same each time, compiled or not. To compile what calls it, call
     `torch.compiler.allow_in_graph(look_up)` first, as the engine does.
     """
-    if table.is_cuda or not table.requires_grad:
+    if table.is_cuda:
         return F.embedding(at, table)
     out: Tensor = _LookUp.apply(table, at)
     return out

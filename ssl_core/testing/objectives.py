@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective
+from ssl_core.nn.rows import look_up
 from ssl_core.nn.twice import attend_twice
 from ssl_core.testing.bench import Bench, Setting, targets_of
 from ssl_core.testing.layouts import CASES, DIM, sample
@@ -171,7 +172,7 @@ def compiled_equals_eager(setting: Setting) -> None:
     eager = bench.outcome(tokens, draws).loss
     torch._dynamo.reset()
     torch.manual_seed(0)
-    torch.compiler.allow_in_graph(attend_twice)
+    torch.compiler.allow_in_graph([attend_twice, look_up])
     try:
         compiled = torch.compile(step, backend="eager", fullgraph=True)(tokens.content)
     except torch._dynamo.exc.Unsupported as error:

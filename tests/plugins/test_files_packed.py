@@ -10,7 +10,7 @@ from ssl_plugins.datasets.files_series import SeriesFiles
 
 
 @pytest.mark.parametrize("mark", ["label", "group"])
-@pytest.mark.parametrize("step", [1, 0.5])
+@pytest.mark.parametrize("step", [1.0, 0.5])
 def test_what_is_nan_is_missing(tmp_path, refused, mark, step):
     values = np.arange(20) % 2 * step
     values[2] = np.nan

@@ -84,6 +84,16 @@ def test_series_of_one_id_in_several_files_are_never_on_both_sides(tmp_path, bot
     assert len(test)
 
 
+def test_a_person_without_a_window_is_not_the_one_held_out(tmp_path, both):
+    """Of two people one has a window, on three days; the other's rows are too few."""
+    for day in range(3):
+        frame = long_table(series=3)
+        write(tmp_path / f"day{day}.csv", frame[(frame["id"] != "p1") | (frame["moment"] < 5)].drop(columns="label"))
+    train, test = both(SeriesFiles, tmp_path, time="moment", window=25)
+    assert len(train)
+    assert len(test)
+
+
 def test_series_shorter_than_a_window_are_counted(tmp_path, both):
     frame = long_table()
     whole = both(SeriesFiles, write(tmp_path / "a.csv", frame), time="moment", window=20)

@@ -32,6 +32,11 @@ class Marks:
         """Those of some samples; the names stay."""
         return Marks(self.codes[rows], self.names)
 
+    def used(self) -> Marks:
+        """Without names that no sample has."""
+        known, codes = np.unique(self.codes, return_inverse=True)
+        return Marks(codes.astype(np.int32), tuple(self.names[code] for code in known))
+
 
 class Coder:
     """Collects names block by block as numbers; -1 stands for none."""

@@ -190,7 +190,10 @@ def spread(said: Said, options: OwnOptions, usable: np.ndarray) -> np.ndarray:
     def where(row: int) -> str:
         return said.where(int(some[row]))
 
-    part = Said(len(some), where, taken(said.label), taken(said.group), taken(said.split))
+    group = taken(said.group)
+    if group is not None and not (options.test_groups or options.train_groups):
+        group = group.used()  # or those held out might be some without a window
+    part = Said(len(some), where, taken(said.label), group, taken(said.split))
     held = np.full(said.count, LEFT_OUT, np.int8)
     held[some] = divide_rows(part, options.test_fraction, options.test_groups, options.train_groups)
     return held

@@ -159,7 +159,7 @@ def _channels_first(path: Path, x: np.ndarray, axes: str, order: Order) -> np.nd
 
 def _header(shape: Sequence[int], dtype: np.dtype, axes: str, order: Order) -> Header | None:
     place = _channel_axis(shape, axes, order)
-    if place is None:
+    if place is None or np.dtype(dtype).kind not in "uifb":
         return None
     height, width = (shape[0], shape[1]) if len(shape) == 2 else (n for i, n in enumerate(shape) if i != place)
     return Header(1 if len(shape) == 2 else shape[place], (height, width), np.dtype(dtype))

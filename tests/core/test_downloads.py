@@ -553,7 +553,8 @@ def test_archives_that_name_nothing_are_ticked_off(site, tmp_path):
 
 def test_many_parts_go_on_in_the_folder_where_they_began(site, tmp_path):
     part = zip_of(tmp_path / "part", ("images/a.png", b"")).read_bytes()
-    source = source_of(*(site.archive(f"{i}.zip", part, "zip") for i in range(4)), needs=("images",))
+    parts = [site.archive(f"{i}.zip", part, "zip", fills="images") for i in range(4)]
+    source = source_of(*parts, needs=("images",))
     del site.files["/1.zip"]
     root = tmp_path / "root"
     with pytest.raises(DataError, match="HTTP 404"):

@@ -15,9 +15,9 @@ WORLD, ROWS = 0, 1  # what a random generator is for
 class SyntheticTabular(Dataset):
     """Accounts' last visits as columns; the class is how long one interest lasts; embedded, no download.
 
-    A row is an account with two of several interests that take turns. Each visit is a numeric column, the amount spent,
+    A row is an account with some of several interests that take turns. Each visit is a numeric column, the amount spent,
     about its interest's level, and a categorical one, one of its interest's codes. The class is the mean number of
-    visits before the other interest takes over. Every interest is equally likely at every visit in every class, so that
+    visits before another interest takes over. Every interest is equally likely at every visit in every class, so that
     no column alone tells it, and other columns tell much of what a hidden one holds. Numeric columns have their own
     units (a visit's own prices), a few visits are of any interest, and numbers and codes are missing at random. Sample
     i is a pure function of (seed, split, i).
@@ -37,7 +37,8 @@ class SyntheticTabular(Dataset):
         lasting: tuple[float, ...] = Field(
             (1.0, 2.0, 5.0), min_length=2, description="mean visits before the interest changes, for each class"
         )
-        interests: int = Field(4, ge=2, description="different interests, of which an account has two")
+        interests: int = Field(6, ge=2, description="different interests")
+        own: int = Field(3, ge=2, description="interests of an account")
         codes: int = Field(4, ge=1, description="codes of an interest; one more, the last, says that it is missing")
         stray: float = Field(0.1, ge=0, lt=1, description="share of the visits that are of any interest")
         noise: float = Field(1.0, ge=0, description="deviation of amounts within an interest; that of the levels is 1")
@@ -69,8 +70,8 @@ class SyntheticTabular(Dataset):
         options, label = self.options, index % len(self.options.lasting)
         rng = np.random.default_rng([options.seed, ROWS, SPLITS.index(self.split), index])
         visits = max(options.numeric, options.categorical)
-        own = rng.permutation(options.interests)[:2]
-        interest = own[draw_stretches(visits, 2, options.lasting[label], rng)]
+        own = rng.permutation(options.interests)[: options.own]
+        interest = own[draw_stretches(visits, len(own), options.lasting[label], rng)]
         stray = rng.random(visits) < options.stray
         interest = np.where(stray, rng.integers(0, options.interests, visits), interest)
         amounts = self.levels[interest] + options.noise * rng.standard_normal(visits)

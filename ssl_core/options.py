@@ -30,7 +30,7 @@ class Options(pydantic.BaseModel):
         if get_origin(kind) is tuple and members[-1:] == (Ellipsis,):
             several = _several(value)
             return tuple(map(_spelt, several)) if is_text and isinstance(several, list | tuple) else several
-        if isinstance(value, str) and "," in value and tuple in map(get_origin, (kind, *members)):
+        if isinstance(value, str) and "," in value and any(get_origin(one) is tuple for one in (kind, *members)):
             return _several(value)  # a pair such as "1, 99"
         return _spelt(value) if is_text else value
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from ssl_core import Continuous, Dataset
@@ -136,6 +137,23 @@ def test_raw_numbers_do_not_give_the_class_away(cls):
     assert model.score(scaler.transform(test_x), test_y) < chance + 0.14
 
 
+@pytest.mark.parametrize("cls", [SyntheticTimeSeries, SyntheticTabular, SyntheticImage, SyntheticMultispectral])
+def test_neighbours_of_raw_numbers_do_not_give_the_class_away(cls):
+    """Of two thousand samples the twenty most similar, in all that a sample holds, say little more than chance."""
+
+    def whole(dataset: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+        x, y = flat(dataset, count)
+        x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
+        if isinstance(dataset, SyntheticTabular):
+            codes = np.stack([dataset[i]["inputs"]["codes"] for i in range(count)])
+            x = np.concatenate([x, np.eye(dataset.fields["codes"].vocab)[codes].reshape(count, -1)], axis=1)
+        return x, y
+
+    (x, y), (test_x, test_y) = whole(make(cls), 2000), whole(make(cls, "test"), 500)
+    model = KNeighborsClassifier(20, metric="cosine").fit(x, y)
+    assert model.score(test_x, test_y) < 1 / len(np.unique(y)) + 0.19
+
+
 def test_a_rhythm_has_its_frequencies_and_coupling():
     """Without noise and drift of pace, the spectrum holds the slow rhythm, the fast one, and side bands or none."""
     dataset = make(SyntheticTimeSeries, noise=0.0, channels=2, steps=4096)
@@ -176,10 +194,10 @@ def interests_of(dataset: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
     return interest[np.stack([each["inputs"]["codes"] for each in samples])], np.array([s["label"] for s in samples])
 
 
-def test_an_account_has_two_interests_that_last_as_its_class_says():
+def test_an_account_has_its_interests_and_they_last_as_its_class_says():
     dataset = make(SyntheticTabular, n_train=600, numeric=300, categorical=300, missing=0.0, stray=0.0)
     interest, y = interests_of(dataset, 60)
-    assert {len(set(row)) for row in interest} == {2}
+    assert {len(set(row)) for row in interest} == {dataset.options.own}
     for label, mean in enumerate(dataset.options.lasting):
         changes = (np.diff(interest[y == label]) != 0).mean()
         assert 1 / changes == pytest.approx(mean, rel=0.1)
@@ -196,8 +214,9 @@ def test_no_column_of_a_table_tells_the_class():
     dataset = make(SyntheticTabular, n_train=6000, missing=0.0)
     interest, y = interests_of(dataset, 6000)
     for label in range(3):
-        for kind in range(4):
-            assert np.abs((interest[y == label] == kind).mean(axis=0) - 0.25).max() < 0.04
+        for kind in range(dataset.options.interests):
+            share = (interest[y == label] == kind).mean(axis=0)
+            assert np.abs(share - 1 / dataset.options.interests).max() < 0.04
 
 
 def test_share_of_missing_values():

@@ -16,11 +16,11 @@ class SyntheticTabular(Dataset):
     """Accounts' last visits as columns; the class is how long one interest lasts; embedded, no download.
 
     A row is an account with some of several interests that take turns. Each visit is a numeric column, the amount
-    spent, about its interest's level, and a categorical one, one of its interest's codes. The class is the mean number of
-    visits before another interest takes over. Every interest is equally likely at every visit in every class, so that
-    no column alone tells it, and other columns tell much of what a hidden one holds. Numeric columns have their own
-    units (a visit's own prices), a few visits are of any interest, and numbers and codes are missing at random. Sample
-    i is a pure function of (seed, split, i).
+    spent, about its interest's level, and a categorical one, one of its interest's codes. The class is the mean number
+    of visits before another interest takes over. Every interest is equally likely at every visit in every class, so
+    that no column alone tells it, and other columns tell much of what a hidden one holds. Numeric columns have their
+    own units (a visit's own prices), a few visits are of any interest, and numbers and codes are missing at random.
+    Sample i is a pure function of (seed, split, i).
     """
 
     name = "synthetic"

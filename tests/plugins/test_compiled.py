@@ -43,7 +43,7 @@ def perturbed(cls: type[Objective], options: dict[str, Any]) -> Perturbed:
     bench = Setting(cls, options, "values_and_ids").build()
     with torch.no_grad():
         for parameter in (*bench.tokenizer.parameters(), *bench.encoder.parameters(), *bench.objective.parameters()):
-            parameter += 0.2 * torch.randn_like(parameter)  # the second-order term is tiny near initialisation
+            parameter += 0.1 * torch.randn_like(parameter)  # the second-order term is tiny near initialisation
     return Perturbed(Learner(bench.tokenizer, bench.encoder, bench.objective), bench.inputs)
 
 
@@ -77,8 +77,8 @@ def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.Mo
 def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MetaMAE with weights away from their start. A lost second derivative would be a larger error than rounding."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    learner = perturbed(CATALOGUE.objective("metamae"), {})
-    first_order = perturbed(CATALOGUE.objective("metamae"), {"first_order": True})
+    learner = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0})
+    first_order = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0, "first_order": True})
     inputs = learner.inputs
     draws = learner.objective.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(0))
     step = CompiledStep(copy.deepcopy(learner.learner), "key", tmp_path)
@@ -97,7 +97,7 @@ def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypat
 
     eager = error(gradient(learner.learner, learner.learner, half=True))
     assert error(gradient(step.learner, step, half=True)) < 1.3 * eager
-    assert error(gradient(first_order.learner, first_order.learner, half=False)) > 2 * eager
+    assert error(gradient(first_order.learner, first_order.learner, half=False)) > 5 * eager
 
 
 @pytest.mark.slow

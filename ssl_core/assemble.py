@@ -122,10 +122,10 @@ def remarks(splits: Splits, data: Data) -> list[str]:
     """What the data sets and their preparation have to say."""
     notes = list(dict.fromkeys(note for split in splits.values() for note in split.notes))
     for split, prepared in data.items():
-        if prepared.skipped:
+        if prepared.bad:
             shown = "; ".join(prepared.skipped[:3])
-            more = f" and {len(prepared.skipped) - 3} more" if len(prepared.skipped) > 3 else ""
-            notes.append(f"{len(prepared.skipped)} bad samples of the {split} split skipped: {shown}{more}")
+            more = f" and {prepared.bad - 3} more" if prepared.bad > 3 else ""
+            notes.append(f"{prepared.bad} bad samples of the {split} split skipped: {shown}{more}")
     if splits["train"].task is None:
         notes.append("the data has no labels, so nothing is probed")
     return [as_utf8(note) for note in notes]

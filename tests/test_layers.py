@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Row by row. Siblings in a row never import each other; files of one folder may, without cycles.
 LADDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "tokens", "data", "options"),
+    ("errors", "tokens", "data", "options", "locks"),
     ("nn", "downloads", "benchmarks"),
     ("contracts",),
     ("tokenizers", "hookspecs", "public", "engine.learner"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -13,11 +12,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ssl_core.data import Archive
 from ssl_core.errors import DataError
+from ssl_core.locks import alone
 
 SCHEMES = ("http", "https", "ftp", "file")
 CHUNK = 1 << 20
@@ -159,36 +160,13 @@ def _room(folder: Path, wanted: int, archive: Archive) -> None:
         raise DataError(f"{archive.file} takes {wanted:,} more bytes, {folder} has {free:,} left; free some space")
 
 
-@contextlib.contextmanager
-def _only_one(part: Path) -> Any:
+def _only_one(part: Path) -> AbstractContextManager[None]:
     """Errors: DataError while another process downloads the same file."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = part.with_name(part.name + ".lock")
-    while True:
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it") from None
-            if not _is_at(lock, file):
-                continue
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
 
+    def taken() -> None:
+        raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it")
 
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Whether an open file is still the one at `path`: whoever held the lock has removed it in the end."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    return alone(part.with_name(part.name + ".lock"), taken)
 
 
 def _size(path: Path) -> int:

@@ -24,19 +24,19 @@ from ssl_core.errors import BadSample
 
 FORMAT = 2
 CHUNK = 1024
-UNNAMED = "one more bad sample"
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out.
 
-    skipped: one line for each sample left out; of very many only the first have a name.
+    bad: how many samples were left out. skipped: a line for each of the first of them.
     """
 
     arrays: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     skipped: tuple[str, ...] = ()
+    bad: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -111,8 +111,7 @@ def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, str
     files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
     arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
     labels = np.load(folder / "labels.npy") if meta["labelled"] else None
-    unnamed = [UNNAMED] * (meta["bad"] - len(meta["skipped"]))
-    return Prepared(arrays, labels, (*meta["skipped"], *unnamed))
+    return Prepared(arrays, labels, tuple(meta["skipped"]), meta["bad"])
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:

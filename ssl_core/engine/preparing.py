@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.engine.files import write_json
 from ssl_core.engine.tell import Tell
 from ssl_core.errors import BadSample, DataError
+from ssl_core.locks import alone
 
 PIECE = 256
 WORTH_WORKERS = 1024  # samples; below, starting processes takes longer than they save
@@ -91,7 +90,7 @@ def fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, stric
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.parent / f".making-{folder.name}"
-    with _alone(work.with_suffix(".lock"), tell):
+    with alone(work.with_suffix(".lock"), lambda: tell.line("waiting for another run that prepares the same data")):
         if (folder / META).exists():
             return
         work.mkdir(exist_ok=True)
@@ -111,32 +110,6 @@ def fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, stric
 def array_file(folder: Path, number: int) -> Path:
     """Where the `number`-th field of meta.json is kept. Not by its name: a field may be called anything."""
     return folder / f"field-{number}.npy"
-
-
-@contextlib.contextmanager
-def _alone(path: Path, tell: Tell) -> Iterator[None]:
-    while True:
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                tell.line("waiting for another run that prepares the same data")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(path, file):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Whether an open file is still the one at `path`: whoever held the lock has removed it in the end."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ssl_core.engine import preparing
 from ssl_core.engine.loader import batch_index, prepare
 from ssl_core.engine.seeds import derive
 from ssl_core.engine.tell import Tell
+from ssl_core.locks import alone
 
 
 @pytest.fixture
@@ -171,17 +172,13 @@ def test_who_waited_for_a_lock_that_is_removed_since_holds_one_that_excludes_a_t
     path = tmp_path / "it.lock"
     waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
 
-    class Says(Tell):
-        def line(self, text):
-            waiting.set()
-
     def second():
-        with preparing._alone(path, Says()):
+        with alone(path, waiting.set):
             inside.set()
             leave.wait(10)
 
     thread = threading.Thread(target=second, daemon=True)
-    with preparing._alone(path, Tell()):
+    with alone(path, waiting.clear):
         thread.start()
         assert waiting.wait(10)
     try:
@@ -214,8 +211,8 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
     monkeypatch.setattr(preparing, "NAMED", 3)
     bad = (0, 1, 4, 5, 8)
     made = make(count=10, bad=bad)
-    assert len(made.skipped) == 5
-    assert [line.split(":")[0] for line in made.skipped[:3]] == [f"sample {i} of the train split" for i in bad[:3]]
+    assert made.bad == 5
+    assert [line.split(":")[0] for line in made.skipped] == [f"sample {i} of the train split" for i in bad[:3]]
     (folder,) = (tmp_path / "prepared").iterdir()
     assert len(json.loads((folder / "meta.json").read_text())["skipped"]) == 3
     (said,) = remarks({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})

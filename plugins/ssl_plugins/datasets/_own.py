@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import Dataset, Task
 from ssl_plugins.datasets._division import TEST, TRAIN, Said, Where, divide_rows
+from ssl_plugins.datasets._stamp import stamp
 
 
 class OwnOptions(Dataset.Options):
@@ -110,15 +111,7 @@ class OwnData(Dataset):
 
     def stamp(self, paths: Iterable[Path]) -> None:
         """Keep names, sizes and times of change of the files, or that there is none, for the fingerprint."""
-        made = hashlib.sha256()
-        for path in paths:
-            try:
-                found = path.stat()
-                state = f"{found.st_size}\0{found.st_mtime_ns}"
-            except (OSError, ValueError):  # ValueError: a name that no file can have
-                state = "none"
-            made.update(f"{path}\0{state}\n".encode("utf-8", "surrogatepass"))
-        self.stamped = made.hexdigest()
+        self.stamped = stamp(Path(), map(str, paths))
 
     def fingerprint(self) -> str:
         """Changes with the options, any file's name, size or time of change, the division and the labels."""

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, Task, hookimpl
 from ssl_plugins.datasets._listing import class_names, divide, listing
+from ssl_plugins.datasets._stamp import state
 
 LOOKED_AT = 2000  # files whose headers decide the common rate
 
@@ -89,30 +90,21 @@ class SpeechFiles(Dataset):
 
     def fingerprint(self) -> str:
         """Changes with the options, the classes, and any file's name, label, size or time of change."""
-        files = [(item.name, item.label, _state(item.path)) for item in self.items]
+        files = [(item.name, item.label, state(item.path)) for item in self.items]
         return f"{super().fingerprint()}:{self.rate}:{self.names}:{files}"
 
 
 def _common_rate(paths: list[Path]) -> tuple[int, int]:
     """The most common rate of the recordings, and how many rates there are. Errors: DataError if none is sound."""
     step = max(1, len(paths) // LOOKED_AT)
-    rates = Counter(filter(None, (_rate(path, _state(path)) for path in paths[::step])))
+    rates = Counter(filter(None, (_rate(path, state(path)) for path in paths[::step])))
     if not rates:
         raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}")
     return min(rates, key=lambda rate: (-rates[rate], rate)), len(rates)
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change; None for a link to nothing, which is named when it is read."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 @functools.lru_cache(maxsize=100_000)
-def _rate(path: Path, state: tuple[int, int] | None) -> int | None:
+def _rate(path: Path, changed: str) -> int | None:
     try:
         return int(soundfile.info(path).samplerate)
     except (OSError, soundfile.SoundFileError):

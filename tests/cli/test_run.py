@@ -179,12 +179,13 @@ def test_an_evaluation_on_other_data_leaves_the_report_of_the_run(sslx, tmp_path
     assert code == 0, err
     assert (tmp_path / "r" / "report.json").read_text() == before
     assert json.loads((tmp_path / "r" / "eval" / "own" / "report.json").read_text())["scores"]
-    code, _, err = sslx("compare", "--from", ".", "--out", "table")
+    code, out, err = sslx("compare", "--from", ".", "--out", "table")
     assert code == 0, err
+    assert "different options" not in out + err  # what was measured on other data is no run
     rows = json.loads((tmp_path / "table" / "comparison.json").read_text())["scores"]
     (mean,) = [row["mean"] for row in rows if (row["method"], row["probe"]) == ("mae", "linear")]
     own = [row for row in json.loads(before)["scores"] if (row["features"], row["probe"]) == ("trained", "linear")]
-    assert mean == own[0]["value"]  # what was measured on other data is no run
+    assert mean == own[0]["value"]
 
 
 def test_resume_refuses_another_configuration_and_takes_more_steps(sslx, tmp_path):

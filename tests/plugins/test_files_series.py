@@ -84,11 +84,12 @@ def test_series_of_one_id_in_several_files_are_never_on_both_sides(tmp_path, bot
     assert len(test)
 
 
-def test_a_person_without_a_window_is_not_the_one_held_out(tmp_path, both):
-    """Of two people one has a window, on three days; the other's rows are too few."""
+@pytest.mark.parametrize("person", ["p0", "p1", "p2"])
+def test_a_person_without_a_window_is_not_the_one_held_out(tmp_path, both, person):
+    """Of three people, on three days each, one has too few rows for a window."""
     for day in range(3):
         frame = long_table(series=3)
-        write(tmp_path / f"day{day}.csv", frame[(frame["id"] != "p1") | (frame["moment"] < 5)].drop(columns="label"))
+        write(tmp_path / f"day{day}.csv", frame[(frame["id"] != person) | (frame["moment"] < 5)].drop(columns="label"))
     train, test = both(SeriesFiles, tmp_path, time="moment", window=25)
     assert len(train)
     assert len(test)

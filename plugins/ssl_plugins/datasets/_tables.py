@@ -86,8 +86,7 @@ class Table:
                 file = pq.ParquetFile(self.path)
                 batches = file.iter_batches(batch_size=ROWS, columns=list(wanted))
                 for batch in batches:
-                    if batch.num_rows:
-                        yield {name: _plain(batch.column(name)) for name in wanted}
+                    yield {name: _plain(batch.column(name)) for name in wanted}
             else:
                 with self._csv(list(wanted)) as reader:
                     for batch in reader:
@@ -185,8 +184,6 @@ class MarkColumns:
     def add(self, block: Block, columns: dict[str, str], item: Item, where: Where) -> None:
         """One block of rows of one file. where: what to call row i of the block. Errors: DataError."""
         count = len(next(iter(block.values())))
-        if not count:
-            return  # a file without rows does not decide what the labels of the others are
         columns = dict(columns)
         label = columns.get("label")
         if not self.begun:

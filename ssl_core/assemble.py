@@ -164,7 +164,8 @@ def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) 
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     encoder = config.encoder
     width = encoder.head_dim or encoder.dim // encoder.heads
-    return f"{choose_kernel(device, dtype, learner.tokenizer.layout.length, 1, width)} (auto)"
+    length, compiled = learner.tokenizer.layout.length, config.train.compile == "on"
+    return f"{choose_kernel(device, dtype, length, 1, width, compiled)} (auto)"
 
 
 def _brief(options: Mapping[str, Any]) -> str:

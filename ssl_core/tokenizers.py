@@ -23,6 +23,13 @@ MEASURED = 2**24  # numbers measured at a time
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     """(B, C, *space) to (B, L, prod(patch) * C): patches row-major, inside a patch space first, channel last."""
+    if torch.compiler.is_compiling() and not x.requires_grad:
+        cut: Tensor = torch.ops.sslx.cut(x, list(patch))
+        return cut
+    return _patchify(x, patch)
+
+
+def _patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     rows, channels, *space = x.shape
     split: list[int] = [rows, channels]
     for size, step in zip(space, patch, strict=True):
@@ -31,6 +38,18 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     grid_axes = [2 + 2 * axis for axis in range(axes)]
     patch_axes = [3 + 2 * axis for axis in range(axes)]
     return x.reshape(split).permute(0, *grid_axes, *patch_axes, 1).reshape(rows, -1, math.prod(patch) * channels)
+
+
+# One operation to the compiler, which would otherwise cut patches one number at a time, for each of their uses anew
+# (ten times as long on images of 13 channels).
+@torch.library.custom_op("sslx::cut", mutates_args=())
+def _cut(x: Tensor, patch: Sequence[int]) -> Tensor:
+    return _patchify(x, patch).clone(memory_format=torch.contiguous_format)
+
+
+@_cut.register_fake
+def _(x: Tensor, patch: Sequence[int]) -> Tensor:
+    return torch.empty_like(_patchify(x, patch), memory_format=torch.contiguous_format)
 
 
 def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:

@@ -156,10 +156,13 @@ class CompiledStep:
         import torch._dynamo.config as dynamo
         import torch._inductor.config as inductor
 
+        from ssl_core.engine.products import Rewrite  # with the compiler's own modules, which take a while to import
+
         # counted over all learners of a process, since they have their forward pass in common; each is compiled once
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2**16)
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 2**16)
         torch.compiler.allow_in_graph([attend_twice, attend_xformers, look_up])  # they say why
         torch.compiler.assume_constant_result(xformers_fits)  # what loads xformers can't be traced into
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
+        inductor.post_grad_custom_post_pass = Rewrite()
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)

@@ -17,22 +17,27 @@ from torch import Tensor, nn
 from ssl_core.errors import ConfigError
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.efficient import attend_xformers, xformers_fits
-from ssl_core.nn.twice import attend_twice, fill_up
+from ssl_core.nn.twice import attend_twice, fill_up, filling
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
-# Rows from which more than softmax written out pays: benchmarks/README.md, attention. On CUDA by derivatives; with a
-# derivative single precision is never quicker otherwise there, and long rows are for the memory.
+# Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
+# where softmax is fused with what is around it, that is for the memory only. On CUDA by derivatives; with a derivative
+# single precision is never quicker otherwise there, and long rows are for the memory.
 LONG_TOKENS = {"cpu": 100}
+COMPILED_TOKENS = {"cpu": 512}
 CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)
 
 
-def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64) -> Kernel:
+def choose_kernel(
+    device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64, compiled: bool = False
+) -> Kernel:
     """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
 
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
-    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. On CUDA
+    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. `compiled`, in a
+    step that is compiled whole, softmax written out is the quickest at all of the paper's lengths. On CUDA
     softmax written out wins in short rows, and in single precision with a derivative at any length that was tried; else
     it is xformers where it has a kernel, which is PyTorch's with its own shell around it: up to a quarter slower than
     PyTorch's own, and taken all the same: that this project uses it is its owner's choice.
@@ -44,7 +49,7 @@ def choose_kernel(device: torch.device, dtype: torch.dtype, tokens: int, derivat
         if derivatives == 2:
             return "twice"
         return "xformers" if xformers_fits(dtype, width) else "sdpa"
-    long = tokens >= LONG_TOKENS[device.type]
+    long = tokens >= (COMPILED_TOKENS if compiled and derivatives else LONG_TOKENS)[device.type]
     if derivatives == 2:
         return "twice" if long else "math"
     if dtype == torch.float32 and (long or derivatives == 0):
@@ -64,18 +69,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None 
         return attend_twice(q, k, v, keep)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if _wants_aligned(q):
-        keep, k, v = fill_up(keep, k, v)
+    if q.is_cuda or not torch.compiler.is_compiling():  # what the compiler makes for the CPU is quick at any length
+        keep, k, v = fill_up(filling(k), keep, k, v)
         mask = None if keep is None else keep[:, None, None, :]
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward
     return scores.softmax(dim=-1) @ v
-
-
-def _wants_aligned(q: Tensor) -> bool:
-    """Whether products with matrices of scores are much faster where rows of these are multiples of 16 bytes."""
-    return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
 
 
 class Attention(nn.Module):
@@ -116,7 +116,8 @@ class Attention(nn.Module):
         # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
         twice = self.twice_differentiable and not once and torch.is_grad_enabled()
         derivatives = 2 if twice else int(q.requires_grad)
-        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim)
+        compiled = torch.compiler.is_compiling()
+        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
         if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):
             return self.backend
         if self.backend == "xformers" and q.is_cuda and derivatives < 2 and xformers_fits(q.dtype, self.head_dim):

@@ -34,6 +34,9 @@ CHUNK_NUMBERS = 2**20
 CUDA_CHUNK_NUMBERS = 2**24
 ALIGNED = 8
 """Numbers that CUDA's kernels for matrix products in half precision read at once."""
+LOT = 32
+"""Numbers that the CPU's softmax in half precision takes at once; it goes one by one through what is left of a row."""
+HALF = (torch.float16, torch.bfloat16)
 KEPT_TOKENS = 512
 """Rows shorter than this keep P for the derivatives."""
 
@@ -111,9 +114,9 @@ def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple
     """The output (B, h, M, e), and P (B h, M, N) or nothing."""
     out, p = blank(q), _room(q, k)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
-        scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), q.shape[1])
+        scores = _scores(_flat(q[rows, :, asked]), _filled(k[rows]), _of(keep, rows), k.shape[2], q.shape[1])
         weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
-        _put(out, rows, asked, torch.bmm(weights, _flat(v[rows])))
+        _put(out, rows, asked, torch.bmm(weights, _filled(v[rows])))
     return out, p
 
 
@@ -125,9 +128,9 @@ def attend_first(
     scale = 1 / math.sqrt(q.shape[-1])
     dq, dk, dv = blank(q), *_totals(q, k, CHUNK_NUMBERS)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
-        qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
-        pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
-        ds = _through(torch.bmm(gi, _flat(v[rows]).mT), pi)
+        qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _filled(k[rows])
+        pi = _weights(p, qi, ki, keep, rows, asked, k.shape[2], q.shape[1])
+        ds = _through(torch.bmm(gi, _filled(v[rows]).mT), pi)
         _put(dq, rows, asked, torch.bmm(ds, ki).mul_(scale))
         _put(dk, rows, asked, torch.bmm(ds.mT, qi).mul_(scale), total=True)
         _put(dv, rows, asked, torch.bmm(pi.mT, gi), total=True)
@@ -159,9 +162,9 @@ def _second(
     dq, (dk, dv), dg = blank(q), _totals(q, k, most), blank(gradient)
     for rows, asked in _chunks(q, k, most):
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
-        ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
+        ki, vi, bi, ci = (_filled(part[rows]) for part in (k, v, b, c))
         ai, bi = scale * ai, scale * bi
-        pi = _weights(p, qi, ki, keep, rows, asked, q.shape[1])
+        pi = _weights(p, qi, ki, keep, rows, asked, k.shape[2], q.shape[1])
         dp = torch.bmm(gi, vi.mT)
         total = (gi * _flat(out[rows, :, asked])).sum(dim=-1, keepdim=True)  # D
         u = _through(torch.bmm(torch.cat([ai, qi], dim=-1), torch.cat([ki, bi], dim=-1).mT), pi)
@@ -175,10 +178,23 @@ def _second(
     return dq, dk.to(k.dtype), dv.to(v.dtype), dg
 
 
-def fill_up(keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
-    """keep (B, N) and parts (B, h, N, e) of the keys, with keys behind that count nothing, to a multiple of ALIGNED."""
+def filling(k: Tensor) -> int:
+    """How many keys that count nothing make rows of scores of a quick length, for keys (B, h, N, e).
+
+    On CUDA a multiple of ALIGNED in half precision. On the CPU a multiple of LOT, where a row leaves more than a few
+    numbers: softmax took twice the time with 109 or 126 tokens and six times with 29, products about the same.
+    """
+    length = k.shape[2]
+    if k.dtype not in HALF:
+        return 0
+    if k.is_cuda:
+        return -length % ALIGNED
+    return -length % LOT if length % LOT >= LOT // 4 else 0
+
+
+def fill_up(more: int, keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
+    """keep (B, N) and parts (B, h, N, e) of the keys, with so many more keys behind that count nothing."""
     rows, _, length, _ = parts[0].shape
-    more = -length % ALIGNED
     if not more:
         return keep, *parts
     keep = parts[0].new_ones(rows, length, dtype=torch.bool) if keep is None else keep
@@ -190,7 +206,7 @@ def _second_padded(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_second` on CUDA: with keys that count nothing, so that rows of scores start where fast kernels want them."""
     length = k.shape[2]
-    keep, k, v, b, c = fill_up(keep, k, v, b, c)
+    keep, k, v, b, c = fill_up(-length % ALIGNED, keep, k, v, b, c)
     with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
         dq, dk, dv, dg = _second(q, k, v, gradient, a, b, c, keep, out, q.new_empty(0), CUDA_CHUNK_NUMBERS)
     return dq, dk[:, :, :length], dv[:, :, :length], dg
@@ -229,7 +245,7 @@ def _room(q: Tensor, k: Tensor) -> Tensor:
     """For P of short rows."""
     if k.shape[2] >= KEPT_TOKENS:
         return q.new_empty(0)
-    return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2])
+    return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2] + filling(k))
 
 
 def _chunks(q: Tensor, k: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
@@ -255,6 +271,12 @@ def _flat(x: Tensor) -> Tensor:
     return x.reshape(-1, *x.shape[2:])
 
 
+def _filled(x: Tensor) -> Tensor:
+    """Keys (r, h, N, e) to (r h, N', e), filled up with zeros."""
+    more = filling(x)
+    return _flat(F.pad(x, (0, 0, 0, more)) if more else x)
+
+
 def _kept(p: Tensor, rows: slice, asked: slice, heads: int) -> Tensor:
     """The chunk of P (B h, M, N)."""
     return p[rows.start * heads : rows.stop * heads, asked]
@@ -264,19 +286,23 @@ def _of(keep: Tensor | None, rows: slice) -> Tensor | None:
     return None if keep is None else keep[rows]
 
 
-def _scores(q: Tensor, k: Tensor, keep: Tensor | None, heads: int) -> Tensor:
-    """S (r h, m, N) of q (r h, m, e) and k (r h, N, e)."""
+def _scores(q: Tensor, k: Tensor, keep: Tensor | None, keys: int, heads: int) -> Tensor:
+    """S (r h, m, N') of q (r h, m, e) and k (r h, N', e), of whose keys so many are real."""
     scores = torch.bmm(q * (1 / math.sqrt(q.shape[-1])), k.mT)
+    if keys < k.shape[1]:
+        scores[..., keys:] = -torch.inf
     if keep is not None:
-        scores.masked_fill_(~keep.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
+        scores[..., :keys].masked_fill_(~keep.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
     return scores
 
 
 def _weights(
-    p: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, rows: slice, asked: slice, heads: int
+    p: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, rows: slice, asked: slice, keys: int, heads: int
 ) -> Tensor:  # fmt: skip
     """The chunk of P, as it was kept or made again."""
-    return _kept(p, rows, asked, heads) if p.numel() else _scores(q, k, _of(keep, rows), heads).softmax(-1)
+    if p.numel():
+        return _kept(p, rows, asked, heads)
+    return _scores(q, k, _of(keep, rows), keys, heads).softmax(-1)
 
 
 def _through(x: Tensor, p: Tensor) -> Tensor:
@@ -287,7 +313,7 @@ def _through(x: Tensor, p: Tensor) -> Tensor:
 def _put(out: Tensor, rows: slice, asked: slice, made: Tensor, total: bool = False) -> None:
     """Write (r h, n, e) to its rows and queries; a `total` belongs to all keys, and adds up over chunks of queries."""
     part = out[rows] if total else out[rows, :, asked]
-    shaped = made.view(part.shape[0], part.shape[1], *made.shape[1:])
+    shaped = made.view(part.shape[0], part.shape[1], *made.shape[1:])[:, :, : part.shape[2]]  # without what only fills
     if total and asked.start:
         part.add_(shaped)
     else:

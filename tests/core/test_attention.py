@@ -62,13 +62,13 @@ def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("keep", [None, torch.tensor([[True, True, False, True, True], [True] * 5])])
 def test_math_with_keys_that_only_fill_up_is_the_same(monkeypatch: pytest.MonkeyPatch, keep: Tensor | None) -> None:
-    """As on CUDA in half precision."""
+    """As in half precision."""
     q, k, v = qkv(queries=2)
     expected = attend(q, k, v, "math", keep)
-    wide = []
-    monkeypatch.setattr(module, "_wants_aligned", lambda q: wide.append(q) or True)
+    asked = []
+    monkeypatch.setattr(module, "filling", lambda k: asked.append(k) or 3)
     torch.testing.assert_close(attend(q, k, v, "math", keep), expected, rtol=1e-12, atol=1e-14)
-    assert wide
+    assert asked
     assert torch.autograd.gradgradcheck(lambda *x: attend(*x, "math", keep), (q, k, v))
 
 
@@ -151,6 +151,14 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
     expected = "twice" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
     assert choose_kernel(CUDA, dtype, 600, derivatives) == expected
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("derivatives", [1, 2])
+def test_in_a_compiled_step_only_long_rows_are_not_written_out(dtype: torch.dtype, derivatives: int) -> None:
+    assert choose_kernel(CPU, dtype, 251, derivatives, compiled=True) == "math"
+    assert choose_kernel(CPU, dtype, 600, derivatives, compiled=True) == choose_kernel(CPU, dtype, 600, derivatives)
+    assert choose_kernel(CUDA, dtype, 251, derivatives, compiled=True) == choose_kernel(CUDA, dtype, 251, derivatives)
 
 
 @pytest.mark.parametrize(

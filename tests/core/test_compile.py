@@ -27,7 +27,7 @@ from ssl_core.engine.compile import (
 from ssl_core.engine.journal import Window
 from ssl_core.errors import SslxError
 from ssl_core.nn import efficient
-from ssl_core.nn.attention import LONG_TOKENS, Attention
+from ssl_core.nn.attention import COMPILED_TOKENS, Attention
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -223,7 +223,7 @@ def test_a_compiler_that_fails_says_what_to_do(toy, tmp_path, monkeypatch, where
 @pytest.mark.parametrize(("objective", "long"), [(MAE, 100), (MetaMAE, 100), (MetaMAE, 1)])
 def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective, long):
     """`long`: the tokens from which attention has its derivatives written out, 1 for all."""
-    monkeypatch.setitem(LONG_TOKENS, "cpu", long)
+    monkeypatch.setitem(COMPILED_TOKENS, "cpu", long)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     learner = toy.make_learner(objective).double()
     inputs = {"x": torch.randn(8, 2, 16, dtype=torch.float64)}

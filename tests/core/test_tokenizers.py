@@ -55,6 +55,19 @@ def test_a_segment_of_a_series_is_time_then_channel() -> None:
 shapes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=3)
 
 
+@pytest.mark.parametrize(("shape", "patch"), [((2, 3, 4, 6), (2, 3)), ((2, 1, 5), (1,)), ((2, 2, 4, 2, 6), (2, 1, 3))])
+def test_a_compiled_step_cuts_the_same_patches(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    cut = torch.compile(lambda x: patchify(x, patch) * 2, fullgraph=True, backend="aot_eager")
+    x = torch.randn(shape)
+    assert torch.equal(cut(x), 2 * patchify(x, patch))
+    torch.library.opcheck(torch.ops.sslx.cut, (x, list(patch)))
+    x.requires_grad_()
+    weights = torch.randn(patchify(x, patch).shape)
+    (compiled,) = torch.autograd.grad((cut(x) * weights).sum(), x)
+    (eager,) = torch.autograd.grad((2 * patchify(x, patch) * weights).sum(), x)
+    assert torch.equal(compiled, eager)
+
+
 @settings(max_examples=60, deadline=None)
 @given(axes=shapes, channels=st.integers(1, 3), rows=st.integers(1, 2))
 def test_unpatchify_is_the_inverse(axes: list[tuple[int, int]], channels: int, rows: int) -> None:

@@ -22,10 +22,19 @@ def parts(queries: int = 5, keys: int = 5, seed: int = 0) -> tuple[torch.Tensor,
 KEEP = torch.tensor([[True, True, False, True, True], [False, True, True, False, True]])
 
 
+@pytest.fixture(params=[False, True], ids=["as it is", "filled up"])
+def filled(request, monkeypatch):
+    """Whether five keys are filled up to eight, as rows of scores of an awkward length are in half precision."""
+    if request.param:
+        monkeypatch.setattr(twice, "HALF", (torch.float64,))
+        monkeypatch.setattr(twice, "LOT", 8)
+    assert twice.filling(parts()[1]) == (3 if request.param else 0)
+
+
 @pytest.mark.parametrize("kept", [twice.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("chunk", [1, 40, 75, 2**22], ids=["a query", "two queries", "a row", "whole"])
-def test_both_derivatives_are_those_of_finite_differences(monkeypatch, keep, chunk, kept):
+def test_both_derivatives_are_those_of_finite_differences(filled, monkeypatch, keep, chunk, kept):
     monkeypatch.setattr(twice, "CHUNK_NUMBERS", chunk)
     monkeypatch.setattr(twice, "KEPT_TOKENS", kept)
     assert gradcheck(lambda q, k, v: attend_twice(q, k, v, keep), parts())
@@ -43,7 +52,7 @@ def outer(function, queries: int = 5, keys: int = 5, dtype: torch.dtype = torch.
 
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("queries", [5, 2])
-def test_an_inner_gradient_step_is_that_of_softmax_written_out(keep, queries):
+def test_an_inner_gradient_step_is_that_of_softmax_written_out(filled, keep, queries):
     ours = outer(lambda q, k, v: attend_twice(q, k, v, keep), queries)
     plain = outer(lambda q, k, v: attend(q, k, v, "math", keep), queries)
     for one, other in zip(ours, plain, strict=True):
@@ -67,13 +76,21 @@ def test_one_graph_holds_it_all():
 
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("kept", [twice.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
-def test_the_operations_are_what_the_compiler_is_told(monkeypatch, keep, kept):
+def test_the_operations_are_what_the_compiler_is_told(filled, monkeypatch, keep, kept):
     monkeypatch.setattr(twice, "KEPT_TOKENS", kept)
     q, k, v = (part.detach() for part in parts(2))
     out, p = twice.attend_zeroth(q, k, v, keep)
     torch.library.opcheck(twice.attend_zeroth, (q, k, v, keep))
     torch.library.opcheck(twice.attend_first, (q, k, v, out, keep, out, p))
     torch.library.opcheck(twice.attend_second, (q, k, v, out, q, k, v, keep, out, p))
+
+
+def test_rows_of_scores_are_filled_up_where_little_is_left_over():
+    def more(length, dtype):
+        return twice.filling(torch.empty(1, 1, length, 1, dtype=dtype))
+
+    assert [more(n, torch.bfloat16) for n in (29, 32, 65, 104, 109, 126, 197, 251)] == [3, 0, 0, 24, 19, 2, 0, 5]
+    assert more(29, torch.float32) == more(126, torch.float64) == 0
 
 
 def test_in_bf16_it_errs_as_softmax_written_out_does():

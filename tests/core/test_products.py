@@ -1,0 +1,125 @@
+"""Products in single precision that go through oneDNN: the same numbers, in the places where they are quicker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ssl_core.engine import products
+from ssl_core.engine.products import Rewrite, mkl_is_slow
+
+pytestmark = pytest.mark.skipif(not products._has_onednn(), reason="needs torch with oneDNN")
+
+
+@pytest.fixture
+def rewrite(monkeypatch: pytest.MonkeyPatch) -> Rewrite:
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: True)
+    return Rewrite()
+
+
+def matrix(rows: int, columns: int, turned: bool = False, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(rows + columns)
+    made = torch.randn(*((columns, rows) if turned else (rows, columns)), generator=generator).to(dtype)
+    return made.T if turned else made
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("sizes", [(70, 40, 20), (20, 40, 70), (30, 300, 30)])
+def test_a_product_is_that_of_any_two_matrices(sizes: tuple[int, int, int], left: bool, right: bool) -> None:
+    rows, inner, columns = sizes
+    a, b = matrix(rows, inner, left), matrix(inner, columns, right)
+    found = torch.ops.sslx.product(a, b, None)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-4)
+    bias = torch.arange(float(columns))
+    torch.testing.assert_close(torch.ops.sslx.product(a, b, bias), found + bias)
+    torch.library.opcheck(torch.ops.sslx.product.default, (a, b, bias), test_utils=("test_schema", "test_faketensor"))
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """A linear map of two uses and its gradients, with a gradient that adds to another."""
+
+    def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        once = torch.nn.functional.linear(x, weight, bias).sin()
+        return torch.addmm(once, x, weight.T).square().sum()
+
+    return torch.func.grad(loss, argnums=(0, 1, 2))(x, weight, bias)
+
+
+def traced(*inputs: Tensor) -> GraphModule:
+    return make_fx(layer, tracing_mode="fake")(*inputs)
+
+
+def operations(graph: GraphModule) -> list[str]:
+    return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+
+
+def test_a_graph_is_the_same_with_products_replaced(rewrite: Rewrite) -> None:
+    inputs = matrix(300, 80), matrix(64, 80), torch.ones(64)
+    graph = traced(*inputs)
+    before = [name for name in operations(graph) if name in ("aten.mm.default", "aten.addmm.default")]
+    assert {"aten.mm.default", "aten.addmm.default"} == set(before)
+    rewrite(graph.graph)
+    graph.recompile()
+    after = operations(graph)
+    assert after.count("sslx.product.default") == len(before)
+    assert not {"aten.mm.default", "aten.addmm.default"} & set(after)
+    for found, expected in zip(graph(*inputs), layer(*(x.double() for x in inputs)), strict=True):
+        assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_number_formats_stay(rewrite: Rewrite, dtype: torch.dtype) -> None:
+    graph = traced(*(x.to(dtype) for x in (matrix(300, 80), matrix(64, 80), torch.ones(64))))
+    before = operations(graph)
+    rewrite(graph.graph)
+    assert operations(graph) == before
+
+
+def test_small_products_stay(rewrite: Rewrite) -> None:
+    graph = traced(matrix(3, 8), matrix(4, 8), torch.ones(4))
+    before = operations(graph)
+    rewrite(graph.graph)
+    assert operations(graph) == before
+
+
+def test_nothing_is_changed_where_mkl_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
+    graph = traced(matrix(300, 80), matrix(64, 80), torch.ones(64))
+    before = operations(graph)
+    Rewrite()(graph.graph)
+    assert operations(graph) == before
+
+
+@pytest.mark.parametrize(
+    ("capability", "maker", "slow"),
+    [("AVX512", "AuthenticAMD", True), ("AVX512", "GenuineIntel", False), ("AVX2", "AuthenticAMD", False)],
+)
+def test_mkl_is_slow_on_wide_processors_of_others(
+    monkeypatch: pytest.MonkeyPatch, capability: str, maker: str, slow: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(Path, "read_text", lambda path: f"vendor_id\t: {maker}\n")
+    assert mkl_is_slow() is slow
+
+
+def test_the_name_of_the_rewrite_tells_code_and_processors_apart(
+    rewrite: Rewrite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that was compiled for other operations of ours, or with other products, must not be taken up."""
+    name = rewrite.uuid()
+    assert name == Rewrite().uuid()
+    rewrite.slow = False
+    assert rewrite.uuid() != name
+    rewrite.slow = True
+    monkeypatch.setattr(products, "source_of", lambda file: "changed" if file.endswith("twice.py") else "")
+    changed = rewrite.uuid()
+    monkeypatch.setattr(products, "source_of", lambda file: "")
+    assert rewrite.uuid() != changed

@@ -50,6 +50,7 @@ from ssl_core.engine.device import (
     peak_memory,
 )
 from ssl_core.engine.graph import FIRST_STEPS, GraphedStep
+from ssl_core.engine.products import mkl_is_slow
 from ssl_core.engine.train import TrainOptions, make_optimizer, train
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel
@@ -65,11 +66,19 @@ OTHER = "other"
 CUDA_STEPS, CUDA_CALLS = 5, 20  # steps between two waits, and short calls in a graph
 LONGEST = 15  # kernels that a profile names
 KINDS = {  # of what a profiler sees: words in its name
-    "matrix products of linear maps": ("aten::mm", "aten::addmm", "aten::linear", "gemm", "nvjet"),
+    "matrix products of linear maps": (
+        "aten::mm",
+        "aten::addmm",
+        "aten::linear",
+        "_linear_pointwise",
+        "sslx::product",
+        "gemm",
+        "nvjet",
+    ),
     "matrix products of attention": ("aten::bmm", "aten::baddbmm"),
     "softmax of attention": ("_softmax", "sslx::attend", "aten::addcmul", "aten::cat", "fmha", "attention", "flash"),
     "random numbers": ("aten::random_", "sslx::draw_kept", "aten::randint", "philox"),
-    "copies": ("aten::copy_", "Memcpy"),
+    "copies": ("aten::copy_", "sslx::cut", "Memcpy"),
     "fused pointwise work": ("CompiledFxGraph", "cpp_fused", "triton"),
     "optimiser": ("adam", "Adam"),
 }
@@ -604,14 +613,21 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
 
 def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
     """What the machine can do, and what the matrix products of a step ask for: no step can be quicker than these."""
-    peaks = {}
+    peaks, torchs = {}, 0.0
     for precision, dtype in DTYPES.items():
         rate = 0.0
         for rows, inner, columns in ((4096, 1024, 1024), (12608, 128, 384)):
             x, w = (torch.randn(size, device=arguments.device).to(dtype) for size in ((rows, inner), (columns, inner)))
-            seconds = short({"": functools.partial(_product, x, w)}, 3 if arguments.tiny else 15, arguments.device)
-            rate = max(rate, 2 * rows * inner * columns / seconds[""])
+            ways: dict[str, Any] = {"torch": functools.partial(torch.nn.functional.linear, x, w)}
+            if precision == "fp32" and arguments.device.type == "cpu" and mkl_is_slow():
+                ways["compiled"] = functools.partial(torch.ops.sslx.product, x, w.T, None)
+            seconds = short(ways, 3 if arguments.tiny else 15, arguments.device)
+            rate = max(rate, 2 * rows * inner * columns / min(seconds.values()))
+            if len(ways) > 1:
+                torchs = max(torchs, 2 * rows * inner * columns / seconds["torch"])
         peaks[precision] = rate
+    if torchs:
+        peaks["fp32 by torch"] = torchs
     block = torch.randn(2**22 if arguments.tiny else 2**26, device=arguments.device)
     other = torch.empty_like(block)
     seconds = short({"": functools.partial(_copy, other, block)}, 3 if arguments.tiny else 7, arguments.device)
@@ -621,10 +637,6 @@ def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None
             # on the CPU, where every product can be seen; there are as many on any device
             subject = Subject(arguments.known[name], objective, torch.device("cpu"), arguments.tiny)
             keep(f"floor/{name}/{objective}", count_products(subject))
-
-
-def _product(x: Tensor, w: Tensor) -> None:
-    torch.nn.functional.linear(x, w)
 
 
 def _copy(to: Tensor, block: Tensor) -> None:
@@ -789,9 +801,10 @@ def _floor_table(results: dict[str, Any]) -> list[str]:
     peaks, floors = results.get("machine/peaks"), _part(results, "floor")
     if not peaks or not floors:
         return []
+    torchs = f" ({peaks['fp32 by torch'] / 1e9:,.0f} by torch's own products)" if "fp32 by torch" in peaks else ""
     lines = [
         "",
-        f"The machine: {peaks['fp32'] / 1e9:,.0f} GFLOP/s in fp32, {peaks['bf16'] / 1e9:,.0f} in bf16 "
+        f"The machine: {peaks['fp32'] / 1e9:,.0f} GFLOP/s in fp32{torchs}, {peaks['bf16'] / 1e9:,.0f} in bf16 "
         f"(products of large matrices), {peaks['bytes'] / 1e9:,.0f} GB/s (a copy of 256 MiB).",
     ]
     rows = []

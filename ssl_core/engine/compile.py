@@ -30,7 +30,7 @@ from ssl_core.tokens import Outcome
 
 Choice = Literal["auto", "on", "off"]
 
-NN = Path(__file__).parents[1] / "nn"
+NN, PRODUCTS = Path(__file__).parents[1] / "nn", Path(__file__).with_name("products.py")
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # what this process, and not the user, has put there
 # From where compiling pays: what it costs ("start" in benchmarks/README.md: a minute or two on few cores, seconds where
@@ -77,11 +77,11 @@ def _missing(device: torch.device) -> str:
 def key_of(config: Mapping[str, Any], device: str, classes: Iterable[type] = ()) -> str:
     """A digest of what the compiled code of a step depends on: parts of the configuration, the code, the hardware.
 
-    classes: those of the step's modules; the functions of `nn` count, too.
+    classes: those of the step's modules; the functions of `nn` and what is changed in a compiled graph count, too.
     """
     kept = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
     train = config["train"]
-    code = map(source_of, files_of(classes) + sorted(map(str, NN.glob("*.py"))))
+    code = map(source_of, files_of(classes) + sorted(map(str, [PRODUCTS, *NN.glob("*.py")])))
     parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, *code]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 

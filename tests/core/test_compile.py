@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
@@ -25,6 +26,7 @@ from ssl_core.engine.compile import (
     key_of,
 )  # fmt: skip
 from ssl_core.engine.journal import Window
+from ssl_core.engine.products import Rewrite
 from ssl_core.errors import SslxError
 from ssl_core.nn import efficient
 from ssl_core.nn.attention import COMPILED_TOKENS, Attention
@@ -183,6 +185,12 @@ def backend(monkeypatch, which):
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **how: compile_(f, **how | {"backend": which, "mode": None}))
     torch.compiler.reset()
+
+
+def test_the_compiler_gets_our_changes_to_its_graphs(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(inductor, "post_grad_custom_post_pass", None)
+    CompiledStep(toy.make_learner(MAE), "key", tmp_path)._compile()
+    assert isinstance(inductor.post_grad_custom_post_pass, Rewrite)
 
 
 def test_a_step_is_known_once_its_gradient_is_compiled(toy, tmp_path, monkeypatch):

@@ -34,9 +34,8 @@ NN, PRODUCTS = Path(__file__).parents[1] / "nn", Path(__file__).with_name("produ
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # what this process, and not the user, has put there
 # From where compiling pays: what it costs ("start" in benchmarks/README.md: a minute or two on few cores, seconds where
-# it was compiled before) by what it then saves at each step. On the CPU that is from 300 steps on for Pfam to 4,000 for
-# genomics, where it saves least, and a fifth of these where it was compiled before: no number fits all, and these lie
-# between. On CUDA they are estimates.
+# it was compiled before) by what it then saves at each step. On the CPU that is from 300 steps on for Pfam to 1,300 for
+# EuroSAT, whose steps are the shortest, and a fifth of these where it was compiled before. On CUDA they are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
 COLD_SECONDS = {"cpu": 900, "cuda": 600}
 WARM_STEPS, WARM_SECONDS = 200, 120

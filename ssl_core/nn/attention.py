@@ -22,10 +22,11 @@ from ssl_core.nn.twice import attend_twice, fill_up, filling
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
 # Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
-# where softmax is fused with what is around it, that is for the memory only. On CUDA by derivatives; with a derivative
-# single precision is never quicker otherwise there, and long rows are for the memory.
+# where softmax is fused with what is around it, that is for the memory: at 197 tokens times differ by 1 %, memory by
+# two thirds. On CUDA by derivatives; with a derivative single precision is never quicker otherwise there, and long rows
+# are for the memory.
 LONG_TOKENS = {"cpu": 100}
-COMPILED_TOKENS = {"cpu": 512}
+COMPILED_TOKENS = {"cpu": 160}
 CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)
 
 
@@ -37,7 +38,7 @@ def choose_kernel(
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
     "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. `compiled`, in a
-    step that is compiled whole, softmax written out is the quickest at all of the paper's lengths. On CUDA
+    step that is compiled whole, softmax written out pays up to about 160 tokens. On CUDA
     softmax written out wins in short rows, and in single precision with a derivative at any length that was tried; else
     it is xformers where it has a kernel, which is PyTorch's with its own shell around it: up to a quarter slower than
     PyTorch's own, and taken all the same: that this project uses it is its owner's choice.

@@ -156,9 +156,10 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("derivatives", [1, 2])
 def test_in_a_compiled_step_only_long_rows_are_not_written_out(dtype: torch.dtype, derivatives: int) -> None:
-    assert choose_kernel(CPU, dtype, 251, derivatives, compiled=True) == "math"
-    assert choose_kernel(CPU, dtype, 600, derivatives, compiled=True) == choose_kernel(CPU, dtype, 600, derivatives)
-    assert choose_kernel(CUDA, dtype, 251, derivatives, compiled=True) == choose_kernel(CUDA, dtype, 251, derivatives)
+    assert choose_kernel(CPU, dtype, 129, derivatives) != "math"
+    assert choose_kernel(CPU, dtype, 129, derivatives, compiled=True) == "math"
+    assert choose_kernel(CPU, dtype, 197, derivatives, compiled=True) == choose_kernel(CPU, dtype, 197, derivatives)
+    assert choose_kernel(CUDA, dtype, 129, derivatives, compiled=True) == choose_kernel(CUDA, dtype, 129, derivatives)
 
 
 @pytest.mark.parametrize(

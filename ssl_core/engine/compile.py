@@ -34,7 +34,7 @@ NN, PRODUCTS = Path(__file__).parents[1] / "nn", Path(__file__).with_name("produ
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # what this process, and not the user, has put there
 # From where compiling pays: what it costs ("start" in benchmarks/README.md: a minute or two on few cores, seconds where
-# it was compiled before) by what it then saves at each step. On the CPU that is from 300 steps on for Pfam to 1,300 for
+# it was compiled before) by what it then saves at each step. On the CPU that is from 200 steps on for Pfam to 1,100 for
 # EuroSAT, whose steps are the shortest, and a fifth of these where it was compiled before. On CUDA they are estimates.
 COLD_STEPS = {"cpu": 1500, "cuda": 2000}
 COLD_SECONDS = {"cpu": 900, "cuda": 600}
@@ -76,13 +76,17 @@ def _missing(device: torch.device) -> str:
 def key_of(config: Mapping[str, Any], device: str, classes: Iterable[type] = ()) -> str:
     """A digest of what the compiled code of a step depends on: parts of the configuration, the code, the hardware.
 
-    classes: those of the step's modules; the functions of `nn` and what is changed in a compiled graph count, too.
+    classes: those of the step's modules.
     """
     kept = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
     train = config["train"]
-    code = map(source_of, files_of(classes) + sorted(map(str, [PRODUCTS, *NN.glob("*.py")])))
-    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, *code]
+    parts = [kept, train["batch_size"], train["precision"], torch.__version__, device, *code_of(classes)]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def code_of(classes: Iterable[type]) -> list[str]:
+    """Digests of what a step of modules of these classes runs: their code, all of `nn`, and what changes its graphs."""
+    return [source_of(file) for file in files_of(classes) + sorted(map(str, [PRODUCTS, *NN.glob("*.py")]))]
 
 
 def is_known(key: str, cache: Path) -> bool:
@@ -163,5 +167,5 @@ class CompiledStep:
         torch.compiler.allow_in_graph([attend_twice, attend_xformers, look_up])  # they say why
         torch.compiler.assume_constant_result(xformers_fits)  # what loads xformers can't be traced into
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
-        inductor.post_grad_custom_post_pass = Rewrite()
+        inductor.post_grad_custom_post_pass = Rewrite(code_of({type(module) for module in self.learner.modules()}))
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)

@@ -8,7 +8,7 @@ in the last bits, as another order of a sum does.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,7 @@ from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, Node
 
-from ssl_core.engine.cache import source_of
-
 LEAST_WORK = 2**20  # multiplications from which a product is worth a call from Python
-NN = Path(__file__).parents[1] / "nn"
 
 
 def mkl_is_slow() -> bool:
@@ -68,12 +65,12 @@ def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 class Rewrite(CustomGraphPass):
     """What is changed in a compiled graph: nothing, but for single-precision products where MKL is slow.
 
-    Its name is part of what the compiler knows a graph by, and holds a digest of `ssl_core.nn`: the compiler does not
-    look into operations that are ours, and would otherwise take up code that was compiled for what they once were.
+    code: digests of the code that the graph was made from. They are part of what the compiler knows a graph by, since
+    it does not look into operations that are ours, and would otherwise take up what it compiled when they were others.
     """
 
-    def __init__(self) -> None:
-        self.slow = mkl_is_slow()
+    def __init__(self, code: Sequence[str]) -> None:
+        self.code, self.slow = code, mkl_is_slow()
 
     def __call__(self, graph: Graph) -> None:
         """Change the graph in place."""
@@ -83,8 +80,7 @@ class Rewrite(CustomGraphPass):
 
     def uuid(self) -> str:
         """A name for what is done here."""
-        files = [Path(__file__), *sorted(NN.glob("*.py"))]
-        return hashlib.blake2b(repr([self.slow, *map(source_of, map(str, files))]).encode()).hexdigest()
+        return repr([self.slow, *self.code])
 
 
 def _replace(graph: Graph, node: Node) -> None:

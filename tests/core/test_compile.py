@@ -14,6 +14,7 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
 from ssl_core.engine import compile as module
+from ssl_core.engine.cache import source_of
 from ssl_core.engine.compile import (
     COLD_SECONDS,
     COLD_STEPS,
@@ -187,10 +188,17 @@ def backend(monkeypatch, which):
     torch.compiler.reset()
 
 
-def test_the_compiler_gets_our_changes_to_its_graphs(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(inductor, "post_grad_custom_post_pass", None)
-    CompiledStep(toy.make_learner(MAE), "key", tmp_path)._compile()
-    assert isinstance(inductor.post_grad_custom_post_pass, Rewrite)
+@pytest.mark.parametrize("changed", ["nn/twice.py", "engine/products.py", "objectives/mae.py"])
+def test_the_compiler_gets_our_changes_to_its_graphs_by_the_name_of_our_code(toy, tmp_path, monkeypatch, changed):
+    named = []
+    with inductor.patch(post_grad_custom_post_pass=None):
+        for _ in range(2):
+            CompiledStep(toy.make_learner(MAE), "key", tmp_path)._compile()
+            assert isinstance(inductor.post_grad_custom_post_pass, Rewrite)
+            named.append(inductor.post_grad_custom_post_pass.uuid())
+            # code that was compiled for other operations of ours must not be taken up
+            monkeypatch.setattr(module, "source_of", lambda file: "new" if file.endswith(changed) else source_of(file))
+    assert named[0] != named[1]
 
 
 def test_a_step_is_known_once_its_gradient_is_compiled(toy, tmp_path, monkeypatch):

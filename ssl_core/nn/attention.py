@@ -22,8 +22,8 @@ from ssl_core.nn.twice import attend_twice, fill_up, filling
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
 # Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
-# where softmax is fused with what is around it, that is for the memory: at 197 tokens times differ by 1 %, memory by
-# two thirds. On CUDA by derivatives; with a derivative single precision is never quicker otherwise there, and long rows
+# where softmax is fused with what is around it, that is for the memory: at 197 tokens written-out softmax is hardly
+# quicker and takes much more. On CUDA by derivatives; with a derivative single precision is never quicker otherwise there, and long rows
 # are for the memory.
 LONG_TOKENS = {"cpu": 100}
 COMPILED_TOKENS = {"cpu": 160}
@@ -50,7 +50,7 @@ def choose_kernel(
         if derivatives == 2:
             return "twice"
         return "xformers" if xformers_fits(dtype, width) else "sdpa"
-    long = tokens >= (COMPILED_TOKENS if compiled and derivatives else LONG_TOKENS)[device.type]
+    long = tokens >= (COMPILED_TOKENS if compiled else LONG_TOKENS)[device.type]
     if derivatives == 2:
         return "twice" if long else "math"
     if dtype == torch.float32 and (long or derivatives == 0):

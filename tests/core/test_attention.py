@@ -162,6 +162,18 @@ def test_in_a_compiled_step_only_long_rows_are_not_written_out(dtype: torch.dtyp
     assert choose_kernel(CUDA, dtype, 129, derivatives, compiled=True) == choose_kernel(CUDA, dtype, 129, derivatives)
 
 
+def test_a_compiled_step_has_short_rows_written_out_at_their_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Attention(8, 2, twice_differentiable=True)
+    x = torch.randn(2, 130, 8, dtype=torch.bfloat16, requires_grad=True)
+    assert layer.kernel_for(x, 130) == "twice"
+    filled = []
+    monkeypatch.setattr(module, "filling", lambda k: filled.append(k) or 3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert layer.kernel_for(x, 130) == "math"
+    attend(*qkv(), "math")
+    assert not filled
+
+
 @pytest.mark.parametrize(
     ("dtype", "width"), [(torch.bfloat16, 12), (torch.float32, 4), (torch.float64, 64), (torch.bfloat16, 264)]
 )

@@ -89,6 +89,15 @@ def test_small_products_stay(rewrite: Rewrite) -> None:
     assert operations(graph) == before
 
 
+def test_sums_that_are_weighted_stay(rewrite: Rewrite) -> None:
+    graph = make_fx(lambda c, a, b: torch.addmm(c, a, b, beta=0.5), tracing_mode="fake")(
+        matrix(300, 64), matrix(300, 80), matrix(80, 64)
+    )
+    before = operations(graph)
+    rewrite(graph.graph)
+    assert operations(graph) == before
+
+
 def test_nothing_is_changed_where_mkl_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
     graph = traced(matrix(300, 80), matrix(64, 80), torch.ones(64))

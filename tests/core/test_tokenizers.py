@@ -58,8 +58,13 @@ shapes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, m
 @pytest.mark.parametrize(("shape", "patch"), [((2, 3, 4, 6), (2, 3)), ((2, 1, 5), (1,)), ((2, 2, 4, 2, 6), (2, 1, 3))])
 def test_a_compiled_step_cuts_the_same_patches(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
     cut = torch.compile(lambda x: patchify(x, patch) * 2, fullgraph=True, backend="aot_eager")
-    x = torch.randn(shape)
+    x, seen = torch.randn(shape), []
     assert torch.equal(cut(x), 2 * patchify(x, patch))
+    look = torch.compile(
+        lambda x: patchify(x, patch), backend=lambda graph, _: seen.append(graph.code) or graph.forward
+    )
+    look(x)
+    assert "sslx.cut" in seen[0]
     torch.library.opcheck(torch.ops.sslx.cut, (x, list(patch)))
     x.requires_grad_()
     weights = torch.randn(patchify(x, patch).shape)

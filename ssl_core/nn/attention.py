@@ -23,8 +23,8 @@ Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]
 # Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
 # where softmax is fused with what is around it, that is for the memory: at 197 tokens written-out softmax is hardly
-# quicker and takes much more. On CUDA by derivatives; with a derivative single precision is never quicker otherwise there, and long rows
-# are for the memory.
+# quicker and takes much more. On CUDA by derivatives; with a derivative single precision is never quicker otherwise
+# there, and long rows are for the memory.
 LONG_TOKENS = {"cpu": 100}
 COMPILED_TOKENS = {"cpu": 160}
 CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)

@@ -1,18 +1,21 @@
 """Attention in little memory and little time that can be differentiated twice.
 
 The fused kernels (flash, memory-efficient, xformers) have a first derivative only. Here the derivatives are written
-out. With S = scale Q K', P = softmax(S), O = P V and a gradient G of O, the first backward pass gives
+out. With queries Q that are scaled, S = Q K', P = softmax(S), O = P V and a gradient G of O, the first backward pass
+gives
 
-    dV = P' G,  dQ = scale dS K,  dK = scale dS' Q,  where dP = G V',  D = rowsum(P dP) = rowsum(G O),  dS = P (dP - D).
+    dV = P' G,  dQ = dS K,  dK = dS' Q,  where dP = G V',  D = rowsum(P dP) = rowsum(G O),  dS = P (dP - D).
 
-For gradients a, b, c of dQ, dK, dV let X = scale (a K' + Q b'), Y = G c', m = rowsum(P X). Then L = <a, dQ> + <b, dK> +
+For gradients a, b, c of dQ, dK, dV let X = a K' + Q b', Y = G c', m = rowsum(P X). Then L = <a, dQ> + <b, dK> +
 <c, dV> = sum P (dP (X - m) + Y), and with U = P (X - m), H = (dP - D) U + P Y, T = H - P rowsum(H):
 
-    dL/dQ = scale (T K + dS b),  dL/dK = scale (T' Q + dS' a),  dL/dV = U' G,  dL/dG = U V + P c.
+    dL/dQ = T K + dS b,  dL/dK = T' Q + dS' a,  dL/dV = U' G,  dL/dG = U V + P c.
 
 On the CPU all this is done a chunk at a time, some rows or some queries of one row, so that no matrix of queries by
 keys leaves the cache; P alone is kept for the derivatives while rows are short, and made again where it would be large.
-On CUDA the forward pass and the first backward pass are the fused kernel's.
+There queries are scaled, heads laid out one after the other and rows filled up before, as steps of their own that
+autograd knows and a compiler fuses with what is around them. On CUDA the forward pass and the first backward pass are
+the fused kernel's.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ssl_core.nn import efficient
-from ssl_core.nn.efficient import blank
 
 CHUNK_NUMBERS = 2**20
 """Most numbers of one matrix of a chunk on the CPU, (rows, h, queries, N): 2 MiB in bf16."""
@@ -50,7 +52,11 @@ def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) ->
     To compile what calls it within torch.func.grad, call `torch.compiler.allow_in_graph(attend_twice)` first, as the
     engine does: what the compiler sees into it takes the gradient for a constant, and loses the second derivative.
     """
-    out: Tensor = _Attend.apply(q, k, v, keep)[0]
+    keys, more = k.shape[2], 0 if _fused(q) else filling(k)
+    if not _fused(q):
+        q = (q * _scale(q)).contiguous()
+        k, v = (F.pad(part, (0, 0, 0, more)) if more else part.contiguous() for part in (k, v))
+    out: Tensor = _Attend.apply(q, k, v, keep, keys)[0]
     return out
 
 
@@ -58,16 +64,16 @@ class _Attend(Function):
     """The forward pass: the output and what is kept of P (all of it, or its sums), which nobody differentiates."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
         if not _fused(q):
-            return attend_zeroth(q, k, v, keep)
+            return attend_zeroth(q, k, v, keep, keys)
         if keep is None and efficient.fits(q):
             return efficient.efficient_forward(q, k, v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, keep = inputs
+        q, k, v, keep, ctx.keys = inputs
         out, p = output
         ctx.mark_non_differentiable(p)
         ctx.save_for_backward(q, k, v, keep, out, p)
@@ -75,7 +81,8 @@ class _Attend(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         q, k, v, keep, out, p = ctx.saved_tensors
-        return (*_AttendBackward.apply(q, k, v, gradient, keep, out, p), None)
+        gradient = gradient if _fused(q) else gradient.contiguous()
+        return (*_AttendBackward.apply(q, k, v, gradient, keep, ctx.keys, out, p), None, None)
 
 
 class _AttendBackward(Function):
@@ -83,10 +90,10 @@ class _AttendBackward(Function):
 
     @staticmethod
     def forward(
-        q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+        q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, out: Tensor, p: Tensor
     ) -> tuple[Tensor, ...]:
         if not _fused(q):
-            return attend_first(q, k, v, gradient, keep, out, p)
+            return attend_first(q, k, v, gradient, keep, keys, p)
         if p.numel():  # sums of the softmax
             return efficient.efficient_backward(gradient, out, p, q, k, v)
         with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
@@ -96,44 +103,48 @@ class _AttendBackward(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs)
+        q, k, v, gradient, keep, ctx.keys, out, p = inputs
+        ctx.save_for_backward(q, k, v, gradient, keep, out, p)
 
     @staticmethod
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, gradient, keep, out, p = ctx.saved_tensors
         if _fused(q):
-            return (*_second_padded(q, k, v, gradient, a, b, c, keep, out), None, None, None)
-        return (*attend_second(q, k, v, gradient, a, b, c, keep, out, p), None, None, None)
+            found = _second_padded(q, k, v, gradient, a, b, c, keep, out)
+        else:
+            a, b, c = (part.contiguous() for part in (a, b, c))
+            found = attend_second(q, k, v, gradient, a, b, c, keep, ctx.keys, out, p)
+        return (*found, None, None, None, None)
 
 
-# The compiler sees each of these as one operation, and does not unroll their loops.
+# The compiler sees each of these as one operation, and does not unroll their loops. Queries come scaled, keys and
+# values perhaps filled up: `keys` of them are real.
 
 
 @torch.library.custom_op("sslx::attend_zeroth", mutates_args=())
-def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
     """The output (B, h, M, e), and P (B h, M, N) or nothing."""
-    out, p = blank(q), _room(q, k)
+    out, p = _room(q), _room_of_weights(q, k)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
-        scores = _scores(_flat(q[rows, :, asked]), _filled(k[rows]), _of(keep, rows), k.shape[2], q.shape[1])
+        scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), keys, q.shape[1])
         weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
-        _put(out, rows, asked, torch.bmm(weights, _filled(v[rows])))
+        _put(out[rows, :, asked], (weights, _flat(v[rows])))
     return out, p
 
 
 @torch.library.custom_op("sslx::attend_first", mutates_args=())
 def attend_first(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients dQ (B, h, M, e), dK and dV (B, h, N, e)."""
-    scale = 1 / math.sqrt(q.shape[-1])
-    dq, dk, dv = blank(q), *_totals(q, k, CHUNK_NUMBERS)
+    dq, dk, dv = _room(q), *_totals(q, k, CHUNK_NUMBERS)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
-        qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _filled(k[rows])
-        pi = _weights(p, qi, ki, keep, rows, asked, k.shape[2], q.shape[1])
-        ds = _through(torch.bmm(gi, _filled(v[rows]).mT), pi)
-        _put(dq, rows, asked, torch.bmm(ds, ki).mul_(scale))
-        _put(dk, rows, asked, torch.bmm(ds.mT, qi).mul_(scale), total=True)
-        _put(dv, rows, asked, torch.bmm(pi.mT, gi), total=True)
+        qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
+        pi = _weights(p, qi, ki, keep, rows, asked, keys, q.shape[1])
+        ds = _through(torch.bmm(gi, _flat(v[rows]).mT), pi)
+        _put(dq[rows, :, asked], (ds, ki))
+        _put(dk[rows], (ds.mT, qi), total=asked.start > 0)
+        _put(dv[rows], (pi.mT, gi), total=asked.start > 0)
     return dq, dk.to(k.dtype), dv.to(v.dtype)
 
 
@@ -147,34 +158,33 @@ def attend_second(
     b: Tensor,
     c: Tensor,
     keep: Tensor | None,
+    keys: int,
     out: Tensor,
     p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dL/dQ, dL/dK, dL/dV and dL/dG of this module's first page."""
-    return _second(q, k, v, gradient, a, b, c, keep, out, p, CHUNK_NUMBERS)
+    return _second(q, k, v, gradient, a, b, c, keep, keys, out, p, CHUNK_NUMBERS)
 
 
 def _second(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
-    keep: Tensor | None, out: Tensor, p: Tensor, most: int,
+    keep: Tensor | None, keys: int, out: Tensor, p: Tensor, most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    scale = 1 / math.sqrt(q.shape[-1])
-    dq, (dk, dv), dg = blank(q), _totals(q, k, most), blank(gradient)
+    dq, (dk, dv), dg = _room(q), _totals(q, k, most), _room(gradient)
     for rows, asked in _chunks(q, k, most):
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
-        ki, vi, bi, ci = (_filled(part[rows]) for part in (k, v, b, c))
-        ai, bi = scale * ai, scale * bi
-        pi = _weights(p, qi, ki, keep, rows, asked, k.shape[2], q.shape[1])
+        ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
+        pi = _weights(p, qi, ki, keep, rows, asked, keys, q.shape[1])
         dp = torch.bmm(gi, vi.mT)
         total = (gi * _flat(out[rows, :, asked])).sum(dim=-1, keepdim=True)  # D
         u = _through(torch.bmm(torch.cat([ai, qi], dim=-1), torch.cat([ki, bi], dim=-1).mT), pi)
         ds = _through(dp, pi)
         h = dp.sub_(total).mul_(u).addcmul_(pi, torch.bmm(gi, ci.mT))
         t = h.addcmul_(pi, h.sum(dim=-1, keepdim=True), value=-1)
-        _put(dq, rows, asked, torch.bmm(t, ki).mul_(scale).baddbmm_(ds, bi))
-        _put(dk, rows, asked, torch.bmm(t.mT, qi).mul_(scale).baddbmm_(ds.mT, ai), total=True)
-        _put(dv, rows, asked, torch.bmm(u.mT, gi), total=True)
-        _put(dg, rows, asked, torch.bmm(u, vi).baddbmm_(pi, ci))
+        _put(dq[rows, :, asked], (t, ki), (ds, bi))
+        _put(dk[rows], (t.mT, qi), (ds.mT, ai), total=asked.start > 0)
+        _put(dv[rows], (u.mT, gi), total=asked.start > 0)
+        _put(dg[rows, :, asked], (u, vi), (pi, ci))
     return dq, dk.to(k.dtype), dv.to(v.dtype), dg
 
 
@@ -204,32 +214,37 @@ def fill_up(more: int, keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
 def _second_padded(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_second` on CUDA: with keys that count nothing, so that rows of scores start where fast kernels want them."""
-    length = k.shape[2]
-    keep, k, v, b, c = fill_up(-length % ALIGNED, keep, k, v, b, c)
+    """`_second` on CUDA, of queries that are not scaled: a scale of Q is one of dL/dQ, and of a.
+
+    With keys that count nothing, so that rows of scores start where fast kernels want them.
+    """
+    scale, keys = _scale(q), k.shape[2]
+    _, k, v, b, c = fill_up(-keys % ALIGNED, None, k, v, b, c)
     with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
-        dq, dk, dv, dg = _second(q, k, v, gradient, a, b, c, keep, out, q.new_empty(0), CUDA_CHUNK_NUMBERS)
-    return dq, dk[:, :, :length], dv[:, :, :length], dg
+        dq, dk, dv, dg = _second(
+            q * scale, k, v, gradient, a * scale, b, c, keep, keys, out, q.new_empty(0), CUDA_CHUNK_NUMBERS
+        )
+    return dq * scale, dk[:, :, :keys], dv[:, :, :keys], dg
 
 
 @attend_zeroth.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    return blank(q), _room(q, k)
+def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
+    return _room(q), _room_of_weights(q, k)
 
 
 @attend_first.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, out: Tensor, p: Tensor
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return blank(q), blank(k), blank(v)
+    return _room(q), _room(k), _room(v)
 
 
 @attend_second.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
-    keep: Tensor | None, out: Tensor, p: Tensor,
+    keep: Tensor | None, keys: int, out: Tensor, p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return blank(q), blank(k), blank(v), blank(gradient)
+    return _room(q), _room(k), _room(v), _room(gradient)
 
 
 def _fused(q: Tensor) -> bool:
@@ -237,15 +252,24 @@ def _fused(q: Tensor) -> bool:
     return q.is_cuda
 
 
+def _scale(q: Tensor) -> float:
+    return 1 / math.sqrt(q.shape[-1])
+
+
 def _mask(keep: Tensor | None) -> Tensor | None:
     return None if keep is None else keep[:, None, None, :]
 
 
-def _room(q: Tensor, k: Tensor) -> Tensor:
+def _room(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """For what has this shape, heads one after the other."""
+    return torch.empty(like.shape, dtype=dtype or like.dtype, device=like.device)
+
+
+def _room_of_weights(q: Tensor, k: Tensor) -> Tensor:
     """For P of short rows."""
     if k.shape[2] >= KEPT_TOKENS:
         return q.new_empty(0)
-    return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2] + filling(k))
+    return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2])
 
 
 def _chunks(q: Tensor, k: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
@@ -263,18 +287,12 @@ def _totals(q: Tensor, k: Tensor, most: int) -> tuple[Tensor, Tensor]:
     _, heads, queries, _ = q.shape
     at_once = heads * k.shape[2] * queries <= most
     dtype = k.dtype if at_once else torch.promote_types(k.dtype, torch.float32)
-    return blank(k, dtype), blank(k, dtype)
+    return _room(k, dtype), _room(k, dtype)
 
 
 def _flat(x: Tensor) -> Tensor:
     """(r, h, n, e) to (r h, n, e), contiguous."""
     return x.reshape(-1, *x.shape[2:])
-
-
-def _filled(x: Tensor) -> Tensor:
-    """Keys (r, h, N, e) to (r h, N', e), filled up with zeros."""
-    more = filling(x)
-    return _flat(F.pad(x, (0, 0, 0, more)) if more else x)
 
 
 def _kept(p: Tensor, rows: slice, asked: slice, heads: int) -> Tensor:
@@ -288,7 +306,7 @@ def _of(keep: Tensor | None, rows: slice) -> Tensor | None:
 
 def _scores(q: Tensor, k: Tensor, keep: Tensor | None, keys: int, heads: int) -> Tensor:
     """S (r h, m, N') of q (r h, m, e) and k (r h, N', e), of whose keys so many are real."""
-    scores = torch.bmm(q * (1 / math.sqrt(q.shape[-1])), k.mT)
+    scores = torch.bmm(q, k.mT)
     if keys < k.shape[1]:
         scores[..., keys:] = -torch.inf
     if keep is not None:
@@ -310,11 +328,13 @@ def _through(x: Tensor, p: Tensor) -> Tensor:
     return torch.ops.aten._softmax_backward_data(x, p, -1, p.dtype)
 
 
-def _put(out: Tensor, rows: slice, asked: slice, made: Tensor, total: bool = False) -> None:
-    """Write (r h, n, e) to its rows and queries; a `total` belongs to all keys, and adds up over chunks of queries."""
-    part = out[rows] if total else out[rows, :, asked]
-    shaped = made.view(part.shape[0], part.shape[1], *made.shape[1:])[:, :, : part.shape[2]]  # without what only fills
-    if total and asked.start:
-        part.add_(shaped)
-    else:
-        part.copy_(shaped)
+def _put(room: Tensor, *factors: tuple[Tensor, Tensor], total: bool = False) -> None:
+    """Write the sum of some products (r h, n, e) to room (r, h, n, e), or add it where that is a `total` already."""
+    direct = room.is_contiguous() and room.dtype == factors[0][0].dtype and not total
+    made = torch.bmm(*factors[0], out=_flat(room)) if direct else torch.bmm(*factors[0])
+    for more in factors[1:]:
+        made.baddbmm_(*more)
+    if total:
+        room.add_(made.view_as(room))
+    elif not direct:
+        room.copy_(made.view_as(room))

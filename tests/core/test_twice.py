@@ -76,13 +76,14 @@ def test_one_graph_holds_it_all():
 
 @pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("kept", [twice.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
-def test_the_operations_are_what_the_compiler_is_told(filled, monkeypatch, keep, kept):
+@pytest.mark.parametrize("more", [False, True], ids=["as it is", "filled up"])
+def test_the_operations_are_what_the_compiler_is_told(monkeypatch, keep, kept, more):
     monkeypatch.setattr(twice, "KEPT_TOKENS", kept)
-    q, k, v = (part.detach() for part in parts(2))
-    out, p = twice.attend_zeroth(q, k, v, keep)
-    torch.library.opcheck(twice.attend_zeroth, (q, k, v, keep))
-    torch.library.opcheck(twice.attend_first, (q, k, v, out, keep, out, p))
-    torch.library.opcheck(twice.attend_second, (q, k, v, out, q, k, v, keep, out, p))
+    q, k, v = (part.detach() for part in parts(2, 8 if more else 5))
+    out, p = twice.attend_zeroth(q, k, v, keep, 5)
+    torch.library.opcheck(twice.attend_zeroth, (q, k, v, keep, 5))
+    torch.library.opcheck(twice.attend_first, (q, k, v, out, keep, 5, p))
+    torch.library.opcheck(twice.attend_second, (q, k, v, out, q, k, v, keep, 5, out, p))
 
 
 def test_rows_of_scores_are_filled_up_where_little_is_left_over():
@@ -138,7 +139,7 @@ def test_no_matrix_of_all_queries_by_all_keys_is_held(monkeypatch):
     monkeypatch.setattr(twice, "KEPT_TOKENS", 64)
     sizes = []
     q, k, v = (part.detach() for part in parts(64, 64))
-    out, p = twice.attend_zeroth(q, k, v, None)
+    out, p = twice.attend_zeroth(q, k, v, None, 64)
     assert p.numel() == 0
 
     class Spy(torch.utils._python_dispatch.TorchDispatchMode):
@@ -149,7 +150,7 @@ def test_no_matrix_of_all_queries_by_all_keys_is_held(monkeypatch):
             return out
 
     with Spy():
-        twice._second(q, k, v, q, k, v, v, None, out, p, 3 * 8 * 64)
+        twice._second(q, k, v, q, k, v, v, None, 64, out, p, 3 * 8 * 64)
     assert sizes
     assert max(sizes) <= 8
 

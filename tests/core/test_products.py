@@ -1,4 +1,4 @@
-"""Products in single precision that go through oneDNN: the same numbers, in the places where they are quicker."""
+"""Products that a compiled graph has in another form: the same numbers, in the places where they are quicker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not products._has_onednn(), reason="needs torch 
 @pytest.fixture
 def rewrite(monkeypatch: pytest.MonkeyPatch) -> Rewrite:
     monkeypatch.setattr(products, "mkl_is_slow", lambda: True)
+    monkeypatch.setattr(products, "turning_is_slow", lambda: False)
     return Rewrite(["a", "b"])
 
 
@@ -100,6 +101,7 @@ def test_sums_that_are_weighted_stay(rewrite: Rewrite) -> None:
 
 def test_nothing_is_changed_where_mkl_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(products, "turning_is_slow", lambda: True)
     graph = traced(matrix(300, 80), matrix(64, 80), torch.ones(64))
     before = operations(graph)
     Rewrite([])(graph.graph)
@@ -125,3 +127,70 @@ def test_the_name_of_the_rewrite_tells_code_and_processors_apart(rewrite: Rewrit
     assert Rewrite(["a", "c"]).uuid() != name
     rewrite.slow = False
     assert rewrite.uuid() != name
+
+
+def divided(monkeypatch: pytest.MonkeyPatch, g: Tensor, x: Tensor, parts: int = 2, least: int = 50) -> GraphModule:
+    """The graph of G' X with so many threads, and a part of so many rows worth a thread."""
+    monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(products, "turning_is_slow", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
+    monkeypatch.setattr(products, "LEAST_ROWS", least)
+    graph = make_fx(lambda g, x: torch.ops.aten.mm(torch.ops.aten.permute(g, [1, 0]), x), tracing_mode="fake")(g, x)
+    Rewrite([])(graph.graph)
+    graph.recompile()
+    return graph
+
+
+@pytest.mark.parametrize("widths", [(24, 8), (8, 24), (16, 16)])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_the_gradient_of_a_weight_is_a_sum_over_threads(
+    monkeypatch: pytest.MonkeyPatch, parts: int, widths: tuple[int, int]
+) -> None:
+    g, x = (matrix(400, width, dtype=torch.bfloat16) for width in widths)
+    graph = divided(monkeypatch, g, x, parts)
+    exact = g.double().T @ x.double()
+    found = graph(g, x)
+    assert found.shape == exact.shape
+    plain = (g.T @ x - exact).norm()
+    assert (found - exact).norm() < 3 * plain  # a rounding for each part, and one more
+    names = operations(graph)
+    assert names.count("aten.bmm.default") == int(parts > 1)
+    turned = next(node for node in graph.graph.nodes if str(node.target) == "aten.permute.default")
+    assert turned.meta["val"].shape[-2] == min(widths)  # the narrower one
+
+
+@pytest.mark.parametrize(
+    ("g", "x"),
+    [
+        (matrix(401, 24, dtype=torch.bfloat16), matrix(401, 8, dtype=torch.bfloat16)),
+        (matrix(98, 24, dtype=torch.bfloat16), matrix(98, 8, dtype=torch.bfloat16)),
+        (matrix(400, 24), matrix(400, 8)),
+        (matrix(400, 24, turned=True, dtype=torch.bfloat16), matrix(400, 8, dtype=torch.bfloat16)),
+        (matrix(400, 24, dtype=torch.bfloat16), matrix(400, 8, turned=True, dtype=torch.bfloat16)),
+    ],
+    ids=["an odd number of rows", "few rows", "fp32", "the gradient lies otherwise", "the input lies otherwise"],
+)
+def test_other_gradients_of_weights_stay(monkeypatch: pytest.MonkeyPatch, g: Tensor, x: Tensor) -> None:
+    assert operations(divided(monkeypatch, g, x)) == ["aten.permute.default", "aten.mm.default"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "tiles", "slow"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_turning_is_slow_with_vectors_alone(
+    monkeypatch: pytest.MonkeyPatch, vectors: bool, tiles: bool, slow: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    assert products.turning_is_slow() is slow
+    if not slow:
+        assert Rewrite([]).parts == 0
+
+
+def test_the_name_of_the_change_tells_threads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "turning_is_slow", lambda: True)
+    names = set()
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        names.add(Rewrite(["a"]).uuid())
+    assert len(names) == 2

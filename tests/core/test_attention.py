@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_core import ConfigError
+from ssl_core import ConfigError, plugins
+from ssl_core.assemble import attention_kernel
+from ssl_core.config import resolve
 from ssl_core.nn import Attention, attend, choose_kernel, efficient
 from ssl_core.nn import attention as module
 from tests.core.conftest import Plainly
@@ -309,3 +311,14 @@ def test_sizes_of_heads() -> None:
     assert Attention(256, 8).qkv.bias is None
     with pytest.raises(ConfigError, match="not a multiple"):
         Attention(10, 3)
+
+
+@pytest.mark.parametrize(("compile", "kernel"), [("off", "twice"), ("on", "math")])
+def test_the_header_names_the_kernel_of_the_step_as_it_runs(compile: str, kernel: str) -> None:
+    """A compiled step writes softmax out in longer rows than an eager one."""
+    options = {"objective.name": "mae", "modality": "speech", "train.compile": compile, "train.precision": "bf16"}
+    config, _ = resolve(plugins.load(), options)
+    learner = SimpleNamespace(tokenizer=SimpleNamespace(layout=SimpleNamespace(length=130)))
+    assert attention_kernel(config, learner, CPU) == f"{kernel} (auto)"
+    config, _ = resolve(plugins.load(), options | {"encoder.attention": "sdpa"})
+    assert attention_kernel(config, learner, CPU) == "sdpa"

@@ -126,7 +126,9 @@ def _divide(graph: Graph, node: Node, parts: int) -> None:
     turned, x = node.args
     if not isinstance(turned, Node) or turned.target != torch.ops.aten.permute.default:
         return
-    g = turned.args[0]
+    g, places = turned.args
+    if [place % 2 for place in places] != [1, 0]:  # type: ignore[operator,union-attr]
+        return
     values = _value(g), _value(x)
     rows = len(values[1])
     if rows % parts or rows < parts * LEAST_ROWS or not all(value.is_contiguous() for value in values):

@@ -55,7 +55,7 @@ def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) ->
     keys, more = k.shape[2], 0 if _fused(q) else filling(k)
     if not _fused(q):
         q = (q * _scale(q)).contiguous()
-        k, v = (F.pad(part, (0, 0, 0, more)) if more else part.contiguous() for part in (k, v))
+        k, v = ((F.pad(part, (0, 0, 0, more)) if more else part).contiguous() for part in (k, v))
     out: Tensor = _Attend.apply(q, k, v, keep, keys)[0]
     return out
 
@@ -118,13 +118,13 @@ class _AttendBackward(Function):
 
 
 # The compiler sees each of these as one operation, and does not unroll their loops. Queries come scaled, keys and
-# values perhaps filled up: `keys` of them are real.
+# values perhaps filled up from N to N': `keys` of them are real.
 
 
 @torch.library.custom_op("sslx::attend_zeroth", mutates_args=())
 def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
-    """The output (B, h, M, e), and P (B h, M, N) or nothing."""
-    out, p = _room(q), _room_of_weights(q, k)
+    """The output (B, h, M, e), and P (B h, M, N') or nothing."""
+    out, p = _room(q), _room_of_weights(q, k, keys)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), keys, q.shape[1])
         weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
@@ -136,7 +136,7 @@ def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: in
 def attend_first(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients dQ (B, h, M, e), dK and dV (B, h, N, e)."""
+    """The gradients dQ (B, h, M, e), dK and dV (B, h, N', e)."""
     dq, dk, dv = _room(q), *_totals(q, k, CHUNK_NUMBERS)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
@@ -214,7 +214,7 @@ def fill_up(more: int, keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
 def _second_padded(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_second` on CUDA, of queries that are not scaled: a scale of Q is one of dL/dQ, and of a.
+    """`_second` on CUDA, for queries that are not scaled yet: scales Q and a before it, and dL/dQ after it.
 
     With keys that count nothing, so that rows of scores start where fast kernels want them.
     """
@@ -229,7 +229,7 @@ def _second_padded(
 
 @attend_zeroth.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
-    return _room(q), _room_of_weights(q, k)
+    return _room(q), _room_of_weights(q, k, keys)
 
 
 @attend_first.register_fake
@@ -261,13 +261,15 @@ def _mask(keep: Tensor | None) -> Tensor | None:
 
 
 def _room(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """For what has this shape, heads one after the other."""
+    """For what has this shape: on the CPU heads lie one after the other, on CUDA as the fused kernels leave them."""
+    if _fused(like):
+        return efficient.blank(like, dtype)
     return torch.empty(like.shape, dtype=dtype or like.dtype, device=like.device)
 
 
-def _room_of_weights(q: Tensor, k: Tensor) -> Tensor:
-    """For P of short rows."""
-    if k.shape[2] >= KEPT_TOKENS:
+def _room_of_weights(q: Tensor, k: Tensor, keys: int) -> Tensor:
+    """For P of short rows (B h, M, N')."""
+    if keys >= KEPT_TOKENS:
         return q.new_empty(0)
     return q.new_empty(q.shape[0] * q.shape[1], q.shape[2], k.shape[2])
 
@@ -296,7 +298,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _kept(p: Tensor, rows: slice, asked: slice, heads: int) -> Tensor:
-    """The chunk of P (B h, M, N)."""
+    """The chunk of P (B h, M, N')."""
     return p[rows.start * heads : rows.stop * heads, asked]
 
 
@@ -331,6 +333,7 @@ def _through(x: Tensor, p: Tensor) -> Tensor:
 def _put(room: Tensor, *factors: tuple[Tensor, Tensor], total: bool = False) -> None:
     """Write the sum of some products (r h, n, e) to room (r, h, n, e), or add it where that is a `total` already."""
     direct = room.is_contiguous() and room.dtype == factors[0][0].dtype and not total
+    direct = direct and not torch.is_grad_enabled()  # on CUDA autograd may look on
     made = torch.bmm(*factors[0], out=_flat(room)) if direct else torch.bmm(*factors[0])
     for more in factors[1:]:
         made.baddbmm_(*more)

@@ -129,13 +129,15 @@ def test_the_name_of_the_rewrite_tells_code_and_processors_apart(rewrite: Rewrit
     assert rewrite.uuid() != name
 
 
-def divided(monkeypatch: pytest.MonkeyPatch, g: Tensor, x: Tensor, parts: int = 2, least: int = 50) -> GraphModule:
-    """The graph of G' X with so many threads, and a part of so many rows worth a thread."""
+def divided(
+    monkeypatch: pytest.MonkeyPatch, g: Tensor, x: Tensor, parts: int = 2, places: tuple[int, int] = (1, 0)
+) -> GraphModule:
+    """The graph of G' X with so many threads, where 50 rows are worth a thread."""
     monkeypatch.setattr(products, "mkl_is_slow", lambda: False)
     monkeypatch.setattr(products, "turning_is_slow", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
-    monkeypatch.setattr(products, "LEAST_ROWS", least)
-    graph = make_fx(lambda g, x: torch.ops.aten.mm(torch.ops.aten.permute(g, [1, 0]), x), tracing_mode="fake")(g, x)
+    monkeypatch.setattr(products, "LEAST_ROWS", 50)
+    graph = make_fx(lambda g, x: torch.ops.aten.mm(torch.ops.aten.permute(g, places), x), tracing_mode="fake")(g, x)
     Rewrite([])(graph.graph)
     graph.recompile()
     return graph
@@ -155,6 +157,8 @@ def test_the_gradient_of_a_weight_is_a_sum_over_threads(
     assert (found - exact).norm() < 3 * plain  # a rounding for each part, and one more
     names = operations(graph)
     assert names.count("aten.bmm.default") == int(parts > 1)
+    if parts == 1 and widths[0] <= widths[1]:
+        assert names == ["aten.permute.default", "aten.mm.default"]
     turned = next(node for node in graph.graph.nodes if str(node.target) == "aten.permute.default")
     assert turned.meta["val"].shape[-2] == min(widths)  # the narrower one
 
@@ -172,6 +176,14 @@ def test_the_gradient_of_a_weight_is_a_sum_over_threads(
 )
 def test_other_gradients_of_weights_stay(monkeypatch: pytest.MonkeyPatch, g: Tensor, x: Tensor) -> None:
     assert operations(divided(monkeypatch, g, x)) == ["aten.permute.default", "aten.mm.default"]
+
+
+def test_what_is_not_turned_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a square matrix only the order of the places tells."""
+    g, x = matrix(200, 200, dtype=torch.bfloat16), matrix(200, 8, dtype=torch.bfloat16)
+    names = operations(divided(monkeypatch, g, x, places=(0, 1)))
+    assert names == ["aten.permute.default", "aten.mm.default"]
+    assert "aten.bmm.default" in operations(divided(monkeypatch, g, x, places=(-1, -2)))
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,23 @@ def test_both_derivatives_through_a_fused_kernel(fused, monkeypatch, keep, chunk
     assert gradgradcheck(lambda q, k, v: attend_twice(q, k, v, keep), given)
 
 
+def test_a_second_derivative_that_is_itself_recorded_through_a_fused_kernel(fused):
+    def outer(function):
+        q, k, v = parts()
+        (inner,) = torch.autograd.grad(function(q, k, v).square().sum(), q, create_graph=True)
+        return torch.autograd.grad(inner.pow(3).sum(), (q, k, v), create_graph=True)
+
+    for one, other in zip(outer(attend_twice), outer(lambda *x: attend(*x, "math")), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_how_long_rows_are_says_whether_weights_are_kept_not_how_they_are_filled_up(monkeypatch):
+    monkeypatch.setattr(twice, "KEPT_TOKENS", 32)
+    q, k, v = (torch.randn(1, 1, n, 4, dtype=torch.bfloat16) for n in (2, 32, 32))
+    assert twice.attend_zeroth(q, k, v, None, 31)[1].shape == (1, 2, 32)
+    assert twice.attend_zeroth(q, k, v, None, 32)[1].numel() == 0
+
+
 @pytest.mark.parametrize("how", ["eager", "compiled"])
 def test_a_step_in_mixed_precision_through_a_fused_kernel(fused, monkeypatch, toy, how):
     """The compiler traces the backward pass within the forward pass's autocast."""

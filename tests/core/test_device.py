@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,35 @@ def test_what_the_environment_says_about_memory_stands() -> None:
     kept, faults = ask(MALLOC_TOP_PAD_="131072", THP_MEM_ALLOC_ENABLE="0")
     assert kept == "False"
     assert faults > 1000
+
+
+HUGE = """
+import re, sys, torch
+from pathlib import Path
+from ssl_core.engine import device
+if sys.argv[1] == "strict":
+    device.OVERCOMMIT = Path(sys.argv[2])
+kept = device.keep_freed_memory()
+def measured(file, name):
+    return int(re.search(name + ":[^0-9]*([0-9]+) kB", Path(file).read_text())[1]) // 1024
+resident = measured("/proc/self/status", "VmRSS")
+x = torch.ones(2**26)  # 256 MiB
+print(kept, resident, measured("/proc/self/smaps_rollup", "AnonHugePages"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages are Linux's")
+@pytest.mark.parametrize("how", ["as it is", "strict"])
+def test_tensors_lie_in_huge_pages_where_the_system_leaves_it_to_us(tmp_path: Path, how: str) -> None:
+    """Where a process is charged for what it does not touch, nothing is asked for."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[madvise]" not in setting.read_text():
+        pytest.skip("the system decides on huge pages by itself")
+    (strict := tmp_path / "strict").write_text("2\n")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRE"))}
+    command = [sys.executable, "-c", HUGE, how, str(strict)]
+    kept, resident, huge = subprocess.run(command, capture_output=True, text=True, check=True, env=clean).stdout.split()
+    if kept == "False":
+        pytest.skip("the C library is not glibc")
+    assert int(resident) < 1500  # half the machine is asked about, and not taken
+    assert int(huge) >= 200 if how == "as it is" else int(huge) < 100

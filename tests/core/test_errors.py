@@ -34,8 +34,10 @@ def test_the_place_is_the_last_line_that_is_no_librarys():
         (lambda: os.kill(os.getpid(), signal.SIGINT), 130, "stopped by SIGINT"),
     ],
 )
-def test_one_line_and_a_code(capsys, raised, code, said):
+def test_one_line_and_a_code(capsys, request, raised, code, said):
     before = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, interrupt))
     with pytest.raises(SystemExit) as caught, errors_in_one_line(debug=False):
         raised()
     assert caught.value.code == code

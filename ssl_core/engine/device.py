@@ -48,8 +48,13 @@ def pick_precision(name: str, device: torch.device) -> Precision:
         return name  # type: ignore[return-value]
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capable = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("amx_tile", "avx512_bf16"))
-    return "bf16" if any(test is not None and test() for test in capable) else "fp32"
+    return "bf16" if cpu_has("amx_tile") or cpu_has("avx512_bf16") else "fp32"
+
+
+def cpu_has(what: str) -> bool:
+    """Whether this processor has an extension, by torch's name for it; no where torch does not say."""
+    test = getattr(torch.cpu, f"_is_{what}_supported", None)
+    return test is not None and bool(test())
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch.fx import Graph, Node
 
+from ssl_core.engine.device import cpu_has
+
 LEAST_WORK = 2**20  # multiplications from which a product is worth a call from Python
 LEAST_ROWS = 2000  # of a thread's part; with 960 it took a tenth longer than the product as it was
 
@@ -33,9 +35,7 @@ def mkl_is_slow() -> bool:
 
 def turning_is_slow() -> bool:
     """Whether bf16 is multiplied by AVX-512, on which this was measured, and not by a matrix unit."""
-    tests = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("avx512_bf16", "amx_tile"))
-    vectors, tiles = (test is not None and test() for test in tests)
-    return vectors and not tiles
+    return cpu_has("avx512_bf16") and not cpu_has("amx_tile")
 
 
 def _has_onednn() -> bool:

@@ -52,10 +52,10 @@ def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) ->
     To compile what calls it within torch.func.grad, call `torch.compiler.allow_in_graph(attend_twice)` first, as the
     engine does: what the compiler sees into it takes the gradient for a constant, and loses the second derivative.
     """
-    keys, more = k.shape[2], 0 if _fused(q) else filling(k)
+    keys = k.shape[2]
     if not _fused(q):
         q = (q * _scale(q)).contiguous()
-        k, v = ((F.pad(part, (0, 0, 0, more)) if more else part).contiguous() for part in (k, v))
+        k, v = (part.contiguous() for part in _longer(filling(k), k, v))
     out: Tensor = _Attend.apply(q, k, v, keep, keys)[0]
     return out
 
@@ -208,7 +208,12 @@ def fill_up(more: int, keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
     if not more:
         return keep, *parts
     keep = parts[0].new_ones(rows, length, dtype=torch.bool) if keep is None else keep
-    return F.pad(keep, (0, more)), *(F.pad(part, (0, 0, 0, more)) for part in parts)
+    return F.pad(keep, (0, more)), *_longer(more, *parts)
+
+
+def _longer(more: int, *parts: Tensor) -> tuple[Tensor, ...]:
+    """Parts (B, h, N, e) with so many zeros behind each."""
+    return tuple(F.pad(part, (0, 0, 0, more)) if more else part for part in parts)
 
 
 def _second_padded(
@@ -219,7 +224,7 @@ def _second_padded(
     With keys that count nothing, so that rows of scores start where fast kernels want them.
     """
     scale, keys = _scale(q), k.shape[2]
-    _, k, v, b, c = fill_up(-keys % ALIGNED, None, k, v, b, c)
+    k, v, b, c = _longer(-keys % ALIGNED, k, v, b, c)
     with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
         dq, dk, dv, dg = _second(
             q * scale, k, v, gradient, a * scale, b, c, keep, keys, out, q.new_empty(0), CUDA_CHUNK_NUMBERS

@@ -5,10 +5,11 @@
     python benchmarks/speed.py --parts steps --shapes speech HIGGS
     python benchmarks/speed.py --parts kernels     # of attention, for the table of ssl_core/nn/attention.py
 
-All variants of a shape are timed in one process, one step of each in turn, and medians are compared: read the ratios.
-The plain transcription is eager fp32 with softmax written out, as the published code has it, and with memory as the C
-library comes; sslx keeps the memory that it frees, as `sslx run` does. "plain, memory kept" is the transcription with
-that, too, for MetaMAE. Peak memory and cold starts are taken in processes of their own. Writes
+All variants of a shape are timed in one run, one step of each in turn, and medians are compared: read the ratios.
+The plain transcription is eager fp32 with softmax written out, as the published code has it. On the CPU its steps are
+made in a process of its own, where memory is as the C library comes; sslx keeps the memory that it frees, as `sslx run`
+does. "plain, memory kept" is the transcription with that, too, for MetaMAE. Peak memory and cold starts are taken in
+processes of their own. Writes
 benchmarks/results/speed-DEVICE.json as it goes, and the tables in benchmarks/README.md. One file is of one machine and
 one torch.
 """
@@ -276,14 +277,6 @@ def forget_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def set_memory(variant: str) -> bool:
-    """Memory as the variant has it; "plain" as the C library comes. Returns whether freed memory is kept."""
-    if variant.endswith("plain"):
-        allocate_as_usual()
-        return False
-    return keep_freed_memory()
-
-
 def timed(step: Callable[[], None], device: torch.device, count: int = CUDA_STEPS) -> float:
     """Seconds of one step, the device's work included; on CUDA of one of `count`, which training does not wait for."""
     if device.type != "cuda":
@@ -327,17 +320,16 @@ def short(calls: dict[str, Callable[[], None]], repeats: int, device: torch.devi
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each, one step of each in turn; the first two of each do not count."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    before = False
     if device.type == "cuda":
         for step in steps.values():
             for _ in range(FIRST_STEPS + 1):  # the last is recorded as a graph
                 step()
+    else:
+        keep_freed_memory()
     for turn in range(repeats + 2):
         for name, step in steps.items():
-            kept = device.type != "cuda" and set_memory(name)
-            if kept and not before and turn:
-                step()  # takes back the pages that the one before has given to the system
-            before = kept
+            if isinstance(step, Apart):
+                step()  # after another process has run, one that takes memory from the system is slower at first
             seconds = timed(step, device)
             if turn >= 2:
                 taken[name].append(seconds)
@@ -346,17 +338,57 @@ def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: torc
 
 def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
     """Each shape: plain and ours, MAE and MetaMAE."""
+    cuda = arguments.device.type == "cuda"
     for name in arguments.shapes:
-        steps = {}
-        for objective in ("metamae", "mae"):
-            subject = None
-            for variant in arguments.variants:
-                if variant == KEPT and objective == "mae":
-                    continue  # what of a ratio is memory is asked of MetaMAE
-                if subject is None or arguments.device.type == "cuda":  # graphs are recorded on streams of their own
-                    subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
-                steps[f"{objective} {variant}"] = subject.variant(variant, arguments.cache)
-        keep(f"steps/{name}{arguments.label}", interleaved(steps, arguments.repeats, arguments.device))
+        steps: dict[str, Callable[[], None]] = {}
+        with contextlib.ExitStack() as ended:
+            for objective in ("metamae", "mae"):
+                subject = None
+                for variant in arguments.variants:
+                    if variant == KEPT and objective == "mae":
+                        continue  # what of a ratio is memory is asked of MetaMAE
+                    label = f"{objective} {variant}"
+                    if variant == "plain" and not cuda:
+                        steps[label] = ended.enter_context(Apart(arguments, name, objective, variant))
+                        continue
+                    if subject is None or cuda:  # graphs are recorded on streams of their own
+                        subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
+                    steps[label] = subject.variant(variant, arguments.cache)
+            seconds = interleaved(steps, arguments.repeats, arguments.device)
+        keep(f"steps/{name}{arguments.label}", seconds)
+
+
+class Apart:
+    """A variant's step in a process of its own, made when this is called: nothing else settles how it gets memory."""
+
+    def __init__(self, arguments: argparse.Namespace, *given: str) -> None:
+        command = own_command(arguments, "--apart", *given)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        if not self.process.stdout.readline():
+            raise RuntimeError(f"a process of its own ended with {self.process.wait()}")
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def step_apart(arguments: argparse.Namespace) -> None:
+    """The other side of `Apart`: SHAPE OBJECTIVE VARIANT."""
+    name, objective, variant = arguments.apart
+    step = Subject(arguments.known[name], objective, arguments.device, arguments.tiny).variant(variant, arguments.cache)
+    for _ in sys.stdin:
+        step()
+        print(flush=True)
 
 
 def measure_objectives(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
@@ -370,11 +402,16 @@ def measure_objectives(arguments: argparse.Namespace, keep: Callable[[str, Any],
     keep(f"objectives/{name}", interleaved(steps, arguments.repeats, arguments.device))
 
 
+def own_command(arguments: argparse.Namespace, side: str, *given: str, cache: Path | None = None) -> list[str]:
+    """This script in a process of its own, for that side of the work."""
+    tiny = ["--tiny"] if arguments.tiny else []
+    kept_in = ["--cache", str(cache or arguments.cache)]
+    return [sys.executable, __file__, "--device", str(arguments.device), side, *given, *tiny, *kept_in]
+
+
 def alone(arguments: argparse.Namespace, *given: str, cache: Path | None = None) -> dict[str, Any]:
     """A variant in a process of its own: its first steps, its median step, the memory it adds."""
-    command = [sys.executable, __file__, "--device", str(arguments.device), "--alone", *given]
-    command += ["--tiny"] if arguments.tiny else []
-    command += ["--cache", str(cache or arguments.cache)]
+    command = own_command(arguments, "--alone", *given, cache=cache)
     # this process may have compiled already and said so in the environment; there, --cache says where code is kept
     environment = {name: value for name, value in os.environ.items() if name not in CODE_FOLDERS}
     give_back_memory()
@@ -681,7 +718,8 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
             if precision == "plain"
             else subject.ours(precision, how == "compiled", arguments.cache, False)
         )
-        set_memory(variant)
+        if precision != "plain":
+            keep_freed_memory()
         for _ in range(3):
             step()
         with profile(activities=activities) as seen:
@@ -895,12 +933,16 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes: whether it runs at all")
     parser.add_argument("--no-page", action="store_true", help="leave benchmarks/README.md alone")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     arguments.known = TINY if arguments.tiny else SHAPES
     arguments.shapes = arguments.shapes or list(arguments.known)
     arguments.variants = arguments.variants or (CUDA_VARIANTS if arguments.device.type == "cuda" else VARIANTS)
     if arguments.alone:
         report_alone(arguments)
+        return
+    if arguments.apart:
+        step_apart(arguments)
         return
     path = arguments.out / f"speed-{arguments.device.type}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -151,6 +151,20 @@ def test_a_process_that_fails_says_why(speed, tmp_path, monkeypatch, ending, sai
     assert speed.alone(given(tmp_path), "speech", "metamae", "fp32") == {"error": said}
 
 
+def test_the_transcription_steps_in_a_process_of_its_own(speed, tmp_path, monkeypatch):
+    with speed.Apart(given(tmp_path), "speech", "metamae", "plain") as step:
+        step()
+        step()
+        assert step.process.poll() is None
+    assert step.process.poll() is not None
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "fails", "exit 3\n"))
+    with (
+        speed.Apart(given(tmp_path), "speech", "metamae", "plain") as step,
+        pytest.raises(RuntimeError, match="with 3"),
+    ):
+        step()
+
+
 def test_compiled_code_of_this_process_does_not_warm_a_cold_start(speed, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     asks = """echo '{"folder": "'"$TORCHINDUCTOR_CACHE_DIR"'"}'\n"""

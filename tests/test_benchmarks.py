@@ -109,6 +109,15 @@ def test_compiled_steps_run(tmp_path, shape):
     assert results[f"profile/{shape}, bf16 compiled"]["fused pointwise work"] > 0
 
 
+def test_products_of_parts_of_the_rows_are_of_linear_maps(speed):
+    parts = torch.get_num_threads()
+    assert speed.kind_of("aten::bmm", [[parts, 64, 4000], [parts, 4000, 64]]) == "matrix products of linear maps"
+    assert speed.kind_of("aten::bmm", [[parts + 1, 65, 64], [parts + 1, 64, 65]]) == "matrix products of attention"
+    assert speed.kind_of("aten::bmm", []) == "matrix products of attention"
+    assert speed.kind_of("aten::mm", [[64, 64], [64, 64]]) == "matrix products of linear maps"
+    assert speed.kind_of("aten::relu", [[64]]) == "other"
+
+
 def test_the_default_variants_make_every_column(speed):
     assert {"plain", "plain, memory kept", "fp32 compiled", "bf16 compiled"} <= set(speed.VARIANTS)
     steps = {f"metamae {variant}": 1.0 for variant in speed.VARIANTS}

@@ -9,9 +9,8 @@ All variants of a shape are timed in one run, one step of each in turn, and medi
 The plain transcription is eager fp32 with softmax written out, as the published code has it. On the CPU its steps are
 made in a process of its own, where memory is as the C library comes; sslx keeps the memory that it frees, as `sslx run`
 does. "plain, memory kept" is the transcription with that, too, for MetaMAE. Peak memory and cold starts are taken in
-processes of their own. Writes
-benchmarks/results/speed-DEVICE.json as it goes, and the tables in benchmarks/README.md. One file is of one machine and
-one torch.
+processes of their own. Writes benchmarks/results/speed-DEVICE.json as it goes, and the tables in benchmarks/README.md.
+One file is of one machine and one torch.
 """
 
 from __future__ import annotations

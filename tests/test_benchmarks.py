@@ -174,6 +174,47 @@ def test_the_transcription_steps_in_a_process_of_its_own(speed, tmp_path, monkey
         step()
 
 
+def test_a_step_apart_is_made_for_each_line(speed, tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(speed, "Subject", lambda *_: SimpleNamespace(variant=lambda *_: lambda: made.append(1)))
+    monkeypatch.setattr(sys, "stdin", ["\n", "\n"])
+    speed.main(["--tiny", "--cache", str(tmp_path), "--apart", "speech", "mae", "plain"])
+    assert made == [1, 1]
+    assert capsys.readouterr().out == "\n\n"
+
+
+def test_only_the_transcription_steps_apart_and_twice_in_a_turn(speed, tmp_path, monkeypatch):
+    calls: list[str] = []
+
+    class Apart(contextlib.nullcontext):
+        def __init__(self, arguments: object, shape: str, objective: str, variant: str) -> None:
+            self.label = f"apart {objective} {variant}"
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __call__(self) -> None:
+            calls.append(self.label)
+
+    def subject(shape: object, objective: str, *_: object) -> SimpleNamespace:
+        return SimpleNamespace(variant=lambda name, cache: lambda: calls.append(f"here {objective} {name}"))
+
+    monkeypatch.setattr(speed, "Apart", Apart)
+    monkeypatch.setattr(speed, "Subject", subject)
+    kept: dict[str, Any] = {}
+    variants = ["plain", "plain, memory kept", "fp32"]
+    arguments = given(tmp_path, shapes=["speech"], known=speed.TINY, variants=variants, label="", repeats=1)
+    speed.measure_steps(arguments, kept.__setitem__)
+    turns = 3
+    assert {label: calls.count(label) for label in calls} == {
+        "apart metamae plain": 2 * turns, "here metamae plain, memory kept": turns, "here metamae fp32": turns,
+        "apart mae plain": 2 * turns, "here mae fp32": turns,
+    }  # fmt: skip
+    assert kept["steps/speech"].keys() == {
+        "metamae plain", "metamae plain, memory kept", "metamae fp32", "mae plain", "mae fp32",
+    }  # fmt: skip
+
+
 def test_compiled_code_of_this_process_does_not_warm_a_cold_start(speed, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     asks = """echo '{"folder": "'"$TORCHINDUCTOR_CACHE_DIR"'"}'\n"""

@@ -39,23 +39,18 @@ import torch
 from torch import Tensor
 
 from ssl_core import Layout, Learner, plugins
-from ssl_core.engine.compile import CompiledStep
-from ssl_core.engine.device import (
-    M_MMAP_MAX,
-    M_TOP_PAD,
-    M_TRIM_THRESHOLD,
-    autocast,
-    describe,
-    keep_freed_memory,
-    peak_memory,
-)
-from ssl_core.engine.graph import FIRST_STEPS, GraphedStep
-from ssl_core.engine.products import mkl_is_slow
-from ssl_core.engine.train import TrainOptions, make_optimizer, train
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel
-from ssl_core.nn.efficient import xformers_ops
+from ssl_core.nn.attention_xformers import xformers_ops
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
+from ssl_core.training.accel.compiled_step import CompiledStep
+from ssl_core.training.accel.cpu_matmul import mkl_is_slow
+from ssl_core.training.accel.cuda_graph import FIRST_STEPS, GraphedStep
+from ssl_core.training.accel.memory import keep_freed_memory
+from ssl_core.training.device import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, autocast, describe, peak_memory
+from ssl_core.training.loop import train
+from ssl_core.training.optim import make_optimizer
+from ssl_core.training.options import TrainOptions
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "loop", "floor", "profile")
@@ -581,7 +576,8 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     """
     import numpy as np
 
-    from ssl_core.engine.loader import Prepared, batch_index
+    from ssl_core.pipeline.cache import Prepared
+    from ssl_core.pipeline.sampler import batch_index
 
     class Rows(torch.utils.data.Dataset[Tensor]):
         def __init__(self, array: np.ndarray) -> None:
@@ -619,9 +615,9 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     """Steps of `train` itself, with batches from a memory-mapped file, draws, metrics and checkpoints."""
     import numpy as np
 
-    from ssl_core.engine.journal import METRICS, read_metrics
-    from ssl_core.engine.loader import Prepared
-    from ssl_core.engine.tell import Tell
+    from ssl_core.pipeline.cache import Prepared
+    from ssl_core.training.metrics_log import METRICS, read_metrics
+    from ssl_core.utils.console import Tell
 
     name, device = arguments.shapes[0], arguments.device
     variant = arguments.variants[-1]

@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
-    from ssl_core.data import Archive, Batch, Continuous, Discrete, Field, Fields, Sample, Source, Split, Task, Text
-    from ssl_core.engine.learner import Learner
+    from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
-    from ssl_core.public import PublicDataset
+    from ssl_core.public_data.dataset import PublicDataset
+    from ssl_core.public_data.source import Archive, Source
     from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
+    from ssl_core.training.learner import Learner
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
     "data": (
-        "Archive", "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Source", "Split", "Task", "Text",
+        "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task", "Text",
     ),
-    "engine.learner": ("Learner",),
+    "training.learner": ("Learner",),
     "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
     "hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "options": ("Choice", "Options", "Preset"),
-    "public": ("PublicDataset",),
+    "public_data.dataset": ("PublicDataset",),
+    "public_data.source": ("Archive", "Source"),
     "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.data import Fields, Sample, Source, Split, Task
+from ssl_core.data import Fields, Sample, Split, Task
 from ssl_core.nn.encoder import Encoder
 from ssl_core.options import Choice
+from ssl_core.public_data.source import Source
 from ssl_core.tokens import Layout, Outcome, Tokens
 
 Inputs: TypeAlias = dict[str, np.ndarray]

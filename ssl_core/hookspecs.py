@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from ssl_core.config import RunConfig
+    from ssl_core.config.schema import RunConfig
     from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
     from ssl_core.options import Preset
-    from ssl_core.report import Report
+    from ssl_core.report.schema import Report
 
 API_VERSION = "1.0"
 """Version of the plugin interface: hooks, contracts and public names (docs/compatibility.md)."""

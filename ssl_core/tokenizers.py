@@ -15,7 +15,7 @@ from ssl_core import options as _options
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
-from ssl_core.nn.rows import look_up
+from ssl_core.nn.indexing import look_up
 from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
 
 MEASURED = 2**24  # numbers measured at a time

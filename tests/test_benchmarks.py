@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ssl_core.nn import attention, efficient
+from ssl_core.nn import attention, attention_xformers
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -130,7 +130,7 @@ def test_the_default_variants_make_every_column(speed):
 def test_the_peak_of_a_large_process_is_not_that_of_one_it_starts(speed, tmp_path):
     held = b"1" * 2**30
     assert speed.peak_memory(CPU) > len(held)
-    code = "import torch; from ssl_core.engine.device import peak_memory; print(peak_memory(torch.device('cpu')))"
+    code = "import torch; from ssl_core.training.device import peak_memory; print(peak_memory(torch.device('cpu')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 2**20 < int(done.stdout) < 2**30
     assert speed.alone(given(tmp_path), "speech", "metamae", "fp32")["memory_bytes"] > 2**20
@@ -305,7 +305,7 @@ def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
     kernels = SimpleNamespace(FwOp=Refusing, BwOp=Refusing)
     ops = SimpleNamespace(fmha=SimpleNamespace(flash=kernels, cutlass=kernels, Inputs=lambda *parts: parts))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    for module in (speed, efficient):  # xformers loads, and then has no kernel for this
+    for module in (speed, attention_xformers):  # xformers loads, and then has no kernel for this
         monkeypatch.setattr(module, "xformers_ops", lambda: ops)
     tiny = ["--device", "cuda", "--tiny", "--repeats", "1", "--variants", "plain", "fp32", "--cache", str(tmp_path)]
     parts = ["--parts", "objectives", "kernels", "data", "floor", "--shapes", "speech"]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from ssl_core import config, plugins, testing
+from ssl_core import plugins, testing
+from ssl_core.config import resolve
 
 CATALOGUE = plugins.load()
 ROOT = Path(tempfile.gettempdir()) / f"sslx-conformance-{os.getpid()}"
@@ -115,5 +116,5 @@ def test_preset_resolves(entry):
         given["dataset.name"] = preset.dataset
     if not preset.default:
         given["preset"] = preset.name
-    resolved, _ = config.resolve(CATALOGUE, given)
+    resolved, _ = resolve.resolve(CATALOGUE, given)
     assert f"{preset.name}: {preset.source}" in resolved.preset_sources

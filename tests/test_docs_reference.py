@@ -37,7 +37,7 @@ def test_reference_has_every_public_name(reference):
     assert len(named) == len(set(named))
     for name in set(ssl_core.__all__) - {"__version__"}:
         assert any(one.endswith(f".{name}") for one in named), name
-    for name in ("ssl_core.nn.reconstruction.ReconstructionHead", "ssl_core.tokenizers.GridTokenizer",
+    for name in ("ssl_core.nn.heads.ReconstructionHead", "ssl_core.tokenizers.GridTokenizer",
                  "ssl_core.testing.parametrize"):  # fmt: skip
         assert name in named
     for name in named:
@@ -97,7 +97,7 @@ def test_the_examples_work(tmp_path, capsys):
 
 
 def test_examples_use_real_attributes_of_a_configuration_and_a_report():
-    from ssl_core.config import RunConfig
+    from ssl_core.config.schema import RunConfig
     from ssl_core.report import Report
 
     assert {"objective", "modality"} <= set(RunConfig.model_fields)
@@ -140,10 +140,10 @@ def test_tutorial_has_the_licence(folder):
 
 @pytest.mark.parametrize("kind", ["objective", "tokenizer"])
 def test_tutorial_has_the_files_that_sslx_new_writes(kind):
-    from ssl_core import scaffold
+    from ssl_core.scaffold import generate
 
     name = {"objective": "denoise", "tokenizer": "video"}[kind]
-    written = scaffold.render(scaffold.make_package(kind, name, "apache-2.0", Catalogue()))
+    written = generate.render(generate.make_package(kind, name, "apache-2.0", Catalogue()))
     folder = DOCS / "tutorial" / f"sslx-{name}"
     missing = {file for file in written if not (folder / file).is_file()}
     assert missing == {".gitignore", ".github/workflows/ci.yml"}  # the repository has its own

@@ -16,7 +16,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "timm.models.vision_transformer", "pydantic", "pluggy", "typer", "rich", "sklearn", "librosa")
-LIGHT = ("ssl_core", "ssl_core.cli", "ssl_core.errors", "ssl_core.hookspecs", "ssl_core.options", "ssl_core.plugins")
+LIGHT = (
+    "ssl_core",
+    "ssl_core.cli.app",
+    "ssl_core.errors",
+    "ssl_core.hookspecs",
+    "ssl_core.options",
+    "ssl_core.plugins",
+)
 HEAVY = ("torch", "timm", "numpy", "scipy", "sklearn", "pandas", "librosa", "matplotlib")
 
 SERVER = """

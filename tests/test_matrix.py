@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import Learner, assemble, plugins
-from ssl_core.config import Plugins, RunConfig, resolve
-from ssl_core.engine.feed import Feed
-from ssl_core.engine.loader import Prepared, Raw, prepare
-from ssl_core.engine.seeds import seed_torch
-from ssl_core.engine.tell import Tell
-from ssl_core.engine.train import make_optimizer
-from ssl_core.evaluate.features import features
+from ssl_core import Learner, plugins
+from ssl_core.config.resolve import Plugins, resolve
+from ssl_core.config.schema import RunConfig
+from ssl_core.evaluation.features import features
+from ssl_core.pipeline.cache import Prepared, Raw, prepare
+from ssl_core.pipeline.prefetch import Feed
+from ssl_core.runs import build
+from ssl_core.training.optim import make_optimizer
+from ssl_core.utils.console import Tell
+from ssl_core.utils.seeds import seed_torch
 
 CATALOGUE = plugins.load()
 OBJECTIVES = [e.name for e in CATALOGUE.entries("objective") if e.origin.plugin.startswith("sslx:")]
@@ -59,12 +61,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
     modality, objective = request.param
     config, chosen = resolve(CATALOGUE, {"modality": modality, "objective.name": objective, **SMALL})
-    splits = assemble.open_splits(config, chosen)
-    learner = assemble.build(config, chosen, splits["train"])
+    splits = build.open_splits(config, chosen)
+    learner = build.build(config, chosen, splits["train"])
     learner.tokenizer.fit(Raw(splits["train"]))
     data = prepare(splits["train"], learner.tokenizer, cache, Tell())
     learner.tokenizer.measure(data.chunks())
-    config, _ = assemble.settle(config, learner, CPU, data)
+    config, _ = build.settle(config, learner, CPU, data)
     return Cell(config, chosen, learner, data)
 
 

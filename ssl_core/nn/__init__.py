@@ -2,11 +2,11 @@
 
 from ssl_core.nn.attention import Attention, attend, choose_kernel
 from ssl_core.nn.decoder import Decoder
+from ssl_core.nn.double_backward import attend_twice
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.encoder import Encoder, EncoderOptions
-from ssl_core.nn.positions import Positions, sincos
-from ssl_core.nn.reconstruction import ReconstructionHead, masked_mean
-from ssl_core.nn.rows import (
+from ssl_core.nn.heads import ReconstructionHead, masked_mean
+from ssl_core.nn.indexing import (
     gather_rows,
     inverse,
     look_up,
@@ -17,8 +17,8 @@ from ssl_core.nn.rows import (
     split_summary,
     with_summary,
 )
+from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
-from ssl_core.nn.twice import attend_twice
 
 __all__ = [
     "Attention",

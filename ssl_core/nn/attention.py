@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
+from ssl_core.nn.double_backward import attend_twice, fill_up, filling
 from ssl_core.nn.dropout import Dropout
-from ssl_core.nn.efficient import attend_xformers, xformers_fits
-from ssl_core.nn.twice import attend_twice, fill_up, filling
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "twice"]

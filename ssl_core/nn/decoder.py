@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
+from ssl_core.nn.indexing import gather_rows, inverse, look_up, pick, with_summary
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import gather_rows, inverse, look_up, pick, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.tokens import Layout
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.dropout import Dropout
+from ssl_core.nn.indexing import look_up, mean_rows, with_summary
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.rows import look_up, mean_rows, with_summary
 from ssl_core.nn.transformer import Transformer, initialise
 from ssl_core.options import Options
 from ssl_core.tokens import Layout

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
-from ssl_core.nn.rows import look_up
+from ssl_core.nn.indexing import look_up
 from ssl_core.tokens import Layout, grid_coordinates
 
 BASE = 10_000.0

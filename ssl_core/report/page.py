@@ -14,7 +14,7 @@ from ssl_core.report.scores import FEATURES, LEGEND, PERCENT, Line, lines, show,
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from ssl_core.engine.pictures import Rebuilt
+    from ssl_core.report.reconstruction import Rebuilt
 
 HTML = "report.html"
 ASIDE = ("train/lr", "train/grad_norm", "train/samples_per_second")

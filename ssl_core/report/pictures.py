@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ssl_core.report import plots
 
 if TYPE_CHECKING:
-    from ssl_core.engine.pictures import Rebuilt
+    from ssl_core.report.reconstruction import Rebuilt
 
 COLUMNS = ("original", "masked input", "reconstruction")
 MOST_TOKENS = 240

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ssl_core.engine.files import write_text
 from ssl_core.errors import CheckpointError, SslxError
+from ssl_core.utils.files import write_text
 
 REPORT = "report.json"
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ from typing import Any
 from ssl_core.contracts import Dataset, Inputs, Masking, Objective, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.testing import datasets, maskings, objectives, options, tokenizers
-from ssl_core.testing.promise import Check, ConformanceError, Result, match_known, run_checks
+from ssl_core.testing.check import Check, ConformanceError, Result, match_known, run_checks
 
 __all__ = ["Check", "ConformanceError", "Result", "checks", "parametrize", "run"]
 

@@ -15,9 +15,9 @@ import torch
 from ssl_core import plugins
 from ssl_core.contracts import Dataset
 from ssl_core.data import Continuous, Sample, Split, Task, Text
+from ssl_core.testing.check import Check, Promise, expect, recorder, same
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
-from ssl_core.testing.promise import Check, Promise, expect, recorder, same
 from ssl_core.testing.tokenizers import batch, stack
 
 LOOKED_AT = 8

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ssl_core.contracts import Mask, Masking
+from ssl_core.testing.check import Check, Promise, expect, recorder, same
 from ssl_core.testing.layouts import CASES, make_tokenizer
 from ssl_core.testing.options import make_options
-from ssl_core.testing.promise import Check, Promise, expect, recorder, same
 from ssl_core.tokens import Layout, Segment
 
 ROWS = 64

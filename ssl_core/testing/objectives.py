@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective
-from ssl_core.nn.rows import look_up
-from ssl_core.nn.twice import attend_twice
-from ssl_core.testing.bench import Bench, Setting, targets_of
+from ssl_core.nn.double_backward import attend_twice
+from ssl_core.nn.indexing import look_up
+from ssl_core.testing.check import Broken, Check, Promise, expect, listed, recorder, same
+from ssl_core.testing.harness import Bench, Setting, targets_of
 from ssl_core.testing.layouts import CASES, DIM, sample
-from ssl_core.testing.promise import Broken, Check, Promise, expect, listed, recorder, same
 from ssl_core.tokens import Ids, Values
 
 STEPS = 30

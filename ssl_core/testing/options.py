@@ -9,7 +9,7 @@ from typing import Any
 
 import pydantic
 
-from ssl_core.testing.promise import Broken, Promise, expect, recorder, same
+from ssl_core.testing.check import Broken, Promise, expect, recorder, same
 
 PROMISES: list[Promise] = []
 promise = recorder(PROMISES)

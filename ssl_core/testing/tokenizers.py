@@ -18,9 +18,9 @@ from ssl_core import plugins
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Discrete, Fields
 from ssl_core.errors import BadSample, ConfigError, PluginError
+from ssl_core.testing.check import Broken, Check, Promise, expect, recorder, same
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
-from ssl_core.testing.promise import Broken, Check, Promise, expect, recorder, same
 from ssl_core.tokens import Ids, Layout, Tokens, Values
 
 ROWS = 4

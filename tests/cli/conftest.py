@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ssl_core import cli
+from ssl_core.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def quick(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
         monkeypatch.setenv(name, value)
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+        done = CliRunner().invoke(app.app, list(map(str, arguments)))
         return done.exit_code, done.stdout, done.stderr
 
     return call

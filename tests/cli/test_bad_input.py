@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl_core import cli
+from ssl_core.cli import app
 
 TINY = [
     "--objective", "mae", "--steps", "1", "--batch-size", "2", "--preset", "none", "--set", "encoder.dim=16",
@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch):
 
     def call(modality: str, data: Path, *more: str) -> tuple[int, list[str]]:
         arguments = ["run", "--modality", modality, "--data", str(data), *TINY, *more, "--out", str(tmp_path / "run")]
-        done = CliRunner().invoke(cli.app, arguments)
+        done = CliRunner().invoke(app.app, arguments)
         assert "Traceback" not in done.stderr
         return done.exit_code, done.stderr.splitlines()
 

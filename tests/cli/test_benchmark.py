@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ssl_core import Preset, cli, compare, hookimpl, plugins
-from ssl_core import run as runs
-from ssl_core.benchmarks import benchmarks
-from ssl_core.config import resolve
+from ssl_core import Preset, hookimpl, plugins
+from ssl_core.cli import app
+from ssl_core.compare import runner
+from ssl_core.config.benchmarks import benchmarks
+from ssl_core.config.resolve import resolve
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.report import Report, read
 from ssl_core.report.comparison import compare as tables
-from ssl_core.transfer import options_for
+from ssl_core.runs import pretrain as runs
+from ssl_core.runs.benchmark import options_for
 
 MINIATURES = Path(__file__).parents[1] / "miniatures"
 WRITERS = {
@@ -58,7 +60,7 @@ def sslx(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: Any) -> tuple[int, str, str]:
-        done = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        done = CliRunner().invoke(app.app, [str(argument) for argument in arguments])
         assert "Traceback" not in done.stderr
         return done.exit_code, done.stdout, done.stderr
 
@@ -123,7 +125,7 @@ def test_speech_is_pretrained_once_and_measured_on_every_transfer_set(sslx, data
     config, _ = runs.measured(runs.load_config(Path("r")), given, plugins.load())
     assert config.dataset.name == "google_speech"
 
-    columns = tables(compare.collect(Path("r"))).columns  # once each, though two reports hold them
+    columns = tables(runner.collect(Path("r"))).columns  # once each, though two reports hold them
     assert sorted({column.data for column in columns}) == sorted(f"speech/{name}" for name in names)
     assert len(columns) == len(set(columns)) == 2 * len(names)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from ssl_core.evaluate import budget
+from ssl_core.evaluation import sample_limits
 
 SMALL = [
     "--set", "dataset.n_train=48", "--set", "dataset.n_test=24", "--set", "encoder.dim=32",
@@ -30,10 +30,10 @@ def test_the_bound_is_said_at_the_terminal_and_in_the_report(quick, tmp_path, mo
 
     raw = 4096  # values of a spectrogram, wider than the 32 of the encoder
     size = 10  # words
-    monkeypatch.setattr(budget, "TRAIN_BYTES", 30 * (4 * raw + 8 * size))
-    monkeypatch.setattr(budget, "TEST_BYTES", 20 * (4 * raw + 8 * size))
-    monkeypatch.setattr(budget, "WORK", 20 * 15 * raw)
-    monkeypatch.setattr(budget, "NEIGHBOURS", 1)
+    monkeypatch.setattr(sample_limits, "TRAIN_BYTES", 30 * (4 * raw + 8 * size))
+    monkeypatch.setattr(sample_limits, "TEST_BYTES", 20 * (4 * raw + 8 * size))
+    monkeypatch.setattr(sample_limits, "WORK", 20 * 15 * raw)
+    monkeypatch.setattr(sample_limits, "NEIGHBOURS", 1)
     code, _, err = quick(*run, "--out", "bounded")
     assert code == 0, err
     line = "evaluation takes 30 of 48 training samples; 20 of 24 test samples; kNN 15 of 30 training samples: drawn"

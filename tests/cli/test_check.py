@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_core import plugins
-from ssl_core.plugins.uninstalled import as_if_installed
+from ssl_core.plugins.source import as_if_installed
 
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial"
 

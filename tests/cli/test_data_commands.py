@@ -17,11 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 import ssl_core.plugins as plugins
-from ssl_core import Archive, cli, hookimpl
-from ssl_core.downloads import transfer
+from ssl_core import Archive, hookimpl
+from ssl_core.cli import app
 from ssl_core.plugins import Catalogue
-from ssl_plugins.datasets import files, librispeech, voxceleb
-from ssl_plugins.datasets.audio_mnist import AudioMnist
+from ssl_core.public_data import download as transfer
+from ssl_plugins.datasets.public import librispeech, voxceleb
+from ssl_plugins.datasets.public.audio_mnist import AudioMnist
+from ssl_plugins.datasets.user import files_speech
 
 WRITERS = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "speech.py"))["WRITERS"]
 
@@ -84,14 +86,14 @@ def served(handler, tmp_path, monkeypatch):
 @pytest.fixture
 def sslx(monkeypatch, tmp_path):
     """sslx(*arguments): exit status, standard output, standard error; with four data sets installed."""
-    offered = [AudioMnist, librispeech.LibriSpeech, voxceleb.VoxCeleb1, files.SpeechFiles]
+    offered = [AudioMnist, librispeech.LibriSpeech, voxceleb.VoxCeleb1, files_speech.SpeechFiles]
     plugin = SimpleNamespace(register_datasets=hookimpl(lambda: offered))
     monkeypatch.setattr(plugins, "load", lambda block=(): Catalogue.from_plugins({"sslx:test": plugin}))
     monkeypatch.setenv("SSLX_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: Any) -> tuple[int, str, str]:
-        done = CliRunner().invoke(cli.app, ["data", *map(str, arguments)])
+        done = CliRunner().invoke(app.app, ["data", *map(str, arguments)])
         return done.exit_code, done.stdout, done.stderr
 
     return call

@@ -9,7 +9,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from ssl_core import cli, listing, plugins
+from ssl_core import plugins
+from ssl_core.cli import app, listing
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def listed(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "load", lambda block=(): loads.append(block) or catalogue)
 
     def call(*arguments):
-        done = CliRunner().invoke(cli.app, ["list", *arguments])
+        done = CliRunner().invoke(app.app, ["list", *arguments])
         return done.exit_code, done.output, len(loads)
 
     call.catalogue = catalogue

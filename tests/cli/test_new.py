@@ -16,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 import ssl_core.plugins as plugins
-from ssl_core import API_VERSION, cli, hookimpl, scaffold
+from ssl_core import API_VERSION, hookimpl
+from ssl_core.cli import app
 from ssl_core.plugins import Catalogue, Origin
+from ssl_core.scaffold import generate
 
-KINDS = scaffold.KINDS
+KINDS = generate.KINDS
 EMPTY = Catalogue()
 
 
@@ -65,7 +67,7 @@ def run_finished(folder, report): ...
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments):
-        done = CliRunner().invoke(cli.app, list(map(str, arguments)))
+        done = CliRunner().invoke(app.app, list(map(str, arguments)))
         return done.exit_code, done.stdout, done.stderr
 
     return call
@@ -77,8 +79,8 @@ def run_finished(folder, report): ...
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["demo", "a-name-of-twentyeight-letter"])
 def test_packages_are_whole_and_clean(kind, name, tmp_path):
-    package = scaffold.make_package(kind, name, "mit", EMPTY)
-    folder = scaffold.write_package(package, tmp_path)
+    package = generate.make_package(kind, name, "mit", EMPTY)
+    folder = generate.write_package(package, tmp_path)
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     module = f"sslx_{name.replace('-', '_')}"
     assert written >= {
@@ -102,7 +104,7 @@ def test_packages_are_whole_and_clean(kind, name, tmp_path):
 
 def test_what_is_written_keeps_its_promises(tmp_path):
     """All kinds in one process, which imports torch once."""
-    folders = [scaffold.write_package(scaffold.make_package(k, f"trial-{k}", "mit", EMPTY), tmp_path) for k in KINDS]
+    folders = [generate.write_package(generate.make_package(k, f"trial-{k}", "mit", EMPTY), tmp_path) for k in KINDS]
     path = os.pathsep.join([*(str(one / "src") for one in folders), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
@@ -116,17 +118,17 @@ def test_what_is_written_keeps_its_promises(tmp_path):
 @pytest.mark.parametrize(("licence", "first"), [("mit", "MIT License"), ("bsd-3-clause", "BSD 3-Clause License"),
                                                 ("apache-2.0", "Apache License"), ("none", None)])  # fmt: skip
 def test_licences(licence, first):
-    texts = scaffold.render(scaffold.make_package("masking", "demo", licence, EMPTY))
+    texts = generate.render(generate.make_package("masking", "demo", licence, EMPTY))
     assert texts.get("LICENSE", "").strip().partition("\n")[0] == (first or "")
     assert ("license =" in texts["pyproject.toml"]) == (first is not None)
 
 
 def test_a_class_never_has_the_name_of_its_base():
-    assert scaffold.make_package("tokenizer", "grid", "mit", EMPTY).class_name("tokenizer") == "MyGridTokenizer"
+    assert generate.make_package("tokenizer", "grid", "mit", EMPTY).class_name("tokenizer") == "MyGridTokenizer"
 
 
 def test_api_range():
-    assert scaffold.api_range("1.2") == ">=1.2,<2"
+    assert generate.api_range("1.2") == ">=1.2,<2"
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

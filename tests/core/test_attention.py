@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ssl_core import ConfigError, plugins
-from ssl_core.assemble import attention_kernel
-from ssl_core.config import resolve
-from ssl_core.nn import Attention, attend, choose_kernel, efficient
+from ssl_core.config.resolve import resolve
+from ssl_core.nn import Attention, attend, attention_xformers, choose_kernel
 from ssl_core.nn import attention as module
+from ssl_core.runs.build import attention_kernel
 from tests.core.conftest import Plainly
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -43,7 +43,9 @@ def test_each_kernel_is_softmax_attention(kernel: module.Kernel, queries: int) -
     torch.testing.assert_close(attend(q, k, v, kernel), by_hand(q, k, v), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or efficient.xformers_ops() is None, reason="needs CUDA and xformers")
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or attention_xformers.xformers_ops() is None, reason="needs CUDA and xformers"
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_xformers_is_softmax_attention(dtype: torch.dtype) -> None:
     parts = [torch.randn(2, 4, 70, 32, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
@@ -57,7 +59,7 @@ def test_xformers_is_softmax_attention(dtype: torch.dtype) -> None:
 
 
 def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: None)
     with pytest.raises(RuntimeError, match=r"encoder\.attention=sdpa"):
         attend(*qkv(), "xformers")
 
@@ -139,7 +141,7 @@ def test_the_table_of_kernels(
     derivatives: int,
     expected: str,
 ) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: None)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: None)
     assert choose_kernel(device, dtype, tokens, derivatives) == expected
 
 
@@ -149,7 +151,7 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, derivatives: int
 ) -> None:
     """It has no float64, no second derivative and nothing for the CPU."""
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     expected = "twice" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
     assert choose_kernel(CUDA, dtype, 600, derivatives) == expected
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
@@ -182,7 +184,7 @@ def test_a_compiled_step_has_short_rows_written_out_at_their_length(monkeypatch:
 def test_xformers_is_not_taken_where_it_has_no_kernel(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
 ) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     assert choose_kernel(CUDA, torch.bfloat16, 600, 1, 64) == "xformers"
     assert choose_kernel(CUDA, dtype, 600, 1, width) == "sdpa"
 
@@ -193,8 +195,8 @@ def test_the_derivative_of_xformers_is_that_of_softmax_attention(
     monkeypatch: pytest.MonkeyPatch, how: str, within: bool
 ) -> None:
     """Also within torch.func.grad, as in MetaMAE with first_order."""
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
-    torch.compiler.allow_in_graph(efficient.attend_xformers)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
+    torch.compiler.allow_in_graph(attention_xformers.attend_xformers)
     q, k, v = (part.detach() for part in qkv(torch.float32, width=8))
 
     def loss(kernel: module.Kernel) -> Callable[[Tensor], Tensor]:
@@ -211,17 +213,17 @@ def test_the_derivative_of_xformers_is_that_of_softmax_attention(
 
 
 def test_the_operations_are_what_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     for queries in (5, 1):
         q, k, v = (part.detach() for part in qkv(torch.float32, queries=queries, width=8))
-        out, sums = efficient.efficient_forward(q, k, v)
-        torch.library.opcheck(efficient.efficient_forward, (q, k, v))
-        torch.library.opcheck(efficient.efficient_backward, (out, out, sums, q, k, v))
+        out, sums = attention_xformers.efficient_forward(q, k, v)
+        torch.library.opcheck(attention_xformers.efficient_forward, (q, k, v))
+        torch.library.opcheck(attention_xformers.efficient_backward, (out, out, sums, q, k, v))
 
 
 def test_xformers_asked_for_is_had_where_it_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in short rows, where the table takes another; but not with two derivatives."""
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     q = SimpleNamespace(device=CUDA, is_cuda=True, dtype=torch.bfloat16, requires_grad=True)
     for backend, twice, expected in (
         ("auto", False, "math"), ("xformers", False, "xformers"), ("xformers", True, "math"), ("sdpa", False, "sdpa"),
@@ -232,7 +234,7 @@ def test_xformers_asked_for_is_had_where_it_has_a_kernel(monkeypatch: pytest.Mon
 
 
 def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     q, k, v = qkv(torch.float32, width=8)
     (first,) = torch.autograd.grad(attend(q, k, v, "xformers").square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
@@ -247,7 +249,7 @@ def test_xformers_without_its_kernels_is_not_taken(
     class Absent(Plainly.FwOp):
         is_available = staticmethod(lambda: False)
 
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     assert choose_kernel(CUDA, dtype, 600, 1) == "xformers"
     monkeypatch.setattr(getattr(Plainly.fmha, kernels), missing, Absent)
     assert choose_kernel(CUDA, dtype, 600, 1) == "sdpa"
@@ -257,17 +259,17 @@ def test_xformers_without_its_kernels_is_not_taken(
 def test_xformers_is_asked_for_what_the_gpu_has(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], taken: set[bool]
 ) -> None:
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(Plainly.fmha.cutlass, "FwOp", Plainly.Older)
-    assert {efficient.xformers_fits(dtype, 32) for dtype in (torch.bfloat16, torch.float32)} == taken
+    assert {attention_xformers.xformers_fits(dtype, 32) for dtype in (torch.bfloat16, torch.float32)} == taken
 
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_xformers_asked_for_on_the_cpu_falls_back(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
     """Its kernels are for CUDA alone, so that it is installed does not matter here."""
-    monkeypatch.setattr(efficient, "xformers_ops", lambda: Plainly if installed else None)
+    monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly if installed else None)
     layer, plainly = Attention(8, 2, backend="xformers"), Attention(8, 2, backend="math")
     plainly.load_state_dict(layer.state_dict())
     x = torch.randn(2, 6, 8)

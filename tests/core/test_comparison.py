@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_core.compare.grid import cell_options, cells, make_grid, read_grid, seeds_of
 from ssl_core.errors import ConfigError
-from ssl_core.grid import cell_options, cells, make_grid, read_grid, seeds_of
 from ssl_core.plugins import load
 from ssl_core.report import Report
 from ssl_core.report.comparison import compare, paired_t

@@ -8,7 +8,8 @@ import pytest
 from pydantic import Field
 
 from ssl_core import ConfigError, Masking, Objective, Preset, hookimpl
-from ssl_core.config import RunConfig, parse_setting, plugins_of, resolve
+from ssl_core.config.resolve import parse_setting, plugins_of, resolve
+from ssl_core.config.schema import RunConfig
 from ssl_core.plugins import Catalogue
 from ssl_plugins.maskings import block, random
 from ssl_plugins.objectives import mae, metamae

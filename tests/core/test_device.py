@@ -11,7 +11,7 @@ import pytest
 
 ASK = """
 import resource, torch
-from ssl_core.engine.device import keep_freed_memory
+from ssl_core.training.device import keep_freed_memory
 kept = keep_freed_memory()
 def step():
     for _ in range(20):

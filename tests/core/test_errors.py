@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 
-from ssl_core.commandline import errors_in_one_line
+from ssl_core.cli.common import errors_in_one_line
 from ssl_core.errors import ConfigError, place_of
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ssl_core.data import Batch
 from ssl_core.errors import DataError
-from ssl_core.evaluate.features import features
+from ssl_core.evaluation.features import features
 
 
 def batches(*sizes, labelled=True):

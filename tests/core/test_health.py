@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core.data import Batch
-from ssl_core.evaluate.health import Variance, collapse, health, rankme
+from ssl_core.evaluation.health import Variance, collapse, health, rankme
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])

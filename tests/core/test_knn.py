@@ -8,9 +8,9 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import normalize
 
 from ssl_core.data import Task
-from ssl_core.evaluate import knn as module
-from ssl_core.evaluate.knn import TEMPERATURE, knn
-from ssl_core.evaluate.metrics import measure
+from ssl_core.evaluation import knn as module
+from ssl_core.evaluation.knn import TEMPERATURE, knn
+from ssl_core.evaluation.metrics import measure
 
 
 def by_hand(train_x, wanted, test_x, k):

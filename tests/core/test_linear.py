@@ -11,9 +11,10 @@ from torch import nn
 
 from ssl_core.data import Task
 from ssl_core.errors import DataError, PluginError
-from ssl_core.evaluate.linear import adam, logistic
-from ssl_core.evaluate.metrics import measure
-from ssl_core.evaluate.probe import EvaluateOptions, drawn, score
+from ssl_core.evaluation.linear import adam, logistic
+from ssl_core.evaluation.metrics import measure
+from ssl_core.evaluation.options import EvaluateOptions
+from ssl_core.evaluation.protocols import drawn, score
 
 CLASSES = Task("classes", 3, "accuracy", title="word")
 NUMBER = Task("number", 1, "pearson", title="age")
@@ -207,7 +208,9 @@ def test_rows_of_scores():
 def test_test_labels_change_the_score_but_not_the_fit(monkeypatch):
     x, y = blobs(120, spread=2)
     seen = []
-    monkeypatch.setattr("ssl_core.evaluate.linear.logistic", lambda *args: (seen.append(args[1:4]), logistic(*args))[1])
+    monkeypatch.setattr(
+        "ssl_core.evaluation.linear.logistic", lambda *args: (seen.append(args[1:4]), logistic(*args))[1]
+    )
     options = EvaluateOptions(probes=("linear",))
     values = [score(CLASSES, x, y, x[:30], labels, options, 0)[0]["value"] for labels in (y[:30], (y[:30] + 1) % 3)]
     assert values[0] > 0.7 > 0.3 > values[1]

@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from ssl_core.data import Task
 from ssl_core.errors import PluginError
-from ssl_core.evaluate.metrics import _auroc_error, _f1_of, check, decide, measure
+from ssl_core.evaluation.metrics import _auroc_error, _f1_of, check, decide, measure
 
 
 def task(kind, size, metric, **more):

@@ -9,8 +9,8 @@ import pytest
 from pydantic import Field, ValidationError
 
 from ssl_core import ConfigError
-from ssl_core.config import parse_setting, validate
-from ssl_core.evaluate.probe import EvaluateOptions
+from ssl_core.config.resolve import parse_setting, validate
+from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.options import Options
 
 

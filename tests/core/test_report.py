@@ -16,11 +16,11 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from ssl_core.engine.pictures import Rebuilt
 from ssl_core.errors import CheckpointError, SslxError
 from ssl_core.report import LayoutRow, Point, Report, Score, lines, read, show, table, write_html, write_json
 from ssl_core.report import page as page_module
 from ssl_core.report.page import curves, duration, page, sentence
+from ssl_core.report.reconstruction import Rebuilt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 

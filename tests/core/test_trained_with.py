@@ -7,10 +7,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from ssl_core.engine import checkpoint
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue, Origin
-from ssl_core.runfolder import PARTS, check_plugins
+from ssl_core.runs.run_dir import PARTS, check_plugins
+from ssl_core.training import checkpoint
 
 CODE = """
 from ssl_core import Dataset, Masking, hookimpl

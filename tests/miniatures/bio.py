@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_plugins.datasets import genomics_ood, pfam, tape
+from ssl_plugins.datasets.public import genomics_ood, pfam, tape
 
 LETTERS = np.array(list("ARNDCQEGHILKMFPSTWYV"))
 GENOMICS = {  # file: genera, rows

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_plugins.datasets import higgs as higgs_module
-from ssl_plugins.datasets import pamap2 as pamap2_module
+from ssl_plugins.datasets.public import higgs as higgs_module
+from ssl_plugins.datasets.public import pamap2 as pamap2_module
 
 BOUTS = {  # subject: (activity, rows) one after the other; 0 is a pause
     1: ((0, 30), (1, 1100), (0, 20), (17, 330)),

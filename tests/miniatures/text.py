@@ -171,7 +171,7 @@ def mc4_files(root: Path, each: int = MC4_EACH) -> Path:
 
 def mc4(root: Path) -> None:
     """The files, and what `sslx data prepare` makes of them."""
-    from ssl_plugins.datasets.mc4 import MC4, VARIABLE
+    from ssl_plugins.datasets.public.mc4 import MC4, VARIABLE
 
     folder = mc4_files(root)
     with mock.patch.dict(os.environ, {VARIABLE: str(MC4_EACH)}):

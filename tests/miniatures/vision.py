@@ -243,7 +243,7 @@ def lswmd_pickle(path: Path) -> None:
 
 def wafer(root: Path) -> None:
     """Kaggle's copy, whose pickle needs no pandas to write, and the arrays that `sslx data prepare` makes of it."""
-    from ssl_plugins.datasets.wm811k import Wafer
+    from ssl_plugins.datasets.public.wm811k import Wafer
 
     lswmd_pickle(root / "semiconductors" / "LSWMD.pkl")
     Wafer.convert(root / "semiconductors")

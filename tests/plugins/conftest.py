@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ssl_core import BadSample, Dataset, SslxError, cli
+from ssl_core import BadSample, Dataset, SslxError
+from ssl_core.cli import app
 
 TINY = [
     "--objective", "mae", "--steps", "2", "--batch-size", "4", "--preset", "none", "--set", "encoder.dim=16",
@@ -73,7 +74,7 @@ def run_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         arguments = ["run", "--modality", modality, "--data", str(data), *TINY, *more, "--out", str(tmp_path / "run")]
-        done = CliRunner().invoke(cli.app, arguments)
+        done = CliRunner().invoke(app.app, arguments)
         assert done.exit_code == 0, (done.output, done.exception)
         report: dict[str, Any] = json.loads((tmp_path / "run" / "report.json").read_text())
         assert (report["dataset"], report["modality"]) == ("files", modality)

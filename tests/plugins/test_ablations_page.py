@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ssl_core import plugins
-from ssl_core.config import RunConfig, parse_setting, resolve
+from ssl_core.config.resolve import parse_setting, resolve
+from ssl_core.config.schema import RunConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ablations.md"
 FLAGS = {"--objective": "objective.name", "--modality": "modality", "--preset": "preset"}

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ssl_core import plugins
 from ssl_core.contracts import Objective
-from ssl_core.engine.compile import CompiledStep
-from ssl_core.engine.learner import Learner
 from ssl_core.nn import Encoder, EncoderOptions
-from ssl_core.testing.bench import Setting
+from ssl_core.testing.harness import Setting
 from ssl_core.tokenizers import IdTokenizer
 from ssl_core.tokens import Outcome
+from ssl_core.training.accel.compiled_step import CompiledStep
+from ssl_core.training.learner import Learner
 
 CATALOGUE = plugins.load()
 OBJECTIVES = [entry.name for entry in CATALOGUE.entries("objective") if entry.origin.plugin.startswith("sslx:")]

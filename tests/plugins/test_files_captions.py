@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_plugins.datasets.files_captions import CaptionFiles
+from ssl_plugins.datasets.user.files_captions import CaptionFiles
 
 
 @pytest.fixture

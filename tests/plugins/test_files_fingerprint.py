@@ -12,13 +12,13 @@ import soundfile
 from PIL import Image
 
 from ssl_core import Dataset
-from ssl_plugins.datasets.files import SpeechFiles
-from ssl_plugins.datasets.files_captions import CaptionFiles
-from ssl_plugins.datasets.files_images import ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles
-from ssl_plugins.datasets.files_sequences import ProteinFiles, SequenceFiles
-from ssl_plugins.datasets.files_series import SeriesFiles
-from ssl_plugins.datasets.files_tables import TableFiles
-from ssl_plugins.datasets.files_text import MultilingualTextFiles, TextFiles
+from ssl_plugins.datasets.user.files_captions import CaptionFiles
+from ssl_plugins.datasets.user.files_images import ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles
+from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
+from ssl_plugins.datasets.user.files_series import SeriesFiles
+from ssl_plugins.datasets.user.files_speech import SpeechFiles
+from ssl_plugins.datasets.user.files_tables import TableFiles
+from ssl_plugins.datasets.user.files_text import MultilingualTextFiles, TextFiles
 
 COUNT = 8
 LABELS = ["a", "b"] * (COUNT // 2)

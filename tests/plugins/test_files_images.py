@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ssl_plugins.datasets.files_images import ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles
+from ssl_plugins.datasets.user.files_images import ImageFiles, MedicalImageFiles, MultispectralFiles, WaferFiles
 
 
 def picture(path, array):

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_plugins.datasets.files_sequences import ProteinFiles, SequenceFiles
+from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
 from ssl_plugins.tokenizers.genomics import Genomics
 
 

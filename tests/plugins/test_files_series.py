@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_plugins.datasets import _moments
-from ssl_plugins.datasets.files_series import SeriesFiles
+from ssl_plugins.datasets._io import series_table
+from ssl_plugins.datasets.user.files_series import SeriesFiles
 
 
 def long_table(series=6, rows=50):
@@ -218,11 +218,11 @@ def test_a_label_for_each_array_of_a_folder(tmp_path, both):
 
 @pytest.mark.parametrize(("classes", "lasting"), [(3, 1), (3, 40), (500, 1), (500, 7)])
 def test_the_majority_of_a_window(classes, lasting, monkeypatch):
-    monkeypatch.setattr(_moments, "MET", 100)  # so that windows are looked at in many pieces
+    monkeypatch.setattr(series_table, "MET", 100)  # so that windows are looked at in many pieces
     random = np.random.default_rng(classes + lasting)
     codes = np.repeat(random.integers(0, classes, 700), lasting)[:700].astype(np.int32)
     begin = np.sort(random.integers(0, 700 - 24 + 1, 90))
-    found, share = _moments.majority(codes, np.append(begin, 700 - 24), 24)
+    found, share = series_table.majority(codes, np.append(begin, 700 - 24), 24)
     for i, start in enumerate([*begin, 700 - 24]):
         names, counts = np.unique(codes[start : start + 24], return_counts=True)
         assert (found[i], share[i] * 24) == (names[counts.argmax()], counts.max())
@@ -230,7 +230,7 @@ def test_the_majority_of_a_window(classes, lasting, monkeypatch):
 
 def test_a_hundred_thousand_labels_are_no_loop_over_rows_and_classes():
     codes = np.arange(100_000, dtype=np.int32)
-    found, share = _moments.majority(codes, np.arange(0, 99_900, 50), 100)
+    found, share = series_table.majority(codes, np.arange(0, 99_900, 50), 100)
     np.testing.assert_array_equal(found, np.arange(0, 99_900, 50))
     assert (share == 0.01).all()
 

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from ssl_core import BadSample, ConfigError, DataError, SslxError
-from ssl_plugins.datasets.files import SpeechFiles
+from ssl_plugins.datasets.user.files_speech import SpeechFiles
 
 
 def tone(seconds: float = 0.2, rate: int = 8000, pitch: float = 500.0) -> np.ndarray:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ssl_plugins.datasets._division import Marks, Said, divide_rows
-from ssl_plugins.datasets.files_tables import TableFiles
+from ssl_plugins.datasets._io.splitting import Marks, Said, divide_rows
+from ssl_plugins.datasets.user.files_tables import TableFiles
 from ssl_plugins.tokenizers.tabular import Tabular
 
 

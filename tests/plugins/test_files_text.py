@@ -9,8 +9,8 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_plugins.datasets._texts import scan_lines
-from ssl_plugins.datasets.files_text import MultilingualTextFiles, TextFiles
+from ssl_plugins.datasets._io.texts import scan_lines
+from ssl_plugins.datasets.user.files_text import MultilingualTextFiles, TextFiles
 
 
 def texts(dataset):
@@ -44,11 +44,11 @@ def test_a_text_a_line(tmp_path, both, packed):
 
 
 def test_lines_that_cross_windows(monkeypatch):
-    from ssl_plugins.datasets import _texts
+    from ssl_plugins.datasets._io import texts
 
     data = np.frombuffer(b"\n abc\n  \n\nde\nf g", np.uint8)
     whole = [part.tolist() for part in scan_lines(data)]
-    monkeypatch.setattr(_texts, "WINDOW", 3)
+    monkeypatch.setattr(texts, "WINDOW", 3)
     assert [part.tolist() for part in scan_lines(data)] == whole
     assert whole == [[1, 10, 13], [5, 12, 16], [2, 5, 6]]
 

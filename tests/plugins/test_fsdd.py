@@ -12,7 +12,7 @@ from sklearn.linear_model import RidgeClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ssl_core import Split
-from ssl_plugins.datasets.files import SpeechFiles
+from ssl_plugins.datasets.user.files_speech import SpeechFiles
 from ssl_plugins.tokenizers.speech import Speech
 
 SHARED = Path(os.environ.get("SSLX_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")

@@ -26,10 +26,11 @@ import pytest
 import torch
 
 from ssl_core import Learner, Objective, plugins
-from ssl_core.engine.seeds import generator, seed_torch
-from ssl_core.engine.train import TrainOptions, make_optimizer, rate_at
-from ssl_core.testing.bench import Setting
+from ssl_core.testing.harness import Setting
 from ssl_core.testing.layouts import CASES, sample
+from ssl_core.training.optim import make_optimizer, rate_at
+from ssl_core.training.options import TrainOptions
+from ssl_core.utils.seeds import generator, seed_torch
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 UPDATE = os.environ.get("SSLX_UPDATE_GOLDEN") not in (None, "", "0")

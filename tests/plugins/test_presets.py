@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from ssl_core import ConfigError, Continuous, Discrete, Learner, Text, plugins
-from ssl_core.assemble import build
-from ssl_core.config import RunConfig, resolve
+from ssl_core.config.resolve import resolve
+from ssl_core.config.schema import RunConfig
+from ssl_core.runs.build import build
 from ssl_plugins.presets import dabs, metamae
 
 # The data as the papers have it (Table 16; protocol 2.11): only what a tokenizer reads of a data set.
@@ -67,7 +68,7 @@ def config_of(catalogue, modality: str, objective: str = "metamae", preset: str 
 
 
 def learner_of(catalogue, config: RunConfig) -> Learner:
-    from ssl_core.config import plugins_of
+    from ssl_core.config.resolve import plugins_of
 
     return build(config, plugins_of(config, catalogue), Only(config.modality))
 

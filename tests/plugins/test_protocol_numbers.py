@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from ssl_core import ConfigError, plugins
-from ssl_plugins.datasets import (
+from ssl_plugins.datasets.public import (
     audio_mnist,
     eurosat,
     fluent_speech,
@@ -180,7 +180,7 @@ def test_as_published_the_test_loses_its_first_row_where_a_tenth_is_whole(cls, r
 
 def test_the_rounding_of_the_published_sizes():
     """(1 - 0.9) n as a float: 109,999 of 1,100,000 and so on."""
-    from ssl_plugins.datasets._arrays import head_tail
+    from ssl_plugins.datasets.public._arrays import head_tail
 
     for count, kept in ((9_900_000, 989_999), (1_100_000, 109_999), (600_000, 59_999), (200_000, 19_999)):
         assert len(head_tail(np.arange(count), "test", "published")) == kept

@@ -16,7 +16,7 @@ import pytest
 
 from ssl_core import BadSample, DataError, Text
 from ssl_core.plugins import load
-from ssl_plugins.datasets import _tape, genomics_ood, pfam, tape
+from ssl_plugins.datasets.public import _tape, genomics_ood, pfam, tape
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "bio.py"))
 WRITERS = MINIATURES["WRITERS"]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, Text
-from ssl_plugins.datasets import _captions, mscoco, vqa
+from ssl_plugins.datasets.public import _captions, mscoco, vqa
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "text.py"))
 sentence = MINIATURES["sentence"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from ssl_core import ConfigError, DataError
-from ssl_plugins.datasets import _numbers, _pamap2, higgs, pamap2, pamap2_spectrogram
+from ssl_plugins.datasets.public import _numbers, _pamap2, higgs, pamap2, pamap2_spectrogram
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "sensor.py"))
 WRITERS = MINIATURES["WRITERS"]

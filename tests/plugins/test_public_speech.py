@@ -15,7 +15,7 @@ import soundfile
 
 from ssl_core import BadSample, DataError
 from ssl_core.plugins import load
-from ssl_plugins.datasets import audio_mnist, fluent_speech, google_speech, librispeech, voxceleb
+from ssl_plugins.datasets.public import audio_mnist, fluent_speech, google_speech, librispeech, voxceleb
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "speech.py"))
 WRITERS = MINIATURES["WRITERS"]

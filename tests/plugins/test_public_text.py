@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ssl_core import BadSample, ConfigError, DataError, Text
 from ssl_core.plugins import load
-from ssl_plugins.datasets import _sentences, glue, mc4, paws_x, wikitext
+from ssl_plugins.datasets.public import _text_pairs, glue, mc4, paws_x, wikitext
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "text.py"))
 WRITERS = {name: writer for name, writer in MINIATURES["WRITERS"].items() if name[0] != "image-text"}
@@ -28,7 +28,7 @@ SHARED = Path(os.environ.get("SSLX_SHARED_DATA") or Path(__file__).resolve().par
 
 ENTRIES = [entry.value for entry in load().entries("dataset") if entry.value.source]
 ALL = [cls for cls in ENTRIES if cls.modality in ("text", "multilingual-text")]
-LABELLED = [pytest.param(cls, id=cls.name) for cls in ALL if issubclass(cls, _sentences.Sentences)]
+LABELLED = [pytest.param(cls, id=cls.name) for cls in ALL if issubclass(cls, _text_pairs.Sentences)]
 FETCHED = [*LABELLED, pytest.param(wikitext.WikiText103, id="wikitext103")]
 ALL = [pytest.param(cls, id=cls.name) for cls in ALL]
 
@@ -231,14 +231,14 @@ def test_lines_are_those_of_the_file(tmp_path_factory, lines, ended):
     path.write_bytes(content.encode())
     expected = content.split("\n")[:-1] if content.endswith("\n") or not content else content.split("\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sentences, "SCANNED", 3)
-        found = _sentences.Lines(path)
+        patch.setattr(_text_pairs, "SCANNED", 3)
+        found = _text_pairs.Lines(path)
     assert [found[i] for i in range(len(found))] == expected
 
 
 def test_lines_lose_windows_line_ends_and_the_byte_order_mark(tmp_path):
     (tmp_path / "file").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
-    lines = _sentences.Lines(tmp_path / "file")
+    lines = _text_pairs.Lines(tmp_path / "file")
     assert lines[0] == "one"
     again = pickle.loads(pickle.dumps(lines))  # after its map was opened
     assert [again[i] for i in range(len(again))] == ["one", "two"]

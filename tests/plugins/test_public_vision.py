@@ -18,7 +18,7 @@ from PIL import Image
 
 from ssl_core import BadSample, DataError
 from ssl_core.plugins import load
-from ssl_plugins.datasets import (
+from ssl_plugins.datasets.public import (
     _arrays,
     _images,
     aircraft,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssl_core import DataError
-from ssl_plugins.datasets import _pickles, wm811k
+from ssl_plugins.datasets.public import _pickles, wm811k
 
 MINIATURES = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "vision.py"))
 

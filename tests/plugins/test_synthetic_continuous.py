@@ -14,14 +14,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from ssl_core import Continuous, Dataset
-from ssl_plugins.datasets.sklearn_bundled import BreastCancer, Digits
-from ssl_plugins.datasets.synthetic_image import NAMES as PATTERNS
-from ssl_plugins.datasets.synthetic_image import SyntheticImage, weave
-from ssl_plugins.datasets.synthetic_medical_image import SyntheticMedicalImage
-from ssl_plugins.datasets.synthetic_multispectral import SyntheticMultispectral
-from ssl_plugins.datasets.synthetic_tabular import SyntheticTabular
-from ssl_plugins.datasets.synthetic_time_series import SyntheticTimeSeries
-from ssl_plugins.datasets.synthetic_wafer import BAD, NAMES, NO_DIE, SyntheticWafer
+from ssl_plugins.datasets.public.sklearn_bundled import BreastCancer, Digits
+from ssl_plugins.datasets.synthetic.synthetic_image import NAMES as PATTERNS
+from ssl_plugins.datasets.synthetic.synthetic_image import SyntheticImage, weave
+from ssl_plugins.datasets.synthetic.synthetic_medical_image import SyntheticMedicalImage
+from ssl_plugins.datasets.synthetic.synthetic_multispectral import SyntheticMultispectral
+from ssl_plugins.datasets.synthetic.synthetic_tabular import SyntheticTabular
+from ssl_plugins.datasets.synthetic.synthetic_time_series import SyntheticTimeSeries
+from ssl_plugins.datasets.synthetic.synthetic_wafer import BAD, NAMES, NO_DIE, SyntheticWafer
 
 MADE = (
     SyntheticTimeSeries,
@@ -273,7 +273,7 @@ def test_wafer_patterns_lie_where_they_belong():
 
 def test_findings_change_the_scan_where_they_belong():
     """The same patient with and without a finding differs, and stronger findings differ more."""
-    from ssl_plugins.datasets.synthetic_medical_image import chest
+    from ssl_plugins.datasets.synthetic.synthetic_medical_image import chest
 
     for finding in range(3):
         label = np.zeros(4, dtype=int)
@@ -288,7 +288,7 @@ def test_findings_change_the_scan_where_they_belong():
 
 def test_reticulation_is_regular_about_as_strong_and_no_other_brightness():
     """The net has its power in few frequencies, the grain of other lungs in many."""
-    from ssl_plugins.datasets.synthetic_medical_image import chest, grain
+    from ssl_plugins.datasets.synthetic.synthetic_medical_image import chest, grain
 
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     share, strength, level = [], [], []
@@ -306,7 +306,7 @@ def test_reticulation_is_regular_about_as_strong_and_no_other_brightness():
 
 def test_crowded_ribs_lie_closer_together():
     """Between the lungs, 48 pixels hold about 3 to 4 ribs where they are crowded, 2 to 3 where not."""
-    from ssl_plugins.datasets.synthetic_medical_image import chest
+    from ssl_plugins.datasets.synthetic.synthetic_medical_image import chest
 
     ratios = []
     for crowded in (0, 1):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from ssl_core import Continuous
-from ssl_plugins.datasets import _voice
-from ssl_plugins.datasets.synthetic import SyntheticSpeech
+from ssl_plugins.datasets.synthetic import _speech_synthesis
+from ssl_plugins.datasets.synthetic.synthetic_speech import SyntheticSpeech
 
-PHONEMES, WORDS = _voice.PHONEMES, _voice.WORDS
+PHONEMES, WORDS = _speech_synthesis.PHONEMES, _speech_synthesis.WORDS
 
 
 def make(split: str = "train", **options: Any) -> SyntheticSpeech:
@@ -23,9 +23,9 @@ def waveform(dataset: SyntheticSpeech, index: int) -> np.ndarray:
     return dataset[index]["inputs"]["waveform"][0]
 
 
-def speaker(tract: float = 1.0, pitch: float = 120.0, **values: Any) -> _voice.Speaker:
+def speaker(tract: float = 1.0, pitch: float = 120.0, **values: Any) -> _speech_synthesis.Speaker:
     plain = {"breath": 0.01, "tilt": -8.0, "pace": 1.0, "accent": {name: np.ones(3) for name in PHONEMES}}
-    return _voice.Speaker(tract=tract, pitch=pitch, **(plain | values))
+    return _speech_synthesis.Speaker(tract=tract, pitch=pitch, **(plain | values))
 
 
 # --- a data set -----------------------------------------------------------------------------------------------------
@@ -80,13 +80,13 @@ def test_labels_are_balanced_and_named(label: str) -> None:
 
 def test_test_speakers_are_new_for_words_and_the_same_for_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: set[tuple[float, float]] = set()
-    spoken = _voice.synthesise
+    spoken = _speech_synthesis.synthesise
 
-    def listen(word: Any, who: _voice.Speaker, *rest: Any) -> np.ndarray:
+    def listen(word: Any, who: _speech_synthesis.Speaker, *rest: Any) -> np.ndarray:
         heard.add((who.tract, who.pitch))
         return spoken(word, who, *rest)
 
-    monkeypatch.setattr(_voice, "synthesise", listen)
+    monkeypatch.setattr(_speech_synthesis, "synthesise", listen)
     voices: dict[tuple[str, str], set[tuple[float, float]]] = {}
     for label in ("word", "speaker"):
         for split in ("train", "test"):
@@ -110,7 +110,7 @@ def test_clips_of_a_word_differ_in_place_and_loudness() -> None:
 
 
 def test_noise_is_as_loud_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_voice, "room_colour", lambda wave, rng: wave)
+    monkeypatch.setattr(_speech_synthesis, "room_colour", lambda wave, rng: wave)
     for snr in (0.0, 20.0):
         dataset = make(words=2, seconds=1.5, snr=(snr, snr))
         ratios = []
@@ -128,9 +128,9 @@ def test_words_are_different_and_made_of_known_sounds() -> None:
     assert {name for word in WORDS for name in word} <= set(PHONEMES)
 
 
-def envelope_peaks(vowel: str, who: _voice.Speaker, rate: int = 16_000) -> np.ndarray:
+def envelope_peaks(vowel: str, who: _speech_synthesis.Speaker, rate: int = 16_000) -> np.ndarray:
     """The two lowest formants (Hz) of a long vowel, from the average spectrum smoothed over 1.5 harmonics."""
-    waves = [_voice.synthesise((vowel,), who, rate, 6.0, np.random.default_rng(i)) for i in range(4)]
+    waves = [_speech_synthesis.synthesise((vowel,), who, rate, 6.0, np.random.default_rng(i)) for i in range(4)]
     frames = np.concatenate([np.lib.stride_tricks.sliding_window_view(wave, 1024)[::256] for wave in waves])
     power = np.mean(np.abs(np.fft.rfft(frames * np.hanning(1024))) ** 2, axis=0)
     width = round(1.5 * who.pitch / rate * 1024)
@@ -149,8 +149,8 @@ def test_vowels_have_their_formants(vowel: str, tract: float) -> None:
 
 @pytest.mark.parametrize("pitch", [90.0, 140.0, 230.0])
 def test_voice_has_its_pitch(pitch: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_voice, "pitch_contour", lambda frames, median, rng: np.full(frames, median))
-    wave = _voice.synthesise(("a",), speaker(pitch=pitch), 16_000, 6.0, np.random.default_rng(0))
+    monkeypatch.setattr(_speech_synthesis, "pitch_contour", lambda frames, median, rng: np.full(frames, median))
+    wave = _speech_synthesis.synthesise(("a",), speaker(pitch=pitch), 16_000, 6.0, np.random.default_rng(0))
     middle = wave[len(wave) // 2 - 1600 :][:3200]
     power = np.abs(np.fft.rfft(middle * np.hanning(3200), 1 << 16)) ** 2
     combs = np.arange(60.0, 400.0, 0.5)
@@ -161,7 +161,7 @@ def test_voice_has_its_pitch(pitch: float, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_pitch_contours_lie_around_the_speakers_median() -> None:
-    made = np.array([_voice.pitch_contour(40, 150.0, np.random.default_rng(i)) for i in range(200)])
+    made = np.array([_speech_synthesis.pitch_contour(40, 150.0, np.random.default_rng(i)) for i in range(200)])
     assert np.median(made) == pytest.approx(150, rel=0.03)
     assert made[:, 0].mean() > 1.05 * made[:, -1].mean()  # it falls
     assert 0.05 < np.log(made).mean(axis=1).std() < 0.2
@@ -171,14 +171,14 @@ def test_hiss_is_unvoiced_and_high() -> None:
     rng = np.random.default_rng(0)
     centre = []
     for sound in ("s", "sh", "a"):
-        wave = _voice.synthesise((sound,), speaker(), 16_000, 4.0, rng)
+        wave = _speech_synthesis.synthesise((sound,), speaker(), 16_000, 4.0, rng)
         power = np.abs(np.fft.rfft(wave)) ** 2
         centre.append(np.average(np.fft.rfftfreq(len(wave), 1 / 16_000), weights=power))
     assert centre[0] > 3000 > centre[1] > 2000 > centre[2]
 
 
 def test_pulses_are_harmonics_of_one_strength_below_half_the_rate() -> None:
-    pulses = _voice._pulses(np.full(8000, 100.0), 8000)
+    pulses = _speech_synthesis._pulses(np.full(8000, 100.0), 8000)
     power = np.abs(np.fft.rfft(pulses)) ** 2
     harmonics = power[100:4000:100][:38]
     assert harmonics.min() > 0.99 * harmonics.max()
@@ -189,7 +189,7 @@ def test_pulses_are_harmonics_of_one_strength_below_half_the_rate() -> None:
 def test_resonators_peak_at_the_formants() -> None:
     frequency = np.linspace(0, 4000, 2001)
     centres, widths = np.array([[500.0, 1500.0, 2500.0, 3500.0]]), np.full((1, 4), 60.0)
-    gain = np.abs(_voice._resonators(frequency, centres, widths, 8000))[0]
+    gain = np.abs(_speech_synthesis._resonators(frequency, centres, widths, 8000))[0]
     assert gain[0] == pytest.approx(1)
     inner = np.arange(1, 2000)
     peaks = frequency[inner[(gain[inner] > gain[inner - 1]) & (gain[inner] > gain[inner + 1])]]
@@ -198,15 +198,15 @@ def test_resonators_peak_at_the_formants() -> None:
 
 def test_overlap_add_undoes_the_windows() -> None:
     signal = np.random.default_rng(0).normal(size=800)
-    spectra = _voice._spectra(signal, 80, 256)
-    rebuilt = _voice._overlap_add(np.fft.irfft(spectra, 256), 80)
+    spectra = _speech_synthesis._spectra(signal, 80, 256)
+    rebuilt = _speech_synthesis._overlap_add(np.fft.irfft(spectra, 256), 80)
     np.testing.assert_allclose(rebuilt[80:720], signal[80:720], atol=1e-12)
 
 
 def test_coloured_noise_and_room_keep_length_and_are_finite() -> None:
     for length in (800, 801):
         rng = np.random.default_rng(length)
-        noise = _voice.coloured_noise(length, rng)
+        noise = _speech_synthesis.coloured_noise(length, rng)
         assert noise.shape == (length,)
         assert np.mean(noise**2) == pytest.approx(1)
-        assert _voice.room_colour(noise, rng).shape == (length,)
+        assert _speech_synthesis.room_colour(noise, rng).shape == (length,)

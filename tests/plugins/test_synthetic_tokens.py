@@ -10,13 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from ssl_core import Text
-from ssl_plugins.datasets._story import SCRIPTS, make_words
-from ssl_plugins.datasets._stretches import draw_stretches
-from ssl_plugins.datasets.synthetic_genomics import SyntheticGenomics
-from ssl_plugins.datasets.synthetic_image_text import COLOURS, SyntheticImageText
-from ssl_plugins.datasets.synthetic_multilingual_text import SyntheticMultilingualText
-from ssl_plugins.datasets.synthetic_protein import PADDING, PREFERRED, SyntheticProtein
-from ssl_plugins.datasets.synthetic_text import SyntheticText
+from ssl_plugins.datasets.synthetic._random_runs import draw_stretches
+from ssl_plugins.datasets.synthetic._text_synthesis import SCRIPTS, make_words
+from ssl_plugins.datasets.synthetic.synthetic_genomics import SyntheticGenomics
+from ssl_plugins.datasets.synthetic.synthetic_image_text import COLOURS, SyntheticImageText
+from ssl_plugins.datasets.synthetic.synthetic_multilingual_text import SyntheticMultilingualText
+from ssl_plugins.datasets.synthetic.synthetic_protein import PADDING, PREFERRED, SyntheticProtein
+from ssl_plugins.datasets.synthetic.synthetic_text import SyntheticText
 
 ALL = [SyntheticGenomics, SyntheticImageText, SyntheticMultilingualText, SyntheticProtein, SyntheticText]
 

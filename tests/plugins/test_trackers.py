@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from ssl_core import ConfigError
-from ssl_plugins.trackers import _asked, mlflow, tensorboard, wandb
+from ssl_plugins.trackers import _common, mlflow, tensorboard, wandb
 
 TRACKERS = (tensorboard, wandb, mlflow)
 CONFIG = SimpleNamespace(model_dump=lambda mode: {"seed": 3, "train": {"rate": 0.5, "betas": [0.9, 0.99]}})
@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
 def test_nothing_happens_unless_asked(tracker, named, folder, monkeypatch):
     if named is not None:
         monkeypatch.setenv("SSLX_TRACKERS", named)
-    monkeypatch.setattr(_asked.importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    monkeypatch.setattr(_common.importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
     pretend(tracker, folder, [10], finish=True)
     assert [path.name for path in folder.iterdir()] == ["report.html"]
 
@@ -70,13 +70,13 @@ def test_misspelling_is_noticed(tracker, folder, monkeypatch):
 
 
 def test_configuration_is_flattened():
-    assert _asked.flat(CONFIG.model_dump("json")) == {"seed": 3, "train.rate": 0.5, "train.betas": "[0.9, 0.99]"}
+    assert _common.flat(CONFIG.model_dump("json")) == {"seed": 3, "train.rate": 0.5, "train.betas": "[0.9, 0.99]"}
 
 
 def test_id_is_made_once(tmp_path):
     made = iter(("first", "second"))
-    assert _asked.run_id(tmp_path, "x", lambda: next(made)) == ("first", True)
-    assert _asked.run_id(tmp_path, "x", lambda: next(made)) == ("first", False)
+    assert _common.run_id(tmp_path, "x", lambda: next(made)) == ("first", True)
+    assert _common.run_id(tmp_path, "x", lambda: next(made)) == ("first", False)
 
 
 def test_tensorboard(folder, monkeypatch):

@@ -18,7 +18,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 TUTORIALS = HERE.parents[1] / "docs" / "tutorial"
 SOURCES = (TUTORIALS / "sslx-denoise", TUTORIALS / "sslx-video", HERE / "sslx-demo-notes")
-MAIN = "from ssl_core.cli import main; main()"
+MAIN = "from ssl_core.cli.app import main; main()"
 
 SCRIPT = """
 import json, torch

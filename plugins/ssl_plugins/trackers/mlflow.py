@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core import hookimpl
-from ssl_plugins.trackers._asked import REPORT_PAGE, asked, flat, library, run_id, scores
+from ssl_plugins.trackers._common import REPORT_PAGE, asked, flat, library, run_id, scores
 
 NAME = "mlflow"
 PARAMETERS = 100  # most that one call may log

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core import hookimpl
-from ssl_plugins.trackers._asked import REPORT_PAGE, asked, library, run_id, scores
+from ssl_plugins.trackers._common import REPORT_PAGE, asked, library, run_id, scores
 
 NAME = "wandb"
 

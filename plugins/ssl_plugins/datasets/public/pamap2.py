@@ -1,0 +1,34 @@
+"""PAMAP2 (Reiss and Stricker, 2012): physical activities by sensors at hand, chest and ankle (protocol section 2.2)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ssl_core import Continuous, Dataset, Sample, Split, hookimpl
+from ssl_plugins.datasets.public._pamap2 import CHANNELS, RATE, Windows
+
+
+class Pamap2(Windows):
+    """PAMAP2, windows of 3.2 s by 52 sensors at 100 Hz in raw units: which of 12 activities; subjects held out."""
+
+    name = "pamap2"
+    modality = "time-series"
+
+    class Options(Windows.Options):
+        """Options of PAMAP2."""
+
+        window: int = Field(320, ge=1, description="length of a window in steps of 10 ms")
+
+    def __init__(self, options: Options, split: Split) -> None:
+        self.window = options.window
+        super().__init__(options, split)
+        self.fields = {"series": Continuous((CHANNELS, self.window), rate=RATE)}
+
+    def __getitem__(self, index: int) -> Sample:
+        """{"series": (52, window) float32} and the number of the activity."""
+        return {"inputs": {"series": self.values(index)}, "label": int(self.labels[index])}
+
+
+@hookimpl
+def register_datasets() -> list[type[Dataset]]:
+    return [Pamap2]

@@ -1,0 +1,87 @@
+"""VQA v1 (Antol et al., 2015): is this the answer to the question about the picture? (protocol section 2.4)."""
+
+from __future__ import annotations
+
+import random
+
+from pydantic import Field
+
+from ssl_core import Archive, DataError, Dataset, Source, Split, Task, hookimpl
+from ssl_plugins.datasets.public._captions import Captioned, read_json
+
+PARTS: dict[Split, str] = {"train": "train2014", "test": "val2014"}
+COCO, AMAZON = "http://images.cocodataset.org", "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
+ANSWERS, QUESTIONS = "mscoco_{}_annotations.json", "MultipleChoice_mscoco_{}_questions.json"
+COLUMNS = ("question_id", "image_id", "multiple_choice_answer")
+REPLACED = 0.5
+
+
+def _zip(url: str, gives: str) -> Archive:
+    return Archive(url=url, file=url.rpartition("/")[2], kind="zip", gives=gives)
+
+
+class Vqa(Captioned):
+    """VQA v1: a picture, a question and an answer; whether it is the true one or another of the choices.
+
+    One sample for each question whose answer is among its choices; half of the answers are replaced by another of the
+    choices. The published codes do that with whatever seed the run has; here it has its own (P25).
+    """
+
+    name = "vqa"
+    source = Source(
+        homepage="https://visualqa.org/vqa_v1_download.html",
+        terms="annotations CC BY 4.0; pictures under the terms of Flickr",
+        folder="captioned_images/vqa/coco-vqa",
+        archives=(
+            _zip(f"{COCO}/zips/train2014.zip", "train2014"),
+            _zip(f"{COCO}/zips/val2014.zip", "val2014"),
+            _zip(f"{COCO}/annotations/annotations_trainval2014.zip", "annotations/captions_train2014.json"),
+            _zip(f"{AMAZON}/Annotations_Train_mscoco.zip", ANSWERS.format("train2014")),
+            _zip(f"{AMAZON}/Annotations_Val_mscoco.zip", ANSWERS.format("val2014")),
+            _zip(f"{AMAZON}/Questions_Train_mscoco.zip", QUESTIONS.format("train2014")),
+            _zip(f"{AMAZON}/Questions_Val_mscoco.zip", QUESTIONS.format("val2014")),
+        ),
+        needs=("annotations/captions_val2014.json",),
+    )
+
+    class Options(Captioned.Options):
+        """Options of VQA."""
+
+        swap_seed: int = Field(42, description="seed of which answers are replaced, and by what")
+
+    def __init__(self, options: Options, split: Split) -> None:
+        super().__init__(options, split)
+        part = PARTS[split]
+        listed = self.folder / "annotations" / f"captions_{part}.json"
+        files = dict(read_json(listed, "images", ("id", "file_name")))
+        path = self.folder / QUESTIONS.format(part)
+        rows = read_json(path, "questions", ("question_id", "question", "multiple_choices"))
+        asked = {number: (question, choices) for number, question, choices in rows}
+        generator = random.Random(options.swap_seed)
+        path = self.folder / ANSWERS.format(part)
+        texts: list[tuple[str, str]] = []
+        for entry, (number, image, answer) in enumerate(read_json(path, "annotations", COLUMNS), start=1):
+            if number not in asked or image not in files:
+                what = f"question {number}" if number not in asked else f"image {image}"
+                raise DataError(f"{path} entry {entry} of 'annotations': no other file names {what}")
+            question, choices = asked[number]
+            if answer not in choices:
+                continue
+            true = generator.random() >= REPLACED
+            if not true:
+                others = [choice for choice in choices if choice != answer]
+                if not others:
+                    raise DataError(f"{path} entry {entry} of 'annotations': question {number} has no other choice")
+                answer = generator.choice(others)
+            self.paths.append(f"{part}/{files[image]}")
+            texts.append((question, answer))
+            self.labels.append(int(true))
+        self.texts = texts
+        if not self.paths:
+            raise DataError(f"{path} holds no answer that is among its question's choices")
+        self.task = Task("classes", 2, "accuracy", names=("another", "true"), title="answer")
+
+
+@hookimpl
+def register_datasets() -> list[type[Dataset]]:
+    return [Vqa]

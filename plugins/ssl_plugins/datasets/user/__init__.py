@@ -1,0 +1,1 @@
+"""Data sets that read the user's own files."""

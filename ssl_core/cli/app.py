@@ -1,0 +1,51 @@
+"""The command line. Nothing heavy is imported before a command needs it: `sslx --help` does not load torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from ssl_core.cli import check, compare, data, evaluate, plugins, run, show
+
+app = typer.Typer(
+    name="sslx",
+    help="Self-supervised learning for data of any kind: any objective on any modality, measured fairly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        from ssl_core import __version__
+
+        typer.echo(f"sslx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Self-supervised learning for data of any kind."""
+
+
+for module in (run, evaluate, compare, data, show, check, plugins):
+    module.attach(app)
+
+
+def main() -> None:
+    """Entry point of the `sslx` command."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other libraries' warnings are not for users; -W shows them
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    app()

@@ -1,0 +1,66 @@
+"""The command `sslx eval`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ssl_core.cli.common import (
+    Block,
+    Data,
+    Debug,
+    Device,
+    LabelPattern,
+    command,
+    load_catalogue,
+)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to an app."""
+    app.command("eval")(command(evaluate))
+
+
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    dataset: Annotated[str | None, typer.Option(help="Another labelled data set of the same modality.")] = None,
+    data: Data = None,
+    label_pattern: LabelPattern = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="An option of dataset or evaluate, as section.option=value; also given tokenizer.mean and .std.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the report here; by default into RUN, or of other data into RUN/eval/NAME."),
+    ] = None,
+    device: Device = None,
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a trained encoder again, on its own data set or on another."""
+    from ssl_core.cli.terminal import RichTell, show_report
+    from ssl_core.config.resolve import parse_setting
+    from ssl_core.runs import pretrain as runs
+    from ssl_core.runs.run_dir import place_of_evaluation
+
+    given: dict[str, Any] = {
+        "dataset.name": dataset or ("files" if data else None), "dataset.root": data,
+        "dataset.label_pattern": label_pattern, "device": device,
+    }  # fmt: skip
+    given = {path: value for path, value in given.items() if value is not None}
+    given |= dict(parse_setting(text) for text in set_ or ())
+    catalogue = load_catalogue(block)
+    own = "own" if any(path.startswith("dataset.") for path in given) else None
+    other = Path(data).resolve().stem if data else given.get("dataset.name", own)
+    folder = out or place_of_evaluation(run_folder, other)
+    report = runs.evaluate_run(
+        run_folder, given, catalogue, folder, RichTell(), command=" ".join(["sslx", *sys.argv[1:]])
+    )
+    show_report(report, folder)

@@ -1,0 +1,1 @@
+"""Comparisons: a grid of methods, data sets and seeds, and the runner of its cells."""

@@ -1,0 +1,230 @@
+"""Run a grid: each cell an ordinary run in a process of its own, finished cells never repeated, failures reported."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_core.compare.grid import Cell
+from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.report import REPORT, Report, read
+from ssl_core.runs.run_dir import CONFIG
+from ssl_core.training.device import pick_device
+from ssl_core.utils.console import Tell
+from ssl_core.utils.files import write_json
+
+CELLS = "cells"
+MOST_JOBS = 4
+LIBC = ctypes.CDLL(None)  # loaded before any fork
+PR_SET_PDEATHSIG = 1
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that gave no report, and why."""
+
+    cell: Cell
+    reason: str
+
+
+class Stopped(Exception):
+    """A signal asked the grid to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, tell: Tell) -> tuple[list[Report], list[Failure]]:
+    """The reports of all cells, those that are missing made first, `jobs` at a time; and what failed.
+
+    A cell that was stopped goes on from its checkpoint. Errors: ConfigError if the folder holds the same cell with
+    other options, or another comparison is at work in it; Stopped after a signal, with every cell's state saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        for cell in cells:
+            _record(folder, cell)
+        waiting = [cell for cell in cells if finished(folder / CELLS / cell.name) is None]
+        failures: list[Failure] = []
+        if waiting:
+            failures = _run(waiting, folder, jobs, tell, len(cells))
+    reports = [report for cell in cells if (report := finished(folder / CELLS / cell.name)) is not None]
+    return reports, failures
+
+
+def usual_jobs(device: str | None) -> int:
+    """How many runs at a time: one a core, since small steps gain little from a second, but no more than fit in memory.
+
+    One on a CUDA device, which they would share.
+    """
+    if pick_device(device or "auto").type == "cuda":
+        return 1
+    return max(1, min(MOST_JOBS, os.cpu_count() or 1))
+
+
+def is_finished(folder: Path, cell: Cell) -> bool:
+    """Whether a cell of the grid in a folder has its report."""
+    return finished(folder / CELLS / cell.name) is not None
+
+
+def finished(folder: Path) -> Report | None:
+    """The report of a finished cell."""
+    try:
+        return read(folder)
+    except CheckpointError:
+        return None
+
+
+def collect(folder: Path) -> list[Report]:
+    """The reports of every finished run below a folder, without those of evaluations that lie within a run.
+
+    Errors: ConfigError if there is none.
+    """
+    paths = [path.parent for path in sorted(folder.rglob(REPORT)) if not _within_run(path.parent, folder)]
+    reports = [report for path in paths if (report := finished(path)) is not None]
+    if not reports:
+        raise ConfigError(f"no finished run in {folder}; name a folder that holds run folders")
+    return reports
+
+
+def _within_run(path: Path, top: Path) -> bool:
+    """Whether a folder below `top`, or `top` itself, holds the folder and is a run's."""
+    above = [path.parent, *path.parent.parents] if path != top else []
+    return any((one / CONFIG).exists() for one in above if one == top or top in one.parents)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one comparison at a time in a folder. Errors: ConfigError."""
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another sslx compare is at work in {folder}; wait for it, or use another --out"
+            ) from None
+        yield
+
+
+def _record(folder: Path, cell: Cell) -> None:
+    """Keep the cell's options beside its run folder. Errors: ConfigError if it was made with others."""
+    path = folder / CELLS / f"{cell.name}.json"
+    wanted = json.loads(json.dumps(cell.options))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != wanted:
+            changed = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+            raise ConfigError(
+                f"{path.with_suffix('')} was made with {changed[0]}={before.get(changed[0])!r} and not "
+                f"{wanted.get(changed[0])!r}; name another --out, or give the options that it was made with"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+
+
+def _run(waiting: Sequence[Cell], folder: Path, jobs: int, tell: Tell, total: int) -> list[Failure]:
+    """Run cells, `jobs` at a time, each with its share of the cores."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ if jobs > 1 else dict(os.environ)
+    running: set[subprocess.Popen[bytes]] = set()
+    caught: list[int] = []
+    failures: list[Failure] = []
+    guard = threading.Lock()
+
+    def stop(number: int, frame: Any) -> None:
+        caught.append(number)
+        for process in list(running):
+            process.send_signal(signal.SIGTERM)  # saves, then exits
+
+    def one(cell: Cell, progress: Any) -> None:
+        if caught:
+            return
+        reason = _run_cell(cell, folder, environment, running, guard, caught)
+        if caught:
+            return
+        if reason is not None:
+            failures.append(Failure(cell, reason))
+            tell.line(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {reason}")
+        progress.advance()
+
+    with (
+        _handled(stop),
+        tell.progress("comparing", total, total - len(waiting)) as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        for job in [pool.submit(one, cell, progress) for cell in waiting]:
+            job.result()
+    if caught:
+        raise Stopped(caught[0])
+    return failures
+
+
+@contextlib.contextmanager
+def _handled(stop: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run_cell(
+    cell: Cell,
+    folder: Path,
+    environment: Mapping[str, str],
+    running: set[subprocess.Popen[bytes]],
+    guard: threading.Lock,
+    caught: Sequence[int],
+) -> str | None:
+    """Run or go on with one cell, its output in a log beside its folder. Returns why it failed, or None."""
+    own, log = folder / CELLS / cell.name, folder / CELLS / f"{cell.name}.log"
+    options = folder / CELLS / f"{cell.name}.json"
+    resume = (own / CONFIG).exists()
+    if own.exists() and not resume:
+        shutil.rmtree(own)  # killed before it had begun
+    command = [sys.executable, "-m", "ssl_core.cli", "run", "--config", str(options), "--out", str(own)]
+    with log.open("ab") as output:
+        before = output.tell()
+        with guard:
+            process = subprocess.Popen(
+                [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+            running.add(process)
+            if caught:  # a signal came while it was being started
+                process.send_signal(signal.SIGTERM)
+        code = process.wait()
+        running.discard(process)
+    return None if code == 0 else _reason(log, before, code)
+
+
+def _die_with_parent() -> None:
+    """On Linux: save and end when the comparison is killed, so that nobody goes on writing unseen."""
+    if sys.platform == "linux":
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _reason(log: Path, before: int, code: int) -> str:
+    """The last error line of a log from byte `before` on, where this attempt begins."""
+    text = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
+    for line in reversed(text):
+        if line.startswith(("error: ", "unexpected error: ")):
+            return line.partition(": ")[2]
+    return f"it ended with code {code}; its log is {log}"

@@ -1,0 +1,1 @@
+"""The run configuration and how it is resolved."""

@@ -1,0 +1,47 @@
+"""The configuration of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ssl_core.evaluation.options import EvaluateOptions
+from ssl_core.nn.encoder import EncoderOptions
+from ssl_core.training.options import TrainOptions
+
+
+class Part(BaseModel):
+    """A plugin by name with all its options, each resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+
+class RunConfig(BaseModel):
+    """Everything that a run depends on. Saved whole as config.json in the run folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    objective: Part
+    masking: Part | None
+    modality: str
+    tokenizer: Part
+    dataset: Part
+    encoder: EncoderOptions
+    train: TrainOptions
+    evaluate: EvaluateOptions
+    seed: int = 0
+    device: str = "auto"
+    strict: bool = False
+    preset: str | None = None
+    label: str = ""
+    data_label: str = ""
+    benchmark: str | None = None
+    domain: str | None = None
+    transfer: dict[str, Any] = {}
+    preset_sources: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""The data pipeline: preprocessing, the memory-mapped cache, sampling and prefetching."""

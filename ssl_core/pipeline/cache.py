@@ -1,0 +1,115 @@
+"""Data made ready once: a memory-mapped cache of prepared samples, and batches that are one gather from it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_core.contracts import Dataset, Inputs, Tokenizer
+from ssl_core.data import Batch
+from ssl_core.errors import BadSample
+from ssl_core.pipeline.preprocess import META, array_file, fill
+from ssl_core.utils.cache import files_of, source_of
+from ssl_core.utils.console import Tell
+from ssl_core.utils.seeds import generator
+
+FORMAT = 2
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out.
+
+    bad: how many samples were left out. skipped: a line for each of the first of them.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    skipped: tuple[str, ...] = ()
+    bad: int = 0
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def chunks(self) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays in pieces of bounded size."""
+        for start in range(0, len(self), CHUNK):
+            yield {name: array[start : start + CHUNK] for name, array in self.arrays.items()}
+
+    def take(self, index: np.ndarray, pinned: bool = False) -> Batch:
+        """The samples at `index` as a batch: one gather for each field, into page-locked memory if `pinned`."""
+        gather = _gather_pinned if pinned else _gather
+        inputs = {name: gather(array, index) for name, array in self.arrays.items()}
+        return Batch(inputs, None if self.labels is None else torch.from_numpy(self.labels[index]))
+
+    def sweep(self, size: int, chosen: np.ndarray | None = None) -> Iterator[Batch]:
+        """All samples in order, or the `chosen` ones, in batches of at most `size`."""
+        index = range(len(self)) if chosen is None else chosen
+        for start in range(0, len(index), size):
+            yield self.take(np.asarray(index[start : start + size]))
+
+
+def _gather(array: np.ndarray, index: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array[index]))
+
+
+def _gather_pinned(array: np.ndarray, index: np.ndarray) -> Tensor:
+    """Straight to where the GPU's copy starts: gathered first and moved there then, it would be twice the work."""
+    kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    out = torch.empty((len(index), *array.shape[1:]), dtype=kind, pin_memory=True)
+    np.take(array, index, axis=0, out=out.numpy(), mode="clip")  # mode "raise" goes by way of a buffer
+    return out
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Raw inputs of a data set in a fixed random order, read as they are walked; bad samples are left out."""
+
+    dataset: Dataset
+
+    def __iter__(self) -> Iterator[Inputs]:
+        for index in torch.randperm(len(self.dataset), generator=generator(0, "raw")).tolist():
+            with contextlib.suppress(BadSample):
+                yield self.dataset[index]["inputs"]
+
+
+def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, strict: bool = False) -> Prepared:
+    """All samples of a data set through `tokenizer.prepare`, once per data set, options and code.
+
+    On all cores of the run; one that was stopped goes on. Bad samples are skipped and counted, or refused with
+    `strict`. Errors: DataError.
+    """
+    folder = cache / "prepared" / _key(dataset, tokenizer)
+    if not (folder / META).exists():
+        fill(folder, dataset, tokenizer, tell, strict)
+    meta = json.loads((folder / META).read_text())
+    if strict and meta["skipped"]:
+        raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
+    files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
+    arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
+    labels = np.load(folder / "labels.npy") if meta["labelled"] else None
+    return Prepared(arrays, labels, tuple(meta["skipped"]), meta["bad"])
+
+
+def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
+    """Changes whenever the prepared arrays may: data, options, code, format."""
+    digest = hashlib.blake2b(digest_size=16)
+    parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
+    parts += [repr(tokenizer.fields), tokenizer.learned(), *map(source_of, files_of(_classes(dataset, tokenizer)))]
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _classes(dataset: Dataset, tokenizer: Tokenizer) -> set[type]:
+    """Those of the data set, and of the tokenizer with its parts."""
+    return {type(dataset), *(type(part) for part in tokenizer.modules() if isinstance(part, Tokenizer))}

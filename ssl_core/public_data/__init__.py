@@ -1,0 +1,1 @@
+"""Public data sets: their sources, download and extraction."""

@@ -1,0 +1,179 @@
+"""One file from a URL to disk: resumed after an interruption, checked, renamed only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ssl_core.errors import DataError
+from ssl_core.public_data.source import Archive
+from ssl_core.utils.locks import alone
+
+SCHEMES = ("http", "https", "ftp", "file")
+CHUNK = 1 << 20
+TRIES = 5  # in a row without a byte of progress
+WAIT = 1.0  # seconds before the second try; twice as long before each further one
+TIMEOUT = 60.0  # seconds without a byte
+Progress = Callable[[str, int, int | None], None]
+
+
+class _Interrupted(Exception):
+    """The connection broke; what has arrived is kept."""
+
+
+def fetch(archive: Archive, store: Path, progress: Progress, homepage: str = "") -> Path:
+    """The archive's file in `store`, downloaded unless it is there, of the right size and checksum.
+
+    Errors: DataError. A file that fails a check is deleted if it was downloaded here, and left if it was put there.
+    """
+    final = store / archive.file
+    if final.exists():
+        problem = _problem(archive, final, progress)
+        if problem:
+            raise DataError(f"{final} {problem}; remove it, and the next call downloads it")
+        return final
+    if urllib.parse.urlsplit(archive.url).scheme not in SCHEMES:
+        raise DataError(f"{archive.url} is no http, https, ftp or file address")
+    store.mkdir(parents=True, exist_ok=True)
+    part = store / f"{archive.file}.part"
+    tag = store / f"{archive.file}.part.tag"
+    with _only_one(part):
+        by_hand = f"download it by hand{f' (see {homepage})' if homepage else ''} as {final} and repeat the command"
+        _download(archive, part, tag, progress, by_hand)
+        problem = _problem(archive, part, progress)
+        tag.unlink(missing_ok=True)
+        if problem:
+            part.unlink()
+            raise DataError(f"what {archive.url} sent {problem}; it was deleted. Try again, or {by_hand}")
+        os.replace(part, final)
+    return final
+
+
+def _download(archive: Archive, part: Path, tag: Path, progress: Progress, by_hand: str) -> None:
+    """Fill `part`, over as many connections as it takes."""
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _pull(archive, part, tag, progress)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code not in (408, 429, 500, 502, 503, 504):
+                _drop_empty(part, tag)
+                raise DataError(f"{archive.url}: HTTP {error.code} {error.reason}; {by_hand}") from None
+            reason: object = f"HTTP {error.code} {error.reason}"
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, _Interrupted) as error:
+            reason = getattr(error, "reason", None) or error
+            if archive.url.startswith("file:"):
+                _drop_empty(part, tag)
+                raise DataError(f"{archive.url} cannot be read: {' '.join(str(reason).split())}") from None
+        failures = 0 if _size(part) > before else failures + 1
+        if failures >= TRIES:
+            kept = _size(part)
+            _drop_empty(part, tag)
+            raise DataError(
+                f"{archive.url}: {' '.join(str(reason).split()) or 'the connection broke'}; {kept:,} bytes are kept "
+                f"and the same command goes on from there, or {by_hand}"
+            )
+        time.sleep(WAIT * 2 ** max(failures - 1, 0))
+
+
+def _pull(archive: Archive, part: Path, tag: Path, progress: Progress) -> None:
+    """One connection. Errors: those of urllib; _Interrupted if it ends early."""
+    have = _size(part)
+    known = tag.read_text() if tag.exists() else ""
+    if have and not (known or archive.digest):
+        have = 0  # nothing would tell whether the file changed in between
+    headers = {"User-Agent": "sslx", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": known} if known else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(archive.url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        if have == _total(error.headers.get("Content-Range")):
+            return
+        part.unlink()
+        raise _Interrupted("the part on disk does not fit the file") from None
+    with response:
+        resumed = getattr(response, "status", None) == 206
+        if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+            part.unlink()
+            raise _Interrupted("the server sent another part of the file than was asked for")
+        start = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else archive.size
+        _room(part.parent, (total or 0) - start, archive)
+        tag.write_text(_validator(response.headers))
+        with part.open("ab" if resumed else "wb") as out:
+            done = start
+            while chunk := response.read(CHUNK):
+                out.write(chunk)
+                done += len(chunk)
+                progress(f"downloading {archive.file}", done, total)
+    if total is not None and done < total:
+        raise _Interrupted(f"the connection broke after {done:,} of {total:,} bytes")
+
+
+def _validator(headers: Any) -> str:
+    """What If-Range may name: a strong ETag, else the time of change."""
+    etag = headers.get("ETag") or ""
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified") or ""
+
+
+def _total(content_range: str | None) -> int | None:
+    found = re.search(r"/(\d+)$", content_range or "")
+    return int(found[1]) if found else None
+
+
+def _problem(archive: Archive, path: Path, progress: Progress) -> str | None:
+    """What is wrong with a whole file, or None."""
+    size = _size(path)
+    if archive.size is not None and size != archive.size:
+        return f"has {size:,} bytes, not {archive.size:,}"
+    if archive.digest is None:
+        return None
+    method, _, wanted = archive.digest.partition(":")
+    made = hashlib.new(method)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            made.update(chunk)
+            progress(f"checking {archive.file}", file.tell(), size)
+    return None if made.hexdigest() == wanted.lower() else f"has the {method} {made.hexdigest()}, not {wanted}"
+
+
+def _room(folder: Path, wanted: int, archive: Archive) -> None:
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise DataError(f"{archive.file} takes {wanted:,} more bytes, {folder} has {free:,} left; free some space")
+
+
+def _only_one(part: Path) -> AbstractContextManager[None]:
+    """Errors: DataError while another process downloads the same file."""
+
+    def taken() -> None:
+        raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it")
+
+    return alone(part.with_name(part.name + ".lock"), taken)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _drop_empty(part: Path, tag: Path) -> None:
+    if not _size(part):
+        part.unlink(missing_ok=True)
+        tag.unlink(missing_ok=True)

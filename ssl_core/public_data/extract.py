@@ -1,0 +1,201 @@
+"""An archive to a folder: nothing outside it, no more than a bound, and whole or not at all.
+
+Everything is written to a folder beside the target and moved when it is complete. Links are made last, after all
+files, so that no file is ever written through one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal, Self
+
+from ssl_core.errors import DataError
+from ssl_core.public_data.source import MARKS, Archive
+
+CHUNK = 1 << 20
+BOUND_TIMES, BOUND_PLUS = 50, 1 << 30  # unpacked bytes at most: so many times the archive, and so many more
+UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in an archive. target: what a link names. hard: relative to the archive, not to the link."""
+
+    name: str
+    kind: Literal["file", "folder", "link"]
+    size: int = 0
+    content: Callable[[], Any] = lambda: None
+    target: str = ""
+    hard: bool = False
+
+
+def unpack(path: Path, archive: Archive, folder: Path, progress: Progress) -> None:
+    """Unpack the archive at `path` into `folder`, merged with what is there; `archive.gives` appears last.
+
+    Errors: DataError for an archive that is damaged, too large, lacks `gives`, or reaches outside; then `folder` is as
+    it was.
+    """
+    work = folder / f".unpacking-{archive.file}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        _Unpacking(path, archive, work, progress).run()
+        if archive.gives and not (work / archive.gives).exists():
+            raise DataError(f"{path} does not hold {archive.gives}; it is not the archive that was expected")
+        mark = folder / MARKS / archive.file
+        if not archive.gives:
+            mark.parent.mkdir(exist_ok=True)  # first: without it a part would pass for somebody's own copy
+        _merge(work, folder, PurePosixPath(archive.gives).parts)
+        if not archive.gives:
+            mark.touch()
+    except UNREADABLE as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged or no {archive.kind} archive ({said})") from None
+    except RuntimeError as error:  # zipfile: encrypted, or an unknown compression
+        raise DataError(f"{path} cannot be unpacked ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be unpacked: {error.filename or folder}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class _Unpacking:
+    """One archive on its way into an empty folder."""
+
+    def __init__(self, path: Path, archive: Archive, work: Path, progress: Progress) -> None:
+        self.path, self.archive, self.work, self.progress = path, archive, work, progress
+        self.bound = archive.unpacked or BOUND_TIMES * path.stat().st_size + BOUND_PLUS
+        self.done = 0
+
+    def run(self) -> None:
+        """Folders and files first, then links."""
+        kind, links = self.archive.kind, []
+        if kind != "file" and not self.path.stat().st_size:
+            raise EOFError("it is empty")
+        if kind in ("gz", "file"):
+            with gzip.open(self.path) if kind == "gz" else self.path.open("rb") as content:
+                self._write(content, self._place(self.archive.gives or self.archive.file, strip=0), None)
+            return
+        with contextlib.closing(_zip(self.path) if kind == "zip" else _tar(self.path)) as entries:
+            for entry in entries:
+                place = self._place(entry.name, self.archive.strip)
+                if place is None:
+                    continue
+                if entry.kind == "link":
+                    links.append((place, entry))
+                elif entry.kind == "folder":
+                    place.mkdir(parents=True, exist_ok=True)
+                else:
+                    with contextlib.closing(entry.content()) as content:
+                        self._write(content, place, entry.size)
+        for place, entry in links:
+            self._link(place, entry)
+
+    def _place(self, name: str, strip: int) -> Path | None:
+        """Where an entry goes; None if all of its name is stripped. Errors: DataError if outside."""
+        plain = name.replace("\\", "/")
+        if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/") or "\0" in plain:
+            raise self._refuse(f"the entry '{name}' points outside of it")
+        parts = [part for part in plain.split("/") if part not in ("", ".")][strip:]
+        return self.work.joinpath(*parts) if parts else None
+
+    def _write(self, content: IO[bytes] | gzip.GzipFile, place: Path | None, size: int | None) -> None:
+        """Errors: DataError beyond the bound; EOFError for fewer bytes than promised."""
+        assert place is not None
+        place.parent.mkdir(parents=True, exist_ok=True)
+        written = 0
+        with place.open("wb") as out:
+            while chunk := content.read(CHUNK):
+                written += len(chunk)
+                self.done += len(chunk)
+                if self.done > self.bound:
+                    raise self._refuse(f"it unpacks to more than {self.bound:,} bytes")
+                out.write(chunk)
+        self.progress(f"unpacking {self.archive.file}", self.done, None)
+        if size is not None and written != size:
+            raise EOFError(f"{place.name} has {written:,} bytes, not {size:,}")
+
+    def _link(self, place: Path, entry: Entry) -> None:
+        """A link becomes a copy of a file, or a link to a folder; both only within the archive."""
+        inside = self.work.resolve()
+        start = self._place(entry.target, self.archive.strip) if entry.hard else place.parent / entry.target
+        target = start.resolve() if start is not None else None
+        if os.path.isabs(entry.target) or target is None or not target.is_relative_to(inside):
+            raise self._refuse(f"the link '{entry.name}' points outside of it, to '{entry.target}'")
+        if not place.parent.resolve().is_relative_to(inside):
+            raise self._refuse(f"the link '{entry.name}' lies outside of it")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            place.symlink_to(os.path.relpath(target, place.parent.resolve()))
+        elif target.is_file():
+            with target.open("rb") as content:
+                self._write(content, place, None)
+        # a link to nothing is left out: no loader could read it
+
+    def _refuse(self, why: str) -> DataError:
+        return DataError(f"{self.path} is refused: {why}")
+
+
+def _zip(path: Path) -> Generator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            if info.is_dir():
+                yield Entry(info.filename, "folder")
+            elif stat.S_ISLNK(mode):
+                yield Entry(info.filename, "link", target=archive.open(info).read(4096).decode("utf-8", "replace"))
+            else:
+                yield Entry(info.filename, "file", info.file_size, functools.partial(archive.open, info))
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive: where the file ends without the mark of the end, it is cut, and not merely done."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Errors: tarfile.ReadError for what is neither a header nor the end; tarfile itself would stop in silence."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the block of zeros that marks the end
+            raise tarfile.ReadError(f"{error} where a header or the end of the archive should be") from None
+
+
+def _tar(path: Path) -> Generator[Entry]:
+    with tarfile.open(path, "r:*", tarinfo=_Header) as archive:
+        for member in archive:
+            if member.isdir():
+                yield Entry(member.name, "folder")
+            elif member.issym() or member.islnk():
+                yield Entry(member.name, "link", target=member.linkname, hard=member.islnk())
+            elif member.isfile():
+                yield Entry(member.name, "file", member.size, functools.partial(archive.extractfile, member))
+            else:
+                raise DataError(f"{path} is refused: '{member.name}' is a device or a pipe")
+            archive.members = []  # type: ignore[attr-defined]  # else every name of a large archive is kept
+
+
+def _merge(work: Path, folder: Path, last: tuple[str, ...]) -> None:
+    """Move everything from one folder into another; whole folders where the other lacks them; `last` at the end."""
+    first = last[0] if last else None
+    for entry in sorted(work.iterdir(), key=lambda path: (path.name == first, path.name)):
+        target = folder / entry.name
+        if entry.is_dir() and not entry.is_symlink() and target.is_dir():
+            _merge(entry, target, last[1:] if entry.name == first else ())
+        else:
+            os.replace(entry, target)

@@ -1,0 +1,1 @@
+"""Runs: build, pretrain, evaluate, and the run directory."""

@@ -1,0 +1,221 @@
+"""The folder of a run: made, refused, resumed, listed."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ssl_core.config.schema import RunConfig
+from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.plugins import Catalogue, Kind
+from ssl_core.training import checkpoint
+
+CONFIG = "config.json"
+REPORT = "report.json"
+LOCK = ".lock"
+PATIENCE = 15.0  # seconds: one that was told to stop saves first
+PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")  # plugins that a run depends on
+FREE_TO_CHANGE = frozenset(
+    {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
+)
+
+
+def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
+    """A new folder under runs/, made: date, time, objective, modality, data set, and a number if that is taken.
+
+    Errors: ConfigError if it cannot be made.
+    """
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config.objective.name}-{config.modality}-{config.dataset.name}"
+    for number in itertools.count(1):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # runs that were begun in the same second
+            if folder.is_dir():
+                continue
+            raise ConfigError(f"cannot make {folder}: {root} is a file; name a folder by --out") from None
+        except OSError as error:
+            raise ConfigError(f"cannot make {folder}: {error.strerror}; name a folder by --out") from None
+        return folder
+    raise AssertionError  # there is always a number left
+
+
+@contextlib.contextmanager
+def begun(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
+    """An empty run folder that nobody else uses meanwhile.
+
+    Errors: ConfigError if it is not empty (naming the two ways out), not writable, or another run is at work in it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            _check_free(folder, overwrite)  # at once, and not only after waiting for another run
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder))
+            _check_free(folder, overwrite)  # a run may have begun in it and ended since
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):  # last: it marks a run folder
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+        except OSError as error:
+            raise ConfigError(f"cannot write to --out {folder}: {error.strerror}; name another folder") from None
+        yield
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """Errors: ConfigError if the folder holds something that must stay."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it")
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"--out {folder} is not a run folder, so --overwrite will not delete it; name another")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else runs in this folder meanwhile. Errors: ConfigError if somebody does and goes on."""
+    path = folder / LOCK
+    with path.open("w") as file:
+        for _ in range(int(PATIENCE / 0.1)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise ConfigError(f"another run is at work in {folder}; wait for it, or name another --out")
+        yield
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration that a run folder was made with. Errors: CheckpointError."""
+    path = folder / CONFIG
+    try:
+        return RunConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG}") from None
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read ({first}); it was made by another sslx or is damaged") from None
+
+
+def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
+    """The configuration to go on with. Errors: ConfigError naming the first difference that would change the run.
+
+    More steps are welcome where the rate is constant, since the steps done are then the same.
+    """
+    before, now = saved.model_dump(mode="json"), wanted.model_dump(mode="json")
+    for path, value in _leaves(now):
+        old = _at(before, path)
+        if value == old or path[0] in FREE_TO_CHANGE:
+            continue
+        if path in (("train", "precision"), ("train", "compile")) and value == "auto":
+            continue
+        name = ".".join(path)
+        if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
+            continue
+        raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
+    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": wanted.train.steps})})
+
+
+def check_plugins(folder: Path, saved: RunConfig, catalogue: Catalogue, parts: Iterable[Kind] = PARTS) -> list[str]:
+    """What is to be said of the plugins that a run was trained with: one line if any has another version now.
+
+    Errors: ConfigError naming the first that is no longer there, and why. Nothing without a checkpoint.
+    """
+    start = checkpoint.latest(folder)
+    noted = start.state.get("origins", {}) if start else {}
+    changed = []
+    for part in parts:
+        config = getattr(saved, part)
+        if config is None:
+            continue
+        entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
+        name = entry.name if entry else config.name
+        before = noted.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
+        what = f"{'data set' if part == 'dataset' else part} '{name}'"
+        if before is None:
+            continue
+        if entry is None:
+            raise ConfigError(f"{folder} was trained with {what} of {before}, which {_absence(before, catalogue)}")
+        if str(entry.origin) != before:
+            changed.append(f"{what} of {before} (now {entry.origin})")
+    return [f"warning: {folder} was trained with {', '.join(changed)}; results may differ"] if changed else []
+
+
+def _absence(origin: str, catalogue: Catalogue) -> str:
+    """Why a plugin, given as "distribution:entry version", does not offer what it did."""
+    plugin, _, version = origin.partition(" ")
+    aside = next((one for one in catalogue.set_aside if one.origin.plugin == plugin), None)
+    if aside is not None:
+        return f"was set aside: {aside.error}"
+    if plugin in catalogue.blocked:
+        return "is blocked; leave out --block and SSLX_BLOCK"
+    now = next((str(one) for one in catalogue.installed if one.plugin == plugin), None)
+    wanted = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
+    return f"is not offered by {now} any more; {wanted}" if now else f"is not installed; {wanted}"
+
+
+def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    out: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            out += _leaves(value, (*above, key))
+        else:
+            out.append(((*above, key), value))
+    return out
+
+
+def _at(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if not isinstance(tree, Mapping) or key not in tree:
+            return None
+        tree = tree[key]
+    return tree
+
+
+def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:
+    """Where the report of `sslx eval` belongs: in the run's folder, but never in place of a report of another kind.
+
+    dataset: what the other data is called, if it is other data. A run that is not finished has no report yet, and would
+    pass for finished with one.
+    """
+    if dataset is None and (folder / REPORT).exists():
+        return folder
+    return folder / "eval" / (re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own")
+
+
+def summary(folder: Path) -> dict[str, str]:
+    """One line of `sslx list runs`."""
+    config = load_config(folder)
+    try:
+        saved = checkpoint.latest(folder)
+        step = saved.step if saved else 0
+        state = "finished" if (folder / REPORT).exists() else "stopped" if saved else "no checkpoint"
+    except CheckpointError:
+        step, state = 0, "damaged"
+    return {
+        "run": str(folder), "objective": config.objective.name, "data": f"{config.modality}/{config.dataset.name}",
+        "seed": str(config.seed), "steps": f"{step:,} of {config.train.steps:,}", "state": state,
+    }  # fmt: skip
+
+
+def find(root: Path) -> list[Path]:
+    """Run folders in a folder and one level below it, oldest first."""
+    found = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
+    return sorted(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)

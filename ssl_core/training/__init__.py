@@ -1,0 +1,1 @@
+"""Training: the learner, the loop, optimiser, checkpoints and the metrics log."""

@@ -1,0 +1,290 @@
+"""The loop: it learns, a stopped run goes on to the same weights, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+
+import pytest
+import torch
+
+from ssl_core import SslxError
+from ssl_core.errors import CheckpointError
+from ssl_core.pipeline.cache import prepare
+from ssl_core.pipeline.prefetch import Feed
+from ssl_core.pipeline.sampler import batch_index
+from ssl_core.training import checkpoint
+from ssl_core.training.loop import Interrupted, train
+from ssl_core.training.metrics_log import read_metrics, trim_metrics
+from ssl_core.training.optim import make_optimizer, rate_at
+from ssl_core.training.options import TrainOptions
+from ssl_core.utils.console import Tell
+from ssl_core.utils.seeds import generator
+from ssl_plugins.objectives.mae import MAE
+from ssl_plugins.objectives.metamae import MetaMAE
+
+
+@pytest.fixture
+def data(toy, tmp_path):
+    dataset = toy.Data(toy.Data.Options(count=40), "train")
+    return prepare(dataset, toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16), tmp_path / "cache", Tell())
+
+
+@pytest.fixture
+def go(data, tmp_path):
+    def run(learner, name="run", start=None, log=None, probe=None, probe_every=0, **options):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        train(
+            learner, data, TrainOptions(**({"batch_size": 8, "log_every": 2, "checkpoint_every": 5} | options)),
+            seed=3, device=torch.device("cpu"), precision="fp32", folder=folder,
+            log=log or (lambda step, metrics: None), tell=Tell(), state={}, start=start,
+            probe=probe, probe_every=probe_every,
+        )  # fmt: skip
+        return folder
+
+    return run
+
+
+def weights(learner):
+    return {name: value.clone() for name, value in learner.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("objective", [MAE, MetaMAE])
+def test_the_loss_falls(go, toy, objective):
+    folder = go(toy.make_learner(objective), steps=80, lr=3e-3, log_every=10)
+    losses = [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(toy, data):
+    """No objective sees one."""
+    learner = toy.make_learner(MAE)
+    feed = Feed(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
+    for number in (3, 4):
+        inputs, draws = feed.take()
+        assert data.labels is not None
+        assert inputs.keys() == {"x"}
+        assert torch.equal(inputs["x"], data.take(batch_index(5, number, len(data), 8)).inputs["x"])
+        expected = learner.objective.draw(8, generator(5, "draw", number))
+        assert draws.keys() == expected.keys()
+        assert all(torch.equal(draws[name], expected[name]) for name in draws)
+
+
+def test_the_same_seed_gives_the_same_weights(go, toy):
+    first, second = toy.make_learner(MetaMAE), toy.make_learner(MetaMAE)
+    go(first, "one", steps=6)
+    go(second, "two", steps=6)
+    assert same(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "cosine", "warmup": 3}, {"accumulate": 2, "clip": 0.5}])
+def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path, options):
+    whole = toy.make_learner(MetaMAE, dropout=0.1)
+    go(whole, "whole", steps=17, **options)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, metrics):
+        if step == 14:
+            raise Killed
+
+    halved = toy.make_learner(MetaMAE, dropout=0.1)
+    with pytest.raises(Killed):
+        go(halved, "halved", steps=17, log=kill, **options)
+    start = checkpoint.latest(tmp_path / "halved")
+    assert start.step == 10
+    fresh = toy.make_learner(MetaMAE, seed=99, dropout=0.1)
+    go(fresh, "halved", steps=17, start=start, **options)
+    assert same(weights(whole), weights(fresh))
+
+    def lines(name):
+        drop = {"train/samples_per_second"}
+        return [
+            {k: v for k, v in line.items() if k not in drop} for line in read_metrics(tmp_path / name / "metrics.jsonl")
+        ]
+
+    assert lines("whole") == lines("halved")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_stops(go, toy, tmp_path, number, code):
+    def send(step, metrics):
+        if step == 4:
+            os.kill(os.getpid(), number)
+
+    learner = toy.make_learner(MAE)
+    with pytest.raises(Interrupted, match="at step [45]; saved, go on with --resume") as caught:
+        go(learner, steps=50, log=send)
+    assert caught.value.exit_code == code
+    saved = checkpoint.latest(tmp_path / "run")
+    fresh = toy.make_learner(MAE, seed=9)
+    checkpoint.load_model(saved, fresh)
+    assert same(weights(fresh), weights(learner))
+    whole, resumed = toy.make_learner(MAE), toy.make_learner(MAE, seed=5)
+    go(whole, "whole", steps=9)
+    go(resumed, steps=9, start=saved)
+    assert same(weights(whole), weights(resumed))
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_a_cure(go, toy):
+    learner = toy.make_learner(MAE)
+    with torch.no_grad():
+        learner.objective.head.maps[0].weight.fill_(torch.nan)
+    with pytest.raises(SslxError, match="loss is not finite.*lower train.lr"):
+        go(learner, steps=4)
+
+
+def test_old_checkpoints_are_deleted_and_nothing_else_is_left(go, toy, tmp_path):
+    go(toy.make_learner(MAE), steps=20, keep=2)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000015", "step-00000020"]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(go, toy, tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for left in (".saving-abc", ".old-step-00000003"):
+        (checkpoints / left).mkdir(parents=True)
+        (checkpoints / left / "model.safetensors").write_bytes(b"half")
+    go(toy.make_learner(MAE), steps=5)
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000005"]
+
+
+def test_a_checkpoint_may_be_read_by_whom_the_umask_lets(go, toy, tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = go(toy.make_learner(MAE), steps=5)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((folder / "checkpoints" / "step-00000005").stat().st_mode) == 0o755
+
+
+def test_a_checkpoint_holds_no_pickle(go, toy, tmp_path):
+    go(toy.make_learner(MAE), steps=5)
+    folder = tmp_path / "run" / "checkpoints" / "step-00000005"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    assert json.loads((folder / "state.json").read_text())["step"] == 5
+
+
+def test_a_half_written_checkpoint_is_never_seen(go, toy, tmp_path, monkeypatch):
+    go(toy.make_learner(MAE), steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "rename", lambda *unused: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(CheckpointError, match="No space left.*free space"):
+            go(toy.make_learner(MAE), steps=7)
+    assert checkpoint.latest(tmp_path / "run").step == 5
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(go, toy, tmp_path, file):
+    go(toy.make_learner(MAE), steps=5)
+    path = tmp_path / "run" / "checkpoints" / "step-00000005" / file
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(CheckpointError, match="step-00000005.*is damaged.*delete"):
+        go(toy.make_learner(MAE), steps=8, start=checkpoint.latest(tmp_path / "run"))
+
+
+def test_a_checkpoint_of_another_shape_is_refused(go, toy, tmp_path):
+    go(toy.make_learner(MAE), steps=5)
+    saved = checkpoint.latest(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="does not fit this configuration"):
+        checkpoint.load_model(saved, toy.make_learner(MAE, depth=2))
+
+
+def test_rates():
+    constant = TrainOptions(steps=10, lr=1.0)
+    assert [rate_at(constant, step) for step in (0, 9)] == [1.0, 1.0]
+    cosine = TrainOptions(steps=10, lr=1.0, schedule="cosine", warmup=2)
+    assert rate_at(cosine, 0) == 0.5
+    assert rate_at(cosine, 1) == 1.0
+    assert rate_at(cosine, 6) == pytest.approx(0.5)
+    assert rate_at(cosine, 10) == pytest.approx(0.0)
+
+
+def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
+    options = TrainOptions(steps=1, batch_size=8, accumulate=3)
+    learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
+    go(learner, steps=1, accumulate=3)
+    optimizer = make_optimizer(plain, options)
+    feed = Feed(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    losses = [plain(*feed.take()).loss for _ in range(3)]
+    (sum(losses) / 3).backward()
+    optimizer.step()
+    mine, theirs = weights(learner), weights(plain)
+    assert all(torch.allclose(mine[name], theirs[name], atol=1e-6) for name in mine)
+
+
+def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 2, "train/loss": 1.0}, {"step": 4, "train/loss": 0.5}, {"step": 4, "eval/x": 1.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "tra')
+    trim_metrics(path, 2)
+    assert read_metrics(path) == lines[:1]
+
+
+def test_trimming_metrics_leaves_the_old_lines_whole_until_the_new_are(tmp_path, monkeypatch):
+    path, twin = tmp_path / "metrics.jsonl", tmp_path / "twin"
+    path.write_text('{"step": 2}\n{"step": 4}\n')
+    twin.hardlink_to(path)  # the same file: what is written over it is seen here
+    trim_metrics(path, 2)
+    assert twin.read_text() == '{"step": 2}\n{"step": 4}\n'
+    assert path.read_text() == '{"step": 2}\n'
+
+    def full(*unused):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        trim_metrics(path, 0)
+    assert path.read_text() == '{"step": 2}\n'
+    assert sorted(tmp_path.iterdir()) == [path, twin]
+
+
+def test_a_probe_looks_at_the_wanted_steps_and_changes_nothing(go, toy, data, tmp_path):
+    looked = []
+
+    def probe(step):
+        assert not learner.training
+        torch.rand(7)  # a probe that draws numbers
+        looked.append(step)
+        return {"probe/x": 1.0}
+
+    learner = toy.make_learner(MetaMAE, dropout=0.1)
+    go(learner, "probed", steps=11, probe=probe, probe_every=4)
+    assert looked == [0, 4, 8]
+    assert learner.training
+    plain = toy.make_learner(MetaMAE, dropout=0.1)
+    go(plain, "plain", steps=11)
+    assert same(weights(plain), weights(learner))
+    lines = [line for line in read_metrics(tmp_path / "probed" / "metrics.jsonl") if "probe/x" in line]
+    assert [line["step"] for line in lines] == [0, 4, 8]
+    assert [line["train/seconds"] for line in lines] == sorted(line["train/seconds"] for line in lines)
+
+
+def test_a_budget_stops_the_training_and_a_resumed_run_keeps_to_it(go, toy, tmp_path):
+    learner = toy.make_learner(MAE)
+    folder = go(learner, "short", steps=10**9, seconds=0.3)
+    saved = checkpoint.latest(folder)
+    assert 0 < saved.step < 10**6
+    assert 0.3 <= saved.state["seconds"] < 30
+    again = toy.make_learner(MAE)
+    go(again, "short", steps=10**9, seconds=0.3, start=saved)
+    assert checkpoint.latest(folder).step == saved.step
+    assert same(weights(again), weights(learner))
+
+
+def test_a_budget_needs_a_constant_rate(go, toy):
+    with pytest.raises(SslxError, match="train.seconds"):
+        go(toy.make_learner(MAE), seconds=1.0, schedule="cosine")

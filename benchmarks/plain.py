@@ -11,7 +11,7 @@ Shapes: B samples, L tokens of a row, V visible and H hidden tokens (V + H = L),
 
 Names of parameters, for piece i of the row and block j:
     tokenizer.i.{weight (D, size), bias}  or  tokenizer.i.table (size, D)
-    encoder.summary (D,), decoder.project.{weight, bias}, decoder.mask_token (d,), head.i.{weight, bias}
+    encoder.cls_token (D,), decoder.project.{weight, bias}, decoder.mask_token (d,), head.i.{weight, bias}
     encoder.types, decoder.types (pieces, width)                      only for rows of several pieces
     {encoder,decoder}.blocks.j.{norm1,norm2}.{weight,bias}
     {encoder,decoder}.blocks.j.{attn.qkv.weight, attn.proj.{weight,bias}, mlp.fc1.{weight,bias}, mlp.fc2.{weight,bias}}
@@ -50,12 +50,12 @@ LEARNER_NAMES = (
 
 @dataclass(frozen=True)
 class Piece:
-    """One part of a row. kind "values": patches of `patch` cut from (B, C, *space), of width `size`, on `grid`.
+    """One part of a row. kind "continuous": patches of `patch` cut from (B, C, *space), of width `size`, on `grid`.
 
-    kind "ids": one token for each of the grid's entries of a vocabulary of `size`.
+    kind "discrete": one token for each of the grid's entries of a vocabulary of `size`.
     """
 
-    kind: Literal["values", "ids"]
+    kind: Literal["continuous", "discrete"]
     grid: tuple[int, ...]
     size: int
     patch: tuple[int, ...] = ()
@@ -193,14 +193,14 @@ def cut_patches(x: Tensor, patch: Sequence[int]) -> Tensor:
 def targets_of(batch: Sequence[Tensor], sizes: Sizes) -> list[Tensor]:
     """What is to be predicted: for each piece patches (B, Ls, size), or ids (B, Ls)."""
     pairs = zip(batch, sizes.pieces, strict=True)
-    return [cut_patches(x, piece.patch) if piece.kind == "values" else x for x, piece in pairs]
+    return [cut_patches(x, piece.patch) if piece.kind == "continuous" else x for x, piece in pairs]
 
 
 def embed(params: Parameters, targets: Sequence[Tensor], sizes: Sizes) -> Tensor:
     """Every token's content (B, L, D): a linear map of its patch, or its row of the embedding table."""
     made = []
     for i, (target, piece) in enumerate(zip(targets, sizes.pieces, strict=True)):
-        if piece.kind == "values":
+        if piece.kind == "continuous":
             weight, bias = params[f"tokenizer.{i}.weight"], params[f"tokenizer.{i}.bias"]
             made.append(linear(target, weight, bias, sizes.explicit))
         else:
@@ -216,7 +216,7 @@ def sine_and_cosine(place: float, dim: int) -> list[float]:
 
 @functools.cache
 def position_table(pieces: tuple[Piece, ...], dim: int) -> Tensor:
-    """(1 + L, dim) fixed positions rounded to float32, the summary token's (zero) first.
+    """(1 + L, dim) fixed positions rounded to float32, the cls token's (zero) first.
 
     A piece's axes share the width equally, the last axis first: in 2-D half from the column, then half from the row.
     """
@@ -232,7 +232,7 @@ def position_table(pieces: tuple[Piece, ...], dim: int) -> Tensor:
 
 def positions(params: Parameters, at: str, sizes: Sizes, dim: int) -> Tensor:
     """(1 + L, dim): the fixed table, and for rows of several pieces a learned vector for each piece added to it."""
-    like = params["encoder.summary"]
+    like = params["encoder.cls_token"]
     table = position_table(sizes.pieces, dim).to(like)
     if len(sizes.pieces) == 1:
         return table
@@ -249,12 +249,12 @@ def hidden_from(visible: Tensor, length: int) -> Tensor:
 # ------------------------------------------------------------------------------------- encoder, decoder, losses
 
 
-def encode(params: Parameters, content: Tensor, visible: Tensor, sizes: Sizes) -> Tensor:
+def encode(params: Parameters, embeddings: Tensor, visible: Tensor, sizes: Sizes) -> Tensor:
     """Eq. 1's Z = f(S): content (B, L, D), visible (B, V) places; returns the latent (B, 1 + V, D), summary first."""
     table = positions(params, "encoder", sizes, sizes.dim)
-    placed = content + table[1:]
+    placed = embeddings + table[1:]
     at = visible.unsqueeze(-1).expand(-1, -1, sizes.dim)
-    summary = (params["encoder.summary"] + table[0]).expand(content.shape[0], 1, sizes.dim)
+    summary = (params["encoder.cls_token"] + table[0]).expand(embeddings.shape[0], 1, sizes.dim)
     row = dropout(torch.cat([summary, placed.gather(1, at)], dim=1), sizes.dropout)
     return transformer(row, params, "encoder", sizes.depth, sizes.heads, sizes.dropout, sizes.explicit)
 
@@ -277,7 +277,7 @@ def predict(params: Parameters, decoded: Tensor, sizes: Sizes) -> list[Tensor]:
         part = decoded[:, start : start + piece.length]
         start += piece.length
         part = linear(part, params[f"head.{i}.weight"], params[f"head.{i}.bias"], sizes.explicit)
-        made.append(part if piece.kind == "values" else part @ params[f"tokenizer.{i}.table"].T)
+        made.append(part if piece.kind == "continuous" else part @ params[f"tokenizer.{i}.table"].T)
     return made
 
 
@@ -288,7 +288,7 @@ def token_losses(
     losses = []
     predictions = predict(params, decode(params, latent, visible, sizes), sizes)
     for predicted, target, piece in zip(predictions, targets, sizes.pieces, strict=True):
-        if piece.kind == "values":
+        if piece.kind == "continuous":
             losses.append(((predicted - target) ** 2).mean(dim=-1))
         else:
             right = predicted.gather(-1, target.unsqueeze(-1)).squeeze(-1)
@@ -321,7 +321,7 @@ def mae_loss(params: Parameters, batch: Sequence[Tensor], visible: Tensor, sizes
 # ---------------------------------------------------------------------------------------------------- MetaMAE
 
 
-def touching(hidden: Tensor, pieces: Sequence[Piece]) -> Tensor:
+def dilate(hidden: Tensor, pieces: Sequence[Piece]) -> Tensor:
     """(B, L) bool: hidden tokens with a visible neighbour one step away along an axis of their own piece."""
     near, start = torch.zeros_like(hidden), 0
     for piece in pieces:
@@ -338,7 +338,7 @@ def touching(hidden: Tensor, pieces: Sequence[Piece]) -> Tensor:
 
 def choose_nearby(hidden: Tensor, pieces: Sequence[Piece], ratio: float, generator: torch.Generator) -> Tensor:
     """(B, L) bool: each touching token with probability `ratio`, independently, as published code draws them."""
-    return touching(hidden, pieces) & (torch.rand(hidden.shape, generator=generator) < ratio)
+    return dilate(hidden, pieces) & (torch.rand(hidden.shape, generator=generator) < ratio)
 
 
 def inner_loss(losses: Tensor, weights: Tensor, sizes: Sizes, mean: Literal["batch", "sample"]) -> Tensor:
@@ -411,7 +411,7 @@ def metamae_loss(
     sizes: Sizes,
     *,
     alpha: float = 0.5,
-    lam: float = 0.1,
+    contrast_weight: float = 0.1,
     temperature: float = 0.5,
     steps: int = 1,
     first_order: bool = False,
@@ -432,7 +432,7 @@ def metamae_loss(
     z, first = project(params, latent[:, 1:].mean(dim=1))
     z_adapted, second = project(params, adapted[:, 1:].mean(dim=1))
     contrast = task_contrast(z, z_adapted, temperature)
-    return MetaMAE(outer + lam * contrast, outer, contrast, latent, adapted, (first, second))
+    return MetaMAE(outer + contrast_weight * contrast, outer, contrast, latent, adapted, (first, second))
 
 
 # ---------------------------------------------------------------------------------------------------- start
@@ -440,7 +440,7 @@ def metamae_loss(
 
 def parameter_shapes(sizes: Sizes, metamae: bool = True) -> dict[str, tuple[int, ...]]:
     """The shape of every trainable parameter; without `metamae` the projector is left out."""
-    shapes: dict[str, tuple[int, ...]] = {"encoder.summary": (sizes.dim,), "decoder.mask_token": (sizes.decoder_dim,)}
+    shapes: dict[str, tuple[int, ...]] = {"encoder.cls_token": (sizes.dim,), "decoder.mask_token": (sizes.decoder_dim,)}
 
     def linear_map(name: str, rows: int, columns: int, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = (rows, columns)
@@ -451,11 +451,11 @@ def parameter_shapes(sizes: Sizes, metamae: bool = True) -> dict[str, tuple[int,
         shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
 
     for i, piece in enumerate(sizes.pieces):
-        if piece.kind == "values":
+        if piece.kind == "continuous":
             linear_map(f"tokenizer.{i}", sizes.dim, piece.size)
         else:
             shapes[f"tokenizer.{i}.table"] = (piece.size, sizes.dim)
-        linear_map(f"head.{i}", piece.size if piece.kind == "values" else sizes.dim, sizes.decoder_dim)
+        linear_map(f"head.{i}", piece.size if piece.kind == "continuous" else sizes.dim, sizes.decoder_dim)
     parts = (("encoder", sizes.dim, sizes.depth, sizes.mlp),
              ("decoder", sizes.decoder_dim, sizes.decoder_depth, sizes.decoder_mlp))  # fmt: skip
     for part, width, depth, inner in parts:

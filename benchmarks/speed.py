@@ -92,7 +92,7 @@ class Shape:
     patch: tuple[int, ...]
     batch: int
     alpha: float
-    lam: float
+    contrast_weight: float
     depth: int
     dropout: float
     ratio: float
@@ -154,11 +154,11 @@ class Subject:
         catalogue = plugins.load()
         found = catalogue.objective(name)
         masking = None
-        if found.masking_default is not None:
-            kind = catalogue.masking(found.masking_default.name)
-            ratio = self.shape.ratio if name in ("metamae", "mae") else found.masking_default.values["ratio"]
+        if found.default_masking is not None:
+            kind = catalogue.masking(found.default_masking.name)
+            ratio = self.shape.ratio if name in ("metamae", "mae") else found.default_masking.values["ratio"]
             masking = kind(kind.Options.model_validate({"ratio": ratio}), tokenizer.layout)
-        values = {"alpha": self.shape.alpha, "lam": self.shape.lam, "depth": self.shape.depth}
+        values = {"alpha": self.shape.alpha, "contrast_weight": self.shape.contrast_weight, "depth": self.shape.depth}
         options = found.Options(**{k: v for k, v in values.items() if k in found.Options.model_fields})
         return Learner(
             tokenizer, Encoder(encoder, tokenizer.layout), found(options, tokenizer.layout, encoder.dim, masking)
@@ -212,7 +212,13 @@ class Subject:
         def run() -> None:
             if self.name == "metamae":
                 loss: Tensor = plain.metamae_loss(
-                    parameters, batch, visible, near, sizes, alpha=options.alpha, lam=options.lam
+                    parameters,
+                    batch,
+                    visible,
+                    near,
+                    sizes,
+                    alpha=options.alpha,
+                    contrast_weight=options.contrast_weight,
                 ).loss
             else:
                 loss = plain.mae_loss(parameters, batch, visible, sizes)
@@ -540,8 +546,8 @@ def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], No
 def usable_kernels(device: torch.device, derivatives: int) -> tuple[Kernel, ...]:
     """The kernels that have so many derivatives there."""
     if derivatives == 2:
-        return ("math", "twice")
-    fused: tuple[Kernel, ...] = ("math", "sdpa", "twice")
+        return ("math", "double_backward")
+    fused: tuple[Kernel, ...] = ("math", "sdpa", "double_backward")
     return (*fused, "xformers") if device.type == "cuda" and xformers_ops() is not None else fused
 
 
@@ -576,7 +582,7 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     """
     import numpy as np
 
-    from ssl_core.pipeline.cache import Prepared
+    from ssl_core.pipeline.cache import PreprocessedSplit
     from ssl_core.pipeline.sampler import batch_index
 
     class Rows(torch.utils.data.Dataset[Tensor]):
@@ -596,7 +602,7 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "x.npy"
             np.save(file, np.random.default_rng(0).random((count, width), dtype=np.float32))
-            data = Prepared({"x": np.load(file, mmap_mode="r")}, None)
+            data = PreprocessedSplit({"x": np.load(file, mmap_mode="r")}, None)
             data.arrays["x"].max()  # every page has been touched, as after a first epoch
             began = time.perf_counter()
             for index in order:
@@ -615,9 +621,9 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     """Steps of `train` itself, with batches from a memory-mapped file, draws, metrics and checkpoints."""
     import numpy as np
 
-    from ssl_core.pipeline.cache import Prepared
+    from ssl_core.pipeline.cache import PreprocessedSplit
     from ssl_core.training.metrics_log import METRICS, read_metrics
-    from ssl_core.utils.console import Tell
+    from ssl_core.utils.console import Console
 
     name, device = arguments.shapes[0], arguments.device
     variant = arguments.variants[-1]
@@ -629,12 +635,13 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.npy"
         np.save(file, np.concatenate([x] * (2 if arguments.tiny else 32)))
-        data = Prepared({"x": np.load(file, mmap_mode="r")}, None)
+        data = PreprocessedSplit({"x": np.load(file, mmap_mode="r")}, None)
         compiled = CompiledStep(subject.learner, "speed-loop", arguments.cache) if how == "compiled" else None
         keep_freed_memory()
         train(
             subject.learner, data, options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
-            folder=Path(folder), log=lambda step, metrics: None, tell=Tell(), state={}, compiled=compiled, warn=fail,
+            folder=Path(folder), log=lambda step, metrics: None, console=Console(), state={},
+            compiled=compiled, warn=fail,
         )  # fmt: skip
         lines = read_metrics(Path(folder) / METRICS)
         del data

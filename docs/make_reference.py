@@ -44,7 +44,7 @@ GROUPS = {
     ),
     "Notices: sent around a run": ("", "A plugin that raises in a notice is named in one line and stops nothing."),
 }
-PROMISES = """\
+CHECKS = """\
 # Promises
 
 <!-- Made by docs/make_reference.py from ssl_core/testing; do not edit. -->
@@ -53,11 +53,11 @@ What [the conformance kit](testing-your-plugin.md) checks. Promises of objective
 layouts. The last column is what "look at" in a message names.
 """
 KINDS = {
-    "Every plugin": options.PROMISES,
-    "Objective": objectives.PROMISES,
-    "Tokenizer": tokenizers.PROMISES,
-    "Data set": datasets.PROMISES,
-    "Masking": maskings.PROMISES,
+    "Every plugin": options.CHECKS,
+    "Objective": objectives.CHECKS,
+    "Tokenizer": tokenizers.CHECKS,
+    "Data set": datasets.CHECKS,
+    "Masking": maskings.CHECKS,
 }
 REFERENCE = """\
 # Public names
@@ -111,7 +111,7 @@ def hooks_page() -> str:
 
 def promises_page() -> str:
     """The text of docs/promises.md: a table for each kind of plugin."""
-    out = [PROMISES]
+    out = [CHECKS]
     for kind, promises in KINDS.items():
         rows = [f"| `{one.name}` | {one.text.replace('|', chr(92) + '|')} | `{one.look}` |" for one in promises]
         out.append("\n".join([f"## {kind}\n", "| check | promise | where |", "|---|---|---|", *rows]) + "\n")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssl_core.options import Choice, Options, Preset
     from ssl_core.public_data.dataset import PublicDataset
     from ssl_core.public_data.source import Archive, Source
-    from ssl_core.tokens import Ids, Layout, Outcome, Segment, Target, Tokens, Values
+    from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Outcome, Segment, Target, Tokens
     from ssl_core.training.learner import Learner
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOMES = {
     "options": ("Choice", "Options", "Preset"),
     "public_data.dataset": ("PublicDataset",),
     "public_data.source": ("Archive", "Source"),
-    "tokens": ("Ids", "Layout", "Outcome", "Segment", "Target", "Tokens", "Values"),
+    "tokens": ("DiscreteTarget", "Layout", "Outcome", "Segment", "Target", "Tokens", "ContinuousTarget"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -44,13 +44,14 @@ __all__ = [
     "Choice",
     "ConfigError",
     "Continuous",
+    "ContinuousTarget",
     "DataError",
     "Dataset",
     "Discrete",
+    "DiscreteTarget",
     "Draws",
     "Field",
     "Fields",
-    "Ids",
     "Inputs",
     "Layout",
     "Learner",
@@ -72,7 +73,6 @@ __all__ = [
     "Text",
     "Tokenizer",
     "Tokens",
-    "Values",
     "__version__",
     "hookimpl",
     "hookspec",

@@ -65,11 +65,11 @@ class Objective(nn.Module):
     """Turns tokens into a loss. Knows no modality: of a layout it may use lengths, grids and kinds, never names."""
 
     name: ClassVar[str]
-    masking_default: ClassVar[Choice | None] = None
+    default_masking: ClassVar[Choice | None] = None
     """The masking handed in unless the run names another; None for an objective that masks nothing."""
-    least_batch: int = 1
+    min_batch_size: int = 1
     """The smallest batch that the loss is defined for."""
-    batch_coupled: bool = False
+    cross_sample_loss: bool = False
     """Whether a sample's loss depends on the other samples, so that accumulated small batches are not one large one.
     An objective for which that depends on an option sets it in `__init__`."""
 
@@ -105,7 +105,7 @@ class Objective(nn.Module):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor] | None:
         """Predictions for whole rows, for the report's pictures: one (B, Ls, size) per segment, or None.
 
-        For "values" segments predicted patches, for "ids" segments logits.
+        For "continuous" segments predicted patches, for "discrete" segments logits.
         """
         return None
 
@@ -134,18 +134,18 @@ class Tokenizer(nn.Module):
         (torch's `get_extra_state` and `set_extra_state`, as a tensor), so that a saved run needs no training data.
         """
 
-    def learned(self) -> str:
+    def fit_fingerprint(self) -> str:
         """What `fit` learned, as text: part of the key under which prepared data is cached."""
         return ""
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """One sample's inputs made ready: fixed shapes, no parameters, no chance. Done once and cached.
 
         Errors: BadSample for a sample that cannot be used.
         """
         return inputs
 
-    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Take constants such as mean and scale from the prepared training data; keep them in buffers.
 
         Called once before training, with chunks of prepared samples stacked along a first axis. A chunk may be a
@@ -156,8 +156,8 @@ class Tokenizer(nn.Module):
         """Prepared inputs, stacked along B, to tokens. As `Objective.forward`, it decides in Python once."""
         raise NotImplementedError
 
-    def depict(self, segment: int, patches: Tensor) -> Tensor | None:
-        """Patches (B, Ls, size) of a "values" segment put together as (B, channels, *space), for pictures."""
+    def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
+        """Patches (B, Ls, size) of a "continuous" segment put together as (B, channels, *space), for pictures."""
         return None
 
 
@@ -166,7 +166,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     name: ClassVar[str]
     modality: ClassVar[str]
-    pretrain_default: ClassVar[bool] = False
+    is_default: ClassVar[bool] = False
     """Whether `--modality` alone picks it."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Other names that it goes by, e.g. in a paper's code; unique within the modality like `name`."""
@@ -176,7 +176,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """Set by `__init__`: what each sample's inputs hold."""
     task: Task | None = None
     """What its labels mean; None if there are none."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
 
     class Options(_options.Options):

@@ -62,7 +62,7 @@ def register_tokenizers() -> list[type[Tokenizer]]:  # type: ignore[empty-body]
 def register_datasets() -> list[type[Dataset]]:  # type: ignore[empty-body]
     """Offer data sets: classes that read raw samples of one modality.
 
-    A name may be offered once for each modality. One with `pretrain_default = True` is what `--modality` alone picks.
+    A name may be offered once for each modality. One with `is_default = True` is what `--modality` alone picks.
 
     Called:
         once, when the plugins are loaded; nothing is opened or read before a run asks for it.

@@ -58,7 +58,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Preset:
-    """Values for a run, where they come from, and for which runs they are meant.
+    """ContinuousTarget for a run, where they come from, and for which runs they are meant.
 
     `values` maps option paths to values, e.g. {"objective.alpha": 0.1, "train.steps": 100_000}. A preset applies to
     a run whose objective, modality and data set match; None matches any. With `default` it applies unasked;

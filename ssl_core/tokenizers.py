@@ -15,8 +15,8 @@ from ssl_core import options as _options
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
-from ssl_core.nn.indexing import look_up
-from ssl_core.tokens import Ids, Layout, Segment, Tokens, Values
+from ssl_core.nn.indexing import embedding_lookup
+from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Segment, Tokens
 
 MEASURED = 2**24  # numbers measured at a time
 
@@ -109,7 +109,7 @@ class GridTokenizer(Tokenizer):
         self.shape, self.patch = tuple(shape), tuple(patch)
         grid = tuple(size // step for size, step in zip(shape, patch, strict=True))
         width = channels * math.prod(patch)
-        self.layout = Layout([Segment(field, grid, "values", width)])
+        self.layout = Layout([Segment(field, grid, "continuous", width)])
         self.embed = nn.Linear(width, dim)
         nn.init.xavier_uniform_(self.embed.weight)  # the bias keeps torch's default, as in MetaMAE
         self.register_buffer("mean", torch.zeros(channels))
@@ -128,7 +128,7 @@ class GridTokenizer(Tokenizer):
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
 
-    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Mean and standard deviation of the prepared training data, in float64, one pass."""
         if self.options.normalise != "measured":
             return
@@ -170,9 +170,9 @@ class GridTokenizer(Tokenizer):
             x = x * self.unit
         x = (x - self.mean.view(-1, *ones)) / self.std.view(-1, *ones)
         patches = patchify(x, self.patch)
-        return Tokens(self.embed(patches), (Values(patches),), self.layout)
+        return Tokens(self.embed(patches), (ContinuousTarget(patches),), self.layout)
 
-    def depict(self, segment: int, patches: Tensor) -> Tensor:
+    def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """Patches put together and the normalisation undone: (B, C, *space), in the units of the prepared input."""
         ones = (1,) * len(self.shape)
         x = unpatchify(patches, self.layout.segments[0].grid, self.patch)
@@ -193,7 +193,7 @@ class IdTokenizer(Tokenizer):
     ) -> None:
         super().__init__(options, fields, dim)
         self.field = field
-        self.layout = Layout([Segment(field, (length,), "ids", vocab)])
+        self.layout = Layout([Segment(field, (length,), "discrete", vocab)])
         self.table = nn.Parameter(torch.empty(vocab, dim))
         if std is None:
             nn.init.xavier_uniform_(self.table)
@@ -203,7 +203,7 @@ class IdTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, L) to Tokens."""
         ids = inputs[self.field].long()
-        return Tokens(look_up(self.table, ids), (Ids(ids, self.table),), self.layout)
+        return Tokens(embedding_lookup(self.table, ids), (DiscreteTarget(ids, self.table),), self.layout)
 
 
 class JointTokenizer(Tokenizer):
@@ -222,39 +222,37 @@ class JointTokenizer(Tokenizer):
         for part in self.parts:
             part.fit(samples)  # type: ignore[operator]
 
-    def learned(self) -> str:
+    def fit_fingerprint(self) -> str:
         """What each part learned."""
-        return "\0".join(part.learned() for part in self.parts).strip("\0")  # type: ignore[operator]
+        return "\0".join(part.fit_fingerprint() for part in self.parts).strip("\0")  # type: ignore[operator]
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """Each part prepares in turn."""
         for part in self.parts:
-            inputs = part.prepare(inputs)  # type: ignore[operator]
+            inputs = part.preprocess(inputs)  # type: ignore[operator]
         return inputs
 
-    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Each part measures in turn."""
         kept = list(chunks)  # memory-mapped views, walked once by each part
         for part in self.parts:
-            part.measure(kept)  # type: ignore[operator]
+            part.fit_normalization(kept)  # type: ignore[operator]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """Tokens of all parts, in order."""
         made: list[Tokens] = [part(inputs) for part in self.parts]
-        content = torch.cat([tokens.content for tokens in made], dim=1)
-        present = None
-        if any(tokens.present is not None for tokens in made):
-            whole = [tokens.content.new_ones(tokens.content.shape[:2], dtype=torch.bool) for tokens in made]
-            present = torch.cat(
-                [own if t.present is None else t.present for t, own in zip(made, whole, strict=True)], 1
-            )
-        return Tokens(content, tuple(target for tokens in made for target in tokens.targets), self.layout, present)
+        embeddings = torch.cat([tokens.embeddings for tokens in made], dim=1)
+        valid = None
+        if any(tokens.valid is not None for tokens in made):
+            whole = [tokens.embeddings.new_ones(tokens.embeddings.shape[:2], dtype=torch.bool) for tokens in made]
+            valid = torch.cat([own if t.valid is None else t.valid for t, own in zip(made, whole, strict=True)], 1)
+        return Tokens(embeddings, tuple(target for tokens in made for target in tokens.targets), self.layout, valid)
 
-    def depict(self, segment: int, patches: Tensor) -> Tensor | None:
+    def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
         """The picture that the part which owns the segment makes."""
         for part in self.parts:
             count = len(part.layout.segments)  # type: ignore[union-attr,arg-type]
             if segment < count:
-                return part.depict(segment, patches)  # type: ignore[operator]
+                return part.to_image(segment, patches)  # type: ignore[operator]
             segment -= count
         raise IndexError("no such segment")

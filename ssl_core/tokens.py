@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-TargetKind = Literal["values", "ids"]
+TargetKind = Literal["continuous", "discrete"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Segment:
     """One part of a row: tokens on one grid, all with one kind of target.
 
     `grid` is its shape in tokens, e.g. (64,) or (14, 14) or (4, 8, 8), tokens in row-major order.
-    `size` is the width of a patch for "values" and the size of the vocabulary for "ids".
+    `size` is the width of a patch for "continuous" and the size of the vocabulary for "discrete".
     `name` is for people to read; an objective must not look at it.
     """
 
@@ -89,7 +89,7 @@ class Layout:
                 table[span, 2 * axis + 1] = ahead.flatten()
         return table
 
-    def touching(self, chosen: Tensor) -> Tensor:
+    def dilate(self, chosen: Tensor) -> Tensor:
         """(B, L) bool: the chosen tokens and their neighbours.
 
         In 1-D left and right, in 2-D the cross of four, in 3-D six; never across segments.
@@ -100,14 +100,14 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Values:
+class ContinuousTarget:
     """A target of real numbers, scored by the mean square. patches: (B, Ls, size)."""
 
     patches: Tensor
 
 
 @dataclass(frozen=True)
-class Ids:
+class DiscreteTarget:
     """A target of vocabulary entries, scored by cross-entropy against the live embedding table.
 
     ids: (B, Ls) long. table: (size, D), the tokenizer's own parameter, so that weight tying needs no access to it.
@@ -117,7 +117,7 @@ class Ids:
     table: Tensor
 
 
-Target: TypeAlias = Values | Ids
+Target: TypeAlias = ContinuousTarget | DiscreteTarget
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class Tokens:
     What is absent is no key of any attention, and counts in no loss and no pooled feature.
     """
 
-    content: Tensor
+    embeddings: Tensor
     targets: tuple[Target, ...]
     layout: Layout
-    present: Tensor | None = None
+    valid: Tensor | None = None
 
 
 @dataclass(frozen=True)

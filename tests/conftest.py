@@ -74,7 +74,7 @@ def small_tokenizer(kind: str) -> Tokenizer:
         return JointTokenizer(
             JointTokenizer.Options(), {}, DIM, parts=[SmallGrid("x", 1, (6, 4), (2, 2)), SmallIds("y", 7, 5)]
         )
-    if kind == "ids":
+    if kind == "discrete":
         return SmallIds("x", 11, 7)
     shapes: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
         "1d": (3, (24,), (2,)),

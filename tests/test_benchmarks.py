@@ -80,9 +80,13 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     assert sum(shares.values()) == pytest.approx(1)
     assert results["floor/speech/mae"]["operations"] < results["floor/speech/metamae"]["operations"] < 1e9
     decoder = results["kernels/decoder, 9 tokens, fp32, derivatives 2"]
-    assert decoder["seconds"].keys() == {"math", "twice"}
+    assert decoder["seconds"].keys() == {"math", "double_backward"}
     assert decoder["chosen"] in decoder["seconds"]
-    assert results["kernels/encoder, 9 tokens, bf16, derivatives 1"]["seconds"].keys() == {"math", "sdpa", "twice"}
+    assert results["kernels/encoder, 9 tokens, bf16, derivatives 1"]["seconds"].keys() == {
+        "math",
+        "sdpa",
+        "double_backward",
+    }
 
 
 def test_steps_of_ids_and_of_dropout_run(tmp_path):
@@ -238,7 +242,7 @@ def test_results_of_two_machines_are_not_mixed(speed, tmp_path, other):
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("kernel", ["xformers", "sdpa", "twice"])
+@pytest.mark.parametrize("kernel", ["xformers", "sdpa", "double_backward"])
 def test_every_product_of_attention_is_counted_whatever_the_device_chooses(speed, monkeypatch, kernel):
     def count() -> dict[str, float]:
         return speed.count_products(speed.Subject(speed.TINY["genomics"], "metamae", CPU, tiny=True))
@@ -324,7 +328,7 @@ def test_what_is_done_for_cuda_runs(speed, tmp_path, monkeypatch, capsys):
     assert len(waits) >= 2 * 3 * steps  # before and after each step
     one = kept["results"]["kernels/encoder, 9 tokens, bf16, derivatives 1"]
     assert one["failed"].keys() == {"xformers"}
-    assert one["seconds"].keys() == {"math", "sdpa", "twice"}
+    assert one["seconds"].keys() == {"math", "sdpa", "double_backward"}
     assert "| failed | xformers |" in speed.tables(kept["results"])
     cpu = speed.count_products(speed.Subject(speed.TINY["speech"], "metamae", CPU, tiny=True))
     assert kept["results"]["floor/speech/metamae"] == cpu

@@ -93,7 +93,7 @@ def test_kit_sees_every_kind():
 
 def test_default_maskings_exist():
     for entry in CATALOGUE.objectives.values():
-        default = entry.value.masking_default
+        default = entry.value.default_masking
         if default is not None:
             CATALOGUE.masking(default.name).Options(**default.values)
 

@@ -23,10 +23,10 @@ MISTAKE = re.compile(
 )
 MISTAKES = {found["title"]: (found["code"], found["message"]) for found in MISTAKE.finditer(PAGE.read_text("utf-8"))}
 CHECKS = {
-    "A loss that is no outcome": "loss_is_a_finite_scalar-values_1d",
-    "A tokenizer whose length is not its layout's": "content_fits_the_layout",
-    "An objective that ignores the encoder": "gradient_reaches_every_parameter-values_1d",
-    "An objective that looks at names of segments": "blind-values_2d",
+    "A loss that is no outcome": "loss_is_a_finite_scalar-continuous_1d",
+    "A tokenizer whose length is not its layout's": "embeddings_fit_the_layout",
+    "An objective that ignores the encoder": "gradient_reaches_every_parameter-continuous_1d",
+    "An objective that looks at names of segments": "blind-continuous_2d",
     "A data set with labels out of range": "labels_fit_the_task",
 }
 

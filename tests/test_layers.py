@@ -184,13 +184,15 @@ def cycles(tree: Tree) -> list[str]:
 
     def visit(module: str, path: tuple[str, ...]) -> None:
         if module in path:
-            found.append("cycle: " + " -> ".join((*path[path.index(module) :], module)))
+            loop = path[path.index(module) :]
+            first = loop.index(min(loop))
+            found.append("cycle: " + " -> ".join((*loop[first:], *loop[:first], loop[first])))
         elif module not in done:
             for target in sorted(graph[module]):
                 visit(target, (*path, module))
             done.add(module)
 
-    for module in graph:
+    for module in sorted(graph):
         visit(module, ())
     return found
 

@@ -17,11 +17,11 @@ from ssl_core import Learner, plugins
 from ssl_core.config.resolve import Plugins, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.evaluation.features import features
-from ssl_core.pipeline.cache import Prepared, Raw, prepare
-from ssl_core.pipeline.prefetch import Feed
+from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
+from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.runs import build
 from ssl_core.training.optim import make_optimizer
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
 
 CATALOGUE = plugins.load()
@@ -36,7 +36,7 @@ STEPS = 20
 CPU = torch.device("cpu")
 SMALL = {
     "dataset.n_train": 96, "dataset.n_test": 8, "encoder.dim": 32, "encoder.depth": 2, "encoder.heads": 2,
-    "train.steps": STEPS, "train.batch_size": 16, "train.lr": 2e-3, "train.warmup": 0, "train.precision": "fp32",
+    "train.steps": STEPS, "train.batch_size": 16, "train.lr": 2e-3, "train.warmup_steps": 0, "train.precision": "fp32",
     "train.compile": "off",
 }  # fmt: skip
 
@@ -48,7 +48,7 @@ class Cell:
     config: RunConfig
     plugins: Plugins
     learner: Learner
-    data: Prepared
+    data: PreprocessedSplit
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +63,17 @@ def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
     config, chosen = resolve(CATALOGUE, {"modality": modality, "objective.name": objective, **SMALL})
     splits = build.open_splits(config, chosen)
     learner = build.build(config, chosen, splits["train"])
-    learner.tokenizer.fit(Raw(splits["train"]))
-    data = prepare(splits["train"], learner.tokenizer, cache, Tell())
-    learner.tokenizer.measure(data.chunks())
-    config, _ = build.settle(config, learner, CPU, data)
+    learner.tokenizer.fit(RawSamples(splits["train"]))
+    data = preprocess_dataset(splits["train"], learner.tokenizer, cache, Console())
+    learner.tokenizer.fit_normalization(data.chunks())
+    config, _ = build.resolve_runtime(config, learner, CPU, data)
     return Cell(config, chosen, learner, data)
 
 
 def fixed_loss(cell: Cell) -> float:
     """The mean loss of the first batches, under the draws that they get in training."""
     options, total = cell.config.train, 0.0
-    feed = Feed(cell.learner.objective, cell.data, options.batch_size, 0, CPU, range(4))
+    feed = BatchStream(cell.learner.objective, cell.data, options.batch_size, 0, CPU, range(4))
     for step in range(4):
         seed_torch(0, "step", step)
         total += cell.learner(*feed.take()).loss.item()
@@ -91,7 +91,7 @@ def test_matrix(cell: Cell) -> None:
     before = fixed_loss(cell)
     optimizer = make_optimizer(learner, options)
     reached: set[str] = set()
-    feed = Feed(learner.objective, cell.data, options.batch_size, 0, CPU, range(STEPS))
+    feed = BatchStream(learner.objective, cell.data, options.batch_size, 0, CPU, range(STEPS))
     for step in range(STEPS):
         seed_torch(0, "step", step)
         loss = learner(*feed.take()).loss

@@ -74,7 +74,7 @@ def _known(text: str) -> tuple[str, str]:
 
 def _names(checks: Iterable[Any]) -> set[str]:
     """What `known` may name: checks, and promises with all their cases."""
-    return {name for one in checks for name in (one.name, one.promise.name)}
+    return {name for one in checks for name in (one.name, one.spec.name)}
 
 
 def _spread(
@@ -96,14 +96,14 @@ def _spread(
 @contextmanager
 def _entries(name: str, block: list[str] | None) -> Iterator[list[Entry[Any]]]:
     """What to check: everything of that name, or everything that the plugins in that path offer."""
-    from ssl_core.plugins.source import as_if_installed, looks_like_path
+    from ssl_core.plugins.source import looks_like_path, temporarily_installed
 
     if not looks_like_path(name) or not Path(name).exists():
         catalogue = load_catalogue(block)
         if not looks_like_path(name) or _found(catalogue, name):
             yield _called(catalogue, name)
             return
-    with as_if_installed(Path(name)) as there:
+    with temporarily_installed(Path(name)) as there:
         catalogue = load_catalogue(block)
         ours = {f"{there.distribution}:{point}" for point in there.points}
         for one in catalogue.set_aside:
@@ -154,8 +154,8 @@ def show_checks(entry: Entry[Any], results: Iterable[Result]) -> list[Result]:
         elif result.outcome == "broken":
             console.print(f"  [red]broken[/red]  {escape(str(result.error))}")
         else:
-            promise = (result.check.promise.name, result.check.text)
-            kept[promise] = kept.get(promise, 0) + 1
+            check_spec = (result.check.spec.name, result.check.text)
+            kept[check_spec] = kept.get(check_spec, 0) + 1
     for (name, text), cases in kept.items():
         console.print(
             f"  [green]kept[/green]    {escape(name)}{f' ({cases} cases)' if cases > 1 else ''}: {escape(text)}"
@@ -173,7 +173,7 @@ def as_json(entry: Entry[Any], results: Iterable[Result]) -> dict[str, Any]:
         "plugin": entry.origin.plugin, "version": entry.origin.version,
         "checks": [
             {
-                "check": result.check.name, "promise": result.check.promise.name, "case": result.check.case,
+                "check": result.check.name, "promise": result.check.spec.name, "case": result.check.case,
                 "promised": result.check.text, "outcome": result.outcome,
                 "message": str(result.error or ""), "reason": result.reason, "seconds": round(result.seconds, 4),
             }

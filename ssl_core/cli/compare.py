@@ -59,7 +59,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Train objectives under the same budget, seeds and probe, and write the table."""
-    from ssl_core.cli.terminal import RichTell, show_cells, show_comparison
+    from ssl_core.cli.terminal import RichConsole, show_cells, show_comparison
     from ssl_core.compare import grid as grids
     from ssl_core.compare import runner as comparing
     from ssl_core.config.resolve import parse_setting
@@ -98,13 +98,13 @@ def compare(
     grid = grids.by_own_names(grid, catalogue)
     cells = grids.cells(grid, catalogue)
     folder = out or grids.default_folder(grid)
-    tell = RichTell()
+    console = RichConsole()
     if dry_run:
         show_cells(cells, {cell.name for cell in cells if comparing.is_finished(folder, cell)}, folder)
         return
-    tell.line(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
+    console.info(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
     try:
-        reports, failures = comparing.run_cells(cells, folder, jobs or comparing.usual_jobs(device), tell)
+        reports, failures = comparing.run_cells(cells, folder, jobs or comparing.usual_jobs(device), console)
     except comparing.Stopped as stopped:
         say(f"stopped by {stopped}; the same command goes on")
         raise SystemExit(128 + stopped.number) from None

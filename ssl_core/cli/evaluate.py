@@ -45,7 +45,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure a trained encoder again, on its own data set or on another."""
-    from ssl_core.cli.terminal import RichTell, show_report
+    from ssl_core.cli.terminal import RichConsole, show_report
     from ssl_core.config.resolve import parse_setting
     from ssl_core.runs import pretrain as runs
     from ssl_core.runs.run_dir import place_of_evaluation
@@ -61,6 +61,6 @@ def evaluate(
     other = Path(data).resolve().stem if data else given.get("dataset.name", own)
     folder = out or place_of_evaluation(run_folder, other)
     report = runs.evaluate_run(
-        run_folder, given, catalogue, folder, RichTell(), command=" ".join(["sslx", *sys.argv[1:]])
+        run_folder, given, catalogue, folder, RichConsole(), command=" ".join(["sslx", *sys.argv[1:]])
     )
     show_report(report, folder)

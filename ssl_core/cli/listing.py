@@ -47,7 +47,7 @@ def make(catalogue: Catalogue) -> Listing:
 def _row(kind: Kind, entry: Entry[Any]) -> list[str]:
     name, what = entry.name, entry.summary
     if kind == "dataset":
-        name = f"{entry.value.modality}/{name}" + (" (default)" if entry.value.pretrain_default else "")
+        name = f"{entry.value.modality}/{name}" + (" (default)" if entry.value.is_default else "")
     if kind == "preset":
         parts = (entry.value.objective, entry.value.modality, entry.value.dataset)
         meant = ", ".join(part for part in parts if part) or "any run"
@@ -68,7 +68,7 @@ def show(tables: Listing, plural: str | None) -> None:
             console.print(table)
 
 
-def kept() -> Listing | None:
+def load_cached() -> Listing | None:
     """The listing of an earlier call, if nothing has changed since. None where there is none, or no cache folder."""
     try:
         found = json.loads(_file().read_text(encoding="utf-8"))
@@ -77,7 +77,7 @@ def kept() -> Listing | None:
         return None
 
 
-def keep(tables: Listing) -> None:
+def save_cached(tables: Listing) -> None:
     """Keep it for the next call; where that is not possible it is made again each time."""
     try:
         part = _file().with_suffix(f".{os.getpid()}")

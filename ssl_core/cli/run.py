@@ -61,7 +61,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Pretrain an encoder, measure its features, write a report."""
-    from ssl_core.cli.terminal import RichTell, show_plan, show_report
+    from ssl_core.cli.terminal import RichConsole, show_plan, show_report
     from ssl_core.config.resolve import budgeted, parse_setting, resolve
     from ssl_core.errors import ConfigError
     from ssl_core.runs import benchmark as benchmarks
@@ -91,9 +91,9 @@ def run(
         resolved = resolved.model_copy(update={key: getattr(wanted, key) for key in runs.BENCHMARK})
     else:
         resolved, plugins = resolve(catalogue, given, config)
-    tell = RichTell()
+    console = RichConsole()
     if dry_run:
-        show_plan(tell.console, resolved, plugins)
+        show_plan(console.console, resolved, plugins)
         return
     absent = None
     if resolved.benchmark:  # before anything is made or overwritten
@@ -101,13 +101,13 @@ def run(
     folder = out or run_dir.default_folder(resolved)
     command_line = " ".join(["sslx", *sys.argv[1:]])
     failures: list[str] = []
-    with run_dir.held(folder) if resume else run_dir.begun(folder, overwrite=overwrite):
+    with run_dir.lock_run_dir(folder) if resume else run_dir.create_run_dir(folder, overwrite=overwrite):
         if resolved.benchmark:
             report, failures = benchmarks.run_domain(
-                resolved, plugins, catalogue, folder, tell, absent, resume=resume, command=command_line
+                resolved, plugins, catalogue, folder, console, absent, resume=resume, command=command_line
             )
         else:
-            report = runs.run(resolved, plugins, catalogue, folder, tell, resume=resume, command=command_line)
+            report = runs.run(resolved, plugins, catalogue, folder, console, resume=resume, command=command_line)
     show_report(report, folder)
     if failures:
         raise SystemExit(1)

@@ -43,12 +43,12 @@ def list_(
     from ssl_core.cli import listing
 
     usual = not block and not os.environ.get(plugins.BLOCK_VARIABLE)
-    tables = listing.kept() if usual else None
+    tables = listing.load_cached() if usual else None
     if tables is None:
         catalogue = load_catalogue(block)
         tables = listing.make(catalogue)
         if usual and not catalogue.problems:  # a problem is said again each time
-            listing.keep(tables)
+            listing.save_cached(tables)
     listing.show(tables, kind)
 
 

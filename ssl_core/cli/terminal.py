@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from rich.console import Console
+from rich.console import Console as RichTerminal
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -27,7 +27,7 @@ from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runs.build import build, open_splits
 from ssl_core.runs.run_dir import find, summary
-from ssl_core.utils.console import Progress, Tell
+from ssl_core.utils.console import Console, Progress
 
 
 class _Bar(Progress):
@@ -45,13 +45,13 @@ class _Bar(Progress):
             self.bars.update(self.task, advance=by)
 
 
-class RichTell(Tell):
+class RichConsole(Console):
     """Lines and bars on a terminal; without one, lines only, and a bar's end."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = RichTerminal(stderr=True, highlight=False, soft_wrap=True)
 
-    def line(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a line."""
         self.console.print(escape(text))
 
@@ -66,10 +66,10 @@ class RichTell(Tell):
             yield _Bar(bars, bars.add_task(title, total=total, completed=done, figures=""))
 
 
-def show_plan(console: Console, config: RunConfig, plugins: Plugins) -> None:
+def show_plan(console: RichTerminal, config: RunConfig, plugins: Plugins) -> None:
     """The resolved configuration, the token layout and the number of parameters."""
     learner = build(config, plugins, open_splits(config, plugins)["train"])
-    out = Console(highlight=False, soft_wrap=True)
+    out = RichTerminal(highlight=False, soft_wrap=True)
     out.print_json(config.model_dump_json(), highlight=False)
     table = Table("segment", "grid", "tokens", "target", "size", title="token layout")
     for segment in learner.tokenizer.layout.segments:
@@ -84,7 +84,7 @@ def show_plan(console: Console, config: RunConfig, plugins: Plugins) -> None:
 
 def show_report(report: Report, folder: Path) -> None:
     """The scores, and where everything was written."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = RichTerminal(highlight=False, soft_wrap=True)
     if report.scores:
         console.print(score_table(report))
     console.print(
@@ -99,12 +99,12 @@ def show_cells(cells: Iterable[Cell], done: set[str], folder: Path) -> None:
     table = Table("method", "data", "seed", "state", title=f"runs in {folder}", title_justify="left")
     for cell in cells:
         table.add_row(escape(cell.method), escape(cell.data), str(cell.seed), "done" if cell.name in done else "to do")
-    Console(highlight=False).print(table)
+    RichTerminal(highlight=False).print(table)
 
 
 def show_comparison(reports: list[Report], failures: list[str], folder: Path, title: str) -> None:
     """The tables of a comparison, and where they were written."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = RichTerminal(highlight=False, soft_wrap=True)
     made = compare(reports)
     for table in rich_tables(made):
         console.print(table)
@@ -128,12 +128,12 @@ def show_runs(root: Path) -> None:
     table = Table("run", "objective", "data", "seed", "steps", "state", title="runs", title_justify="left")
     for row in rows:
         table.add_row(*(escape(row.get(str(column.header), "")) for column in table.columns))
-    Console(highlight=False).print(table)
+    RichTerminal(highlight=False).print(table)
 
 
 def show_options(catalogue: Catalogue, name: str) -> None:
     """Every option of each thing called `name`: type, default, meaning."""
-    console = Console(highlight=False)
+    console = RichTerminal(highlight=False)
     domains = benchmarks(entry.value for entry in catalogue.presets).get(name, {})
     if domains:
         console.print(_domains_table(name, domains.values()))

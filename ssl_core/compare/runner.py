@@ -23,7 +23,7 @@ from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.report import REPORT, Report, read
 from ssl_core.runs.run_dir import CONFIG
 from ssl_core.training.device import pick_device
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
 
 CELLS = "cells"
@@ -49,7 +49,7 @@ class Stopped(Exception):
         self.number = number
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, tell: Tell) -> tuple[list[Report], list[Failure]]:
+def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> tuple[list[Report], list[Failure]]:
     """The reports of all cells, those that are missing made first, `jobs` at a time; and what failed.
 
     A cell that was stopped goes on from its checkpoint. Errors: ConfigError if the folder holds the same cell with
@@ -62,7 +62,7 @@ def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, tell: Tell) -> tup
         waiting = [cell for cell in cells if finished(folder / CELLS / cell.name) is None]
         failures: list[Failure] = []
         if waiting:
-            failures = _run(waiting, folder, jobs, tell, len(cells))
+            failures = _run(waiting, folder, jobs, console, len(cells))
     reports = [report for cell in cells if (report := finished(folder / CELLS / cell.name)) is not None]
     return reports, failures
 
@@ -138,7 +138,7 @@ def _record(folder: Path, cell: Cell) -> None:
     write_json(path, wanted)
 
 
-def _run(waiting: Sequence[Cell], folder: Path, jobs: int, tell: Tell, total: int) -> list[Failure]:
+def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> list[Failure]:
     """Run cells, `jobs` at a time, each with its share of the cores."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ if jobs > 1 else dict(os.environ)
@@ -160,12 +160,12 @@ def _run(waiting: Sequence[Cell], folder: Path, jobs: int, tell: Tell, total: in
             return
         if reason is not None:
             failures.append(Failure(cell, reason))
-            tell.line(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {reason}")
+            console.info(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {reason}")
         progress.advance()
 
     with (
         _handled(stop),
-        tell.progress("comparing", total, total - len(waiting)) as progress,
+        console.progress("comparing", total, total - len(waiting)) as progress,
         ThreadPoolExecutor(jobs) as pool,
     ):
         for job in [pool.submit(one, cell, progress) for cell in waiting]:

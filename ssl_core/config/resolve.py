@@ -45,7 +45,7 @@ class Plugins:
 
 @dataclass
 class Layer:
-    """Values of one origin, by dotted path."""
+    """ContinuousTarget of one origin, by dotted path."""
 
     origin: str
     values: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def resolve(catalogue: Catalogue, given: Mapping[str, Any], file: Path | None = 
     base: dict[str, Any] = {}
     for preset in presets:
         base |= preset.values
-    default = objective.masking_default
+    default = objective.default_masking
     masking_name = asked.get("masking.name", base.get("masking.name", default.name if default else None))
     masking = catalogue.masking(masking_name) if masking_name is not None and default is not None else None
     if default is None and "masking.name" in asked:
@@ -226,7 +226,7 @@ def budgeted(text: str | None) -> dict[str, Any]:
         raise ConfigError(f"--budget {text}: write it as 90s, 10m or 1.5h") from None
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"--budget {text}: it must be more than nothing")
-    return {"train.seconds": seconds, "train.steps": NO_LIMIT}
+    return {"train.max_seconds": seconds, "train.steps": NO_LIMIT}
 
 
 def _check_sections(asked: Mapping[str, Any]) -> None:

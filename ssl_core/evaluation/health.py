@@ -61,8 +61,8 @@ def health(stages: Stages, batches: Iterable[Batch]) -> dict[str, float]:
     tokenizer, encoder = Variance(), Variance()
     pooled: list[np.ndarray] = []
     for batch in batches:
-        content, encoded, features = (part.float().cpu().numpy() for part in stages(batch.inputs))
-        tokenizer.add(content)
+        embeddings, encoded, features = (part.float().cpu().numpy() for part in stages(batch.inputs))
+        tokenizer.add(embeddings)
         encoder.add(encoded)
         pooled.append(features)
     return {

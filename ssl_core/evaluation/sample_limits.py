@@ -17,7 +17,7 @@ TEST_BYTES = 2 * 2**30
 """Of the features of one reading and what a probe holds for each row beside them; its own copy comes on top."""
 WORK = 3 * 10**13
 """Multiply-adds of the similarities of kNN."""
-READINGS = ("trained", "random_init", "raw_input")
+FEATURE_SETS = ("trained", "random_init", "raw_input")
 NEIGHBOURS = 100_000
 """Training rows below which kNN leaves out queries instead: that costs precision only, fewer rows change the score."""
 
@@ -32,7 +32,7 @@ class Samples(Protocol):
         ...
 
 
-def bounded(
+def limit_samples(
     options: EvaluateOptions,
     task: Task | None,
     data: Mapping[Split, Samples],
@@ -47,16 +47,16 @@ def bounded(
     the rows of encoded features that fit, and only a raw input that does not gets fewer. What is given stays as it is.
     """
     if task is None:
-        return dict.fromkeys(READINGS, options), []
+        return dict.fromkeys(FEATURE_SETS, options), []
     shape = raw(data["train"].take(np.arange(1)).to(device).inputs, per_token=task.per_token).shape[1:]
     tokens = shape[0] if task.per_token else 1
     counts = len(data["train"]), len(data["test"])
     common, lines = fitted(options, task, *counts, tokens, max(shape[-1], dim))
     encoded, said = fitted(options, task, *counts, tokens, dim, "trained and random_init")
     if options.linear == "logistic" or encoded == common:
-        return dict.fromkeys(READINGS, common), lines
+        return dict.fromkeys(FEATURE_SETS, common), lines
     _, alone = fitted(options, task, *counts, tokens, shape[-1], "raw_input alone, not those of the others")
-    return {**dict.fromkeys(READINGS, encoded), "raw_input": common}, said + alone
+    return {**dict.fromkeys(FEATURE_SETS, encoded), "raw_input": common}, said + alone
 
 
 def fitted(

@@ -2,20 +2,20 @@
 
 from ssl_core.nn.attention import Attention, attend, choose_kernel
 from ssl_core.nn.decoder import Decoder
-from ssl_core.nn.double_backward import attend_twice
+from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.nn.heads import ReconstructionHead, masked_mean
 from ssl_core.nn.indexing import (
-    gather_rows,
-    inverse,
-    look_up,
-    mean_rows,
-    pick,
-    places,
-    scatter_rows,
-    split_summary,
-    with_summary,
+    all_position_ids,
+    embedding_lookup,
+    gather_mask,
+    gather_tokens,
+    invert_permutation,
+    mean_pool,
+    prepend_cls,
+    scatter_tokens,
+    split_cls,
 )
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
@@ -30,19 +30,19 @@ __all__ = [
     "ReconstructionHead",
     "Transformer",
     "TransformerBlock",
+    "all_position_ids",
     "attend",
-    "attend_twice",
     "choose_kernel",
-    "gather_rows",
+    "double_backward_attention",
+    "embedding_lookup",
+    "gather_mask",
+    "gather_tokens",
     "initialise",
-    "inverse",
-    "look_up",
+    "invert_permutation",
     "masked_mean",
-    "mean_rows",
-    "pick",
-    "places",
-    "scatter_rows",
+    "mean_pool",
+    "prepend_cls",
+    "scatter_tokens",
     "sincos",
-    "split_summary",
-    "with_summary",
+    "split_cls",
 ]

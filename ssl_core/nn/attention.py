@@ -1,7 +1,7 @@
 """Multi-head self-attention with a choice of kernels, and the table that chooses.
 
 Fused kernels (xformers, flash and memory-efficient SDPA, on the CPU too) have no second derivative. Two can be
-differentiated twice: "math", softmax written out, and "twice", fused with its second derivative written out.
+differentiated twice: "math", softmax written out, and "double_backward", fused with its second derivative written out.
 Shapes: B rows, N tokens, M queries, h heads, e head width.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
 from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
-from ssl_core.nn.double_backward import attend_twice, fill_up, filling
+from ssl_core.nn.double_backward import double_backward_attention, fill_up, filling
 from ssl_core.nn.dropout import Dropout
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
-Kernel = Literal["xformers", "sdpa", "math", "twice"]
+Kernel = Literal["xformers", "sdpa", "math", "double_backward"]
 # Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
 # where softmax is fused with what is around it, that is for the memory: at 197 tokens written-out softmax is hardly
 # quicker and takes much more. On CUDA by derivatives; with a derivative single precision is never quicker otherwise
@@ -37,8 +37,8 @@ def choose_kernel(
 
     From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
     tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
-    "twice" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory. `compiled`, in a
-    step that is compiled whole, softmax written out pays up to about 160 tokens. On CUDA
+    "double_backward" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory.
+    `compiled`, in a step that is compiled whole, softmax written out pays up to about 160 tokens. On CUDA
     softmax written out wins in short rows, and in single precision with a derivative at any length that was tried; else
     it is xformers where it has a kernel, which is PyTorch's with its own shell around it: up to a quarter slower than
     PyTorch's own, and taken all the same: that this project uses it is its owner's choice.
@@ -48,31 +48,31 @@ def choose_kernel(
         if tokens < least:
             return "math"
         if derivatives == 2:
-            return "twice"
+            return "double_backward"
         return "xformers" if xformers_fits(dtype, width) else "sdpa"
     long = tokens >= (COMPILED_TOKENS if compiled else LONG_TOKENS)[device.type]
     if derivatives == 2:
-        return "twice" if long else "math"
+        return "double_backward" if long else "math"
     if dtype == torch.float32 and (long or derivatives == 0):
         return "sdpa"
-    return "twice" if long else "math"
+    return "double_backward" if long else "math"
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, keep: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | None = None) -> Tensor:
     """Softmax attention. q: (B, h, M, e); k, v: (B, h, N, e). Returns (B, h, M, e).
 
     keep: (B, N) bool, the keys that count; each row needs one.
     """
-    mask = None if keep is None else keep[:, None, None, :]
+    mask = None if key_mask is None else key_mask[:, None, None, :]
     if kernel == "xformers" and mask is None:
         return attend_xformers(q, k, v)
-    if kernel == "twice":
-        return attend_twice(q, k, v, keep)
+    if kernel == "double_backward":
+        return double_backward_attention(q, k, v, key_mask)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     if q.is_cuda or not torch.compiler.is_compiling():  # what the compiler makes for the CPU is quick at any length
-        keep, k, v = fill_up(filling(k), keep, k, v)
-        mask = None if keep is None else keep[:, None, None, :]
+        key_mask, k, v = fill_up(filling(k), key_mask, k, v)
+        mask = None if key_mask is None else key_mask[:, None, None, :]
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward
@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
     One joint projection without bias unless `qkv_bias`, an output projection with bias, dropout after it; no dropout
     on the attention weights. `head_dim` defaults to dim / num_heads. `backend` "auto" asks `choose_kernel`;
-    `twice_differentiable` keeps to kernels with a second derivative.
+    `double_backward` keeps to kernels with a second derivative.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Attention(nn.Module):
         proj_drop: float = 0.0,
         head_dim: int | None = None,
         backend: Backend = "auto",
-        twice_differentiable: bool = False,
+        double_backward: bool = False,
         **unused: Any,  # timm hands over more than is wanted here, and adds to it with each release
     ) -> None:
         super().__init__()
@@ -107,15 +107,15 @@ class Attention(nn.Module):
             head_dim = dim // num_heads
         self.num_heads, self.head_dim = num_heads, head_dim
         self.backend: Backend = backend
-        self.twice_differentiable = twice_differentiable
+        self.double_backward = double_backward
         self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
         self.proj = nn.Linear(num_heads * head_dim, dim, bias=proj_bias)
         self.proj_drop = Dropout(proj_drop)
 
-    def kernel_for(self, q: Tensor, tokens: int, once: bool = False) -> Kernel:
+    def kernel_for(self, q: Tensor, tokens: int, needs_double_backward: bool = True) -> Kernel:
         """The kernel that this call uses."""
         # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
-        twice = self.twice_differentiable and not once and torch.is_grad_enabled()
+        twice = self.double_backward and needs_double_backward and torch.is_grad_enabled()
         derivatives = 2 if twice else int(q.requires_grad)
         compiled = torch.compiler.is_compiling()
         chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
@@ -129,14 +129,15 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         queries: slice | None = None,
-        keep: Tensor | None = None,
-        once: bool = False,
+        key_mask: Tensor | None = None,
+        needs_double_backward: bool = True,
         **unused: Any,
     ) -> Tensor:
         """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).
 
-        keep: (B, N) bool, the tokens that are asked (all by default). once: this call is differentiated once at most,
-        whatever `twice_differentiable` says of others.
+        key_mask: (B, N) bool, the tokens that are attended to (all by default).
+        needs_double_backward: False if this call is differentiated at most once, which allows a faster kernel although
+        `double_backward` is set.
         """
         rows, length, _ = x.shape
         inner = self.num_heads * self.head_dim
@@ -149,5 +150,5 @@ class Attention(nn.Module):
             kv = F.linear(x, weight[inner:], None if bias is None else bias[inner:])
             parts = (asking, *kv.split(inner, dim=-1))
         q, k, v = (part.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2) for part in parts)
-        out = attend(q, k, v, self.kernel_for(q, length, once), keep)
+        out = attend(q, k, v, self.kernel_for(q, length, needs_double_backward), key_mask)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, -1, inner)))

@@ -103,7 +103,7 @@ class _AttendBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        raise RuntimeError("xformers' attention has no second derivative; set twice_differentiable")
+        raise RuntimeError("xformers' attention has no second derivative; set double_backward")
 
 
 # Each is one operation to the compiler. xformers' operators are called by name: since 0.0.35 their kernels are those of

@@ -43,20 +43,21 @@ KEPT_TOKENS = 512
 """Rows shorter than this keep P for the derivatives."""
 
 
-def attend_twice(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
+def double_backward_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
     """Softmax attention with a first and a second derivative, none with a third.
 
-    q: (B, h, M, e); k, v: (B, h, N, e); keep: (B, N) bool, the keys that count; each row needs one.
+    q: (B, h, M, e); k, v: (B, h, N, e); key_mask: (B, N) bool, the keys that count; each row needs one.
     Returns (B, h, M, e).
 
-    To compile what calls it within torch.func.grad, call `torch.compiler.allow_in_graph(attend_twice)` first, as the
-    engine does: what the compiler sees into it takes the gradient for a constant, and loses the second derivative.
+    To compile what calls it within torch.func.grad, call
+    `torch.compiler.allow_in_graph(double_backward_attention)` first, as the engine does. Traced
+    into, the compiler takes the gradient for a constant and loses the second derivative.
     """
     keys = k.shape[2]
     if not _fused(q):
         q = (q * _scale(q)).contiguous()
         k, v = (part.contiguous() for part in _longer(filling(k), k, v))
-    out: Tensor = _Attend.apply(q, k, v, keep, keys)[0]
+    out: Tensor = _Attend.apply(q, k, v, key_mask, keys)[0]
     return out
 
 
@@ -64,25 +65,25 @@ class _Attend(Function):
     """The forward pass: the output and what is kept of P (all of it, or its sums), which nobody differentiates."""
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
         if not _fused(q):
-            return attend_zeroth(q, k, v, keep, keys)
-        if keep is None and attention_xformers.fits(q):
+            return attend_zeroth(q, k, v, key_mask, keys)
+        if key_mask is None and attention_xformers.fits(q):
             return attention_xformers.efficient_forward(q, k, v)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep)), q.new_empty(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(key_mask)), q.new_empty(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, keep, ctx.keys = inputs
+        q, k, v, key_mask, ctx.keys = inputs
         out, p = output
         ctx.mark_non_differentiable(p)
-        ctx.save_for_backward(q, k, v, keep, out, p)
+        ctx.save_for_backward(q, k, v, key_mask, out, p)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        q, k, v, keep, out, p = ctx.saved_tensors
+        q, k, v, key_mask, out, p = ctx.saved_tensors
         gradient = gradient if _fused(q) else gradient.contiguous()
-        return (*_AttendBackward.apply(q, k, v, gradient, keep, ctx.keys, out, p), None, None)
+        return (*_AttendBackward.apply(q, k, v, gradient, key_mask, ctx.keys, out, p), None, None)
 
 
 class _AttendBackward(Function):
@@ -90,30 +91,30 @@ class _AttendBackward(Function):
 
     @staticmethod
     def forward(
-        q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, out: Tensor, p: Tensor
+        q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, key_mask: Tensor | None, keys: int, out: Tensor, p: Tensor
     ) -> tuple[Tensor, ...]:
         if not _fused(q):
-            return attend_first(q, k, v, gradient, keep, keys, p)
+            return attend_first(q, k, v, gradient, key_mask, keys, p)
         if p.numel():  # sums of the softmax
             return attention_xformers.efficient_backward(gradient, out, p, q, k, v)
         with torch.enable_grad():  # the kernel wants its own forward pass: it keeps the sums of its softmax
             q, k, v = (part.detach().requires_grad_() for part in (q, k, v))
-            again = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(keep))
+            again = F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(key_mask))
             return torch.autograd.grad(again, (q, k, v), gradient)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        q, k, v, gradient, keep, ctx.keys, out, p = inputs
-        ctx.save_for_backward(q, k, v, gradient, keep, out, p)
+        q, k, v, gradient, key_mask, ctx.keys, out, p = inputs
+        ctx.save_for_backward(q, k, v, gradient, key_mask, out, p)
 
     @staticmethod
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, gradient, keep, out, p = ctx.saved_tensors
+        q, k, v, gradient, key_mask, out, p = ctx.saved_tensors
         if _fused(q):
-            found = _second_padded(q, k, v, gradient, a, b, c, keep, out)
+            found = _second_padded(q, k, v, gradient, a, b, c, key_mask, out)
         else:
             a, b, c = (part.contiguous() for part in (a, b, c))
-            found = attend_second(q, k, v, gradient, a, b, c, keep, ctx.keys, out, p)
+            found = attend_second(q, k, v, gradient, a, b, c, key_mask, ctx.keys, out, p)
         return (*found, None, None, None, None)
 
 
@@ -122,11 +123,11 @@ class _AttendBackward(Function):
 
 
 @torch.library.custom_op("sslx::attend_zeroth", mutates_args=())
-def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
+def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
     """The output (B, h, M, e), and P (B h, M, N') or nothing."""
     out, p = _room(q), _room_of_weights(q, k, keys)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
-        scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(keep, rows), keys, q.shape[1])
+        scores = _scores(_flat(q[rows, :, asked]), _flat(k[rows]), _of(key_mask, rows), keys, q.shape[1])
         weights = torch.softmax(scores, -1, out=_kept(p, rows, asked, q.shape[1])) if p.numel() else scores.softmax(-1)
         _put(out[rows, :, asked], (weights, _flat(v[rows])))
     return out, p
@@ -134,13 +135,13 @@ def attend_zeroth(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: in
 
 @torch.library.custom_op("sslx::attend_first", mutates_args=())
 def attend_first(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, p: Tensor
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, key_mask: Tensor | None, keys: int, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients dQ (B, h, M, e), dK and dV (B, h, N', e)."""
     dq, dk, dv = _room(q), *_totals(q, k, CHUNK_NUMBERS)
     for rows, asked in _chunks(q, k, CHUNK_NUMBERS):
         qi, gi, ki = _flat(q[rows, :, asked]), _flat(gradient[rows, :, asked]), _flat(k[rows])
-        pi = _weights(p, qi, ki, keep, rows, asked, keys, q.shape[1])
+        pi = _weights(p, qi, ki, key_mask, rows, asked, keys, q.shape[1])
         ds = _through(torch.bmm(gi, _flat(v[rows]).mT), pi)
         _put(dq[rows, :, asked], (ds, ki))
         _put(dk[rows], (ds.mT, qi), total=asked.start > 0)
@@ -157,24 +158,24 @@ def attend_second(
     a: Tensor,
     b: Tensor,
     c: Tensor,
-    keep: Tensor | None,
+    key_mask: Tensor | None,
     keys: int,
     out: Tensor,
     p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dL/dQ, dL/dK, dL/dV and dL/dG of this module's first page."""
-    return _second(q, k, v, gradient, a, b, c, keep, keys, out, p, CHUNK_NUMBERS)
+    return _second(q, k, v, gradient, a, b, c, key_mask, keys, out, p, CHUNK_NUMBERS)
 
 
 def _second(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
-    keep: Tensor | None, keys: int, out: Tensor, p: Tensor, most: int,
+    key_mask: Tensor | None, keys: int, out: Tensor, p: Tensor, most: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dq, (dk, dv), dg = _room(q), _totals(q, k, most), _room(gradient)
     for rows, asked in _chunks(q, k, most):
         qi, gi, ai = (_flat(part[rows, :, asked]) for part in (q, gradient, a))
         ki, vi, bi, ci = (_flat(part[rows]) for part in (k, v, b, c))
-        pi = _weights(p, qi, ki, keep, rows, asked, keys, q.shape[1])
+        pi = _weights(p, qi, ki, key_mask, rows, asked, keys, q.shape[1])
         dp = torch.bmm(gi, vi.mT)
         total = (gi * _flat(out[rows, :, asked])).sum(dim=-1, keepdim=True)  # D
         u = _through(torch.bmm(torch.cat([ai, qi], dim=-1), torch.cat([ki, bi], dim=-1).mT), pi)
@@ -202,13 +203,13 @@ def filling(k: Tensor) -> int:
     return -length % LOT if length % LOT >= LOT // 4 else 0
 
 
-def fill_up(more: int, keep: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
+def fill_up(more: int, key_mask: Tensor | None, *parts: Tensor) -> tuple[Any, ...]:
     """keep (B, N) and parts (B, h, N, e) of the keys, with so many more keys behind that count nothing."""
     rows, _, length, _ = parts[0].shape
     if not more:
-        return keep, *parts
-    keep = parts[0].new_ones(rows, length, dtype=torch.bool) if keep is None else keep
-    return F.pad(keep, (0, more)), *_longer(more, *parts)
+        return key_mask, *parts
+    key_mask = parts[0].new_ones(rows, length, dtype=torch.bool) if key_mask is None else key_mask
+    return F.pad(key_mask, (0, more)), *_longer(more, *parts)
 
 
 def _longer(more: int, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -217,7 +218,15 @@ def _longer(more: int, *parts: Tensor) -> tuple[Tensor, ...]:
 
 
 def _second_padded(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor, keep: Tensor | None, out: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    key_mask: Tensor | None,
+    out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_second` on CUDA, for queries that are not scaled yet: scales Q and a before it, and dL/dQ after it.
 
@@ -227,19 +236,19 @@ def _second_padded(
     k, v, b, c = _longer(-keys % ALIGNED, k, v, b, c)
     with torch.autocast(q.device.type, enabled=False):  # compiled, the backward pass is traced within the forward's
         dq, dk, dv, dg = _second(
-            q * scale, k, v, gradient, a * scale, b, c, keep, keys, out, q.new_empty(0), CUDA_CHUNK_NUMBERS
+            q * scale, k, v, gradient, a * scale, b, c, key_mask, keys, out, q.new_empty(0), CUDA_CHUNK_NUMBERS
         )
     return dq * scale, dk[:, :, :keys], dv[:, :, :keys], dg
 
 
 @attend_zeroth.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, keys: int) -> tuple[Tensor, Tensor]:
     return _room(q), _room_of_weights(q, k, keys)
 
 
 @attend_first.register_fake
 def _(
-    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, keep: Tensor | None, keys: int, p: Tensor
+    q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, key_mask: Tensor | None, keys: int, p: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _room(q), _room(k), _room(v)
 
@@ -247,7 +256,7 @@ def _(
 @attend_second.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, gradient: Tensor, a: Tensor, b: Tensor, c: Tensor,
-    keep: Tensor | None, keys: int, out: Tensor, p: Tensor,
+    key_mask: Tensor | None, keys: int, out: Tensor, p: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _room(q), _room(k), _room(v), _room(gradient)
 
@@ -261,8 +270,8 @@ def _scale(q: Tensor) -> float:
     return 1 / math.sqrt(q.shape[-1])
 
 
-def _mask(keep: Tensor | None) -> Tensor | None:
-    return None if keep is None else keep[:, None, None, :]
+def _mask(key_mask: Tensor | None) -> Tensor | None:
+    return None if key_mask is None else key_mask[:, None, None, :]
 
 
 def _room(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -307,27 +316,27 @@ def _kept(p: Tensor, rows: slice, asked: slice, heads: int) -> Tensor:
     return p[rows.start * heads : rows.stop * heads, asked]
 
 
-def _of(keep: Tensor | None, rows: slice) -> Tensor | None:
-    return None if keep is None else keep[rows]
+def _of(key_mask: Tensor | None, rows: slice) -> Tensor | None:
+    return None if key_mask is None else key_mask[rows]
 
 
-def _scores(q: Tensor, k: Tensor, keep: Tensor | None, keys: int, heads: int) -> Tensor:
+def _scores(q: Tensor, k: Tensor, key_mask: Tensor | None, keys: int, heads: int) -> Tensor:
     """S (r h, m, N') of q (r h, m, e) and k (r h, N', e), of whose keys so many are real."""
     scores = torch.bmm(q, k.mT)
     if keys < k.shape[1]:
         scores[..., keys:] = -torch.inf
-    if keep is not None:
-        scores[..., :keys].masked_fill_(~keep.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
+    if key_mask is not None:
+        scores[..., :keys].masked_fill_(~key_mask.repeat_interleave(heads, dim=0)[:, None, :], -torch.inf)
     return scores
 
 
 def _weights(
-    p: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, rows: slice, asked: slice, keys: int, heads: int
+    p: Tensor, q: Tensor, k: Tensor, key_mask: Tensor | None, rows: slice, asked: slice, keys: int, heads: int
 ) -> Tensor:  # fmt: skip
     """The chunk of P, as it was kept or made again."""
     if p.numel():
         return _kept(p, rows, asked, heads)
-    return _scores(q, k, _of(keep, rows), keys, heads).softmax(-1)
+    return _scores(q, k, _of(key_mask, rows), keys, heads).softmax(-1)
 
 
 def _through(x: Tensor, p: Tensor) -> Tensor:

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
-from ssl_core.nn.indexing import look_up
+from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import Layout, grid_coordinates
 
 BASE = 10_000.0
 
 
-def sincos_1d(places: Tensor, dim: int) -> Tensor:
+def sincos_1d(all_position_ids: Tensor, dim: int) -> Tensor:
     """(n,) positions to (n, dim): [sin(p w), cos(p w)] with w_i = 10000^(-i / (dim/2)), in float64."""
     omega = BASE ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
-    angles = places.to(torch.float64)[:, None] * omega
+    angles = all_position_ids.to(torch.float64)[:, None] * omega
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -37,9 +37,9 @@ def sincos(grid: tuple[int, ...], dim: int) -> Tensor:
 
 
 class Positions(nn.Module):
-    """A table of position vectors for the summary token (place 0) and the L tokens of a layout.
+    """A table of position vectors for the cls token (place 0) and the L tokens of a layout.
 
-    "sincos": fixed; the summary token's is zero; each segment counts from its own origin. "learned": N(0, 1), summary
+    "sincos": fixed; the cls token's is zero; each segment counts from its own origin. "learned": N(0, 1), summary
     included (DABS). With several segments a learned vector per segment, N(0, 0.02), tells them apart (as in M3AE).
     """
 
@@ -59,8 +59,8 @@ class Positions(nn.Module):
         self.register_buffer("segment_of", layout.segment_of, persistent=False)
 
     def forward(self) -> Tensor:
-        """(1 + L, D): the summary token's vector, then the tokens'."""
+        """(1 + L, D): the cls token's vector, then the tokens'."""
         if self.types is None:
             return self.table
-        typed = look_up(self.types, self.segment_of)  # type: ignore[arg-type]
+        typed = embedding_lookup(self.types, self.segment_of)  # type: ignore[arg-type]
         return self.table + torch.cat([torch.zeros_like(typed[:1]), typed])

@@ -22,14 +22,20 @@ class TransformerBlock(Block):
         self.mlp.drop1, self.mlp.drop2 = Dropout(proj_drop), Dropout(proj_drop)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None, once: bool = False
+        self,
+        x: Tensor,
+        output_slice: slice | None = None,
+        key_mask: Tensor | None = None,
+        needs_double_backward: bool = True,
     ) -> Tensor:
-        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` M tokens, with less work and the same values.
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the M tokens of `output_slice`: the same values, less work.
 
-        keep: (B, N) bool, the tokens that the others may look at. once: as in `Attention.forward`.
+        key_mask: (B, N) bool, the tokens that are attended to. needs_double_backward: as in `Attention.forward`.
         """
-        kept = x if wanted is None else x[:, wanted]
-        kept = kept + self.attn(self.norm1(x), queries=wanted, keep=keep, once=once)
+        kept = x if output_slice is None else x[:, output_slice]
+        kept = kept + self.attn(
+            self.norm1(x), queries=output_slice, key_mask=key_mask, needs_double_backward=needs_double_backward
+        )
         return kept + self.mlp(self.norm2(kept))
 
 
@@ -46,7 +52,7 @@ class Transformer(nn.Module):
         *,
         head_dim: int | None = None,
         attention: Backend = "auto",
-        twice_differentiable: bool = False,
+        double_backward: bool = False,
         final_norm: bool = True,
     ) -> None:
         super().__init__()
@@ -54,7 +60,7 @@ class Transformer(nn.Module):
 
         class Layer(Attention):  # timm wants a class, and hands it only what it knows of
             def __init__(self, *args: Any, **values: Any) -> None:
-                values |= {"head_dim": head_dim, "backend": attention, "twice_differentiable": twice_differentiable}
+                values |= {"head_dim": head_dim, "backend": attention, "double_backward": double_backward}
                 super().__init__(*args, **values)
 
         self.blocks = nn.ModuleList(
@@ -63,15 +69,22 @@ class Transformer(nn.Module):
         )
         self.norm = norm(dim) if final_norm else nn.Identity()
 
-    def forward(self, x: Tensor, wanted: slice | None = None, keep: Tensor | None = None, once: bool = False) -> Tensor:
-        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `wanted` tokens: the last block computes only those.
+    def forward(
+        self,
+        x: Tensor,
+        output_slice: slice | None = None,
+        key_mask: Tensor | None = None,
+        needs_double_backward: bool = True,
+    ) -> Tensor:
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `output_slice` tokens: the last block computes only those.
 
-        keep: (B, N) bool, the tokens that the others may look at; all by default. once: as in `Attention.forward`.
+        key_mask: (B, N) bool, the tokens that are attended to; all by default.
+        needs_double_backward: as in `Attention.forward`.
         """
         *first, last = self.blocks
         for block in first:
-            x = block(x, None, keep, once)
-        return self.norm(last(x, wanted, keep, once))
+            x = block(x, None, key_mask, needs_double_backward)
+        return self.norm(last(x, output_slice, key_mask, needs_double_backward))
 
 
 def initialise(module: nn.Module) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.errors import BadSample
-from ssl_core.pipeline.preprocess import META, array_file, fill
+from ssl_core.pipeline.preprocess import META, array_file, build_cache
 from ssl_core.utils.cache import files_of, source_of
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 
 FORMAT = 2
@@ -26,7 +26,7 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreprocessedSplit:
     """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out.
 
     bad: how many samples were left out. skipped: a line for each of the first of them.
@@ -71,7 +71,7 @@ def _gather_pinned(array: np.ndarray, index: np.ndarray) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawSamples:
     """Raw inputs of a data set in a fixed random order, read as they are walked; bad samples are left out."""
 
     dataset: Dataset
@@ -82,29 +82,35 @@ class Raw:
                 yield self.dataset[index]["inputs"]
 
 
-def prepare(dataset: Dataset, tokenizer: Tokenizer, cache: Path, tell: Tell, strict: bool = False) -> Prepared:
-    """All samples of a data set through `tokenizer.prepare`, once per data set, options and code.
+def preprocess_dataset(
+    dataset: Dataset, tokenizer: Tokenizer, cache: Path, console: Console, strict: bool = False
+) -> PreprocessedSplit:
+    """All samples of a data set through `tokenizer.preprocess`, once per data set, options and code.
 
     On all cores of the run; one that was stopped goes on. Bad samples are skipped and counted, or refused with
     `strict`. Errors: DataError.
     """
     folder = cache / "prepared" / _key(dataset, tokenizer)
     if not (folder / META).exists():
-        fill(folder, dataset, tokenizer, tell, strict)
+        build_cache(folder, dataset, tokenizer, console, strict)
     meta = json.loads((folder / META).read_text())
     if strict and meta["skipped"]:
         raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
     files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
     arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
     labels = np.load(folder / "labels.npy") if meta["labelled"] else None
-    return Prepared(arrays, labels, tuple(meta["skipped"]), meta["bad"])
+    return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"])
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     """Changes whenever the prepared arrays may: data, options, code, format."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
-    parts += [repr(tokenizer.fields), tokenizer.learned(), *map(source_of, files_of(_classes(dataset, tokenizer)))]
+    parts += [
+        repr(tokenizer.fields),
+        tokenizer.fit_fingerprint(),
+        *map(source_of, files_of(_classes(dataset, tokenizer))),
+    ]
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()

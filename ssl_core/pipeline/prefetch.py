@@ -14,25 +14,25 @@ from torch import Tensor
 
 from ssl_core.contracts import Objective
 from ssl_core.data import send
-from ssl_core.pipeline.cache import Prepared
+from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.utils.seeds import generator
 
-Named = dict[str, Tensor]
+TensorDict = dict[str, Tensor]
 DEPTH = 3  # batches made ready beforehand
 
 
-class Feed(AbstractContextManager["Feed"]):
+class BatchStream(AbstractContextManager["BatchStream"]):
     """Inputs and draws of the batches called `numbers`: each a pure function of the data, the seed and its number."""
 
     def __init__(
-        self, objective: Objective, data: Prepared, size: int, seed: int, device: torch.device, numbers: range
+        self, objective: Objective, data: PreprocessedSplit, size: int, seed: int, device: torch.device, numbers: range
     ) -> None:
         self.objective, self.data, self.size, self.seed, self.device = objective, data, size, seed, device
         self.numbers = iter(numbers)
-        self.ahead = Ahead((self._inputs, self._draws), device) if device.type == "cuda" else None
+        self.ahead = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
 
-    def take(self) -> tuple[Named, Named]:
+    def take(self) -> tuple[TensorDict, TensorDict]:
         """Those of the next number."""
         if self.ahead is None:
             number = next(self.numbers)
@@ -42,11 +42,11 @@ class Feed(AbstractContextManager["Feed"]):
         inputs, draws = self.ahead.take()
         return inputs, draws
 
-    def _inputs(self, number: int) -> Named:
+    def _inputs(self, number: int) -> TensorDict:
         index = batch_index(self.seed, number, len(self.data), self.size)
         return self.data.take(index, pinned=self.device.type == "cuda").inputs  # no objective sees a label
 
-    def _draws(self, number: int) -> Named:
+    def _draws(self, number: int) -> TensorDict:
         return dict(self.objective.draw(self.size, generator(self.seed, "draw", number)))
 
     def __exit__(self, *_: Any) -> None:
@@ -54,17 +54,17 @@ class Feed(AbstractContextManager["Feed"]):
             self.ahead.close()
 
 
-class Ahead:
+class Prefetcher:
     """Tensors by name, made for numbers in the order in which these were given, and copied to a CUDA device.
 
     Each maker has a thread of its own, so that none is called out of order. What it raises comes out of `take`.
     """
 
-    def __init__(self, makers: tuple[Callable[[int], Named], ...], device: torch.device) -> None:
+    def __init__(self, makers: tuple[Callable[[int], TensorDict], ...], device: torch.device) -> None:
         self.makers, self.device = makers, device
         self.threads = [ThreadPoolExecutor(1, "sslx-feed") for _ in makers]
         self.streams = [torch.cuda.Stream(device) for _ in makers]
-        self.coming: deque[list[Future[tuple[Named, torch.cuda.Event]]]] = deque()
+        self.coming: deque[list[Future[tuple[TensorDict, torch.cuda.Event]]]] = deque()
 
     def __len__(self) -> int:
         return len(self.coming)
@@ -75,13 +75,13 @@ class Ahead:
         self.coming.append([thread.submit(self._bring, make, number, stream) for thread, make, stream in work])
 
     def _bring(
-        self, make: Callable[[int], Named], number: int, stream: torch.cuda.Stream
-    ) -> tuple[Named, torch.cuda.Event]:
+        self, make: Callable[[int], TensorDict], number: int, stream: torch.cuda.Stream
+    ) -> tuple[TensorDict, torch.cuda.Event]:
         made = make(number)
         with torch.cuda.stream(stream):
             return {name: send(value, self.device) for name, value in made.items()}, stream.record_event()
 
-    def take(self) -> list[Named]:
+    def take(self) -> list[TensorDict]:
         """Those of the first number not yet taken; the current stream waits for the copies, the caller does not."""
         here, out = torch.cuda.current_stream(self.device), []
         for future in self.coming.popleft():

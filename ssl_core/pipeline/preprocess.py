@@ -16,9 +16,9 @@ import torch
 
 from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.errors import BadSample, DataError
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
-from ssl_core.utils.locks import alone
+from ssl_core.utils.locks import file_lock
 
 PIECE = 256
 WORTH_WORKERS = 1024  # samples; below, starting processes takes longer than they save
@@ -30,7 +30,7 @@ NAMED = 1000  # skipped samples that are kept by name; all are counted
 
 
 @dataclass
-class Piece:
+class Chunk:
     """A stretch of samples made ready: arrays (n, ...) by field, labels, what was skipped, or why nothing may go on."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Piece:
     refused: DataError | None = None
 
 
-class Pieces(torch.utils.data.Dataset[Piece]):
+class Chunks(torch.utils.data.Dataset[Chunk]):
     """The pieces of a data set, each prepared when it is asked for."""
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer, first: int, strict: bool) -> None:
@@ -48,25 +48,25 @@ class Pieces(torch.utils.data.Dataset[Piece]):
     def __len__(self) -> int:
         return -(-len(self.dataset) // PIECE) - self.first
 
-    def __getitem__(self, number: int) -> Piece:
+    def __getitem__(self, number: int) -> Chunk:
         if number >= len(self):
             raise IndexError(number)
         start = (self.first + number) * PIECE
-        made = Piece()
+        made = Chunk()
         rows: dict[str, list[np.ndarray]] = {}
         for index in range(start, min(start + PIECE, len(self.dataset))):
             try:
                 sample = self.dataset[index]
-                inputs = self.tokenizer.prepare(sample["inputs"])
+                inputs = self.tokenizer.preprocess(sample["inputs"])
                 check_finite(inputs)
             except BadSample as error:
                 what = f"{self.dataset.describe(index)}: {error}"
                 if self.strict:
-                    return Piece(refused=BadSample(f"{what} (strict: no sample may be skipped)"))
+                    return Chunk(refused=BadSample(f"{what} (strict: no sample may be skipped)"))
                 made.skipped.append(what)
                 continue
             except DataError as error:
-                return Piece(refused=error)
+                return Chunk(refused=error)
             for name, value in inputs.items():
                 rows.setdefault(name, []).append(np.asarray(value))
             if sample["label"] is not None:
@@ -83,20 +83,22 @@ def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
             raise BadSample(f"'{name}' holds NaN or infinity")
 
 
-def fill(folder: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> None:
+def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> None:
     """Make the folder of prepared data: field-0.npy and so on, labels.npy, meta.json. It appears whole or not at all.
 
     Another process that makes the same is waited for. Errors: DataError, with nothing left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.parent / f".making-{folder.name}"
-    with alone(work.with_suffix(".lock"), lambda: tell.line("waiting for another run that prepares the same data")):
+    with file_lock(
+        work.with_suffix(".lock"), lambda: console.info("waiting for another run that prepares the same data")
+    ):
         if (folder / META).exists():
             return
         work.mkdir(exist_ok=True)
         try:
             if not (work / META).exists():
-                write_json(work / META, _write(work, dataset, tokenizer, tell, strict))
+                write_json(work / META, _write(work, dataset, tokenizer, console, strict))
         except DataError:
             (work / STATE).unlink(missing_ok=True)  # first, or a kill would leave it without what it counts
             shutil.rmtree(work)
@@ -124,7 +126,7 @@ class State:
     skipped: list[str] = field(default_factory=list)
 
 
-def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, strict: bool) -> dict[str, Any]:
+def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> dict[str, Any]:
     """Write arrays and labels, and return what META says of them. Errors: DataError."""
     state = _state(work)
     if strict and state.skipped:
@@ -135,8 +137,8 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, tell: Tell, stric
     total, done = len(dataset), min(state.pieces * PIECE, len(dataset))
     labels: list[Any] = []
     saved = time.monotonic()
-    with tell.progress(f"preparing {dataset.split} data", total, done) as progress:
-        for piece in _pieces(Pieces(dataset, tokenizer, state.pieces, strict)):
+    with console.progress(f"preparing {dataset.split} data", total, done) as progress:
+        for piece in _pieces(Chunks(dataset, tokenizer, state.pieces, strict)):
             if piece.refused is not None:
                 raise piece.refused
             _keep(work, piece, state, arrays, total)
@@ -182,7 +184,7 @@ def _state(work: Path) -> State:
     return state
 
 
-def _pieces(pieces: Pieces) -> Iterator[Piece]:
+def _pieces(pieces: Chunks) -> Iterator[Chunk]:
     """All pieces in order, from as many processes as the run has cores."""
     cores = torch.get_num_threads()
     workers = min(cores, len(pieces)) if cores > 1 and len(pieces) * PIECE >= WORTH_WORKERS else 0
@@ -194,7 +196,7 @@ def _as_it_is(piece: Any) -> Any:
     return piece
 
 
-def _keep(work: Path, piece: Piece, state: State, arrays: dict[str, np.memmap[Any, Any]], total: int) -> None:
+def _keep(work: Path, piece: Chunk, state: State, arrays: dict[str, np.memmap[Any, Any]], total: int) -> None:
     """Append a piece: after a kill, what is not in the saved state is written over."""
     count = len(next(iter(piece.arrays.values()))) if piece.arrays else 0
     for name, value in piece.arrays.items():

@@ -213,7 +213,7 @@ class Catalogue:
         """The data set that the modality alone picks. Errors: ConfigError if none, PluginError if several."""
         self._check_modality(modality)
         theirs = [entry for entry in self.datasets.values() if entry.modality == modality]
-        asking = [entry for entry in theirs if entry.value.pretrain_default]
+        asking = [entry for entry in theirs if entry.value.is_default]
         if len(asking) > 1:
             both = " and ".join(f"'{entry.name}' ({entry.origin})" for entry in asking)
             raise PluginError(f"modality '{modality}' has several default data sets, {both}; name one with --dataset")

@@ -20,7 +20,7 @@ from ssl_core.plugins import GROUP
 
 
 @dataclass(frozen=True)
-class Uninstalled:
+class PluginSource:
     """What installing would tell the import system. root: the folder that goes on the path; points: name to module."""
 
     distribution: str
@@ -35,7 +35,7 @@ def looks_like_path(text: str) -> bool:
 
 
 @contextmanager
-def as_if_installed(path: Path) -> Iterator[Uninstalled]:
+def temporarily_installed(path: Path) -> Iterator[PluginSource]:
     """Within it, the plugins of a project folder or of a module are found by `load` like installed ones.
 
     They stand before an installed distribution of the same name. What was imported stays imported.
@@ -60,7 +60,7 @@ def as_if_installed(path: Path) -> Iterator[Uninstalled]:
             importlib.invalidate_caches()
 
 
-def _project(folder: Path) -> Uninstalled:
+def _project(folder: Path) -> PluginSource:
     """A project folder, with its packages under src/ or beside pyproject.toml."""
     file = folder / "pyproject.toml"
     try:
@@ -74,10 +74,10 @@ def _project(folder: Path) -> Uninstalled:
         raise ConfigError(f"{file} names no plugin; add one under [project.entry-points.{GROUP}]")
     root = folder / "src" if (folder / "src").is_dir() else folder
     version = str(project.get("version", "0"))  # a dynamic one is not known before the build
-    return Uninstalled(str(project.get("name", folder.resolve().name)), version, root.resolve(), points)
+    return PluginSource(str(project.get("name", folder.resolve().name)), version, root.resolve(), points)
 
 
-def _module(file: Path) -> Uninstalled:
+def _module(file: Path) -> PluginSource:
     """One module; inside a package by its full name, so that its relative imports work."""
     if not file.is_file():
         raise ConfigError(f"there is no {file}; give the name of something installed, a project folder or a .py file")
@@ -93,4 +93,4 @@ def _module(file: Path) -> Uninstalled:
     bad = next((part for part in parts if not part.isidentifier()), None)
     if bad is not None:
         raise ConfigError(f"'{bad}' of {file} is no name for a module; rename it to letters, digits and _")
-    return Uninstalled(file.stem.replace("_", "-"), "0", root, {file.stem: ".".join(parts)})
+    return PluginSource(file.stem.replace("_", "-"), "0", root, {file.stem: ".".join(parts)})

@@ -102,10 +102,10 @@ def class_problem(kind: str, value: Any) -> str | None:
         return f"class {value.__name__} needs `aliases` that are a tuple of names, not {aliases!r:.80}"
     if kind == "dataset" and len({getattr(value, "name", ""), *aliases}) <= len(aliases):
         return f"class {value.__name__} repeats a name in `aliases` {aliases!r:.80}"
-    chosen = getattr(value, "masking_default", None)
+    chosen = getattr(value, "default_masking", None)
     if kind == "objective" and not isinstance(chosen, options.Choice | None):
         wanted = 'None, or such as Choice("random", {"ratio": 0.75})'
-        return f"`masking_default` of class {value.__name__} must be {wanted}, not {chosen!r:.80}"
+        return f"`default_masking` of class {value.__name__} must be {wanted}, not {chosen!r:.80}"
     own = getattr(value, "Options", None)
     if not (isinstance(own, type) and issubclass(own, options.Options)):
         return (

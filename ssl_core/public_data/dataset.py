@@ -69,7 +69,7 @@ class PublicDataset(Dataset):
     def how_to_get(cls, root: str | Path | None = None) -> str:
         """The rest of a message: a command, or what to do by hand where there is nothing to download any more."""
         folder = cls.source.place(data_root(root))
-        if cls.source.registration and all(archive.done(folder) for archive in cls.source.archives):
+        if cls.source.registration and all(archive.is_unpacked(folder) for archive in cls.source.archives):
             packed = [path for path in sorted(folder.glob("*.zip")) if not path.with_suffix("").exists()]
             return (f"unpack {packed[0]} where it lies, or " if packed else "") + cls.source.registration
         return f"run `sslx data prepare {cls.modality}/{cls.name}" + (f" --root {root}`" if root else "`")

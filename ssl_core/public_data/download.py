@@ -18,7 +18,7 @@ from typing import Any
 
 from ssl_core.errors import DataError
 from ssl_core.public_data.source import Archive
-from ssl_core.utils.locks import alone
+from ssl_core.utils.locks import file_lock
 
 SCHEMES = ("http", "https", "ftp", "file")
 CHUNK = 1 << 20
@@ -166,7 +166,7 @@ def _only_one(part: Path) -> AbstractContextManager[None]:
     def taken() -> None:
         raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it")
 
-    return alone(part.with_name(part.name + ".lock"), taken)
+    return file_lock(part.with_name(part.name + ".lock"), taken)
 
 
 def _size(path: Path) -> int:

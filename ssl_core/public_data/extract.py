@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, Self
 
 from ssl_core.errors import DataError
-from ssl_core.public_data.source import MARKS, Archive
+from ssl_core.public_data.source import DONE_DIR, Archive
 
 CHUNK = 1 << 20
 BOUND_TIMES, BOUND_PLUS = 50, 1 << 30  # unpacked bytes at most: so many times the archive, and so many more
@@ -44,7 +44,7 @@ class Entry:
 
 
 def unpack(path: Path, archive: Archive, folder: Path, progress: Progress) -> None:
-    """Unpack the archive at `path` into `folder`, merged with what is there; `archive.gives` appears last.
+    """Unpack the archive at `path` into `folder`, merged with what is there; `archive.produces` appears last.
 
     Errors: DataError for an archive that is damaged, too large, lacks `gives`, or reaches outside; then `folder` is as
     it was.
@@ -54,13 +54,13 @@ def unpack(path: Path, archive: Archive, folder: Path, progress: Progress) -> No
     work.mkdir(parents=True)
     try:
         _Unpacking(path, archive, work, progress).run()
-        if archive.gives and not (work / archive.gives).exists():
-            raise DataError(f"{path} does not hold {archive.gives}; it is not the archive that was expected")
-        mark = folder / MARKS / archive.file
-        if not archive.gives:
+        if archive.produces and not (work / archive.produces).exists():
+            raise DataError(f"{path} does not hold {archive.produces}; it is not the archive that was expected")
+        mark = folder / DONE_DIR / archive.file
+        if not archive.produces:
             mark.parent.mkdir(exist_ok=True)  # first: without it a part would pass for somebody's own copy
-        _merge(work, folder, PurePosixPath(archive.gives).parts)
-        if not archive.gives:
+        _merge(work, folder, PurePosixPath(archive.produces).parts)
+        if not archive.produces:
             mark.touch()
     except UNREADABLE as error:
         said = " ".join(str(error).split()) or type(error).__name__
@@ -88,11 +88,11 @@ class _Unpacking:
             raise EOFError("it is empty")
         if kind in ("gz", "file"):
             with gzip.open(self.path) if kind == "gz" else self.path.open("rb") as content:
-                self._write(content, self._place(self.archive.gives or self.archive.file, strip=0), None)
+                self._write(content, self._place(self.archive.produces or self.archive.file, strip=0), None)
             return
         with contextlib.closing(_zip(self.path) if kind == "zip" else _tar(self.path)) as entries:
             for entry in entries:
-                place = self._place(entry.name, self.archive.strip)
+                place = self._place(entry.name, self.archive.strip_components)
                 if place is None:
                     continue
                 if entry.kind == "link":
@@ -132,7 +132,7 @@ class _Unpacking:
     def _link(self, place: Path, entry: Entry) -> None:
         """A link becomes a copy of a file, or a link to a folder; both only within the archive."""
         inside = self.work.resolve()
-        start = self._place(entry.target, self.archive.strip) if entry.hard else place.parent / entry.target
+        start = self._place(entry.target, self.archive.strip_components) if entry.hard else place.parent / entry.target
         target = start.resolve() if start is not None else None
         if os.path.isabs(entry.target) or target is None or not target.is_relative_to(inside):
             raise self._refuse(f"the link '{entry.name}' points outside of it, to '{entry.target}'")

@@ -33,7 +33,7 @@ def obtain(source: Source, root: Path, progress: Progress, keep: bool = False) -
         raise DataError(f"{root} is a file; name a folder with --root")
     folder = source.place(root)
     for archive in source.archives:
-        if not archive.done(folder):
+        if not archive.is_unpacked(folder):
             _obtain(archive, archive_folder(source, root), folder, progress, keep, source.homepage)
     return folder
 

@@ -10,7 +10,7 @@ from typing import Literal
 ArchiveKind = Literal["zip", "tar", "gz", "file"]
 
 
-MARKS = ".unpacked"
+DONE_DIR = ".unpacked"
 """Folder of a data set in which archives that name nothing in `gives` are ticked off."""
 
 
@@ -30,19 +30,19 @@ class Archive:
     url: str
     file: str
     kind: ArchiveKind
-    gives: str = ""
+    produces: str = ""
     size: int | None = None
     digest: str | None = None
-    strip: int = 0
+    strip_components: int = 0
     unpacked: int | None = None
-    fills: str = ""
+    shared_output: str = ""
 
-    def done(self, folder: Path) -> bool:
+    def is_unpacked(self, folder: Path) -> bool:
         """Whether it is unpacked in a data set's folder, or not needed there."""
-        if self.gives:
-            return (folder / self.gives).exists()
-        marks = folder / MARKS
-        own = bool(self.fills) and (folder / self.fills).exists() and not marks.is_dir()
+        if self.produces:
+            return (folder / self.produces).exists()
+        marks = folder / DONE_DIR
+        own = bool(self.shared_output) and (folder / self.shared_output).exists() and not marks.is_dir()
         return own or (marks / self.file).exists()
 
 
@@ -66,9 +66,11 @@ class Source:
 
     def missing(self, folder: Path) -> list[str]:
         """The paths that a folder lacks, relative to it."""
-        marked = (folder / MARKS).is_dir()
-        wanted = [archive for archive in self.archives if archive.gives or marked]
-        lacking = [archive.gives or f"{MARKS}/{archive.file}" for archive in wanted if not archive.done(folder)]
+        marked = (folder / DONE_DIR).is_dir()
+        wanted = [archive for archive in self.archives if archive.produces or marked]
+        lacking = [
+            archive.produces or f"{DONE_DIR}/{archive.file}" for archive in wanted if not archive.is_unpacked(folder)
+        ]
         return [*lacking, *(need for need in self.needs if not (folder / need).exists())]
 
     def places(self, root: Path) -> list[Path]:
@@ -82,5 +84,7 @@ class Source:
 
     def _lack(self, folder: Path) -> int:
         """How many paths a folder lacks. Parts never ticked off there count, or half a copy would lose to none."""
-        pending = {f"{MARKS}/{one.file}" for one in self.archives if one.fills and not one.done(folder)}
+        pending = {
+            f"{DONE_DIR}/{one.file}" for one in self.archives if one.shared_output and not one.is_unpacked(folder)
+        }
         return len(pending.union(self.missing(folder)))

@@ -37,7 +37,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Values:
+class ContinuousTarget:
     """A row's values in a column, by seed."""
 
     by_seed: Mapping[int, float]
@@ -71,7 +71,7 @@ class Comparison:
 
     methods: list[str]
     columns: list[Column]
-    values: dict[tuple[str, Column], Values]
+    values: dict[tuple[str, Column], ContinuousTarget]
     costs: dict[tuple[str, str], Cost]
     devices: list[str]
     curves: dict[tuple[str, Column], list[tuple[float, float, float]]] = field(default_factory=dict)
@@ -170,7 +170,9 @@ def _same_data(report: Report) -> str:
 def _options(report: Report) -> dict[str, Any]:
     """What makes a run what it is, without where and how fast it ran."""
     kept = {key: value for key, value in report.config.items() if key not in ("device", "strict", "preset_sources")}
-    train = {key: value for key, value in kept.get("train", {}).items() if key not in ("compile", "graph", "precision")}
+    train = {
+        key: value for key, value in kept.get("train", {}).items() if key not in ("compile", "cuda_graph", "precision")
+    }
     return {**kept, "train": train}
 
 
@@ -223,7 +225,7 @@ def compare(reports: Iterable[Report]) -> Comparison:
     return Comparison(
         methods=methods,
         columns=list(columns),
-        values={key: Values(dict(sorted(by_seed.items()))) for key, by_seed in found.items()},
+        values={key: ContinuousTarget(dict(sorted(by_seed.items()))) for key, by_seed in found.items()},
         costs=costs(cells),
         devices=list(dict.fromkeys(f"{report.device}, {report.precision}" for report in cells.values())),
         curves=curves(cells, list(columns)),
@@ -292,7 +294,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
                     "metric": column.metric, "method": row, "mean": values.mean, "std": values.deviation,
                     "seeds": len(values.by_seed), "best": comparison.best(column) == row,
                     "gain_over_untrained": None if math.isnan(gain) else gain, "p_paired_t": p,
-                    "values": {str(seed): value for seed, value in values.by_seed.items()},
+                    "continuous": {str(seed): value for seed, value in values.by_seed.items()},
                 }
             )  # fmt: skip
     return records

@@ -184,7 +184,7 @@ def csv_text(comparison: Comparison) -> str:
     """One line for each method, task and probe."""
     records = as_records(comparison)
     out = io.StringIO()
-    keys = [key for key in records[0] if key != "values"] if records else ["data", "method"]
+    keys = [key for key in records[0] if key != "continuous"] if records else ["data", "method"]
     writer = csv.DictWriter(out, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)

@@ -53,7 +53,7 @@ class Panel:
 def panel(rebuilt: Rebuilt) -> Panel | None:
     """The panel of a segment; None for values without a picture."""
     share = f"{rebuilt.hidden.mean():.0%} of {rebuilt.hidden.shape[1]} tokens hidden"
-    if rebuilt.target == "ids":
+    if rebuilt.target == "discrete":
         return _texts(rebuilt, share)
     axes = rebuilt.original.ndim - 2
     if axes == 1 and (len(rebuilt.grid) == 1 or rebuilt.original.shape[1] != rebuilt.hidden.shape[1]):

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One segment. For "values": (n, C, *space) arrays, NaN where `masked` is hidden. For "ids": (n, Ls) integers.
+    """One segment. "continuous": (n, C, *space) arrays, NaN where `masked` is hidden. "discrete": (n, Ls) integers.
 
     hidden: (n, Ls) bool. `reconstruction` shows the original where it was visible.
     """

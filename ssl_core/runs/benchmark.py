@@ -20,7 +20,7 @@ from ssl_core.public_data.dataset import PublicDataset, data_root
 from ssl_core.report import Report, read
 from ssl_core.runs import pretrain as runs
 from ssl_core.runs.build import as_utf8
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 
 FOLDER = "transfer"
 NOTE = "transfer: "
@@ -136,7 +136,7 @@ def _missing(cls: type[PublicDataset], root: str | None) -> list[str]:
 def finished(folder: Path, config: RunConfig) -> Report | None:
     """The report of a run whose training is done, or None."""
     report = _report(folder)
-    done = report is not None and (config.train.seconds is not None or report.steps >= config.train.steps)
+    done = report is not None and (config.train.max_seconds is not None or report.steps >= config.train.steps)
     return report if done else None
 
 
@@ -152,7 +152,7 @@ def run_domain(
     plugins: Plugins,
     catalogue: Catalogue,
     folder: Path,
-    tell: Tell,
+    console: Console,
     absent: str | None,
     *,
     resume: bool = False,
@@ -164,11 +164,11 @@ def run_domain(
     Errors: those of a run; with `strict` those of a transfer set, too.
     """
     if absent:
-        tell.line(f"warning: {absent}")
+        console.info(f"warning: {absent}")
     report = finished(folder, config) if resume else None
     if report is None:
         report = runs.run(
-            config, plugins, catalogue, folder, tell, resume=resume, command=command, announce=False
+            config, plugins, catalogue, folder, console, resume=resume, command=command, announce=False
         )  # fmt: skip
     began, failures = time.perf_counter(), []
     names = transfer_sets(config, catalogue)
@@ -182,20 +182,20 @@ def run_domain(
         try:
             done = _measured(folder / FOLDER / name, report, given, catalogue, folder)
             state = "is measured already" if done else "..."
-            tell.line(f"transfer   {number} of {len(names)}: {config.modality}/{name} {state}")
+            console.info(f"transfer   {number} of {len(names)}: {config.modality}/{name} {state}")
             given |= {"device": config.device, "strict": config.strict}
             measured[name] = done or runs.evaluate_run(
-                folder, given, catalogue, folder / FOLDER / name, tell, command=command
+                folder, given, catalogue, folder / FOLDER / name, console, command=command
             )
         except SslxError as error:
             if config.strict:
                 raise
             failures.append(f"{config.modality}/{name}: {error}")
-            tell.line(f"failed: {failures[-1]}")
+            console.info(f"failed: {failures[-1]}")
     whole = combine(report, measured, [line for line in (absent, *failures) if line], time.perf_counter() - began)
     if (whole.scores, whole.notes) != (report.scores, report.notes):
-        runs.rewrite(whole, folder, catalogue, tell)
-        runs.notify(catalogue, tell, "run_finished", folder=folder, report=whole)
+        runs.rewrite(whole, folder, catalogue, console)
+        runs.notify(catalogue, console, "run_finished", folder=folder, report=whole)
     return whole, failures
 
 

@@ -24,18 +24,18 @@ from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import drawn, score
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
-from ssl_core.pipeline.cache import Prepared
+from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
 from ssl_core.training.device import autocast, describe, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
 from ssl_core.utils.cache import cache_root
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
 
 Splits = Mapping[Split, Dataset]
-Data = Mapping[Split, Prepared]
+Data = Mapping[Split, PreprocessedSplit]
 EMBED_BATCH = 256
 SPLITS: tuple[Split, Split] = ("train", "test")
 
@@ -87,7 +87,9 @@ def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
     return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
 
 
-def settle(config: RunConfig, learner: Learner, device: torch.device, train: Prepared) -> tuple[RunConfig, list[str]]:
+def resolve_runtime(
+    config: RunConfig, learner: Learner, device: torch.device, train: PreprocessedSplit
+) -> tuple[RunConfig, list[str]]:
     """Replace what was left open by what is used, and say so. Errors: ConfigError for what cannot work."""
     options, objective, notes = config.train, learner.objective, []
     values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
@@ -95,19 +97,19 @@ def settle(config: RunConfig, learner: Learner, device: torch.device, train: Pre
         values["batch_size"] = len(train)
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
     size = values.get("batch_size", options.batch_size)
-    if size < objective.least_batch:
+    if size < objective.min_batch_size:
         raise ConfigError(
             f"objective '{config.objective.name}' compares samples and needs a batch of at least "
-            f"{objective.least_batch}, got {size}; raise train.batch_size or add data"
+            f"{objective.min_batch_size}, got {size}; raise train.batch_size or add data"
         )
-    if options.accumulate > 1 and objective.batch_coupled:
+    if options.accumulate_steps > 1 and objective.cross_sample_loss:
         notes.append(
-            f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate="
-            f"{options.accumulate} is not the same as a batch {options.accumulate} times as large"
+            f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate_steps="
+            f"{options.accumulate_steps} is not the same as a batch {options.accumulate_steps} times as large"
         )
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.seconds
+        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.max_seconds
     )
     notes.append(f"compile    {why}")
     if is_graphed(options, device):
@@ -120,9 +122,9 @@ def step_key(config: RunConfig, device: torch.device, learner: Learner) -> str:
     return key_of(config.model_dump(mode="json"), describe(device), {type(module) for module in learner.modules()})
 
 
-def remarks(splits: Splits, data: Data) -> list[str]:
+def data_warnings(splits: Splits, data: Data) -> list[str]:
     """What the data sets and their preparation have to say."""
-    notes = list(dict.fromkeys(note for split in splits.values() for note in split.notes))
+    notes = list(dict.fromkeys(note for split in splits.values() for note in split.warnings))
     for split, prepared in data.items():
         if prepared.bad:
             shown = "; ".join(prepared.skipped[:3])
@@ -181,7 +183,7 @@ def evaluate(
     splits: Splits,
     data: Data,
     device: torch.device,
-    tell: Tell,
+    console: Console,
     options: Mapping[str, EvaluateOptions] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of scores: trained features, those of the random initialisation, and the raw prepared input.
@@ -192,14 +194,14 @@ def evaluate(
     task = splits["train"].task
     if task is None:
         return []
-    fresh = untrained(config, plugins, learner, splits, device)
+    fresh = random_init_baseline(config, plugins, learner, splits, device)
     kinds: dict[str, Callable[..., Tensor]] = {
         "trained": learner.embed,
         "random_init": fresh.embed,
         "raw_input": learner.raw,
     }
     rows: list[dict[str, Any]] = []
-    with tell.progress("evaluating", len(kinds)) as progress:
+    with console.progress("evaluating", len(kinds)) as progress:
         for kind, embed in kinds.items():
             learner.eval()
             fresh.eval()
@@ -210,7 +212,9 @@ def evaluate(
     return rows
 
 
-def untrained(config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, device: torch.device) -> Learner:
+def random_init_baseline(
+    config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, device: torch.device
+) -> Learner:
     """The learner as it was before training, in eval mode."""
     fresh = build(config, plugins, splits["train"]).to(device)
     for mine, theirs in zip(fresh.tokenizer.buffers(), learner.tokenizer.buffers(), strict=True):
@@ -218,7 +222,9 @@ def untrained(config: RunConfig, plugins: Plugins, learner: Learner, splits: Spl
     return fresh.eval()
 
 
-def check_health(config: RunConfig, learner: Learner, data: Prepared, device: torch.device) -> dict[str, float]:
+def check_health(
+    config: RunConfig, learner: Learner, data: PreprocessedSplit, device: torch.device
+) -> dict[str, float]:
     """Label-free figures of the learner on some training samples, the same each time."""
     some = min(len(data), SAMPLES)
     index = np.sort(np.random.default_rng(config.seed).choice(len(data), some, replace=False))
@@ -233,16 +239,16 @@ def scores_named(prefix: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, fl
     return {f"{prefix}{row['probe']}_{row['metric']}": float(row["value"]) for row in rows if row["value"] is not None}
 
 
-class Watch:
+class OnlineProbe:
     """The probe during pretraining: scores of the trained features so far, health, and a warning at a collapse."""
 
     def __init__(
         self, config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, data: Data, device: torch.device,
-        tell: Tell,
+        console: Console,
     ) -> None:  # fmt: skip
         self.config, self.learner, self.splits, self.data = config, learner, splits, data
-        self.device, self.tell = device, tell
-        fresh = untrained(config, plugins, learner, splits, device)
+        self.device, self.console = device, console
+        fresh = random_init_baseline(config, plugins, learner, splits, device)
         self.fresh = check_health(config, fresh, data["train"], device)
         self.warning: str | None = None
 
@@ -256,7 +262,7 @@ class Watch:
             out = scores_named("probe/", rows)
         found = self.health()
         shown = ", ".join(f"{name.removeprefix('probe/').replace('_', ' ')} {value:.3f}" for name, value in out.items())
-        self.tell.line(f"step {step:,}: {shown}{', ' if shown else ''}RankMe {found['rankme']:.1f}")
+        self.console.info(f"step {step:,}: {shown}{', ' if shown else ''}RankMe {found['rankme']:.1f}")
         return out | {f"health/{name}": value for name, value in found.items()}
 
     def health(self) -> dict[str, float]:
@@ -265,7 +271,7 @@ class Watch:
         problem = collapse(found, self.fresh)
         if problem and self.warning is None:
             self.warning = f"warning: {problem}"
-            self.tell.line(self.warning)
+            self.console.info(self.warning)
         return found
 
 

@@ -13,28 +13,28 @@ from ssl_core.config.resolve import Plugins, flatten, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.data import Split
 from ssl_core.errors import CheckpointError, ConfigError, SslxError
-from ssl_core.evaluation.sample_limits import bounded
-from ssl_core.pipeline.cache import Prepared, Raw, prepare
+from ssl_core.evaluation.sample_limits import limit_samples
+from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
 from ssl_core.runs import summary
 from ssl_core.runs.build import (
-    Watch,
+    OnlineProbe,
     attention_kernel,
     build,
     check_health,
+    data_warnings,
     evaluate,
     fields_of,
     header,
     open_splits,
-    remarks,
+    random_init_baseline,
+    resolve_runtime,
     same_extent,
     same_fields,
     scores_named,
-    settle,
     step_key,
-    untrained,
     versions,
 )
 from ssl_core.runs.reconstructions import rebuild
@@ -47,7 +47,7 @@ from ssl_core.training.learner import Learner
 from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import METRICS, append_metrics, read_metrics
 from ssl_core.utils.cache import cache_root
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
 
 BENCHMARK = ("benchmark", "domain", "transfer")  # keys that say what a run is followed by
@@ -61,7 +61,7 @@ def run(
     plugins: Plugins,
     catalogue: Catalogue,
     folder: Path,
-    tell: Tell,
+    console: Console,
     *,
     resume: bool = False,
     command: str = "",
@@ -81,41 +81,44 @@ def run(
     start = checkpoint.latest(folder) if resume else None
     before = 0.0 if start is None else float(start.state["seconds"])  # of training, in the part that was stopped
     if start is None:
-        learner.tokenizer.fit(Raw(splits["train"]))
+        learner.tokenizer.fit(RawSamples(splits["train"]))
     else:
         checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
-    data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
+    data = {
+        split: preprocess_dataset(splits[split], learner.tokenizer, cache_root(), console, config.strict)
+        for split in splits
+    }
     extent: dict[str, int] = {split: len(part) for split, part in data.items()}
     if start is not None:
         same_extent(start.state.get("samples"), extent)
-    learner.tokenizer.measure(data["train"].chunks())
+    learner.tokenizer.fit_normalization(data["train"].chunks())
     asked = config.train.batch_size
-    config, notes = settle(config, learner, device, data["train"])
-    measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
-    notes += remarks(splits, data) + said
+    config, notes = resolve_runtime(config, learner, device, data["train"])
+    measure, said = limit_samples(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    notes += data_warnings(splits, data) + said
     # the batch size as it was asked for: going on, it is lowered to what there is anew
     kept = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": asked})})
     write_json(folder / CONFIG, kept.model_dump(mode="json"))
     for line in (*header(config, learner, device, splits, data), *notes):
-        tell.line(line)
-    notify(catalogue, tell, "run_started", config=config, folder=folder)
+        console.info(line)
+    notify(catalogue, console, "run_started", config=config, folder=folder)
 
     # 6. to 8. tokens, outcome, training
     origins: dict[str, Any] = {"versions": versions(), "origins": catalogue.origins()}
     watched = config.model_copy(update={"evaluate": measure["trained"]})
-    watch = Watch(watched, plugins, learner, splits, data, device, tell)
+    watch = OnlineProbe(watched, plugins, learner, splits, data, device, console)
     compiled = None
 
     def warn(text: str) -> None:
         notes.append(text)
-        tell.line(text)
+        console.info(text)
 
     if config.train.compile == "on":
         compiled = CompiledStep(learner, step_key(config, device, learner), cache_root())
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
-        precision=config.train.precision, folder=folder, tell=tell,  # type: ignore[arg-type]
-        log=lambda step, values: notify(catalogue, tell, "metrics_logged", folder=folder, step=step, metrics=values),
+        precision=config.train.precision, folder=folder, console=console,  # type: ignore[arg-type]
+        log=lambda step, values: notify(catalogue, console, "metrics_logged", folder=folder, step=step, metrics=values),
         state={
             "config": config.model_dump(mode="json"), "fields": fields_of(splits["train"]), "samples": extent, **origins
         },
@@ -124,7 +127,7 @@ def run(
     )  # fmt: skip
 
     # 9. evaluation
-    rows = evaluate(config, plugins, learner, splits, data, device, tell, measure)
+    rows = evaluate(config, plugins, learner, splits, data, device, console, measure)
     found = watch.health()
     notes += [watch.warning] if watch.warning else []
     final = {"train/seconds": seconds} | {f"health/{name}": value for name, value in found.items()}
@@ -132,7 +135,7 @@ def run(
         mine = [row for row in rows if row["features"] == kind]
         final |= scores_named(f"eval/{kind}_", mine) | (scores_named("probe/", mine) if kind == "trained" else {})
     append_metrics(folder / METRICS, steps, final)
-    notify(catalogue, tell, "metrics_logged", folder=folder, step=steps, metrics=final)
+    notify(catalogue, console, "metrics_logged", folder=folder, step=steps, metrics=final)
 
     # 10. report
     report = summary.make(
@@ -143,12 +146,18 @@ def run(
     )  # fmt: skip
     write(report, folder, learner, data, read_metrics(folder / METRICS))
     if announce:
-        notify(catalogue, tell, "run_finished", folder=folder, report=report)
+        notify(catalogue, console, "run_finished", folder=folder, report=report)
     return report
 
 
 def evaluate_run(
-    run_folder: Path, given: Mapping[str, Any], catalogue: Catalogue, folder: Path, tell: Tell, *, command: str = ""
+    run_folder: Path,
+    given: Mapping[str, Any],
+    catalogue: Catalogue,
+    folder: Path,
+    console: Console,
+    *,
+    command: str = "",
 ) -> Report:
     """Measure a run's newest checkpoint again; `given` may name another data set or options of the evaluation.
 
@@ -163,7 +172,7 @@ def evaluate_run(
         raise CheckpointError(f"{run_folder} has no checkpoint to evaluate; go on with sslx run --resume")
     other_data = "dataset.name" in given and "fields" in start.state  # then the data trained on need not be there
     for line in check_plugins(run_folder, saved, catalogue, PARTS[:-1] if other_data else PARTS):
-        tell.line(line)
+        console.info(line)
     config, plugins = measured(saved, given, catalogue) if given else (saved, plugins_of(saved, catalogue))
     splits = open_splits(config, plugins)
     if given:
@@ -176,12 +185,15 @@ def evaluate_run(
     config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
     if config.tokenizer != saved.tokenizer:
         _give_constants(learner, build(config, plugins, splits["train"]))
-    data = {split: prepare(splits[split], learner.tokenizer, cache_root(), tell, config.strict) for split in splits}
-    measure, said = bounded(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
-    notes = remarks(splits, data) + said
+    data = {
+        split: preprocess_dataset(splits[split], learner.tokenizer, cache_root(), console, config.strict)
+        for split in splits
+    }
+    measure, said = limit_samples(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    notes = data_warnings(splits, data) + said
     for line in (*header(config, learner, device, splits, data), *notes):
-        tell.line(line)
-    rows = evaluate(config, plugins, learner, splits, data, device, tell, measure)
+        console.info(line)
+    rows = evaluate(config, plugins, learner, splits, data, device, console, measure)
     if not rows:
         raise ConfigError(
             "there is nothing to evaluate: the data has no labels; give --label-pattern or another --dataset"
@@ -193,7 +205,7 @@ def evaluate_run(
         health={
             "trained": check_health(config, learner, data["train"], device),
             "random_init": check_health(
-                config, untrained(config, plugins, learner, splits, device), data["train"], device
+                config, random_init_baseline(config, plugins, learner, splits, device), data["train"], device
             ),
         },
         pretrain_seconds=float(start.state["seconds"]), steps=start.step, wall_seconds=time.perf_counter() - began,
@@ -239,7 +251,7 @@ def measured(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -
     return resolve(catalogue, {**base, **given, "preset": "none"})
 
 
-def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, tell: Tell) -> None:
+def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, console: Console) -> None:
     """Write a report of a run anew: report.json, and report.html with its pictures if the data is still there."""
     saved, start = load_config(run_folder), checkpoint.latest(run_folder)
     metrics = read_metrics(run_folder / METRICS)
@@ -250,11 +262,11 @@ def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, tell: Tell) 
         splits = open_splits(saved, plugins)
         learner = build(saved, plugins, splits["train"]).to(device)
         checkpoint.load_model(start, learner)
-        data: dict[Split, Prepared] = {
-            "test": prepare(splits["test"], learner.tokenizer, cache_root(), tell, saved.strict)
+        data: dict[Split, PreprocessedSplit] = {
+            "test": preprocess_dataset(splits["test"], learner.tokenizer, cache_root(), console, saved.strict)
         }
     except SslxError as error:
-        tell.line(f"warning: the report has no pictures, as {error}")
+        console.info(f"warning: the report has no pictures, as {error}")
         write_report(report, run_folder)
         write_html(report, run_folder, [], metrics)
     else:
@@ -262,7 +274,11 @@ def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, tell: Tell) 
 
 
 def write(
-    report: Report, folder: Path, learner: Learner, data: Mapping[Split, Prepared], metrics: list[dict[str, float]]
+    report: Report,
+    folder: Path,
+    learner: Learner,
+    data: Mapping[Split, PreprocessedSplit],
+    metrics: list[dict[str, float]],
 ) -> None:
     """report.json and report.html with pictures of a few test samples."""
     some = data["test"].take(np.arange(min(PICTURES, len(data["test"]))))
@@ -270,7 +286,7 @@ def write(
     write_html(report, folder, rebuild(learner, some, report.seed), metrics)
 
 
-def notify(catalogue: Catalogue, tell: Tell, hook: str, **values: Any) -> None:
+def notify(catalogue: Catalogue, console: Console, hook: str, **values: Any) -> None:
     """Send a notice; a plugin that fails is named and stops nothing."""
     for problem in catalogue.notify(hook, **values):
-        tell.line(f"warning: {problem}")
+        console.info(f"warning: {problem}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_core.data import Batch
 from ssl_core.report.reconstruction import Rebuilt
-from ssl_core.tokens import Values
+from ssl_core.tokens import ContinuousTarget
 from ssl_core.training.learner import Learner
 from ssl_core.utils.seeds import generator
 
@@ -36,14 +36,14 @@ def _segments(
     for number, (segment, span) in enumerate(learner.tokenizer.layout.spans):
         gone = hidden[:, span]
         target = targets[number]
-        if isinstance(target, Values):
+        if isinstance(target, ContinuousTarget):
             known = target.patches.float()
             parts = [
                 known,
                 known.masked_fill(gone.unsqueeze(-1), torch.nan),
                 torch.where(gone.unsqueeze(-1), predictions[number].float(), known),
             ]
-            depicted = [learner.tokenizer.depict(number, part) for part in parts]
+            depicted = [learner.tokenizer.to_image(number, part) for part in parts]
             shown = [part if picture is None else picture for part, picture in zip(parts, depicted, strict=True)]
         else:
             known = target.ids  # type: ignore[attr-defined]

@@ -53,7 +53,7 @@ def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 
 
 @contextlib.contextmanager
-def begun(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
+def create_run_dir(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
     """An empty run folder that nobody else uses meanwhile.
 
     Errors: ConfigError if it is not empty (naming the two ways out), not writable, or another run is at work in it.
@@ -62,7 +62,7 @@ def begun(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
         try:
             _check_free(folder, overwrite)  # at once, and not only after waiting for another run
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(folder))
+            stack.enter_context(lock_run_dir(folder))
             _check_free(folder, overwrite)  # a run may have begun in it and ended since
             for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):  # last: it marks a run folder
                 if path.is_dir() and not path.is_symlink():
@@ -87,7 +87,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_run_dir(folder: Path) -> Iterator[None]:
     """Nobody else runs in this folder meanwhile. Errors: ConfigError if somebody does and goes on."""
     path = folder / LOCK
     with path.open("w") as file:

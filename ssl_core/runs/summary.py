@@ -35,7 +35,7 @@ def make(
 ) -> Report:
     """Everything that is known of a finished run."""
     losses = [line["train/loss"] for line in read_metrics(folder / METRICS) if "train/loss" in line]
-    samples = steps * config.train.batch_size * config.train.accumulate
+    samples = steps * config.train.batch_size * config.train.accumulate_steps
     return Report(
         run=str(folder),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

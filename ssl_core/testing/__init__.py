@@ -51,7 +51,7 @@ def checks(
 
 def _option_checks(plugin: type, values: Mapping[str, Any]) -> list[Check]:
     subject = options.OptionsSubject(plugin, values)
-    return [Check(plugin, promise, subject) for promise in options.PROMISES]
+    return [Check(plugin, check_spec, subject) for check_spec in options.CHECKS]
 
 
 def run(plugin: type, *, known: Mapping[str, str] | None = None, **given: Any) -> Iterator[Result]:

@@ -20,12 +20,12 @@ class ConformanceError(AssertionError):
     """A promise that a plugin does not keep: what was promised, what happened, where to look."""
 
 
-class Broken(Exception):
+class CheckFailed(Exception):
     """What happened instead of what was promised. Raised by promises, turned into a ConformanceError by checks."""
 
 
 @dataclass(frozen=True)
-class Promise:
+class CheckSpec:
     """One promise of a contract. `look` names the attribute of the class that is most likely at fault."""
 
     function: Callable[[Any], None]
@@ -48,17 +48,17 @@ class Promise:
 Registrar: TypeAlias = Callable[..., Callable[[Callable[[Any], None]], Callable[[Any], None]]]
 
 
-def recorder(promises: list[Promise]) -> Registrar:
-    """A decorator that adds functions to a list of promises: @promise("forward")."""
+def recorder(specs: list[CheckSpec]) -> Registrar:
+    """A decorator that adds functions to a list of promises: @check("forward")."""
 
-    def promise(look: str, only: str | None = None) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    def check(look: str, only: str | None = None) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
         def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
-            promises.append(Promise(function, look, only))
+            specs.append(CheckSpec(function, look, only))
             return function
 
         return add
 
-    return promise
+    return check
 
 
 @contextmanager
@@ -77,25 +77,25 @@ class Check:
     """One promise of one class, on one case such as a layout. Call it: it raises ConformanceError or returns."""
 
     plugin: type
-    promise: Promise
+    spec: CheckSpec
     subject: Any
     case: str = ""
 
     @property
     def name(self) -> str:
         """The promise's name; with `-case` behind it where there are several cases."""
-        return f"{self.promise.name}-{self.case}" if self.case else self.promise.name
+        return f"{self.spec.name}-{self.case}" if self.case else self.spec.name
 
     @property
     def text(self) -> str:
         """The promise in words."""
-        return self.promise.text
+        return self.spec.text
 
     def __call__(self) -> None:
         try:
             with torch.random.fork_rng(devices=[]), _one_thread():
-                self.promise.function(self.subject)
-        except Broken as broken:
+                self.spec.function(self.subject)
+        except CheckFailed as broken:
             raise ConformanceError(self._message(str(broken))) from None
         except Exception as error:
             raise ConformanceError(self._message(_what_happened(error))) from error
@@ -103,10 +103,10 @@ class Check:
     def _message(self, happened: str) -> str:
         case = f" on {self.case}" if self.case else ""
         return (
-            f"{self.plugin.__name__} breaks '{self.promise.name}'{case}\n"
+            f"{self.plugin.__name__} breaks '{self.spec.name}'{case}\n"
             f"  promised: {self.text}\n"
             f"  happened: {happened}\n"
-            f"  look at:  {_where(self.plugin, self.promise.look)}"
+            f"  look at:  {_where(self.plugin, self.spec.look)}"
         )
 
 
@@ -148,7 +148,7 @@ def run_checks(checks: Iterable[Check], known: Mapping[str, str]) -> Iterator[Re
 def expect(true: object, happened: str) -> None:
     """Break the promise unless something holds."""
     if not true:
-        raise Broken(happened)
+        raise CheckFailed(happened)
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
@@ -161,7 +161,7 @@ def same(first: Any, second: Any, what: str) -> None:
     """Break the promise unless two values of numbers, arrays, tensors, mappings and sequences are exactly equal."""
     difference = _difference(first, second)
     if difference:
-        raise Broken(f"{what}: {difference}")
+        raise CheckFailed(f"{what}: {difference}")
 
 
 def _difference(first: Any, second: Any) -> str | None:
@@ -204,11 +204,11 @@ def match_known(checks: Iterable[Check], known: Mapping[str, str]) -> dict[str, 
 
     Errors: ValueError for a name that fits no check.
     """
-    names = {check.name: check.promise.name for check in checks}
+    names = {check.name: check.spec.name for check in checks}
     for key in known:
         if key not in names and key not in names.values():
             raise ValueError(f"known: no check '{key}'; {nearest(key, {*names, *names.values()}, 'check')}")
-    reasons = {name: known.get(name, known.get(promise, "")) for name, promise in names.items()}
+    reasons = {name: known.get(name, known.get(check_spec, "")) for name, check_spec in names.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 

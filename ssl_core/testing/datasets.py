@@ -15,7 +15,7 @@ import torch
 from ssl_core import plugins
 from ssl_core.contracts import Dataset
 from ssl_core.data import Continuous, Sample, Split, Task, Text
-from ssl_core.testing.check import Check, Promise, expect, recorder, same
+from ssl_core.testing.check import Check, CheckSpec, expect, recorder, same
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
 from ssl_core.testing.tokenizers import batch, stack
@@ -24,8 +24,8 @@ LOOKED_AT = 8
 COMPARED = 32
 SPLITS: tuple[Split, ...] = ("train", "test")
 
-PROMISES: list[Promise] = []
-promise = recorder(PROMISES)
+CHECKS: list[CheckSpec] = []
+check = recorder(CHECKS)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Setting:
 def checks(dataset: type[Dataset], values: Mapping[str, Any]) -> list[Check]:
     """All checks of a data set class."""
     setting = Setting(dataset, values)
-    return [Check(dataset, one, setting) for one in PROMISES]
+    return [Check(dataset, one, setting) for one in CHECKS]
 
 
 def places(dataset: Dataset) -> list[int]:
@@ -65,7 +65,7 @@ def plain(sample: Sample) -> dict[str, Any]:
 # --- the promises ----------------------------------------------------------------------------------------------------
 
 
-@promise("__init__")
+@check("__init__")
 def both_splits_open(setting: Setting) -> None:
     """Both splits open, are not empty, offer the same fields, and have the same task."""
     train, test = (setting.open(split) for split in SPLITS)
@@ -78,7 +78,7 @@ def both_splits_open(setting: Setting) -> None:
     expect(train.task == test.task, f"task {train.task} in train, {test.task} in test")
 
 
-@promise("__getitem__")
+@check("__getitem__")
 def samples_fit_the_fields(setting: Setting) -> None:
     """Each sample holds an array for each field: of the shape given and finite, or ids within the vocabulary."""
     for split in SPLITS:
@@ -109,7 +109,7 @@ def samples_fit_the_fields(setting: Setting) -> None:
                     expect(array.min() >= 0 and array.max() < form.vocab, f"{where} leaves 0..{form.vocab - 1}")
 
 
-@promise("__getitem__")
+@check("__getitem__")
 def labels_fit_the_task(setting: Setting) -> None:
     """Labels are in the range that the task gives; without a task they are None."""
     for split in SPLITS:
@@ -142,7 +142,7 @@ def label_problem(task: Task | None, label: Any) -> str | None:
     return None
 
 
-@promise("__getitem__")
+@check("__getitem__")
 def same_index_same_sample(setting: Setting) -> None:
     """An index gives the same sample each time, also from a data set opened anew, whatever else happened."""
     for split in SPLITS:
@@ -156,7 +156,7 @@ def same_index_same_sample(setting: Setting) -> None:
         same(first, [plain(again[index]) for index in places(again)], "samples of a data set opened anew")
 
 
-@promise("__init__")
+@check("__init__")
 def splits_differ(setting: Setting) -> None:
     """Training and test split do not hold the same samples."""
     kept = []
@@ -172,7 +172,7 @@ def _content(sample: Sample) -> tuple[bytes, ...]:
     return tuple(np.ascontiguousarray(sample["inputs"][name]).tobytes() for name in sorted(sample["inputs"]))
 
 
-@promise("__init__")
+@check("__init__")
 def can_be_pickled(setting: Setting) -> None:
     """It can be pickled, as worker processes need, and then gives the same samples."""
     dataset = setting.open("train")
@@ -180,7 +180,7 @@ def can_be_pickled(setting: Setting) -> None:
     same(plain(dataset[0]), plain(again[0]), "the first sample after pickling")
 
 
-@promise("fingerprint")
+@check("fingerprint")
 def fingerprint_is_stable(setting: Setting) -> None:
     """`fingerprint` is the same each time the same data is opened, and differs between the splits."""
     prints = {split: setting.open(split).fingerprint() for split in SPLITS}
@@ -190,7 +190,7 @@ def fingerprint_is_stable(setting: Setting) -> None:
     expect(prints["train"] != prints["test"], f"both splits have the fingerprint {prints['train']!r}")
 
 
-@promise("describe")
+@check("describe")
 def describe_tells_samples_apart(setting: Setting) -> None:
     """`describe` says in one line what a sample is to be called, each differently."""
     dataset = setting.open("train")
@@ -199,7 +199,7 @@ def describe_tells_samples_apart(setting: Setting) -> None:
     expect(len(set(said)) == len(said), f"it says {said[0]!r} of several samples")
 
 
-@promise("__init__")
+@check("__init__")
 def fits_its_modality(setting: Setting) -> None:
     """The tokenizer of its modality, if one is installed, takes its fields and samples."""
     found = plugins.load().tokenizers.get(setting.dataset.modality)
@@ -208,6 +208,6 @@ def fits_its_modality(setting: Setting) -> None:
     dataset = setting.open("train")
     tokenizer = found.value(make_options(found.value, {}), dataset.fields, DIM)
     tokenizer.fit([dict(dataset[index]["inputs"]) for index in places(dataset)])
-    arrays = stack([tokenizer.prepare(dict(dataset[index]["inputs"])) for index in places(dataset)[:2]])
+    arrays = stack([tokenizer.preprocess(dict(dataset[index]["inputs"])) for index in places(dataset)[:2]])
     content = tokenizer(batch(arrays)).content
     expect(content.isfinite().all(), f"tokenizer '{found.name}' makes tokens of it that are not finite")

@@ -14,10 +14,10 @@ from ssl_core import plugins
 from ssl_core.contracts import Draws, Masking, Objective
 from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import Encoder
-from ssl_core.testing.check import Broken, expect
+from ssl_core.testing.check import CheckFailed, expect
 from ssl_core.testing.layouts import DIM, ENCODER, make_tokenizer, renamed, sample
 from ssl_core.testing.options import make_options
-from ssl_core.tokens import Layout, Outcome, Tokens, Values
+from ssl_core.tokens import ContinuousTarget, Layout, Outcome, Tokens
 
 ROWS = 8
 
@@ -33,17 +33,17 @@ class Setting:
     @property
     def rows(self) -> int:
         """The size of a usual batch."""
-        return max(ROWS, self.objective.least_batch)
+        return max(ROWS, self.objective.min_batch_size)
 
     def masking(self, layout: Layout) -> Masking | None:
         """The objective's own default masking. Breaks the promise if it is not installed."""
-        choice = self.objective.masking_default
+        choice = self.objective.default_masking
         if choice is None:
             return None
         try:
             cls = _installed().masking(choice.name)
         except ConfigError as error:
-            raise Broken(f"masking_default: {error}") from None
+            raise CheckFailed(f"default_masking: {error}") from None
         return cls(make_options(cls, choice.values), layout)
 
     def build(self, seed: int = 0, blind: bool = False) -> Bench:
@@ -88,7 +88,7 @@ class Bench(nn.Module):
     def outcome(self, tokens: Tokens | None = None, draws: Draws | None = None, seed: int = 0) -> Outcome:
         """One step, by default on the usual batch; all chance comes from the seed."""
         tokens = self.tokens() if tokens is None else tokens
-        draws = self.draws(tokens.content.shape[0], seed) if draws is None else draws
+        draws = self.draws(tokens.embeddings.shape[0], seed) if draws is None else draws
         torch.manual_seed(seed)
         outcome = self.objective(tokens, self.encoder, draws)
         expect(
@@ -106,5 +106,5 @@ def targets_of(tokens: Tokens) -> list[Tensor]:
     """The numbers of all targets."""
     numbers: list[Tensor] = []
     for target in tokens.targets:
-        numbers += [target.patches] if isinstance(target, Values) else [target.ids, target.table]
+        numbers += [target.patches] if isinstance(target, ContinuousTarget) else [target.ids, target.table]
     return numbers

@@ -68,20 +68,20 @@ class _Joint(JointTokenizer):
         return {key: value for part in self.parts for key, value in part.sample(rows, generator).items()}  # type: ignore[operator]
 
 
-CASES = ("values_1d", "values_2d", "values_3d", "ids", "values_and_ids")
+CASES = ("continuous_1d", "continuous_2d", "continuous_3d", "discrete", "continuous_and_discrete")
 
 
 def make_tokenizer(case: str) -> Any:
     """The small tokenizer of one of CASES; it also has `sample(rows, generator)`, a batch of prepared inputs."""
-    if case == "values_1d":
+    if case == "continuous_1d":
         return _Grid("speech", 1, (96,), (4,))
-    if case == "values_2d":
+    if case == "continuous_2d":
         return _Grid("image", 3, (8, 12), (2, 2))
-    if case == "values_3d":
+    if case == "continuous_3d":
         return _Grid("volume", 1, (4, 6, 4), (2, 2, 1))
-    if case == "ids":
+    if case == "discrete":
         return _Ids("text", 24, 17)
-    if case == "values_and_ids":
+    if case == "continuous_and_discrete":
         return _Joint(_Grid("image", 1, (8, 6), (2, 2)), _Ids("text", 10, 13))
     raise ValueError(f"no case '{case}'")
 

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 from ssl_core.contracts import Mask, Masking
-from ssl_core.testing.check import Check, Promise, expect, recorder, same
+from ssl_core.testing.check import Check, CheckSpec, expect, recorder, same
 from ssl_core.testing.layouts import CASES, make_tokenizer
 from ssl_core.testing.options import make_options
 from ssl_core.tokens import Layout, Segment
 
 ROWS = 64
 
-PROMISES: list[Promise] = []
-promise = recorder(PROMISES)
+CHECKS: list[CheckSpec] = []
+check = recorder(CHECKS)
 
 TINY = {
-    "two_tokens": Layout([Segment("speech", (2,), "values", 4)]),
-    "two_rows": Layout([Segment("image", (2, 1), "values", 4)]),
-    "two_segments": Layout([Segment("image", (1, 1), "values", 4), Segment("text", (1,), "ids", 5)]),
+    "two_tokens": Layout([Segment("speech", (2,), "continuous", 4)]),
+    "two_rows": Layout([Segment("image", (2, 1), "continuous", 4)]),
+    "two_segments": Layout([Segment("image", (1, 1), "continuous", 4), Segment("text", (1,), "discrete", 5)]),
 }
 
 
@@ -52,10 +52,10 @@ class Setting:
 def checks(masking: type[Masking], values: Mapping[str, Any]) -> list[Check]:
     """All checks of a masking class."""
     cases = (*CASES, *TINY)
-    return [Check(masking, one, Setting(masking, values, case), case) for case in cases for one in PROMISES]
+    return [Check(masking, one, Setting(masking, values, case), case) for case in cases for one in CHECKS]
 
 
-@promise("__call__")
+@check("__call__")
 def mask_has_its_form(setting: Setting) -> None:
     """visible is (B, V) long with V < L, hidden is (B, L) bool, both on the CPU; also for a single row."""
     for rows in (ROWS, 1):
@@ -67,7 +67,7 @@ def mask_has_its_form(setting: Setting) -> None:
         expect(0 < mask.visible.shape[1] < length, f"visible has {mask.visible.shape[1]} of {length} places")
 
 
-@promise("__call__")
+@check("__call__")
 def visible_and_hidden_are_complementary(setting: Setting) -> None:
     """Every token of every row is either visible or hidden."""
     mask = setting.mask()
@@ -78,14 +78,14 @@ def visible_and_hidden_are_complementary(setting: Setting) -> None:
     expect(wrong == 0, f"{wrong} of {seen.numel()} places are both or neither")
 
 
-@promise("__call__")
+@check("__call__")
 def every_row_hides_equally_many(setting: Setting) -> None:
     """Every row hides the same number of tokens, in every step."""
     counts = {int(count) for seed in range(4) for count in setting.mask(seed).hidden.sum(dim=1)}
     expect(len(counts) == 1, f"rows hide {sorted(counts)} tokens")
 
 
-@promise("__call__")
+@check("__call__")
 def some_are_visible_and_some_hidden(setting: Setting) -> None:
     """No row is wholly visible or wholly hidden."""
     for seed in range(4):
@@ -94,14 +94,14 @@ def some_are_visible_and_some_hidden(setting: Setting) -> None:
         expect(not hidden.all(dim=1).any(), "a row hides everything")
 
 
-@promise("__call__")
+@check("__call__")
 def visible_places_ascend(setting: Setting) -> None:
     """The visible places of a row are in ascending order, none twice."""
     mask = setting.mask()
     expect((mask.visible.diff(dim=1) > 0).all(), f"e.g. {mask.visible[0].tolist()}")
 
 
-@promise("__call__")
+@check("__call__")
 def mask_depends_on_the_generator_alone(setting: Setting) -> None:
     """The same state of the generator gives the same mask, whatever else happened."""
     made = []
@@ -114,7 +114,7 @@ def mask_depends_on_the_generator_alone(setting: Setting) -> None:
     same(made[0], made[1], "drawn twice from equal generators")
 
 
-@promise("__call__")
+@check("__call__")
 def seeds_and_rows_differ(setting: Setting) -> None:
     """Another seed gives another mask, and the rows of a batch are not all alike."""
     first, second = setting.mask(seed=0).hidden, setting.mask(seed=1).hidden

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective
-from ssl_core.nn.double_backward import attend_twice
-from ssl_core.nn.indexing import look_up
-from ssl_core.testing.check import Broken, Check, Promise, expect, listed, recorder, same
+from ssl_core.nn.double_backward import double_backward_attention
+from ssl_core.nn.indexing import embedding_lookup
+from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, listed, recorder, same
 from ssl_core.testing.harness import Bench, Setting, targets_of
 from ssl_core.testing.layouts import CASES, DIM, sample
-from ssl_core.tokens import Ids, Values
+from ssl_core.tokens import ContinuousTarget, DiscreteTarget
 
 STEPS = 30
 FALL = 0.05  # the part of its first value by which the loss must fall at least
 
-PROMISES: list[Promise] = []
-promise = recorder(PROMISES)
+CHECKS: list[CheckSpec] = []
+check = recorder(CHECKS)
 
 
 def checks(objective: type[Objective], values: Mapping[str, Any]) -> list[Check]:
@@ -32,10 +32,10 @@ def checks(objective: type[Objective], values: Mapping[str, Any]) -> list[Check]
     made = []
     for case in CASES:
         setting = Setting(objective, values, case)
-        for one in PROMISES:
+        for one in CHECKS:
             applies = one.only in (None, case)
-            if one.function is hidden_content_stays_hidden:
-                applies &= objective.masking_default is not None
+            if one.function is hidden_tokens_do_not_reach_encoder:
+                applies &= objective.default_masking is not None
             if one.function is reconstruction_fits_the_layout:
                 applies &= objective.reconstruct is not Objective.reconstruct
             if applies:
@@ -46,7 +46,7 @@ def checks(objective: type[Objective], values: Mapping[str, Any]) -> list[Check]
 # --- the promises ----------------------------------------------------------------------------------------------------
 
 
-@promise("__init__")
+@check("__init__")
 def builds(setting: Setting) -> None:
     """It builds from its options, a layout, a width and its default masking, and keeps them as attributes."""
     bench = setting.build()
@@ -57,7 +57,7 @@ def builds(setting: Setting) -> None:
     expect(isinstance(objective.options, type(objective).Options), "self.options is not of the class's own Options")
 
 
-@promise("forward")
+@check("forward")
 def loss_is_a_finite_scalar(setting: Setting) -> None:
     """The loss is one finite number that can be differentiated, and so is every metric one finite number."""
     outcome = setting.build().outcome()
@@ -68,7 +68,7 @@ def loss_is_a_finite_scalar(setting: Setting) -> None:
     expect(outcome.loss.requires_grad, "the loss does not depend on any parameter")
 
 
-@promise("forward")
+@check("forward")
 def gradient_reaches_every_parameter(setting: Setting) -> None:
     """The gradient reaches every parameter of encoder, tokenizer and objective that asks for one."""
     bench = setting.build()
@@ -82,11 +82,11 @@ def gradient_reaches_every_parameter(setting: Setting) -> None:
     everywhere = {name for name, parameter in bench.named_parameters() if parameter.requires_grad}
     encoder = {name for name in everywhere if name.startswith("encoder.")}
     if encoder <= set(missed) < everywhere:
-        raise Broken("the loss does not depend on the encoder; call it, and make the loss of what it returns")
+        raise CheckFailed("the loss does not depend on the encoder; call it, and make the loss of what it returns")
     expect(not missed, f"no gradient, or zero everywhere, or NaN: {listed(missed)}; remove or freeze what is unused")
 
 
-@promise("forward")
+@check("forward")
 def same_seed_same_loss(setting: Setting) -> None:
     """The same weights, batch and seed give the same loss, bit for bit: all chance is seeded."""
     first = setting.build().loss(seed=3)
@@ -95,7 +95,7 @@ def same_seed_same_loss(setting: Setting) -> None:
     same(first, setting.build().loss(seed=3), "the loss of a second, equal learner")
 
 
-@promise("forward")
+@check("forward")
 def blind(setting: Setting) -> None:
     """It cannot know the modality: of a layout it uses lengths, grids and kinds, never names. With the segments
     renamed, the loss is the same, bit for bit.
@@ -103,18 +103,18 @@ def blind(setting: Setting) -> None:
     same(setting.build().loss(), setting.build(blind=True).loss(), "the loss after renaming")
 
 
-@promise("forward")
+@check("forward")
 def tokens_are_left_unchanged(setting: Setting) -> None:
     """Content and targets of the tokens are not written to, neither forward nor backward."""
     bench = setting.build()
     tokens = bench.tokens()
-    before = [tokens.content, *targets_of(tokens)]
+    before = [tokens.embeddings, *targets_of(tokens)]
     kept = [numbers.detach().clone() for numbers in before]
     bench.outcome(tokens).loss.backward()
     same(kept, [numbers.detach() for numbers in before], "content and targets")
 
 
-@promise("forward")
+@check("forward")
 def loss_falls(setting: Setting) -> None:
     """On one small batch of structured data the loss falls by 5 % within 30 optimiser steps."""
     bench = setting.build()
@@ -129,20 +129,20 @@ def loss_falls(setting: Setting) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    raise Broken(f"after {STEPS} steps it went from {first:.4g} to {last:.4g}")
+    raise CheckFailed(f"after {STEPS} steps it went from {first:.4g} to {last:.4g}")
 
 
-@promise("forward")
+@check("forward")
 def smallest_batch_works(setting: Setting) -> None:
-    """A batch of 2, or of `least_batch` where that is more, has a finite loss and finite gradients."""
+    """A batch of 2, or of `min_batch_size` where that is more, has a finite loss and finite gradients."""
     bench = setting.build()
-    rows = max(2, setting.objective.least_batch)
+    rows = max(2, setting.objective.min_batch_size)
     loss = bench.outcome(bench.tokens(sample(bench.tokenizer, rows))).loss
     expect(loss.isfinite(), f"the loss of {rows} samples is {loss.item()}")
     _finite_gradients(bench, loss)
 
 
-@promise("forward")
+@check("forward")
 def bf16_autocast_is_finite(setting: Setting) -> None:
     """Under bfloat16 autocast, loss and gradients are finite."""
     bench = setting.build()
@@ -158,26 +158,28 @@ def _finite_gradients(bench: Bench, loss: Tensor) -> None:
     expect(not wrong, f"the gradient is not finite in {', '.join(wrong)}")
 
 
-@promise("forward", only="values_and_ids")
+@check("forward", only="continuous_and_discrete")
 def compiled_equals_eager(setting: Setting) -> None:
     """Traced by torch.compile in one piece, as a run compiles it, the loss and all gradients are the same."""
     bench = setting.build()
     tokens, draws = bench.tokens(), bench.draws()
     twin = copy.deepcopy(bench)
 
-    def step(content: Tensor) -> Tensor:
-        return twin.objective(replace(tokens, content=content), twin.encoder, draws).loss
+    def step(embeddings: Tensor) -> Tensor:
+        return twin.objective(replace(tokens, embeddings=embeddings), twin.encoder, draws).loss
 
-    tokens = replace(tokens, content=tokens.content.detach(), targets=tuple(map(_detached, tokens.targets)))
+    tokens = replace(tokens, embeddings=tokens.embeddings.detach(), targets=tuple(map(_detached, tokens.targets)))
     eager = bench.outcome(tokens, draws).loss
     torch._dynamo.reset()
     torch.manual_seed(0)
-    torch.compiler.allow_in_graph([attend_twice, look_up])
+    torch.compiler.allow_in_graph([double_backward_attention, embedding_lookup])
     try:
-        compiled = torch.compile(step, backend="eager", fullgraph=True)(tokens.content)
+        compiled = torch.compile(step, backend="eager", fullgraph=True)(tokens.embeddings)
     except torch._dynamo.exc.Unsupported as error:
         what = next(iter(str(error).strip().splitlines()), "")
-        raise Broken(f"the compiler can't trace it in one piece ({what}), so that train.compile=on fails") from error
+        raise CheckFailed(
+            f"the compiler can't trace it in one piece ({what}), so that train.compile=on fails"
+        ) from error
     finally:
         torch._dynamo.reset()
     expect(torch.allclose(eager, compiled, rtol=1e-4), f"the loss {eager.item():.7g} became {compiled.item():.7g}")
@@ -191,11 +193,11 @@ def compiled_equals_eager(setting: Setting) -> None:
             expect(close, f"the gradient of {name} differs by {(one.grad - other.grad).abs().max():.3g}")
 
 
-def _detached(target: Values | Ids) -> Values | Ids:
-    return target if isinstance(target, Values) else Ids(target.ids, target.table.detach())
+def _detached(target: ContinuousTarget | DiscreteTarget) -> ContinuousTarget | DiscreteTarget:
+    return target if isinstance(target, ContinuousTarget) else DiscreteTarget(target.ids, target.table.detach())
 
 
-@promise("__init__")
+@check("__init__")
 def state_dict_round_trip(setting: Setting) -> None:
     """A state dict loaded into a fresh learner gives the same loss, bit for bit: nothing that counts is outside it."""
     trained, fresh = setting.build(), setting.build(seed=5)
@@ -209,15 +211,15 @@ def state_dict_round_trip(setting: Setting) -> None:
         same(trained.loss(seed), fresh.loss(seed), "the loss after loading")
 
 
-@promise("forward")
-def hidden_content_stays_hidden(setting: Setting) -> None:
+@check("forward")
+def hidden_tokens_do_not_reach_encoder(setting: Setting) -> None:
     """What the masking hides does not reach the encoder: other content there leaves the encoder's input unchanged."""
     bench = setting.build()
     tokens, draws = bench.tokens(), bench.draws()
     expect("visible" in draws, f"draw returned {sorted(draws)}; the places that may be seen belong under 'visible'")
-    seen = torch.zeros(tokens.content.shape[:2], dtype=torch.bool).scatter(1, draws["visible"], True)
-    noise = 10 * torch.randn(tokens.content.shape, generator=torch.Generator().manual_seed(1))
-    other = replace(tokens, content=torch.where(seen.unsqueeze(-1), tokens.content, noise))
+    seen = torch.zeros(tokens.embeddings.shape[:2], dtype=torch.bool).scatter(1, draws["visible"], True)
+    noise = 10 * torch.randn(tokens.embeddings.shape, generator=torch.Generator().manual_seed(1))
+    other = replace(tokens, embeddings=torch.where(seen.unsqueeze(-1), tokens.embeddings, noise))
     calls: list[list[Any]] = []
 
     def record(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -231,7 +233,7 @@ def hidden_content_stays_hidden(setting: Setting) -> None:
     same(calls[0], calls[1], "what the encoder was called with")
 
 
-@promise("reconstruct")
+@check("reconstruct")
 def reconstruction_fits_the_layout(setting: Setting) -> None:
     """`reconstruct` gives finite predictions (B, Ls, size) for each segment, in evaluation and without gradients."""
     bench = setting.build().eval()
@@ -248,7 +250,7 @@ def reconstruction_fits_the_layout(setting: Setting) -> None:
         expect(numbers.isfinite().all(), "a prediction is not finite")
 
 
-@promise("draw")
+@check("draw")
 def draw_is_pure(setting: Setting) -> None:
     """`draw` depends on its generator and nothing else, and gives named tensors on the CPU."""
     objective = setting.build().objective
@@ -264,7 +266,7 @@ def draw_is_pure(setting: Setting) -> None:
     same(made[0], made[1], "drawn twice from equal generators")
 
 
-@promise("draw")
+@check("draw")
 def draws_have_fixed_shapes(setting: Setting) -> None:
     """`draw` gives tensors of the same names, shapes and types in every step, so that a compiled step stays valid."""
     bench = setting.build()

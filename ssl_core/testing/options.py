@@ -9,10 +9,10 @@ from typing import Any
 
 import pydantic
 
-from ssl_core.testing.check import Broken, Promise, expect, recorder, same
+from ssl_core.testing.check import CheckFailed, CheckSpec, expect, recorder, same
 
-PROMISES: list[Promise] = []
-promise = recorder(PROMISES)
+CHECKS: list[CheckSpec] = []
+check = recorder(CHECKS)
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ def make_options(plugin: Any, values: Mapping[str, Any]) -> Any:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         path = ".".join(map(str, first["loc"]))
-        raise Broken(
+        raise CheckFailed(
             f"{plugin.__name__}.Options({dict(values)}) is refused: {path}: {first['msg']}; "
             f"hand the kit options=... that suffice, or give every option a default"
         ) from None
 
 
-@promise("Options")
+@check("Options")
 def options_refuse_an_unknown_key(subject: OptionsSubject) -> None:
     """An option that does not exist is refused, so that a misspelt one is not silently ignored."""
     make_options(subject.plugin, subject.values)
@@ -44,10 +44,10 @@ def options_refuse_an_unknown_key(subject: OptionsSubject) -> None:
         subject.plugin.Options(**subject.values, no_such_option=1)
     except pydantic.ValidationError:
         return
-    raise Broken("Options accepted no_such_option=1; keep model_config's extra='forbid'")
+    raise CheckFailed("Options accepted no_such_option=1; keep model_config's extra='forbid'")
 
 
-@promise("Options")
+@check("Options")
 def options_survive_json(subject: OptionsSubject) -> None:
     """Options written as JSON and read back are the same: a run's configuration is saved and resumed that way."""
     options = make_options(subject.plugin, subject.values)
@@ -56,14 +56,14 @@ def options_survive_json(subject: OptionsSubject) -> None:
     expect(options == again, f"{options!r} became {again!r}")
 
 
-@promise("Options")
+@check("Options")
 def options_are_described(subject: OptionsSubject) -> None:
     """Every option has a description, its line in `sslx show`."""
     bare = [name for name, field in subject.plugin.Options.model_fields.items() if not field.description]
     expect(not bare, f"no Field(description=...) for {', '.join(bare)}")
 
 
-@promise("__doc__")
+@check("__doc__")
 def class_is_described(subject: OptionsSubject) -> None:
     """The class has a docstring; its first line is the class's line in `sslx list`."""
     first = (subject.plugin.__doc__ or "").strip().partition("\n")[0]

@@ -18,15 +18,15 @@ from ssl_core import plugins
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Discrete, Fields
 from ssl_core.errors import BadSample, ConfigError, PluginError
-from ssl_core.testing.check import Broken, Check, Promise, expect, recorder, same
+from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, recorder, same
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
-from ssl_core.tokens import Ids, Layout, Tokens, Values
+from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Tokens
 
 ROWS = 4
 
-PROMISES: list[Promise] = []
-promise = recorder(PROMISES)
+CHECKS: list[CheckSpec] = []
+check = recorder(CHECKS)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Setting:
             cls = plugins.load().default_dataset(modality)
             dataset = cls(make_options(cls, {}), "train")
         except (ConfigError, PluginError) as error:
-            raise Broken(f"no samples to try it on ({error}); hand the kit fields=... and samples=...") from None
+            raise CheckFailed(f"no samples to try it on ({error}); hand the kit fields=... and samples=...") from None
         places = range(0, len(dataset), max(1, len(dataset) // ROWS))[:ROWS]
         return dataset.fields, [dataset[index]["inputs"] for index in places]
 
@@ -66,13 +66,13 @@ class Setting:
 
     def prepared(self, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
         """The samples prepared and stacked."""
-        return stack([tokenizer.prepare(copy.deepcopy(inputs)) for inputs in self.source[1]])
+        return stack([tokenizer.preprocess(copy.deepcopy(inputs)) for inputs in self.source[1]])
 
     def ready(self) -> tuple[Tokenizer, dict[str, Tensor]]:
         """A tokenizer that has measured the samples, and these as a batch."""
         tokenizer = self.build()
         arrays = self.prepared(tokenizer)
-        tokenizer.measure(iter([arrays]))
+        tokenizer.fit_normalization(iter([arrays]))
         return tokenizer, batch(arrays)
 
 
@@ -83,8 +83,8 @@ def checks(
     setting = Setting(tokenizer, values, fields, samples)
     return [
         Check(tokenizer, one, setting)
-        for one in PROMISES
-        if one.function is not depict_undoes_patches or tokenizer.depict is not Tokenizer.depict
+        for one in CHECKS
+        if one.function is not to_image_inverts_patches or tokenizer.to_image is not Tokenizer.to_image
     ]
 
 
@@ -106,15 +106,15 @@ def batch(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 def numbers(tokens: Tokens) -> list[Tensor]:
     """Content and the numbers of all targets but tables."""
-    targets = [t.patches if isinstance(t, Values) else t.ids for t in tokens.targets]
-    return [part.detach() for part in (tokens.content, *targets)]
+    targets = [t.patches if isinstance(t, ContinuousTarget) else t.ids for t in tokens.targets]
+    return [part.detach() for part in (tokens.embeddings, *targets)]
 
 
 # --- the promises ----------------------------------------------------------------------------------------------------
 
 
-@promise("forward")
-def content_fits_the_layout(setting: Setting) -> None:
+@check("forward")
+def embeddings_fit_the_layout(setting: Setting) -> None:
     """Content is (B, L, D), with L the layout's length and D the width asked for; the layout is set by __init__."""
     layout = setting.build().layout
     expect(isinstance(layout, Layout), f"self.layout is {type(layout).__name__}, not a Layout")
@@ -122,15 +122,15 @@ def content_fits_the_layout(setting: Setting) -> None:
     tokens = tokenizer(inputs)
     wanted = (len(setting.source[1]), layout.length, DIM)
     expect(
-        tuple(tokens.content.shape) == wanted,
-        f"content is {tuple(tokens.content.shape)}, not {wanted}: {wanted[0]} samples, the layout's {layout.length} "
-        f"tokens, width {DIM}",
+        tuple(tokens.embeddings.shape) == wanted,
+        f"embeddings are {tuple(tokens.embeddings.shape)}, not {wanted}: {wanted[0]} samples, "
+        f"the layout's {layout.length} tokens, width {DIM}",
     )
     expect(tokens.layout == layout == tokenizer.layout, "the tokens' layout is not the tokenizer's")
-    expect(tokens.content.isfinite().all(), "content is not finite")
+    expect(tokens.embeddings.isfinite().all(), "embeddings are not finite")
 
 
-@promise("forward")
+@check("forward")
 def targets_fit_the_layout(setting: Setting) -> None:
     """One target for each segment, of its kind: patches (B, Ls, size), or ids (B, Ls) with a table (size, D)."""
     tokenizer, inputs = setting.ready()
@@ -138,11 +138,11 @@ def targets_fit_the_layout(setting: Setting) -> None:
     segments = tokenizer.layout.segments
     expect(len(tokens.targets) == len(segments), f"{len(tokens.targets)} targets for {len(segments)} segments")
     for segment, target in zip(segments, tokens.targets, strict=True):
-        kind = {"values": Values, "ids": Ids}[segment.target]
+        kind = {"continuous": ContinuousTarget, "discrete": DiscreteTarget}[segment.target]
         expect(
             isinstance(target, kind), f"'{segment.name}': the target is {type(target).__name__}, not {kind.__name__}"
         )
-        if isinstance(target, Values):
+        if isinstance(target, ContinuousTarget):
             shapes: list[tuple[Tensor, tuple[int, ...]]] = [(target.patches, (rows, segment.length, segment.size))]
             expect(target.patches.isfinite().all(), f"'{segment.name}': patches are not finite")
         else:
@@ -156,17 +156,17 @@ def targets_fit_the_layout(setting: Setting) -> None:
             expect(tuple(tensor.shape) == wanted, f"'{segment.name}': shape {tuple(tensor.shape)}, not {wanted}")
 
 
-@promise("forward")
+@check("forward")
 def tables_are_live_parameters(setting: Setting) -> None:
     """The table of an Ids target is a parameter of the tokenizer itself, no copy: it is trained through the loss."""
     tokenizer, inputs = setting.ready()
     own = {id(parameter) for parameter in tokenizer.parameters()}
     for segment, target in zip(tokenizer.layout.segments, tokenizer(inputs).targets, strict=True):
-        if isinstance(target, Ids):
+        if isinstance(target, DiscreteTarget):
             expect(id(target.table) in own, f"'{segment.name}': the table is not one of tokenizer.parameters()")
 
 
-@promise("forward")
+@check("forward")
 def samples_are_independent(setting: Setting) -> None:
     """A sample's tokens depend on that sample only, not on the others of its batch."""
     tokenizer, inputs = setting.ready()
@@ -179,12 +179,12 @@ def samples_are_independent(setting: Setting) -> None:
         same([x[:1] for x in first], [x[:1] for x in second], "the first sample's tokens among other samples")
 
 
-@promise("forward")
+@check("forward")
 def gradient_reaches_every_parameter(setting: Setting) -> None:
     """The gradient of the content reaches every parameter that asks for one."""
     tokenizer, inputs = setting.ready()
     tokens = tokenizer(inputs)
-    (tokens.content * torch.randn(tokens.content.shape)).sum().backward()
+    (tokens.embeddings * torch.randn(tokens.embeddings.shape)).sum().backward()
     missed = [
         name
         for name, parameter in tokenizer.named_parameters()
@@ -193,7 +193,7 @@ def gradient_reaches_every_parameter(setting: Setting) -> None:
     expect(not missed, f"no gradient, or zero everywhere, or NaN: {', '.join(missed)}")
 
 
-@promise("forward")
+@check("forward")
 def one_sample_is_enough(setting: Setting) -> None:
     """A batch of one gives the same tokens as a larger batch, up to rounding."""
     tokenizer, inputs = setting.ready()
@@ -203,15 +203,15 @@ def one_sample_is_enough(setting: Setting) -> None:
         expect(torch.allclose(whole[:1], single, rtol=1e-4, atol=1e-5), "alone, a sample has other tokens")
 
 
-@promise("forward")
+@check("forward")
 def bf16_autocast_is_finite(setting: Setting) -> None:
     """Under bfloat16 autocast the content is finite."""
     tokenizer, inputs = setting.ready()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        expect(tokenizer(inputs).content.isfinite().all(), "content is not finite")
+        expect(tokenizer(inputs).embeddings.isfinite().all(), "embeddings are not finite")
 
 
-@promise("prepare")
+@check("preprocess")
 def constant_input_is_finite(setting: Setting) -> None:
     """Constant input (silence, a blank image, one letter throughout) gives finite tokens, or raises BadSample."""
     fields, samples = setting.source
@@ -222,16 +222,16 @@ def constant_input_is_finite(setting: Setting) -> None:
             if isinstance(field, Discrete):
                 blank[name] = np.full_like(samples[0][name], min(value, field.vocab - 1))
         try:
-            arrays = stack([tokenizer.prepare(copy.deepcopy(blank)) for _ in range(2)])
+            arrays = stack([tokenizer.preprocess(copy.deepcopy(blank)) for _ in range(2)])
         except BadSample:
             continue
-        tokenizer.measure(iter([arrays]))  # a constant has no deviation to divide by
+        tokenizer.fit_normalization(iter([arrays]))  # a constant has no deviation to divide by
         for part in numbers(tokenizer(batch(arrays))):
             expect(part.isfinite().all(), f"input of only {value} gives tokens that are not finite")
 
 
-@promise("prepare")
-def prepare_is_pure(setting: Setting) -> None:
+@check("preprocess")
+def preprocess_is_pure(setting: Setting) -> None:
     """`prepare` gives the same each time, of arrays whose shapes do not differ from sample to sample, and leaves its
     input as it was.
     """
@@ -243,7 +243,7 @@ def prepare_is_pure(setting: Setting) -> None:
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        made.append([tokenizer.prepare(each) for each in inputs])
+        made.append([tokenizer.preprocess(each) for each in inputs])
     same([dict(each) for each in kept], [dict(each) for each in inputs], "the input of prepare")
     for each in made[0]:
         wrong = [name for name, x in each.items() if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiub"]
@@ -252,20 +252,20 @@ def prepare_is_pure(setting: Setting) -> None:
     stack(made[0])
 
 
-@promise("fit")
-def what_fit_learned_is_in_the_state_dict(setting: Setting) -> None:
+@check("fit")
+def fit_state_is_in_the_state_dict(setting: Setting) -> None:
     """A state dict loaded into a tokenizer that has seen no data prepares the same: `fit` keeps what it learned there,
     and `learned` names it.
     """
     fitted, fresh = setting.build(), setting.unfitted(seed=5)
     fresh.load_state_dict(fitted.state_dict())
-    same(fitted.learned(), fresh.learned(), "what was learned, after loading")
-    made = [[tokenizer.prepare(copy.deepcopy(x)) for x in setting.source[1]] for tokenizer in (fitted, fresh)]
+    same(fitted.fit_fingerprint(), fresh.fit_fingerprint(), "what was learned, after loading")
+    made = [[tokenizer.preprocess(copy.deepcopy(x)) for x in setting.source[1]] for tokenizer in (fitted, fresh)]
     same(made[0], made[1], "what prepare makes after loading")
 
 
-@promise("measure")
-def measured_constants_are_in_the_state_dict(setting: Setting) -> None:
+@check("fit_normalization")
+def normalization_is_in_the_state_dict(setting: Setting) -> None:
     """A state dict loaded into a fresh tokenizer gives the same tokens: what was measured is kept in buffers."""
     tokenizer, inputs = setting.ready()
     fresh = setting.build(seed=5)
@@ -273,8 +273,8 @@ def measured_constants_are_in_the_state_dict(setting: Setting) -> None:
     same(numbers(tokenizer.eval()(inputs)), numbers(fresh.eval()(inputs)), "the tokens after loading")
 
 
-@promise("measure")
-def measure_takes_chunks_of_any_size(setting: Setting) -> None:
+@check("fit_normalization")
+def fit_normalization_takes_chunks_of_any_size(setting: Setting) -> None:
     """`measure` walks its chunks once, changes none of them, and finds the same however the data is divided."""
     whole, inputs = setting.ready()
     parts = setting.build()
@@ -287,22 +287,22 @@ def measure_takes_chunks_of_any_size(setting: Setting) -> None:
         for start, stop in ((0, 1), (1, count)):
             yield {name: array[start:stop] for name, array in arrays.items()}
 
-    parts.measure(chunks())
+    parts.fit_normalization(chunks())
     for one, other in zip(numbers(whole(inputs)), numbers(parts(inputs)), strict=True):
         expect(torch.allclose(one, other, rtol=1e-3, atol=1e-4), "the tokens depend on how the data is divided")
 
 
-@promise("depict")
-def depict_undoes_patches(setting: Setting) -> None:
+@check("to_image")
+def to_image_inverts_patches(setting: Setting) -> None:
     """`depict` puts a segment's target patches together as (B, channels, *space), every number of them in its place:
     where the picture has the form of a prepared input, it is that input, perhaps turned over along some axes.
     """
     tokenizer, inputs = setting.ready()
     rows = len(setting.source[1])
     for i, target in enumerate(tokenizer(inputs).targets):
-        if not isinstance(target, Values):
+        if not isinstance(target, ContinuousTarget):
             continue
-        picture = tokenizer.depict(i, target.patches)
+        picture = tokenizer.to_image(i, target.patches)
         if picture is None:
             continue
         expect(picture.shape[0] == rows and picture.ndim >= 3, f"a picture of shape {tuple(picture.shape)}")
@@ -310,7 +310,7 @@ def depict_undoes_patches(setting: Setting) -> None:
         alike = [x.float() for x in inputs.values() if x.shape == picture.shape]
         close = any(_alike(x, turned) for x in alike for turned in _turned(picture.float()))
         expect(close or not alike, "the picture has the form of a prepared input, but other values")
-        changed = tokenizer.depict(i, target.patches + 1.0)
+        changed = tokenizer.to_image(i, target.patches + 1.0)
         moved = (changed != picture).float().mean().item() if changed is not None else 0.0
         expect(moved > 0.5, "other patches give the same picture")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective, Tokenizer
 from ssl_core.nn.encoder import Encoder
-from ssl_core.tokens import Outcome, Values
+from ssl_core.tokens import ContinuousTarget, Outcome
 
 ONE_HOT_LIMIT = 64  # larger vocabularies are counted per row instead: 128 x 30k one-hot numbers a row help nobody
 
@@ -36,25 +36,25 @@ class Learner(nn.Module):
     def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
         """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""
         tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.content, present=tokens.present)
-        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.present)
+        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
+        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.valid)
 
     @torch.no_grad()
     def stages(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The tokenizer's output (B, L, D), the encoder's (B, L, D) and pooled features (B, D). Call in eval mode."""
         tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.content, present=tokens.present)
-        return tokens.content, encoded[:, 1:], self.encoder.pool(encoded, tokens.present)
+        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
+        return tokens.embeddings, encoded[:, 1:], self.encoder.pool(encoded, tokens.valid)
 
     @torch.no_grad()
     def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
         """The prepared, normalised input itself as features: what a probe gets without any encoder.
 
-        Values as they are; ids one-hot, or counted per row for vocabularies over 64. (B, n), or (B, L, n).
+        ContinuousTarget as they are; ids one-hot, or counted per row for vocabularies over 64. (B, n), or (B, L, n).
         """
         parts: list[Tensor] = []
         for target, segment in zip(self.tokenizer(inputs).targets, self.tokenizer.layout.segments, strict=True):
-            if isinstance(target, Values):
+            if isinstance(target, ContinuousTarget):
                 parts.append(target.patches.float())
             elif segment.size <= ONE_HOT_LIMIT or per_token:
                 parts.append(nn.functional.one_hot(target.ids, segment.size).float())

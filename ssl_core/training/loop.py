@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError, SslxError
-from ssl_core.pipeline.cache import Prepared
-from ssl_core.pipeline.prefetch import Feed, Named
+from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.pipeline.prefetch import BatchStream, TensorDict
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accel.cuda_graph import GraphedStep
 from ssl_core.training.device import Precision, autocast
 from ssl_core.training.learner import Learner
-from ssl_core.training.metrics_log import METRICS, Window, append_metrics, trim_metrics
+from ssl_core.training.metrics_log import METRICS, MetricAverager, append_metrics, trim_metrics
 from ssl_core.training.optim import make_optimizer, rate_at, set_rate
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.signals import Signals
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
 
 NORM = "train/grad_norm"
@@ -70,12 +70,12 @@ class Log(Protocol):
 
 def is_graphed(options: TrainOptions, device: torch.device) -> bool:
     """Whether steps are replayed as a CUDA graph."""
-    return options.graph and device.type == "cuda" and options.accumulate == 1
+    return options.cuda_graph and device.type == "cuda" and options.accumulate_steps == 1
 
 
 def train(
     learner: Learner,
-    data: Prepared,
+    data: PreprocessedSplit,
     options: TrainOptions,
     *,
     seed: int,
@@ -83,7 +83,7 @@ def train(
     precision: Precision,
     folder: Path,
     log: Log,
-    tell: Tell,
+    console: Console,
     state: Mapping[str, Any],
     start: checkpoint.Checkpoint | None = None,
     probe: Probe | None = None,
@@ -91,7 +91,7 @@ def train(
     compiled: CompiledStep | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[int, float]:
-    """Train to `options.steps` or `options.seconds`, from `start` if given. Returns the steps done and the seconds
+    """Train to `options.steps` or `options.max_seconds`, from `start` if given. Returns the steps done and the seconds
     spent, those before `start` included and those of probes left out.
 
     Writes metrics.jsonl and checkpoints into `folder`; `state` goes into each checkpoint. `probe` is called at step 0
@@ -102,28 +102,28 @@ def train(
     _check_schedule(options)
     graphed = is_graphed(options, device)
     optimizer = make_optimizer(learner, options, graphed)
-    window, first, before = Window(), 0, 0.0
+    window, first, before = MetricAverager(), 0, 0.0
     if start is not None:
         checkpoint.load_model(start, learner)
         checkpoint.load_optimizer(start, learner, optimizer)
         first, before = start.step, float(start.state["seconds"])
-        window = Window(**start.state["window"])
+        window = MetricAverager(**start.state["window"])
     trim_metrics(folder / METRICS, first)
     learner.train()
     clock = Clock(before)
-    done, limit = first, options.seconds or math.inf
+    done, limit = first, options.max_seconds or math.inf
 
-    def differentiate(inputs: Named, draws: Named) -> dict[str, Tensor]:
+    def differentiate(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
         with autocast(device, precision):
             outcome = (compiled or learner)(inputs, draws)
         with compiled.compiling() if compiled is not None else nullcontext():
-            (outcome.loss / options.accumulate).backward()
+            (outcome.loss / options.accumulate_steps).backward()
         return {"loss": outcome.loss.detach(), **outcome.metrics}
 
-    def update(inputs: Named, draws: Named) -> dict[str, Tensor]:
+    def update(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
         values = differentiate(inputs, draws)
-        if options.clip:
-            values[NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.clip)
+        if options.grad_clip:
+            values[NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.grad_clip)
         else:
             values[NORM] = nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
         optimizer.step()
@@ -134,7 +134,12 @@ def train(
         window.settle()
         kept = {"count": window.count, "sums": window.sums}
         checkpoint.save(
-            folder, step, learner, optimizer, {**state, "seed": seed, "seconds": clock(), "window": kept}, options.keep
+            folder,
+            step,
+            learner,
+            optimizer,
+            {**state, "seed": seed, "seconds": clock(), "window": kept},
+            options.keep_checkpoints,
         )
 
     def look(step: int) -> None:
@@ -151,29 +156,29 @@ def train(
     probe_every = probe_every if probe else 0
     if first == 0 and probe_every:
         look(0)
-    length, unit = (options.steps, "steps") if options.seconds is None else (math.ceil(options.seconds), "s")
-    whole = GraphedStep(update, device, warn or tell.line, optimizer.zero_grad) if graphed else update
-    numbers = range(options.accumulate * first, options.accumulate * options.steps)
+    length, unit = (options.steps, "steps") if options.max_seconds is None else (math.ceil(options.max_seconds), "s")
+    whole = GraphedStep(update, device, warn or console.info, optimizer.zero_grad) if graphed else update
+    numbers = range(options.accumulate_steps * first, options.accumulate_steps * options.steps)
     with (
         Signals() as signals,
-        Feed(learner.objective, data, options.batch_size, seed, device, numbers) as feed,
-        tell.progress("pretraining", length, first if unit == "steps" else int(before)) as progress,
+        BatchStream(learner.objective, data, options.batch_size, seed, device, numbers) as feed,
+        console.progress("pretraining", length, first if unit == "steps" else int(before)) as progress,
     ):
         tick, counted, shown = clock(), first, int(before)
         for step in range(first, options.steps if clock() < limit else first):
             rate = rate_at(options, step)
             set_rate(optimizer, rate)
-            for part in range(options.accumulate):
-                number = step * options.accumulate + part
+            for part in range(options.accumulate_steps):
+                number = step * options.accumulate_steps + part
                 inputs, draws = feed.take()
                 seed_torch(seed, "step", number)
-                values = (whole if part + 1 == options.accumulate else differentiate)(inputs, draws)
+                values = (whole if part + 1 == options.accumulate_steps else differentiate)(inputs, draws)
                 window.add({name: value for name, value in values.items() if name != NORM})
             done, now = step + 1, clock()
             last = done == options.steps or now >= limit
             if done % options.log_every == 0 or last:
                 metrics = window.means()
-                speed = (done - counted) * options.batch_size * options.accumulate / (now - tick)
+                speed = (done - counted) * options.batch_size * options.accumulate_steps / (now - tick)
                 tick, counted = now, done
                 metrics |= {"train/lr": rate, NORM: float(values[NORM]), "train/samples_per_second": speed}
                 _check(metrics, done, precision)
@@ -194,14 +199,14 @@ def train(
 
 
 def _check_schedule(options: TrainOptions) -> None:
-    if options.seconds is not None and options.schedule != "constant":
+    if options.max_seconds is not None and options.schedule != "constant":
         raise ConfigError(
-            f"train.seconds stops at a step that nobody knows beforehand, and train.schedule={options.schedule} needs "
-            f"to know it; give train.steps, or train.schedule=constant"
+            f"train.max_seconds ends a run at a step that is not known in advance, which "
+            f"train.schedule={options.schedule} needs; give train.steps, or train.schedule=constant"
         )
 
 
 def _check(metrics: Mapping[str, float], step: int, precision: Precision) -> None:
     if not math.isfinite(metrics["train/loss"]):
-        cure = "lower train.lr, or set train.clip=1" + (", or train.precision=fp32" if precision != "fp32" else "")
+        cure = "lower train.lr, or set train.grad_clip=1" + (", or train.precision=fp32" if precision != "fp32" else "")
         raise SslxError(f"the loss is not finite (within the steps before step {step}); {cure}")

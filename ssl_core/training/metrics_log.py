@@ -16,7 +16,7 @@ METRICS = "metrics.jsonl"
 
 
 @dataclass
-class Window:
+class MetricAverager:
     """Sums of metrics since the last line of metrics.jsonl. Saved with a checkpoint, so that lines do not change."""
 
     count: int = 0

@@ -28,9 +28,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def rate_at(options: TrainOptions, step: int) -> float:
     """The learning rate of a step, the first being 0."""
-    if step < options.warmup:
-        return options.lr * (step + 1) / options.warmup
+    if step < options.warmup_steps:
+        return options.lr * (step + 1) / options.warmup_steps
     if options.schedule == "constant":
         return options.lr
-    progress = (step - options.warmup) / max(options.steps - options.warmup, 1)
+    progress = (step - options.warmup_steps) / max(options.steps - options.warmup_steps, 1)
     return options.lr * 0.5 * (1 + math.cos(math.pi * progress))

@@ -13,10 +13,10 @@ class Progress:
         """Move on."""
 
 
-class Tell:
+class Console:
     """Lines and bars."""
 
-    def line(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line about what was chosen or found."""
 
     @contextmanager

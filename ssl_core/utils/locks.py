@@ -10,7 +10,7 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def alone(path: Path, taken: Callable[[], None]) -> Iterator[None]:
+def file_lock(path: Path, taken: Callable[[], None]) -> Iterator[None]:
     """Nobody else is within `alone` of this path meanwhile.
 
     `taken` is called if somebody is: it raises, or returns to wait. Where there are no such locks (Windows), all pass.

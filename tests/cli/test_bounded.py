@@ -38,16 +38,16 @@ def test_the_bound_is_said_at_the_terminal_and_in_the_report(quick, tmp_path, mo
     assert code == 0, err
     line = "evaluation takes 30 of 48 training samples; 20 of 24 test samples; kNN 15 of 30 training samples: drawn"
     assert err.replace("\n", " ").count(line) == 1
-    bounded = json.loads((tmp_path / "bounded" / "report.json").read_text())
-    assert len([note for note in bounded["notes"] if note.startswith(line)]) == 1
-    assert rows(bounded) == everywhere(linear=(30, 20), knn=(15, 20))
+    limit_samples = json.loads((tmp_path / "bounded" / "report.json").read_text())
+    assert len([note for note in limit_samples["notes"] if note.startswith(line)]) == 1
+    assert rows(limit_samples) == everywhere(linear=(30, 20), knn=(15, 20))
     # what was asked for stays on record as it was, so that another data set is bounded by its own size
     assert json.loads((tmp_path / "bounded" / "config.json").read_text())["evaluate"]["max_train"] is None
 
     code, _, err = quick("eval", "bounded", "--out", "again")
     assert code == 0, err
     again = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert [row["value"] for row in again["scores"]] == [row["value"] for row in bounded["scores"]]
+    assert [row["value"] for row in again["scores"]] == [row["value"] for row in limit_samples["scores"]]
     assert line in err.replace("\n", " ")
     given = [f"evaluate.{key}={count}" for key, count in (("max_train", 48), ("max_test", 24))]
     code, _, err = quick("eval", "bounded", "--out", "given", *(word for one in given for word in ("--set", one)))

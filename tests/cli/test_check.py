@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_core import plugins
-from ssl_core.plugins.source import as_if_installed
+from ssl_core.plugins.source import temporarily_installed
 
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial"
 
@@ -98,9 +98,9 @@ def test_json_has_every_check(quick, unsorted):
     )  # fmt: skip
     outcomes = {row["check"]: row["outcome"] for row in found["checks"]}
     assert outcomes["visible_places_ascend-ids"] == "known"
-    assert outcomes["visible_places_ascend-values_2d"] == "broken"
+    assert outcomes["visible_places_ascend-continuous_2d"] == "broken"
     assert outcomes["options_survive_json"] == "kept"
-    broken = next(row for row in found["checks"] if row["check"] == "visible_places_ascend-values_2d")
+    broken = next(row for row in found["checks"] if row["check"] == "visible_places_ascend-continuous_2d")
     assert broken["promised"] in broken["message"]
     assert all(row["message"] == "" for row in found["checks"] if row["outcome"] == "kept")
 
@@ -205,6 +205,6 @@ def test_a_folder_stands_before_an_installed_plugin_of_its_name(tmp_path):
             f"[project.entry-points.sslx]\none = 'half_v{number}'\n"
         )
         folders.append(folder)
-    with as_if_installed(folders[0]), as_if_installed(folders[1]):
+    with temporarily_installed(folders[0]), temporarily_installed(folders[1]):
         assert str(plugins.load().get("masking", "half-in-a-file").origin) == "sslx-half:one 2"
     assert plugins.load().find("masking", "half-in-a-file") is None

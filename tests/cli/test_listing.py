@@ -61,15 +61,15 @@ def test_problems_and_a_damaged_file_are_not_kept(listed, tmp_path, monkeypatch)
     assert "warning: 'broken' was set aside" in listed()[1]
     monkeypatch.undo()
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
-    listing.keep({"objectives": {"columns": ["name"], "rows": [["mae"]]}})
-    assert listing.kept() is not None
+    listing.save_cached({"objectives": {"columns": ["name"], "rows": [["mae"]]}})
+    assert listing.load_cached() is not None
     (tmp_path / "cache" / "listing.json").write_text("{")
-    assert listing.kept() is None
+    assert listing.load_cached() is None
 
 
 def test_a_kept_listing_needs_no_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path))
-    listing.keep({"objectives": {"columns": ["name"], "rows": [["mae"]]}})
+    listing.save_cached({"objectives": {"columns": ["name"], "rows": [["mae"]]}})
     code = (
         "import sys\nfrom ssl_core import cli\n"
         "try: cli.app(['list'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"

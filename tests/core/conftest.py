@@ -62,7 +62,7 @@ class ToyData(Dataset):
 
     name = "toy-data"
     modality = "toy"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         count: int = Field(40, ge=0)

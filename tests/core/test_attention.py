@@ -64,16 +64,16 @@ def test_xformers_without_xformers_says_what_to_do(monkeypatch: pytest.MonkeyPat
         attend(*qkv(), "xformers")
 
 
-@pytest.mark.parametrize("keep", [None, torch.tensor([[True, True, False, True, True], [True] * 5])])
-def test_math_with_keys_that_only_fill_up_is_the_same(monkeypatch: pytest.MonkeyPatch, keep: Tensor | None) -> None:
+@pytest.mark.parametrize("key_mask", [None, torch.tensor([[True, True, False, True, True], [True] * 5])])
+def test_math_with_keys_that_only_fill_up_is_the_same(monkeypatch: pytest.MonkeyPatch, key_mask: Tensor | None) -> None:
     """As in half precision."""
     q, k, v = qkv(queries=2)
-    expected = attend(q, k, v, "math", keep)
+    expected = attend(q, k, v, "math", key_mask)
     asked = []
     monkeypatch.setattr(module, "filling", lambda k: asked.append(k) or 3)
-    torch.testing.assert_close(attend(q, k, v, "math", keep), expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(attend(q, k, v, "math", key_mask), expected, rtol=1e-12, atol=1e-14)
     assert asked
-    assert torch.autograd.gradgradcheck(lambda *x: attend(*x, "math", keep), (q, k, v))
+    assert torch.autograd.gradgradcheck(lambda *x: attend(*x, "math", key_mask), (q, k, v))
 
 
 def test_math_has_two_derivatives() -> None:
@@ -92,8 +92,8 @@ def second_derivative(layer: Attention, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("backend", ["auto", "xformers", "sdpa", "math"])
 def test_a_fused_kernel_is_never_taken_where_two_derivatives_are_needed(backend: module.Backend) -> None:
     """130 tokens in fp32: with one derivative "auto" and "sdpa" do take the fused kernel, which has no second."""
-    layer = Attention(8, 2, backend=backend, twice_differentiable=True)
-    assert layer.kernel_for(torch.zeros(1, requires_grad=True), 130) in ("math", "twice")
+    layer = Attention(8, 2, backend=backend, double_backward=True)
+    assert layer.kernel_for(torch.zeros(1, requires_grad=True), 130) in ("math", "double_backward")
     assert second_derivative(layer, torch.float32).isfinite().all()
 
 
@@ -111,13 +111,13 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
         (CPU, torch.float32, 197, 0, "sdpa"),
         (CPU, torch.float32, 30, 0, "sdpa"),
         (CPU, torch.bfloat16, 30, 0, "math"),
-        (CPU, torch.bfloat16, 197, 0, "twice"),
+        (CPU, torch.bfloat16, 197, 0, "double_backward"),
         (CPU, torch.float32, 197, 1, "sdpa"),
         (CPU, torch.float32, 30, 1, "math"),  # too short to pay
         (CPU, torch.bfloat16, 30, 1, "math"),
-        (CPU, torch.bfloat16, 197, 1, "twice"),  # the fused backward is slow in bf16
-        (CPU, torch.float64, 197, 1, "twice"),
-        (CPU, torch.float32, 197, 2, "twice"),
+        (CPU, torch.bfloat16, 197, 1, "double_backward"),  # the fused backward is slow in bf16
+        (CPU, torch.float64, 197, 1, "double_backward"),
+        (CPU, torch.float32, 197, 2, "double_backward"),
         (CPU, torch.float32, 65, 2, "math"),
         (CUDA, torch.float32, 197, 0, "sdpa"),
         (CUDA, torch.float32, 197, 1, "math"),  # slower fused, whatever the length
@@ -127,10 +127,10 @@ def test_the_fused_kernel_has_no_second_derivative() -> None:
         (CUDA, torch.float32, 65, 0, "math"),
         (CUDA, torch.bfloat16, 17, 0, "sdpa"),
         (CUDA, torch.bfloat16, 129, 2, "math"),
-        (CUDA, torch.bfloat16, 197, 2, "twice"),
+        (CUDA, torch.bfloat16, 197, 2, "double_backward"),
         (CUDA, torch.float32, 197, 2, "math"),
-        (CPU, torch.float32, 2000, 2, "twice"),
-        (CUDA, torch.bfloat16, 2000, 2, "twice"),
+        (CPU, torch.float32, 2000, 2, "double_backward"),
+        (CUDA, torch.bfloat16, 2000, 2, "double_backward"),
     ],
 )
 def test_the_table_of_kernels(
@@ -152,7 +152,7 @@ def test_xformers_is_for_cuda_up_to_one_derivative(
 ) -> None:
     """It has no float64, no second derivative and nothing for the CPU."""
     monkeypatch.setattr(attention_xformers, "xformers_ops", lambda: Plainly)
-    expected = "twice" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
+    expected = "double_backward" if derivatives == 2 else "sdpa" if dtype == torch.float64 else "xformers"
     assert choose_kernel(CUDA, dtype, 600, derivatives) == expected
     assert choose_kernel(CPU, dtype, 197, derivatives) != "xformers"
 
@@ -167,9 +167,9 @@ def test_in_a_compiled_step_only_long_rows_are_not_written_out(dtype: torch.dtyp
 
 
 def test_a_compiled_step_has_short_rows_written_out_at_their_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Attention(8, 2, twice_differentiable=True)
+    layer = Attention(8, 2, double_backward=True)
     x = torch.randn(2, 130, 8, dtype=torch.bfloat16, requires_grad=True)
-    assert layer.kernel_for(x, 130) == "twice"
+    assert layer.kernel_for(x, 130) == "double_backward"
     filled = []
     monkeypatch.setattr(module, "filling", lambda k: filled.append(k) or 3)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
@@ -228,9 +228,9 @@ def test_xformers_asked_for_is_had_where_it_has_a_kernel(monkeypatch: pytest.Mon
     for backend, twice, expected in (
         ("auto", False, "math"), ("xformers", False, "xformers"), ("xformers", True, "math"), ("sdpa", False, "sdpa"),
     ):  # fmt: skip
-        layer = Attention(64, 1, backend=backend, twice_differentiable=twice)  # type: ignore[arg-type]
+        layer = Attention(64, 1, backend=backend, double_backward=twice)  # type: ignore[arg-type]
         assert layer.kernel_for(q, 30) == expected  # type: ignore[arg-type]
-        assert layer.kernel_for(q, 30, once=True) == ("math" if backend == "auto" else backend)  # type: ignore[arg-type]
+        assert layer.kernel_for(q, 30, needs_double_backward=False) == ("math" if backend == "auto" else backend)  # type: ignore[arg-type]
 
 
 def test_xformers_refuses_a_second_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,10 +279,10 @@ def test_xformers_asked_for_on_the_cpu_falls_back(monkeypatch: pytest.MonkeyPatc
 
 
 def test_derivatives_are_counted_from_the_call() -> None:
-    layer = Attention(8, 2, twice_differentiable=True)
+    layer = Attention(8, 2, double_backward=True)
     q = torch.zeros(1, requires_grad=True)
     assert layer.kernel_for(q, 65) == "math"
-    assert layer.kernel_for(q, 197) == "twice"
+    assert layer.kernel_for(q, 197) == "double_backward"
     with torch.no_grad():
         assert layer.kernel_for(q.detach(), 197) == "sdpa"  # evaluation needs none
 
@@ -315,7 +315,7 @@ def test_sizes_of_heads() -> None:
         Attention(10, 3)
 
 
-@pytest.mark.parametrize(("compile", "kernel"), [("off", "twice"), ("on", "math")])
+@pytest.mark.parametrize(("compile", "kernel"), [("off", "double_backward"), ("on", "math")])
 def test_the_header_names_the_kernel_of_the_step_as_it_runs(compile: str, kernel: str) -> None:
     """A compiled step writes softmax out in longer rows than an eager one."""
     options = {"objective.name": "mae", "modality": "speech", "train.compile": compile, "train.precision": "bf16"}

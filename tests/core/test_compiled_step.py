@@ -29,7 +29,7 @@ from ssl_core.training.accel.compiled_step import (
     key_of,
 )  # fmt: skip
 from ssl_core.training.accel.cpu_matmul import Rewrite
-from ssl_core.training.metrics_log import Window
+from ssl_core.training.metrics_log import MetricAverager
 from ssl_core.utils.cache import source_of
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
@@ -188,7 +188,7 @@ def backend(monkeypatch, which):
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("changed", ["nn/twice.py", "engine/products.py", "objectives/mae.py"])
+@pytest.mark.parametrize("changed", ["nn/double_backward.py", "training/accel/cpu_matmul.py", "objectives/mae.py"])
 def test_the_compiler_gets_our_changes_to_its_graphs_by_the_name_of_our_code(toy, tmp_path, monkeypatch, changed):
     named = []
     with inductor.patch(post_grad_custom_post_pass=None):
@@ -304,7 +304,7 @@ def test_a_compiled_step_on_cuda_is_the_eager_one(toy, tmp_path, dtype):
 
 
 def test_what_a_step_returned_may_be_overwritten_later():
-    window, loss = Window(), torch.tensor(1.0)
+    window, loss = MetricAverager(), torch.tensor(1.0)
     window.add({"loss": loss})
     loss.fill_(5.0)
     window.add({"loss": loss})

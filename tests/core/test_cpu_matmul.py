@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not cpu_matmul._has_onednn(), reason="needs torc
 @pytest.fixture
 def rewrite(monkeypatch: pytest.MonkeyPatch) -> Rewrite:
     monkeypatch.setattr(cpu_matmul, "mkl_is_slow", lambda: True)
-    monkeypatch.setattr(cpu_matmul, "turning_is_slow", lambda: False)
+    monkeypatch.setattr(cpu_matmul, "prefers_split_weight_grad", lambda: False)
     return Rewrite(["a", "b"])
 
 
@@ -101,7 +101,7 @@ def test_sums_that_are_weighted_stay(rewrite: Rewrite) -> None:
 
 def test_nothing_is_changed_where_mkl_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_matmul, "mkl_is_slow", lambda: False)
-    monkeypatch.setattr(cpu_matmul, "turning_is_slow", lambda: True)
+    monkeypatch.setattr(cpu_matmul, "prefers_split_weight_grad", lambda: True)
     graph = traced(matrix(300, 80), matrix(64, 80), torch.ones(64))
     before = operations(graph)
     Rewrite([])(graph.graph)
@@ -134,7 +134,7 @@ def divided(
 ) -> GraphModule:
     """The graph of G' X with so many threads, where 50 rows are worth a thread."""
     monkeypatch.setattr(cpu_matmul, "mkl_is_slow", lambda: False)
-    monkeypatch.setattr(cpu_matmul, "turning_is_slow", lambda: True)
+    monkeypatch.setattr(cpu_matmul, "prefers_split_weight_grad", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
     monkeypatch.setattr(cpu_matmul, "LEAST_ROWS", 50)
     graph = make_fx(lambda g, x: torch.ops.aten.mm(torch.ops.aten.permute(g, places), x), tracing_mode="fake")(g, x)
@@ -194,13 +194,13 @@ def test_turning_is_slow_with_vectors_alone(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
-    assert cpu_matmul.turning_is_slow() is slow
+    assert cpu_matmul.prefers_split_weight_grad() is slow
     if not slow:
         assert Rewrite([]).parts == 0
 
 
 def test_the_name_of_the_change_tells_threads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_matmul, "turning_is_slow", lambda: True)
+    monkeypatch.setattr(cpu_matmul, "prefers_split_weight_grad", lambda: True)
     names = set()
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)

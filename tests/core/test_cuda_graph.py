@@ -19,8 +19,8 @@ import torch
 
 from ssl_core import Learner
 from ssl_core.pipeline import prefetch as feeding
-from ssl_core.pipeline.cache import prepare
-from ssl_core.pipeline.prefetch import DEPTH, Ahead, Feed
+from ssl_core.pipeline.cache import preprocess_dataset
+from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
 from ssl_core.training import checkpoint
 from ssl_core.training.accel import cuda_graph as module
 from ssl_core.training.accel.cuda_graph import AHEAD, FIRST_STEPS, PATIENCE, GraphedStep
@@ -28,7 +28,7 @@ from ssl_core.training.loop import is_graphed, train
 from ssl_core.training.metrics_log import read_metrics
 from ssl_core.training.optim import make_optimizer, set_rate
 from ssl_core.training.options import TrainOptions
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_plugins.objectives.metamae import MetaMAE
 
 CPU = torch.device("cpu")
@@ -164,7 +164,7 @@ def test_a_step_that_waits_is_not_recorded(monkeypatch, pretended):
         assert step(*batch(number))["sum"] == 12 * number
     assert len(said) == 1
     assert "a step waits for the device" in said[0]
-    assert "test_graph.py, line" in said[0]
+    assert "test_cuda_graph.py, line" in said[0]
     assert pretended.count("sync debug 0") == 1
 
 
@@ -185,7 +185,7 @@ def things(number):
 @pytest.fixture
 def ahead(pretended, monkeypatch):
     monkeypatch.setattr(feeding, "send", lambda value, device: value)
-    made = Ahead((things, lambda number: {"m": Thing(-number)}), torch.device("cuda"))
+    made = Prefetcher((things, lambda number: {"m": Thing(-number)}), torch.device("cuda"))
     yield made
     made.close()
 
@@ -207,7 +207,7 @@ def test_what_a_maker_raises_comes_out_where_its_number_is_taken(pretended, monk
             raise ValueError("no batch")
         return things(number)
 
-    made = Ahead((make,), torch.device("cuda"))
+    made = Prefetcher((make,), torch.device("cuda"))
     for number in (1, 2, 3):
         made.order(number)
     assert made.take()[0]["x"].number == 1
@@ -234,7 +234,7 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
 
     objective = SimpleNamespace(draw=lambda size, generator: {"m": Thing(generator.initial_seed())})
     taken, draws = [], set()
-    with Feed(objective, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
+    with BatchStream(objective, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
         for number in range(5, 12):
             inputs, drawn = feed.take()
             taken.append(inputs["x"].number)
@@ -246,7 +246,12 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
 
 @pytest.mark.parametrize(
     ("options", "device", "expected"),
-    [({}, "cuda", True), ({}, "cpu", False), ({"accumulate": 2}, "cuda", False), ({"graph": False}, "cuda", False)],
+    [
+        ({}, "cuda", True),
+        ({}, "cpu", False),
+        ({"accumulate_steps": 2}, "cuda", False),
+        ({"cuda_graph": False}, "cuda", False),
+    ],
 )
 def test_when_steps_are_replayed(options, device, expected):
     assert is_graphed(TrainOptions(**options), torch.device(device)) == expected
@@ -307,7 +312,7 @@ def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
         return {"sum": total, "chance": torch.rand((), device="cuda")}
 
     step, held = GraphedStep(update, device, said.append), []
-    with Feed(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
+    with BatchStream(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
         for number in range(60):
             inputs, draws = feed.take()
             torch.manual_seed(number)
@@ -327,14 +332,16 @@ def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
 @pytest.fixture
 def data(toy, tmp_path):
     dataset = toy.Data(toy.Data.Options(count=40), "train")
-    return prepare(dataset, toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16), tmp_path / "cache", Tell())
+    return preprocess_dataset(
+        dataset, toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16), tmp_path / "cache", Console()
+    )
 
 
 @needs_cuda
 def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
     objective = toy.make_learner(MetaMAE).objective
-    here = Feed(objective, data, 8, 3, CPU, range(20))
-    with Feed(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed:
+    here = BatchStream(objective, data, 8, 3, CPU, range(20))
+    with BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
             for brought, made in zip(feed.take(), here.take(), strict=True):
                 assert brought.keys() == made.keys()
@@ -352,14 +359,16 @@ def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
 
     objective.draw = broken
     with (
-        Feed(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed,
+        BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),
     ):
         feed.take()
 
 
 @needs_cuda
-@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"schedule": "cosine", "warmup": 4}, {"graph": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate_steps": 2}, {"schedule": "cosine", "warmup_steps": 4}, {"cuda_graph": False}]
+)
 def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, tmp_path, options):
     def losses(name, device, start=None):
         learner = toy.make_learner(MetaMAE).to(device)
@@ -369,7 +378,7 @@ def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, t
             learner, data,
             TrainOptions(**({"steps": 16, "batch_size": 8, "log_every": 4, "checkpoint_every": 8} | options)),
             seed=1, device=torch.device(device), precision="fp32", folder=folder, log=lambda step, metrics: None,
-            tell=Tell(), state={}, start=start, warn=pytest.fail,
+            console=Console(), state={}, start=start, warn=pytest.fail,
         )  # fmt: skip
         return [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
 

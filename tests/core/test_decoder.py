@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ssl_core import Layout, Segment
-from ssl_core.nn import Decoder, gather_rows
+from ssl_core.nn import Decoder, gather_tokens
 
 GRIDS = [((10,),), ((2, 5),), ((2, 3), (4,))]
 KEPT = 4
 
 
 def build(grids: tuple[tuple[int, ...], ...], depth: int = 2) -> Decoder:
-    layout = Layout([Segment(f"part {i}", grid, "values", 4) for i, grid in enumerate(grids)])
-    decoder = Decoder(layout, 12, 16, depth, 3, twice_differentiable=True).double()
+    layout = Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
+    decoder = Decoder(layout, 12, 16, depth, 3, double_backward=True).double()
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
@@ -35,13 +35,13 @@ def test_shuffled_equals_in_place(plain: ModuleType, grids: tuple[tuple[int, ...
     decoder = build(grids, depth)
     latent, order = latent_and_order(decoder)
     sizes = plain.Sizes(
-        tuple(plain.Piece("values", grid, 4) for grid in grids),
+        tuple(plain.Piece("continuous", grid, 4) for grid in grids),
         dim=16, decoder_dim=12, decoder_depth=depth, decoder_heads=3, decoder_mlp=24,
     )  # fmt: skip
     params = plain.parameters_of({f"objective.decoder.{name}": p for name, p in decoder.named_parameters()})
-    params["encoder.summary"] = torch.zeros(16, dtype=torch.float64)  # tells the transcription the number type
+    params["encoder.cls_token"] = torch.zeros(16, dtype=torch.float64)  # tells the transcription the number type
     expected = plain.decode(params, latent, order[:, :KEPT], sizes)
-    torch.testing.assert_close(decoder(latent, order), gather_rows(expected, order), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(decoder(latent, order), gather_tokens(expected, order), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(decoder.rows(latent, order[:, :KEPT]), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -80,7 +80,7 @@ def test_every_latent_vector_reaches_every_prediction(grids: tuple[tuple[int, ..
     latent, order = latent_and_order(decoder)
     latent.requires_grad_()
     (gradient,) = torch.autograd.grad(decoder(latent, order, slice(9, 10)).square().sum(), latent)
-    assert (gradient.abs().amax(dim=-1) > 0).all()  # the summary token's, too (D30)
+    assert (gradient.abs().amax(dim=-1) > 0).all()  # the cls token's, too (D30)
 
 
 def test_the_latent_enters_in_fp32_under_autocast() -> None:
@@ -96,6 +96,6 @@ def test_the_latent_enters_in_fp32_under_autocast() -> None:
 
 
 def test_the_mask_token_starts_small() -> None:
-    layout = Layout([Segment("x", (4,), "values", 4)])
+    layout = Layout([Segment("x", (4,), "continuous", 4)])
     started = torch.cat([Decoder(layout, 128, 16, 1, 4).mask_token for _ in range(20)])
     assert started.std().item() == pytest.approx(0.02, abs=0.001)

@@ -11,7 +11,7 @@ import pytest
 
 ASK = """
 import resource, torch
-from ssl_core.training.device import keep_freed_memory
+from ssl_core.training.accel.memory import keep_freed_memory
 kept = keep_freed_memory()
 def step():
     for _ in range(20):
@@ -50,7 +50,7 @@ def test_what_the_environment_says_about_memory_stands() -> None:
 HUGE = """
 import re, sys, torch
 from pathlib import Path
-from ssl_core.engine import device
+from ssl_core.training.accel import memory as device
 if sys.argv[1] == "strict":
     device.OVERCOMMIT = Path(sys.argv[2])
 kept = device.keep_freed_memory()

@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from ssl_core.nn import attention, attention_xformers, double_backward
 from ssl_core.nn.attention import attend
-from ssl_core.nn.double_backward import attend_twice
+from ssl_core.nn.double_backward import double_backward_attention
 from ssl_plugins.objectives.metamae import MetaMAE
 from tests.core.conftest import Plainly
 
@@ -32,13 +32,13 @@ def filled(request, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [double_backward.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
-@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("key_mask", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("chunk", [1, 40, 75, 2**22], ids=["a query", "two queries", "a row", "whole"])
-def test_both_derivatives_are_those_of_finite_differences(filled, monkeypatch, keep, chunk, kept):
+def test_both_derivatives_are_those_of_finite_differences(filled, monkeypatch, key_mask, chunk, kept):
     monkeypatch.setattr(double_backward, "CHUNK_NUMBERS", chunk)
     monkeypatch.setattr(double_backward, "KEPT_TOKENS", kept)
-    assert gradcheck(lambda q, k, v: attend_twice(q, k, v, keep), parts())
-    assert gradgradcheck(lambda q, k, v: attend_twice(q, k, v, keep), parts())
+    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts())
+    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts())
 
 
 def outer(function, queries: int = 5, keys: int = 5, dtype: torch.dtype = torch.float64):
@@ -50,21 +50,21 @@ def outer(function, queries: int = 5, keys: int = 5, dtype: torch.dtype = torch.
     return torch.autograd.grad(loss, (q, k, v))
 
 
-@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("key_mask", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("queries", [5, 2])
-def test_an_inner_gradient_step_is_that_of_softmax_written_out(filled, keep, queries):
-    ours = outer(lambda q, k, v: attend_twice(q, k, v, keep), queries)
-    plain = outer(lambda q, k, v: attend(q, k, v, "math", keep), queries)
+def test_an_inner_gradient_step_is_that_of_softmax_written_out(filled, key_mask, queries):
+    ours = outer(lambda q, k, v: double_backward_attention(q, k, v, key_mask), queries)
+    plain = outer(lambda q, k, v: attend(q, k, v, "math", key_mask), queries)
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_one_graph_holds_it_all():
     """Traced whole, as the compiled step is; the second derivative is not lost on the way."""
-    torch.compiler.allow_in_graph(attend_twice)
+    torch.compiler.allow_in_graph(double_backward_attention)
 
     def inner_step(q, k, v):
-        return torch.func.grad(lambda z: attend_twice(z, k, v).square().sum())(q).pow(3).sum()
+        return torch.func.grad(lambda z: double_backward_attention(z, k, v).square().sum())(q).pow(3).sum()
 
     whole = torch.compile(inner_step, fullgraph=True, backend="aot_eager")
     found = torch.autograd.grad(whole(*(leaves := parts())), leaves)
@@ -74,16 +74,16 @@ def test_one_graph_holds_it_all():
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("key_mask", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("kept", [double_backward.KEPT_TOKENS, 1], ids=["P kept", "P made again"])
 @pytest.mark.parametrize("more", [False, True], ids=["as it is", "filled up"])
-def test_the_operations_are_what_the_compiler_is_told(monkeypatch, keep, kept, more):
+def test_the_operations_are_what_the_compiler_is_told(monkeypatch, key_mask, kept, more):
     monkeypatch.setattr(double_backward, "KEPT_TOKENS", kept)
     q, k, v = (part.detach() for part in parts(2, 8 if more else 5))
-    out, p = double_backward.attend_zeroth(q, k, v, keep, 5)
-    torch.library.opcheck(double_backward.attend_zeroth, (q, k, v, keep, 5))
-    torch.library.opcheck(double_backward.attend_first, (q, k, v, out, keep, 5, p))
-    torch.library.opcheck(double_backward.attend_second, (q, k, v, out, q, k, v, keep, 5, out, p))
+    out, p = double_backward.attend_zeroth(q, k, v, key_mask, 5)
+    torch.library.opcheck(double_backward.attend_zeroth, (q, k, v, key_mask, 5))
+    torch.library.opcheck(double_backward.attend_first, (q, k, v, out, key_mask, 5, p))
+    torch.library.opcheck(double_backward.attend_second, (q, k, v, out, q, k, v, key_mask, 5, out, p))
 
 
 def test_rows_of_scores_are_filled_up_where_little_is_left_over():
@@ -105,7 +105,7 @@ def test_in_bf16_it_errs_as_softmax_written_out_does():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return attend(q, k, v, "math").to(torch.bfloat16)
 
-    for ours, plain in zip(error(attend_twice), error(autocast), strict=True):
+    for ours, plain in zip(error(double_backward_attention), error(autocast), strict=True):
         assert ours < 1.5 * plain
 
 
@@ -113,7 +113,10 @@ def test_in_bf16_many_chunks_of_queries_err_as_one_does(monkeypatch):
     """What all keys get is added up over 40 chunks: in bf16 it would be rounded 40 times."""
 
     def error():
-        found, exact = outer(attend_twice, 40, 40, torch.bfloat16), outer(lambda *x: attend(*x, "math"), 40, 40)
+        found, exact = (
+            outer(double_backward_attention, 40, 40, torch.bfloat16),
+            outer(lambda *x: attend(*x, "math"), 40, 40),
+        )
         return [float((one - other).norm() / other.norm()) for one, other in zip(found, exact, strict=True)]
 
     whole = error()
@@ -127,9 +130,9 @@ def test_the_second_derivative_is_really_there():
     q, k, v = parts()
 
     def outer(cut):
-        (inner,) = torch.autograd.grad(attend_twice(q, k, v).square().sum(), q, create_graph=True)
+        (inner,) = torch.autograd.grad(double_backward_attention(q, k, v).square().sum(), q, create_graph=True)
         inner = inner.detach() if cut else inner
-        return torch.autograd.grad(attend_twice(q - inner, k, v).pow(2).sum(), k)[0]
+        return torch.autograd.grad(double_backward_attention(q - inner, k, v).pow(2).sum(), k)[0]
 
     assert not torch.allclose(outer(True), outer(False), rtol=1e-3)
 
@@ -165,17 +168,19 @@ def fused(monkeypatch):
     )
 
 
-@pytest.mark.parametrize("keep", [None, KEEP], ids=["all", "some"])
+@pytest.mark.parametrize("key_mask", [None, KEEP], ids=["all", "some"])
 @pytest.mark.parametrize("chunk", [1, 75, 2**22], ids=["a query", "a row", "whole"])
 @pytest.mark.parametrize("keys", [5, 8], ids=["filled up", "aligned"])
-def test_both_derivatives_through_a_fused_kernel(fused, monkeypatch, keep, chunk, keys):
+def test_both_derivatives_through_a_fused_kernel(fused, monkeypatch, key_mask, chunk, keys):
     monkeypatch.setattr(double_backward, "CUDA_CHUNK_NUMBERS", chunk)
-    keep = keep if keep is None else torch.cat([keep, keep[:, : keys - 5]], dim=1)
+    key_mask = key_mask if key_mask is None else torch.cat([key_mask, key_mask[:, : keys - 5]], dim=1)
     given = tuple(torch.cat([part, part], dim=-1) for part in parts(3, keys))  # heads as wide as xformers wants them
     given = tuple(part.detach().requires_grad_() for part in given)
-    torch.testing.assert_close(attend_twice(*given, keep), attend(*given, "math", keep), rtol=1e-12, atol=1e-14)
-    assert gradcheck(lambda q, k, v: attend_twice(q, k, v, keep), given)
-    assert gradgradcheck(lambda q, k, v: attend_twice(q, k, v, keep), given)
+    torch.testing.assert_close(
+        double_backward_attention(*given, key_mask), attend(*given, "math", key_mask), rtol=1e-12, atol=1e-14
+    )
+    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), given)
+    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), given)
 
 
 @pytest.mark.parametrize("heads", [3, 1])
@@ -187,7 +192,7 @@ def test_a_second_derivative_that_is_itself_recorded_through_a_fused_kernel(fuse
         (inner,) = torch.autograd.grad(function(q, k, v).square().sum(), q, create_graph=True)
         return torch.autograd.grad(inner.pow(3).sum(), (q, k, v), create_graph=True)
 
-    for one, other in zip(outer(attend_twice), outer(lambda *x: attend(*x, "math")), strict=True):
+    for one, other in zip(outer(double_backward_attention), outer(lambda *x: attend(*x, "math")), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
@@ -201,7 +206,7 @@ def test_how_long_rows_are_says_whether_weights_are_kept_not_how_they_are_filled
 @pytest.mark.parametrize("how", ["eager", "compiled"])
 def test_a_step_in_mixed_precision_through_a_fused_kernel(fused, monkeypatch, toy, how):
     """The compiler traces the backward pass within the forward pass's autocast."""
-    torch.compiler.allow_in_graph(attend_twice)
+    torch.compiler.allow_in_graph(double_backward_attention)
     learner = toy.make_learner(MetaMAE, width=32, heads=4).train()
     inputs = {"x": torch.randn(8, 2, 16, generator=torch.Generator().manual_seed(0))}
     draws = learner.objective.draw(8, torch.Generator().manual_seed(1))
@@ -220,7 +225,7 @@ def test_a_step_in_mixed_precision_through_a_fused_kernel(fused, monkeypatch, to
     )
     expected = gradient("math", learner)
     step = learner if how == "eager" else torch.compile(learner.forward, fullgraph=True, backend="aot_eager")
-    assert (gradient("twice", step) - expected).norm() < 0.03 * expected.norm()
+    assert (gradient("double_backward", step) - expected).norm() < 0.03 * expected.norm()
     assert mixed
     assert not any(mixed)
 
@@ -239,6 +244,6 @@ def test_on_cuda_an_inner_gradient_step_is_that_of_softmax_written_out(monkeypat
         return torch.autograd.grad(function(q - 0.3 * inner, k, v).pow(3).sum() + inner.pow(2).sum(), (q, k, v))
 
     exact = derivative(lambda *x: attend(*x, "math"), [part.double() for part in given])
-    found = derivative(attend_twice, given)
+    found = derivative(double_backward_attention, given)
     for one, other in zip(found, exact, strict=True):
         assert (one - other).norm() < (1e-4 if dtype == torch.float32 else 0.05) * other.norm()

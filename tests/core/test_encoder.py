@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import Layout, Segment
-from ssl_core.nn import Encoder, EncoderOptions, gather_rows
+from ssl_core.nn import Encoder, EncoderOptions, gather_tokens
 
 GRIDS = [((9,),), ((2, 5),), ((2, 3), (4,))]
 
 
 def build(grids: tuple[tuple[int, ...], ...], **options: object) -> Encoder:
-    layout = Layout([Segment(f"part {i}", grid, "values", 4) for i, grid in enumerate(grids)])
+    layout = Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
     encoder = Encoder(EncoderOptions.model_validate({"dim": 16, "depth": 2, "heads": 2} | options), layout).double()
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -31,11 +31,11 @@ def content_of(encoder: Encoder, rows: int = 3) -> Tensor:
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
 def test_the_order_of_the_places_does_not_matter(grids: tuple[tuple[int, ...], ...], positions: str) -> None:
     encoder = build(grids, positions=positions)
-    content = content_of(encoder)
-    at = torch.rand(content.shape[:2]).argsort(dim=1)[:, :5]
+    embeddings = content_of(encoder)
+    position_ids = torch.rand(embeddings.shape[:2]).argsort(dim=1)[:, :5]
     shuffle = torch.tensor([3, 0, 4, 1, 2])
-    made = encoder(gather_rows(content, at), at=at)
-    again = encoder(gather_rows(content, at[:, shuffle]), at=at[:, shuffle])
+    made = encoder(gather_tokens(embeddings, position_ids), position_ids=position_ids)
+    again = encoder(gather_tokens(embeddings, position_ids[:, shuffle]), position_ids=position_ids[:, shuffle])
     torch.testing.assert_close(again[:, 0], made[:, 0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(again[:, 1:], made[:, 1:][:, shuffle], rtol=1e-10, atol=1e-12)
 
@@ -43,27 +43,31 @@ def test_the_order_of_the_places_does_not_matter(grids: tuple[tuple[int, ...], .
 @pytest.mark.parametrize("grids", GRIDS)
 def test_all_places_are_the_whole_row(grids: tuple[tuple[int, ...], ...]) -> None:
     encoder = build(grids)
-    content = content_of(encoder)
-    at = torch.arange(content.shape[1]).expand(len(content), -1)
-    torch.testing.assert_close(encoder(content, at=at), encoder(content), rtol=1e-12, atol=1e-14)
+    embeddings = content_of(encoder)
+    position_ids = torch.arange(embeddings.shape[1]).expand(len(embeddings), -1)
+    torch.testing.assert_close(
+        encoder(embeddings, position_ids=position_ids), encoder(embeddings), rtol=1e-12, atol=1e-14
+    )
 
 
 def test_where_a_token_stands_does_matter() -> None:
     encoder = build(((9,),))
-    content = content_of(encoder)[:, :3]
-    first, second = (torch.tensor(at).expand(3, -1) for at in ([0, 1, 2], [0, 1, 5]))
-    assert (encoder(content, at=first) - encoder(content, at=second)).abs().max() > 1e-3
+    embeddings = content_of(encoder)[:, :3]
+    first, second = (torch.tensor(position_ids).expand(3, -1) for position_ids in ([0, 1, 2], [0, 1, 5]))
+    assert (encoder(embeddings, position_ids=first) - encoder(embeddings, position_ids=second)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("grids", GRIDS)
 def test_it_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
     encoder = build(grids)
-    content = content_of(encoder)
-    visible = torch.rand(content.shape[:2]).argsort(dim=1)[:, :4].sort(dim=1).values
-    sizes = plain.Sizes(tuple(plain.Piece("values", grid, 4) for grid in grids), dim=16, depth=2, heads=2, mlp=32)
+    embeddings = content_of(encoder)
+    visible = torch.rand(embeddings.shape[:2]).argsort(dim=1)[:, :4].sort(dim=1).values
+    sizes = plain.Sizes(tuple(plain.Piece("continuous", grid, 4) for grid in grids), dim=16, depth=2, heads=2, mlp=32)
     params = plain.parameters_of({f"encoder.{name}": p for name, p in encoder.named_parameters()})
-    expected = plain.encode(params, content, visible, sizes)
-    torch.testing.assert_close(encoder(gather_rows(content, visible), at=visible), expected, rtol=1e-10, atol=1e-12)
+    expected = plain.encode(params, embeddings, visible, sizes)
+    torch.testing.assert_close(
+        encoder(gather_tokens(embeddings, visible), position_ids=visible), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 def test_features_are_the_mean_of_the_tokens_with_or_without_the_summary() -> None:
@@ -83,6 +87,6 @@ def test_dropout_also_after_the_embedding() -> None:
 
 
 def test_the_summary_starts_small_and_without_a_position() -> None:
-    layout = Layout([Segment("x", (4,), "values", 4)])
-    summary = torch.cat([Encoder(EncoderOptions(depth=1), layout).summary for _ in range(20)])
+    layout = Layout([Segment("x", (4,), "continuous", 4)])
+    summary = torch.cat([Encoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
     assert summary.std().item() == pytest.approx(0.02, abs=0.001)

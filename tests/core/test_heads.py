@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_core import Ids, Layout, Segment, Target, Values
-from ssl_core.nn import ReconstructionHead, gather_rows, masked_mean
+from ssl_core import ContinuousTarget, DiscreteTarget, Layout, Segment, Target
+from ssl_core.nn import ReconstructionHead, gather_tokens, masked_mean
 
-VALUES, IDS = Segment("a", (2, 3), "values", 5), Segment("b", (4,), "ids", 7)
+VALUES, IDS = Segment("a", (2, 3), "continuous", 5), Segment("b", (4,), "discrete", 7)
 ROWS = 3
 
 
@@ -24,28 +24,28 @@ def head_and_targets(*segments: Segment) -> tuple[ReconstructionHead, list[Targe
     targets: list[Target] = []
     for linear, segment in zip(head.maps, segments, strict=True):
         linear.bias.data.normal_()
-        if segment.target == "values":
-            targets.append(Values(torch.randn(ROWS, segment.length, segment.size, dtype=torch.float64)))
+        if segment.target == "continuous":
+            targets.append(ContinuousTarget(torch.randn(ROWS, segment.length, segment.size, dtype=torch.float64)))
         else:
             ids = torch.randint(segment.size, (ROWS, segment.length))
-            targets.append(Ids(ids, torch.randn(segment.size, 16, dtype=torch.float64, requires_grad=True)))
+            targets.append(DiscreteTarget(ids, torch.randn(segment.size, 16, dtype=torch.float64, requires_grad=True)))
     return head, targets, torch.randn(ROWS, head.layout.length, 12, dtype=torch.float64)
 
 
 def test_values_by_hand() -> None:
     """The mean of the squares over the patch: (1 + 4 + 9) / 3."""
-    head = ReconstructionHead(Layout([Segment("a", (1,), "values", 3)]), 16, 2)
+    head = ReconstructionHead(Layout([Segment("a", (1,), "continuous", 3)]), 16, 2)
     head.maps[0].weight.data, head.maps[0].bias.data = torch.zeros(3, 2), torch.tensor([1.0, 2.0, 3.0])
-    errors = head.errors(torch.ones(1, 1, 2), [Values(torch.tensor([[[0.0, 4.0, 0.0]]]))])
+    errors = head.errors(torch.ones(1, 1, 2), [ContinuousTarget(torch.tensor([[[0.0, 4.0, 0.0]]]))])
     assert errors.item() == pytest.approx((1 + 4 + 9) / 3)
 
 
 def test_ids_by_hand() -> None:
     """Width 1: the head makes 2, the table (0, 1, -1), so the logits are 0, 2, -2."""
-    head = ReconstructionHead(Layout([Segment("b", (1,), "ids", 3)]), 1, 1)
+    head = ReconstructionHead(Layout([Segment("b", (1,), "discrete", 3)]), 1, 1)
     head.maps[0].weight.data, head.maps[0].bias.data = torch.ones(1, 1), torch.ones(1)
     table = torch.tensor([[0.0], [1.0], [-1.0]])
-    errors = head.errors(torch.ones(1, 1, 1), [Ids(torch.tensor([[2]]), table)])
+    errors = head.errors(torch.ones(1, 1, 1), [DiscreteTarget(torch.tensor([[2]]), table)])
     assert errors.item() == pytest.approx(math.log(1 + math.exp(2) + math.exp(-2)) + 2)
 
 
@@ -60,9 +60,9 @@ def test_places_in_any_order(segments: tuple[Segment, ...]) -> None:
     head, targets, hidden = head_and_targets(*segments)
     whole = head.errors(hidden, targets)
     assert whole.shape == (ROWS, head.layout.length)
-    at = torch.rand(whole.shape).argsort(dim=1)[:, :4]
-    made = head.errors(gather_rows(hidden, at), targets, at)
-    torch.testing.assert_close(made, whole.gather(1, at), rtol=1e-12, atol=1e-14)
+    position_ids = torch.rand(whole.shape).argsort(dim=1)[:, :4]
+    made = head.errors(gather_tokens(hidden, position_ids), targets, position_ids)
+    torch.testing.assert_close(made, whole.gather(1, position_ids), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("way", ["backward", "func"])
@@ -70,13 +70,13 @@ def test_a_target_of_a_learned_tokenizer_gets_its_gradient(way: str) -> None:
     """Patches are taken in a way that no gradient passes, but only where none is asked for."""
     head, _, hidden = head_and_targets(VALUES)
     patches = torch.randn(ROWS, VALUES.length, VALUES.size, dtype=torch.float64)
-    at = torch.rand(ROWS, VALUES.length).argsort(dim=1)[:, :4]
+    position_ids = torch.rand(ROWS, VALUES.length).argsort(dim=1)[:, :4]
 
     def loss(patches: Tensor) -> Tensor:
-        return head.errors(gather_rows(hidden, at), [Values(patches)], at).sum()
+        return head.errors(gather_tokens(hidden, position_ids), [ContinuousTarget(patches)], position_ids).sum()
 
-    predicted = head.predict(hidden, [Values(patches)])[0]
-    expected = torch.zeros_like(patches).scatter(1, at[..., None].expand(-1, -1, VALUES.size), 1.0)
+    predicted = head.predict(hidden, [ContinuousTarget(patches)])[0]
+    expected = torch.zeros_like(patches).scatter(1, position_ids[..., None].expand(-1, -1, VALUES.size), 1.0)
     expected = expected * 2 * (patches - predicted) / VALUES.size
     if way == "func":
         made = torch.func.grad(loss)(patches)
@@ -98,8 +98,8 @@ def test_several_segments_are_each_scored_alone(segments: tuple[Segment, ...]) -
 
 def test_places_that_leave_out_a_segment() -> None:
     head, targets, hidden = head_and_targets(VALUES, IDS)
-    at = torch.tensor([0, 5, 2]).expand(ROWS, 3)
-    errors = head.errors(gather_rows(hidden, at), targets, at)
+    position_ids = torch.tensor([0, 5, 2]).expand(ROWS, 3)
+    errors = head.errors(gather_tokens(hidden, position_ids), targets, position_ids)
     torch.testing.assert_close(errors, head.errors(hidden, targets)[:, [0, 5, 2]])
 
 
@@ -110,7 +110,7 @@ def test_predictions_are_what_is_scored(segments: tuple[Segment, ...]) -> None:
     made = head.predict(hidden, targets)
     for (segment, span), predicted, target in zip(head.layout.spans, made, targets, strict=True):
         assert predicted.shape == (ROWS, segment.length, segment.size)
-        if isinstance(target, Values):
+        if isinstance(target, ContinuousTarget):
             expected = F.mse_loss(predicted, target.patches, reduction="none").mean(dim=-1)
         else:
             expected = -predicted.log_softmax(dim=-1).gather(-1, target.ids[..., None])[..., 0]
@@ -121,7 +121,12 @@ def test_predictions_are_what_is_scored(segments: tuple[Segment, ...]) -> None:
 def test_errors_are_fp32_under_autocast(segments: tuple[Segment, ...]) -> None:
     head, targets, hidden = head_and_targets(*segments)
     head.float()
-    targets = [Values(t.patches.float()) if isinstance(t, Values) else Ids(t.ids, t.table.float()) for t in targets]
+    targets = [
+        ContinuousTarget(t.patches.float())
+        if isinstance(t, ContinuousTarget)
+        else DiscreteTarget(t.ids, t.table.float())
+        for t in targets
+    ]
     with torch.autocast("cpu", torch.bfloat16):
         errors = head.errors(hidden.bfloat16(), targets)
     assert errors.dtype == torch.float32
@@ -131,20 +136,20 @@ def test_errors_are_fp32_under_autocast(segments: tuple[Segment, ...]) -> None:
 def test_masked_mean_of_one_segment() -> None:
     errors = torch.tensor([[1.0, 2.0, 100.0], [3.0, 100.0, 100.0]])
     where = torch.tensor([[1, 1, 0], [1, 0, 0]], dtype=torch.bool)
-    layout = Layout([Segment("a", (3,), "values", 1)])
+    layout = Layout([Segment("a", (3,), "continuous", 1)])
     assert masked_mean(errors, where, layout).item() == pytest.approx(2)
     assert masked_mean(errors, where * torch.tensor([2.0, 1.0, 1.0]), layout).item() == pytest.approx(10 / 5)
 
 
 def test_masked_mean_weighs_segments_equally() -> None:
     """Within each segment first: mean of (1, 2, 3) and of (10), not of the four."""
-    layout = Layout([Segment("a", (3,), "values", 1), Segment("b", (1,), "ids", 4)])
+    layout = Layout([Segment("a", (3,), "continuous", 1), Segment("b", (1,), "discrete", 4)])
     errors = torch.tensor([[1.0, 2.0, 3.0, 10.0]])
     assert masked_mean(errors, torch.ones(1, 4), layout).item() == pytest.approx((2 + 10) / 2)
 
 
 def test_a_segment_without_weight_is_left_out() -> None:
-    layout = Layout([Segment("a", (3,), "values", 1), Segment("b", (1,), "ids", 4)])
+    layout = Layout([Segment("a", (3,), "continuous", 1), Segment("b", (1,), "discrete", 4)])
     errors = torch.tensor([[1.0, 2.0, 3.0, 10.0]], requires_grad=True)
     mean = masked_mean(errors, torch.tensor([[1, 1, 0, 0]]), layout)
     assert mean.item() == pytest.approx(1.5)
@@ -154,7 +159,7 @@ def test_a_segment_without_weight_is_left_out() -> None:
 
 def test_a_segment_without_weight_has_finite_derivatives_at_any_scale() -> None:
     """MetaMAE's inner loss is B means; a data set that declares missing numbers may have none in a whole batch."""
-    layout = Layout([Segment("a", (2,), "values", 1), Segment("b", (2,), "values", 1)])
+    layout = Layout([Segment("a", (2,), "continuous", 1), Segment("b", (2,), "continuous", 1)])
     where = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     for some in (where, torch.zeros(1, 4)):
         errors = torch.ones(1, 4, requires_grad=True)
@@ -168,7 +173,7 @@ def test_a_segment_without_weight_has_finite_derivatives_at_any_scale() -> None:
 @given(seed=st.integers(0, 10_000))
 def test_masked_mean_does_not_depend_on_the_order(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    layout = Layout([Segment("a", (2, 2), "values", 1), Segment("b", (3,), "ids", 4)])
+    layout = Layout([Segment("a", (2, 2), "continuous", 1), Segment("b", (3,), "discrete", 4)])
     errors = torch.rand(4, 7, generator=generator, dtype=torch.float64)
     where = torch.rand(4, 7, generator=generator) < 0.5
     where[0, 0] = True

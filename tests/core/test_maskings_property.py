@@ -17,7 +17,9 @@ from ssl_plugins.maskings.random import RandomMasking
 examples = settings(deadline=None, max_examples=80, derandomize=True)
 
 grids = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
-segments = st.builds(Segment, st.sampled_from(["a", "b"]), grids, st.sampled_from(["values", "ids"]), st.integers(1, 9))
+segments = st.builds(
+    Segment, st.sampled_from(["a", "b"]), grids, st.sampled_from(["continuous", "discrete"]), st.integers(1, 9)
+)
 layouts = st.lists(segments, min_size=1, max_size=3).map(Layout)
 maskable = layouts.filter(lambda layout: layout.length > 1)
 ratios = st.integers(1, 99).map(lambda percent: percent / 100)
@@ -73,7 +75,7 @@ def test_touching_is_the_chosen_and_what_is_near_them(layout, seed, rows):
         for row in chosen.tolist()
     ]
     before = chosen.clone()
-    assert layout.touching(chosen).tolist() == expected
+    assert layout.dilate(chosen).tolist() == expected
     assert torch.equal(chosen, before)
 
 
@@ -154,7 +156,7 @@ def in_block(start: tuple[int, tuple[int, ...]], place: tuple[int, tuple[int, ..
 
 def test_random_mask_is_uniform():
     """Every token is hidden equally often, and every pair, too: chi-square far below its 0.999 quantile."""
-    layout, rows = Layout([Segment("a", (6,), "values", 1)]), 20_000
+    layout, rows = Layout([Segment("a", (6,), "continuous", 1)]), 20_000
     hidden = RandomMasking(RandomMasking.Options(ratio=0.5), layout)(rows, seeded(5)).hidden.double()
     pairs = (hidden.T @ hidden)[torch.triu(torch.ones(6, 6), diagonal=1).bool()]
     expected = rows * (3 / 6) * (2 / 5)
@@ -164,7 +166,7 @@ def test_random_mask_is_uniform():
 
 def test_block_mask_is_clustered():
     """Hidden tokens have more hidden neighbours than random ones: that is what blocks are for."""
-    layout, shares = Layout([Segment("a", (12, 12), "values", 1)]), []
+    layout, shares = Layout([Segment("a", (12, 12), "continuous", 1)]), []
     for masking in (
         BlockMasking(BlockMasking.Options(ratio=0.4, size=4), layout),
         RandomMasking(RandomMasking.Options(ratio=0.4), layout),

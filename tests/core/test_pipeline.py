@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from ssl_core import BadSample, DataError
 from ssl_core.pipeline import preprocess
-from ssl_core.pipeline.cache import prepare
+from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.sampler import batch_index
-from ssl_core.runs.build import remarks
-from ssl_core.utils.console import Tell
-from ssl_core.utils.locks import alone
+from ssl_core.runs.build import data_warnings
+from ssl_core.utils.console import Console
+from ssl_core.utils.locks import file_lock
 from ssl_core.utils.seeds import derive
 
 
@@ -30,7 +30,7 @@ def make(toy, tmp_path):
     def make_prepared(strict=False, split="train", tokenizer=None, **options):
         dataset = toy.Data(toy.Data.Options(**options), split)
         tokenizer = tokenizer or toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16)
-        return prepare(dataset, tokenizer, tmp_path, Tell(), strict)
+        return preprocess_dataset(dataset, tokenizer, tmp_path, Console(), strict)
 
     return make_prepared
 
@@ -174,12 +174,12 @@ def test_who_waited_for_a_lock_that_is_removed_since_holds_one_that_excludes_a_t
     waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
 
     def second():
-        with alone(path, waiting.set):
+        with file_lock(path, waiting.set):
             inside.set()
             leave.wait(10)
 
     thread = threading.Thread(target=second, daemon=True)
-    with alone(path, waiting.clear):
+    with file_lock(path, waiting.clear):
         thread.start()
         assert waiting.wait(10)
     try:
@@ -198,7 +198,7 @@ def test_a_field_may_be_called_anything(make, toy, monkeypatch):
     def prepare_all(self, inputs):
         return {name: inputs["x"] + number for number, name in enumerate(names)}
 
-    monkeypatch.setattr(toy.Tokenizer, "prepare", prepare_all)
+    monkeypatch.setattr(toy.Tokenizer, "preprocess", prepare_all)
     made = make(count=4)
     raw = toy.Data(toy.Data.Options(count=4), "train")
     assert list(made.arrays) == names
@@ -216,7 +216,7 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
     assert [line.split(":")[0] for line in made.skipped] == [f"sample {i} of the train split" for i in bad[:3]]
     (folder,) = (tmp_path / "prepared").iterdir()
     assert len(json.loads((folder / "meta.json").read_text())["skipped"]) == 3
-    (said,) = remarks({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})
+    (said,) = data_warnings({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})
     assert said.startswith("5 bad samples of the train split skipped: sample 0 of ")
     assert said.endswith(" and 2 more")
     with pytest.raises(DataError, match="4 skipped, the first: sample 0 of"):
@@ -224,8 +224,8 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
 
 
 def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
-    alone = make(count=40, bad=(3, 17))
-    x, labels = np.array(alone.arrays["x"]), alone.labels
+    file_lock = make(count=40, bad=(3, 17))
+    x, labels = np.array(file_lock.arrays["x"]), file_lock.labels
     shutil.rmtree(tmp_path / "prepared")
     monkeypatch.setattr(preprocess, "PIECE", 4)
     monkeypatch.setattr(preprocess, "WORTH_WORKERS", 1)
@@ -233,7 +233,7 @@ def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
     together = make(count=40, bad=(3, 17))
     np.testing.assert_array_equal(together.arrays["x"], x)
     np.testing.assert_array_equal(together.labels, labels)
-    assert together.skipped == alone.skipped
+    assert together.skipped == file_lock.skipped
 
 
 def test_bad_data_is_refused_from_another_process_too(make, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ class Text(Tokenizer):
 
 class Poems(Dataset):
     '''Poems.'''
-    name, modality, pretrain_default = "poems", "text", True
+    name, modality, is_default = "poems", "text", True
     def __len__(self): return 0
     def __getitem__(self, index): raise IndexError
 
@@ -56,7 +56,7 @@ def objectives(*lines: str) -> types.ModuleType:
 def dataset(name: str, modality: str, default: bool = False) -> types.ModuleType:
     return module(f"""
         class Own(Poems):
-            name, modality, pretrain_default = {name!r}, {modality!r}, {default}
+            name, modality, is_default = {name!r}, {modality!r}, {default}
         @hookimpl
         def register_datasets(): return [Own]
     """)
@@ -146,8 +146,8 @@ REFUSED = {
         "class Demo needs a `name` of letters.*not 'my demo'",
     ),
     "masking by name alone": (
-        "Demo.masking_default = 'random'\n@hookimpl\ndef register_objectives(): return [Demo]",
-        r"`masking_default` of class Demo must be None, or such as Choice\(\"random\".*, not 'random'",
+        "Demo.default_masking = 'random'\n@hookimpl\ndef register_objectives(): return [Demo]",
+        r"`default_masking` of class Demo must be None, or such as Choice\(\"random\".*, not 'random'",
     ),
     "no modality": (
         "Poems.modality = 3\n@hookimpl\ndef register_datasets(): return [Poems]",

@@ -14,7 +14,7 @@ from ssl_core.nn.positions import sincos_1d
 
 
 def layout_of(*grids: tuple[int, ...]) -> Layout:
-    return Layout([Segment(f"part {i}", grid, "values", 4) for i, grid in enumerate(grids)])
+    return Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
 
 
 def test_the_formula_by_hand() -> None:
@@ -53,10 +53,10 @@ def test_what_does_not_divide_is_left_zero() -> None:
 
 @pytest.mark.parametrize("grids", [((64,),), ((14, 14),), ((5, 9),), ((2, 3, 4),), ((4, 3), (11,))])
 def test_the_table_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
-    pieces = tuple(plain.Piece("values", grid, 4) for grid in grids)
+    pieces = tuple(plain.Piece("continuous", grid, 4) for grid in grids)
     made, expected = Positions(layout_of(*grids), 24).table, plain.position_table(pieces, 24)
     torch.testing.assert_close(made, expected, rtol=0, atol=6e-8)
-    assert not made[0].any()  # the summary token has no position
+    assert not made[0].any()  # the cls token has no position
 
 
 def test_fixed_positions_are_no_parameters_and_not_saved() -> None:

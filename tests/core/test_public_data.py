@@ -337,21 +337,21 @@ FILES = (("top/a.txt", b"a"), ("top/deep/b.txt", b"b" * 5000), ("./top/c.txt", b
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_tar(tmp_path, mode):
     path = tar_of(tmp_path / "x.tar", special("top", tarfile.DIRTYPE), *FILES, mode=mode)
-    unpack(path, Archive("", "x.tar", "tar", gives="top"), tmp_path / "out", silent)
+    unpack(path, Archive("", "x.tar", "tar", produces="top"), tmp_path / "out", silent)
     assert tree(tmp_path / "out") == {"top/a.txt": b"a", "top/deep/b.txt": b"b" * 5000, "top/c.txt": b""}
 
 
 def test_zip_and_strip(tmp_path):
     path = zip_of(tmp_path / "x.zip", ("top/", b""), *FILES)
-    unpack(path, Archive("", "x.zip", "zip", gives="deep", strip=1), tmp_path / "out", silent)
+    unpack(path, Archive("", "x.zip", "zip", produces="deep", strip_components=1), tmp_path / "out", silent)
     assert tree(tmp_path / "out") == {"a.txt": b"a", "deep/b.txt": b"b" * 5000, "c.txt": b""}
 
 
 def test_single_files(tmp_path):
     packed = gzip.compress(CONTENT)
     (tmp_path / "x.gz").write_bytes(packed)
-    unpack(tmp_path / "x.gz", Archive("", "x.gz", "gz", gives="in/x.csv"), tmp_path / "out", silent)
-    unpack(tmp_path / "x.gz", Archive("", "x.gz", "file", gives="kept.gz"), tmp_path / "out", silent)
+    unpack(tmp_path / "x.gz", Archive("", "x.gz", "gz", produces="in/x.csv"), tmp_path / "out", silent)
+    unpack(tmp_path / "x.gz", Archive("", "x.gz", "file", produces="kept.gz"), tmp_path / "out", silent)
     assert tree(tmp_path / "out") == {"in/x.csv": CONTENT, "kept.gz": packed}
 
 
@@ -364,7 +364,7 @@ def test_nothing_is_written_outside(tmp_path, kind, name):
     path = (tar_of if kind == "tar" else zip_of)(tmp_path / "x", ("top/a", b"a"), (name, b"evil"))
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="is refused: the entry '.*' points outside of it") as caught:
-        unpack(path, Archive("", "x", kind, gives="top"), tmp_path / "out", silent)
+        unpack(path, Archive("", "x", kind, produces="top"), tmp_path / "out", silent)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["out", "x"]
     assert names(tmp_path / "out") == []
@@ -406,7 +406,7 @@ def test_links_inside_are_kept(tmp_path):
         special("top/alias", tarfile.SYMTYPE, "deep/b.txt"), special("top/dir", tarfile.SYMTYPE, "deep"),
         special("top/same", tarfile.LNKTYPE, "top/a.txt"), special("top/dead", tarfile.SYMTYPE, "none"), *FILES,
     )  # fmt: skip
-    unpack(path, Archive("", "x", "tar", gives="top"), tmp_path / "out", silent)
+    unpack(path, Archive("", "x", "tar", produces="top"), tmp_path / "out", silent)
     top = tmp_path / "out" / "top"
     assert (top / "alias").read_bytes() == (top / "dir" / "b.txt").read_bytes() == b"b" * 5000
     assert (top / "same").read_bytes() == b"a"
@@ -430,9 +430,9 @@ def test_a_bomb_is_stopped(tmp_path, kind):
     else:
         (tar_of if kind == "tar" else zip_of)(path, ("a", zeros[: 1 << 20]), ("b", zeros[: 1 << 20]), ("c", zeros))
     with pytest.raises(DataError, match="unpacks to more than 2,500,000 bytes"):
-        unpack(path, Archive("", "x", kind, gives="a", unpacked=2_500_000), tmp_path / "out", silent)
+        unpack(path, Archive("", "x", kind, produces="a", unpacked=2_500_000), tmp_path / "out", silent)
     assert names(tmp_path / "out") == []
-    unpack(path, Archive("", "x", kind, gives="a"), tmp_path / "out", silent)
+    unpack(path, Archive("", "x", kind, produces="a"), tmp_path / "out", silent)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.9])
@@ -448,7 +448,7 @@ def test_a_truncated_archive_leaves_nothing(tmp_path, kind, keep):
         tar_of(path, ("top/a", noise), ("top/b", noise), mode="w" if kind == "tar-plain" else "w:gz")
     whole = path.read_bytes()
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    archive = Archive("", "x", kind.split("-")[0], gives="x.csv" if kind == "gz" else "top")  # type: ignore[arg-type]
+    archive = Archive("", "x", kind.split("-")[0], produces="x.csv" if kind == "gz" else "top")  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"damaged|does not hold") as caught:
         unpack(path, archive, tmp_path / "out", silent)
     assert "\n" not in str(caught.value)
@@ -465,11 +465,11 @@ def test_a_tar_that_ends_where_a_header_should_be_is_refused(tmp_path, mode, cut
     for content, good in ((damaged, False), (tar[: second + 4 * 512], True)):  # one block of zeros is an end
         path.write_bytes(content if mode == "w" else gzip.compress(content))
         if good:
-            unpack(path, Archive("", "x", "tar", gives="top"), tmp_path / "out", silent)
+            unpack(path, Archive("", "x", "tar", produces="top"), tmp_path / "out", silent)
             assert sorted(tree(tmp_path / "out")) == ["top/a", "top/b"]
         else:
             with pytest.raises(DataError, match="is damaged or no tar archive .* where a header or the end of"):
-                unpack(path, Archive("", "x", "tar", gives="top"), tmp_path / "out", silent)
+                unpack(path, Archive("", "x", "tar", produces="top"), tmp_path / "out", silent)
             assert names(tmp_path / "out") == []
 
 
@@ -479,23 +479,23 @@ def test_a_damaged_byte_in_a_zip_is_found(tmp_path):
     content[500] ^= 255
     path.write_bytes(content)
     with pytest.raises(DataError, match="damaged"):
-        unpack(path, Archive("", "x", "zip", gives="a"), tmp_path / "out", silent)
+        unpack(path, Archive("", "x", "zip", produces="a"), tmp_path / "out", silent)
 
 
 def test_another_archive_than_expected_is_refused(tmp_path):
     path = zip_of(tmp_path / "x", ("b", b""))
     with pytest.raises(DataError, match="does not hold a; it is not the archive that was expected"):
-        unpack(path, Archive("", "x", "zip", gives="a"), tmp_path / "out", silent)
+        unpack(path, Archive("", "x", "zip", produces="a"), tmp_path / "out", silent)
 
 
 def test_archives_merge_into_one_folder_and_what_they_give_comes_last(tmp_path, monkeypatch):
     first = tar_of(tmp_path / "1", ("S/one/a", b"1"), ("S/READ", b"1"))
     second = tar_of(tmp_path / "2", ("S/two/a", b"2"), ("S/READ", b"2"), ("S/z", b""), ("T/x", b""))
-    unpack(first, Archive("", "1", "tar", gives="S/one"), tmp_path / "out", silent)
+    unpack(first, Archive("", "1", "tar", produces="S/one"), tmp_path / "out", silent)
     moved = []
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(Path(b).name), real(a, b))[1])
-    unpack(second, Archive("", "2", "tar", gives="S/two"), tmp_path / "out", silent)
+    unpack(second, Archive("", "2", "tar", produces="S/two"), tmp_path / "out", silent)
     assert tree(tmp_path / "out") == {"S/READ": b"2", "S/one/a": b"1", "S/two/a": b"2", "S/z": b"", "T/x": b""}
     assert moved == ["T", "READ", "z", "two"]
 
@@ -509,7 +509,10 @@ def source_of(*archives: Archive, **facts: Any) -> Source:
 
 def test_obtain_downloads_unpacks_and_tidies_up(site, tmp_path):
     content = tar_of(tmp_path / "t", *FILES).read_bytes()
-    archives = (site.archive("x.tgz", content, "tar", gives="top"), site.archive("list.txt", b"l", gives="list.txt"))
+    archives = (
+        site.archive("x.tgz", content, "tar", produces="top"),
+        site.archive("list.txt", b"l", produces="list.txt"),
+    )
     root = tmp_path / "root"
     folder = obtain(source_of(*archives), root, silent)
     assert folder == root / "kind" / "set"
@@ -528,7 +531,7 @@ def test_a_bad_archive_leaves_nothing_at_all(site, tmp_path, bad):
     good = tar_of(tmp_path / "t", *FILES).read_bytes()
     evil = tar_of(tmp_path / "e", ("../../../evil", b"x")).read_bytes()
     content = {"traversal": evil, "truncated": good[:-20], "checksum": good}[bad]
-    archive = site.archive("x.tgz", content, "tar", gives="top", digest=sha256(b"") if bad == "checksum" else None)
+    archive = site.archive("x.tgz", content, "tar", produces="top", digest=sha256(b"") if bad == "checksum" else None)
     with pytest.raises(DataError):
         obtain(source_of(archive), tmp_path / "root", silent)
     assert names(tmp_path) == ["e", "t"]
@@ -554,7 +557,7 @@ def test_archives_that_name_nothing_are_ticked_off(site, tmp_path):
 
 def test_many_parts_go_on_in_the_folder_where_they_began(site, tmp_path):
     part = zip_of(tmp_path / "part", ("images/a.png", b"")).read_bytes()
-    parts = [site.archive(f"{i}.zip", part, "zip", fills="images") for i in range(4)]
+    parts = [site.archive(f"{i}.zip", part, "zip", shared_output="images") for i in range(4)]
     source = source_of(*parts, needs=("images",))
     del site.files["/1.zip"]
     root = tmp_path / "root"
@@ -564,7 +567,7 @@ def test_many_parts_go_on_in_the_folder_where_they_began(site, tmp_path):
 
 
 def test_what_somebody_put_there_is_not_downloaded(site, tmp_path):
-    archives = [site.archive(f"{i}.zip", b"", "zip", fills="images") for i in (0, 1)]
+    archives = [site.archive(f"{i}.zip", b"", "zip", shared_output="images") for i in (0, 1)]
     source = source_of(*archives, needs=("images", "table.csv"))
     (tmp_path / "root" / "kind" / "set" / "images").mkdir(parents=True)
     folder = obtain(source, tmp_path / "root", silent)
@@ -574,7 +577,7 @@ def test_what_somebody_put_there_is_not_downloaded(site, tmp_path):
 
 def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monkeypatch):
     parts = [zip_of(tmp_path / f"{i}", (f"images/{i}.png", b"")).read_bytes() for i in (0, 1)]
-    archives = [site.archive(f"{i}.zip", part, "zip", fills="images") for i, part in enumerate(parts)]
+    archives = [site.archive(f"{i}.zip", part, "zip", shared_output="images") for i, part in enumerate(parts)]
     source = source_of(*archives, needs=("images",))
 
     def stop(path: Path, *arguments: Any, **more: Any) -> None:
@@ -586,7 +589,7 @@ def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monk
             obtain(source, tmp_path / "root", silent)
     folder = source.place(tmp_path / "root")
     assert names(folder / "images") == ["0.png"]
-    assert not any(archive.done(folder) for archive in archives)
+    assert not any(archive.is_unpacked(folder) for archive in archives)
     obtain(source, tmp_path / "root", silent)
     assert source.missing(folder) == []
     assert names(folder / "images") == ["0.png", "1.png"]
@@ -595,10 +598,10 @@ def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monk
 def test_a_root_that_is_a_file_is_refused(site, tmp_path):
     (tmp_path / "root").write_text("")
     with pytest.raises(DataError, match="is a file; name a folder with --root"):
-        obtain(source_of(site.archive("a", b"", gives="a")), tmp_path / "root", silent)
+        obtain(source_of(site.archive("a", b"", produces="a")), tmp_path / "root", silent)
 
 
 def test_file_urls_work(tmp_path):
     zip_of(tmp_path / "x.zip", ("a", b"a"))
-    archive = Archive((tmp_path / "x.zip").as_uri(), "y.zip", "zip", gives="a")
+    archive = Archive((tmp_path / "x.zip").as_uri(), "y.zip", "zip", produces="a")
     assert tree(obtain(source_of(archive), tmp_path / "root", silent)) == {"a": b"a"}

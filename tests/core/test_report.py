@@ -38,7 +38,7 @@ def make(**changes):
         "objective": "mae", "modality": "speech", "dataset": "synthetic", "tokenizer": "speech", "masking": "random",
         "seed": 3, "steps": 600, "wall_seconds": 143.2, "pretrain_seconds": 110.0, "samples_per_second": 347.2,
         "peak_memory_bytes": 912 * 2**20, "parameters": {"encoder": 6_317_000}, "device": "2 cores",
-        "precision": "fp32", "layout": [{"name": "spectrogram", "grid": [8, 8], "target": "values", "size": 64}],
+        "precision": "fp32", "layout": [{"name": "spectrogram", "grid": [8, 8], "target": "continuous", "size": 64}],
         "loss_first": 1.21, "loss_last": 0.41, "config": {"train": {"lr": 3e-4}, "preset": None},
         "versions": {"torch": "2.6.0"},
         "origins": {"objectives": {"mae": "sslx:objectives.mae 0.1.0", "other": "else:other 2"}, "maskings": {}},
@@ -65,12 +65,12 @@ def rebuilt(name, shape, patches, rows=2, seed=0):
     hidden[:, 0], hidden[:, -1] = True, False
     mask = np.broadcast_to(grid_of(shape[1:], patches, hidden), original.shape)
     made = np.where(mask, 0.5 * original, original)
-    return Rebuilt(name, "values", patches, original, np.where(mask, np.nan, original), made, hidden)
+    return Rebuilt(name, "continuous", patches, original, np.where(mask, np.nan, original), made, hidden)
 
 
 def rebuilt_text(tokens, hidden, made):
     masked = np.where(hidden, "", tokens)
-    return Rebuilt("bases", "ids", (tokens.shape[1],), tokens, masked, made, hidden)
+    return Rebuilt("bases", "discrete", (tokens.shape[1],), tokens, masked, made, hidden)
 
 
 METRICS = [
@@ -352,7 +352,7 @@ def test_hidden_pixels_are_transparent_and_the_rest_is_the_original(whole):
 def test_volumes_show_their_middle_slice_and_many_channels_the_first(whole):
     volume = rebuilt("volume", (1, 6, 4, 4), (3, 2, 2))
     flat = Rebuilt(
-        "flat", "values", (2, 2), volume.original[:, :, 3], volume.masked[:, :, 3], volume.reconstruction[:, :, 3],
+        "flat", "continuous", (2, 2), volume.original[:, :, 3], volume.masked[:, :, 3], volume.reconstruction[:, :, 3],
         volume.hidden[:, 4:8],
     )  # fmt: skip
     alone = page(make(), [flat], [])
@@ -388,7 +388,9 @@ def test_ids_are_words_apart_and_long_rows_are_cut():
 
 
 def test_values_without_a_picture_are_left_out():
-    patches = Rebuilt("odd", "values", (2, 2), *(np.zeros((1, 4, 3)) for _ in range(3)), np.zeros((1, 4), dtype=bool))
+    patches = Rebuilt(
+        "odd", "continuous", (2, 2), *(np.zeros((1, 4, 3)) for _ in range(3)), np.zeros((1, 4), dtype=bool)
+    )
     assert "What it rebuilds" not in page(make(), [patches], [])
 
 

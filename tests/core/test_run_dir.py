@@ -11,7 +11,7 @@ from ssl_core.config.resolve import resolve
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import load
 from ssl_core.runs import run_dir
-from ssl_core.runs.run_dir import begun, default_folder, held, place_of_evaluation
+from ssl_core.runs.run_dir import create_run_dir, default_folder, lock_run_dir, place_of_evaluation
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def running(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "checkpoint").write_text("precious")
-    with held(folder):
+    with lock_run_dir(folder):
         yield folder
 
 
@@ -41,7 +41,7 @@ def test_runs_begun_in_the_same_second_have_folders_of_their_own(tmp_path):
 
 
 def test_a_run_at_work_is_not_overwritten(running, impatient):
-    with pytest.raises(ConfigError, match="another run is at work"), begun(running, overwrite=True):
+    with pytest.raises(ConfigError, match="another run is at work"), create_run_dir(running, overwrite=True):
         pass
     assert (running / "checkpoint").read_text() == "precious"
 
@@ -55,12 +55,12 @@ def test_what_a_run_left_meanwhile_is_not_taken_for_empty(tmp_path, monkeypatch)
 
     def second() -> None:
         try:
-            with begun(folder):
+            with create_run_dir(folder):
                 entered.set()
         except ConfigError as error:
             refused.append(str(error))
 
-    with begun(folder):
+    with create_run_dir(folder):
         other = threading.Thread(target=second)
         other.start()
         assert not entered.wait(0.3)
@@ -74,7 +74,7 @@ def test_overwriting_leaves_nothing_but_the_lock(tmp_path):
     folder = tmp_path / "r"
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    with begun(folder, overwrite=True):
+    with create_run_dir(folder, overwrite=True):
         assert [path.name for path in folder.iterdir()] == [".lock"]
 
 

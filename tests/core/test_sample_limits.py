@@ -11,7 +11,7 @@ from ssl_core.evaluation import sample_limits
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import drawn, score
-from ssl_core.evaluation.sample_limits import TEST_BYTES, TRAIN_BYTES, WORK, bounded, fitted
+from ssl_core.evaluation.sample_limits import TEST_BYTES, TRAIN_BYTES, WORK, fitted, limit_samples
 
 CLASSES = Task("classes", 10, "accuracy", title="digit")
 ADAM = EvaluateOptions(linear="adam")
@@ -43,18 +43,20 @@ def raw(inputs, per_token=False):
 
 def choose(options, train, test, width, task=CLASSES, dim=2):
     """The options of the raw input, and the lines."""
-    chosen, lines = bounded(options, task, {"train": Many(train, width), "test": Many(test, width)}, raw, dim, CPU)
+    chosen, lines = limit_samples(
+        options, task, {"train": Many(train, width), "test": Many(test, width)}, raw, dim, CPU
+    )
     return chosen["raw_input"], lines
 
 
 def test_a_published_protocol_keeps_the_encoded_rows_that_fit():
     task = Task("classes", 1000, "accuracy")
     data = {"train": Many(1_281_167, 150_528), "test": Many(50_000, 150_528)}
-    chosen, (line,) = bounded(ADAM, task, data, raw, 256, CPU)
+    chosen, (line,) = limit_samples(ADAM, task, data, raw, 256, CPU)
     assert chosen["trained"] == chosen["random_init"] == ADAM
     assert chosen["raw_input"].max_train == TRAIN_BYTES // (4 * 150_528)
     assert "raw_input alone, not those of the others" in line
-    chosen, (line,) = bounded(EvaluateOptions(), task, data, raw, 256, CPU)
+    chosen, (line,) = limit_samples(EvaluateOptions(), task, data, raw, 256, CPU)
     assert chosen["trained"] == chosen["random_init"] == chosen["raw_input"] != EvaluateOptions()
     assert "the same for all features" in line
 
@@ -128,7 +130,7 @@ def test_peak_memory_of_a_wide_raw_input(monkeypatch):
     monkeypatch.setattr(sample_limits, "TRAIN_BYTES", 16 * 2**20)
     monkeypatch.setattr(sample_limits, "TEST_BYTES", 4 * 2**20)
     splits = {"train": Many(20_000, 8192), "test": Many(5_000, 8192)}
-    readings, said = bounded(EvaluateOptions(linear="adam", epochs=1), CLASSES, splits, raw, 16, CPU)
+    readings, said = limit_samples(EvaluateOptions(linear="adam", epochs=1), CLASSES, splits, raw, 16, CPU)
     options = readings["raw_input"]
     assert said
     x, y = features(raw, Many(64, 8).sweep(64))

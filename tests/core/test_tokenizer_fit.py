@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from ssl_core import BadSample, Text, Tokenizer, testing
 from ssl_core.cli import app
-from ssl_core.pipeline.cache import Raw, prepare
+from ssl_core.pipeline.cache import RawSamples, preprocess_dataset
 from ssl_core.tokenizers import IdTokenizer, JointTokenizer
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_plugins.datasets.synthetic.synthetic_text import SyntheticText
 from ssl_plugins.tokenizers.text import TextTokenizer
 
@@ -30,7 +30,7 @@ class Letters(IdTokenizer):
     def fit(self, samples):
         self.known = "".join(sorted({letter for sample in samples for letter in str(sample[self.field])}))
 
-    def learned(self):
+    def fit_fingerprint(self):
         return self.known
 
     def get_extra_state(self):
@@ -39,7 +39,7 @@ class Letters(IdTokenizer):
     def set_extra_state(self, state):
         self.known = bytes(state.tolist()).decode()
 
-    def prepare(self, inputs):
+    def preprocess(self, inputs):
         ids = [self.known.index(letter) for letter in str(inputs[self.field])[:3]]
         return {**inputs, self.field: np.array(ids, dtype=np.int32)}
 
@@ -73,7 +73,7 @@ class Words:
 
 
 def test_raw_samples_come_in_one_random_order_without_the_bad():
-    raw = Raw(Words())
+    raw = RawSamples(Words())
     walks = [[str(inputs["text"]) for inputs in raw] for _ in range(2)]
     assert walks[0] == walks[1]
     assert sorted(walks[0]) == list("012356789")
@@ -83,7 +83,7 @@ def test_raw_samples_come_in_one_random_order_without_the_bad():
 def test_raw_samples_are_read_only_as_far_as_walked(monkeypatch):
     read = []
     monkeypatch.setattr(Words, "__getitem__", lambda self, i: read.append(i) or {"inputs": {}, "label": None})
-    walk = iter(Raw(Words()))
+    walk = iter(RawSamples(Words()))
     next(walk)
     next(walk)
     assert len(read) == 2
@@ -96,11 +96,11 @@ def test_prepared_cache_knows_what_was_learned(tmp_path):
     for size in (60, 100):
         tokenizer = TextTokenizer(TextTokenizer.Options(vocab_size=100, length=12), dataset.fields, 8)
         small = TextTokenizer(TextTokenizer.Options(vocab_size=size, length=12), dataset.fields, 8)
-        small.fit(Raw(dataset))
+        small.fit(RawSamples(dataset))
         tokenizer.set_extra_state(small.get_extra_state())
-        prepared = prepare(dataset, tokenizer, tmp_path, Tell())
+        prepared = preprocess_dataset(dataset, tokenizer, tmp_path, Console())
         made.append(np.array(prepared.arrays["text"]))
-        wanted = [tokenizer.prepare(dataset[i]["inputs"])["text"] for i in range(6)]
+        wanted = [tokenizer.preprocess(dataset[i]["inputs"])["text"] for i in range(6)]
         np.testing.assert_array_equal(made[-1], wanted)
     assert (made[0] != made[1]).any()
 
@@ -108,27 +108,27 @@ def test_prepared_cache_knows_what_was_learned(tmp_path):
 def test_joint_tokenizer_fits_every_part():
     parts = [Letters(Letters.Options(), {}, 8, field) for field in ("a", "b")]
     joint = JointTokenizer(JointTokenizer.Options(), {}, 8, parts=parts)
-    assert joint.learned() == ""
+    assert joint.fit_fingerprint() == ""
     joint.fit([{"a": np.array("xy"), "b": np.array("pq")}])
     assert [part.known for part in parts] == ["xy", "pq"]
-    assert joint.learned() == "xy\0pq"
+    assert joint.fit_fingerprint() == "xy\0pq"
     fresh = JointTokenizer(
         JointTokenizer.Options(), {}, 8, parts=[Letters(Letters.Options(), {}, 8, field) for field in ("a", "b")]
     )
     fresh.load_state_dict(joint.state_dict())
-    assert fresh.learned() == joint.learned()
+    assert fresh.fit_fingerprint() == joint.fit_fingerprint()
 
 
 def test_most_tokenizers_learn_nothing():
     tokenizer = Tokenizer(Tokenizer.Options(), {}, 8)
     assert tokenizer.fit(iter([])) is None
-    assert tokenizer.learned() == ""
+    assert tokenizer.fit_fingerprint() == ""
     assert tokenizer.state_dict() == {}
 
 
 def kit(cls):
     checks = {check.name: check for check in testing.checks(cls, fields=FIELDS, samples=SAMPLES)}
-    return checks["what_fit_learned_is_in_the_state_dict"]
+    return checks["fit_state_is_in_the_state_dict"]
 
 
 def test_kit_finds_what_is_not_in_the_state_dict():
@@ -167,19 +167,21 @@ def test_vocabulary_is_kept_with_the_run(sslx, tmp_path, monkeypatch):
     run = ("run", "--objective", "mae", "--modality", "text", *SMALL, "--set", "train.checkpoint_every=2")
     done = sslx(*run, "--steps", 3, "--out", "r")
     assert done.exit_code == 0, done.output
-    learned = []
+    fit_fingerprint = []
     load = TextTokenizer.set_extra_state
     monkeypatch.setattr(TextTokenizer, "fit", lambda self, samples: pytest.fail("a vocabulary was trained again"))
     monkeypatch.setattr(
-        TextTokenizer, "set_extra_state", lambda self, state: (load(self, state), learned.append(self.learned()))[0]
+        TextTokenizer,
+        "set_extra_state",
+        lambda self, state: (load(self, state), fit_fingerprint.append(self.fit_fingerprint()))[0],
     )
     done = sslx("eval", "r", "--out", "again")
     assert done.exit_code == 0, done.output
     assert scores(tmp_path / "again") == scores(tmp_path / "r")
     done = sslx(*run, "--steps", 5, "--out", "r", "--resume")
     assert done.exit_code == 0, done.output
-    assert "[CLS]" in learned[0]
-    assert len(set(learned)) == 1
+    assert "[CLS]" in fit_fingerprint[0]
+    assert len(set(fit_fingerprint)) == 1
 
 
 def test_evaluation_does_without_the_data_trained_on(sslx, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ssl_core import ConfigError, Ids, Values
+from ssl_core import ConfigError, ContinuousTarget, DiscreteTarget
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer, patchify, unpatchify
 
 DIM = 16
@@ -97,7 +97,7 @@ def test_the_embedding_is_a_convolution_with_stride() -> None:
     kernel = tokenizer.embed.weight.view(DIM, 2, 3, 2).permute(0, 3, 1, 2)
     x = torch.randn(3, 2, 4, 6, dtype=torch.float64)
     expected = nn.functional.conv2d(x, kernel, tokenizer.embed.bias, stride=(2, 3)).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(tokenizer({"x": x}).content, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(tokenizer({"x": x}).embeddings, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((12,), (3,)), ((4, 6), (2, 3)), ((2, 4, 6), (1, 2, 3))])
@@ -107,12 +107,12 @@ def test_tokens_of_a_grid(shape: tuple[int, ...], patch: tuple[int, ...]) -> Non
     tokens = tokenizer({"x": x})
     (segment,) = tokens.layout.segments
     assert segment.grid == tuple(s // p for s, p in zip(shape, patch, strict=True))
-    assert (segment.target, segment.size) == ("values", 3 * int(np.prod(patch)))
-    assert tokens.content.shape == (5, segment.length, DIM)
+    assert (segment.target, segment.size) == ("continuous", 3 * int(np.prod(patch)))
+    assert tokens.embeddings.shape == (5, segment.length, DIM)
     (target,) = tokens.targets
-    assert isinstance(target, Values)
+    assert isinstance(target, ContinuousTarget)
     assert torch.equal(target.patches, patchify(x, patch))
-    assert torch.equal(tokenizer.depict(0, target.patches), x)
+    assert torch.equal(tokenizer.to_image(0, target.patches), x)
 
 
 def test_a_patch_that_does_not_divide_is_refused() -> None:
@@ -146,7 +146,7 @@ def test_what_is_measured_is_numpys(per_channel: bool, sizes: tuple[int, ...]) -
     x = np.random.default_rng(0).normal(size=(30, 2, 4, 6)).astype(np.float32)
     x[:, 0] = 5 * x[:, 0] - 40
     tokenizer = grid(per_channel=per_channel)
-    tokenizer.measure(iter(chunks_of(x, sizes)))
+    tokenizer.fit_normalization(iter(chunks_of(x, sizes)))
     axes = (0, 2, 3) if per_channel else None
     mean, std = x.mean(axis=axes, dtype=np.float64), x.std(axis=axes, dtype=np.float64)
     np.testing.assert_allclose(tokenizer.mean.numpy(), np.broadcast_to(mean, 2), rtol=1e-6, atol=1e-7)
@@ -155,7 +155,7 @@ def test_what_is_measured_is_numpys(per_channel: bool, sizes: tuple[int, ...]) -
     back = unpatchify(target.patches, (2, 2), (2, 3)).numpy()  # type: ignore[union-attr]
     np.testing.assert_allclose(back.std(axis=axes), 1, rtol=1e-4)
     np.testing.assert_allclose(back.mean(axis=axes), 0, atol=1e-4)
-    torch.testing.assert_close(tokenizer.depict(0, target.patches), torch.from_numpy(x), rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
+    torch.testing.assert_close(tokenizer.to_image(0, target.patches), torch.from_numpy(x), rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, 1000.1, -123456.7])
@@ -164,7 +164,7 @@ def test_a_constant_channel_stays_finite_and_small(constant: float) -> None:
     x = np.random.default_rng(0).normal(size=(40, 2, 4, 6)).astype(np.float32)
     x[:, 1] = constant
     tokenizer = grid()
-    tokenizer.measure(chunks_of(x, (10, 10, 20)))
+    tokenizer.fit_normalization(chunks_of(x, (10, 10, 20)))
     patches = tokenizer({"x": torch.from_numpy(x)}).targets[0].patches  # type: ignore[union-attr]
     back = unpatchify(patches, (2, 2), (2, 3))
     assert back.isfinite().all()
@@ -176,7 +176,7 @@ def test_a_constant_channel_stays_finite_and_small(constant: float) -> None:
 def test_a_constant_channel_of_many_samples_keeps_its_scale(constant: float, dtype: type) -> None:
     x = np.full((5000, 2, 4, 6), constant, dtype=dtype)
     tokenizer = grid()
-    tokenizer.measure(chunks_of(x, (1666, 1000, 2334)))
+    tokenizer.fit_normalization(chunks_of(x, (1666, 1000, 2334)))
     assert tokenizer.std.tolist() == [1, 1]
 
 
@@ -184,17 +184,17 @@ def test_a_constant_channel_of_many_samples_keeps_its_scale(constant: float, dty
 def test_a_large_offset_does_not_spoil_the_deviation(offset: float) -> None:
     x = offset + np.random.default_rng(0).normal(size=(40, 2, 4, 6))
     tokenizer = grid()
-    tokenizer.measure(chunks_of(x, (10, 30)))
+    tokenizer.fit_normalization(chunks_of(x, (10, 30)))
     np.testing.assert_allclose(tokenizer.std.numpy(), x.std(axis=(0, 2, 3)), rtol=1e-3)
 
 
 def test_normalisation_is_kept_with_the_model() -> None:
     tokenizer = grid()
-    tokenizer.measure([{"x": 3 + 2 * np.random.default_rng(0).normal(size=(9, 2, 4, 6))}])
+    tokenizer.fit_normalization([{"x": 3 + 2 * np.random.default_rng(0).normal(size=(9, 2, 4, 6))}])
     other = grid()
     other.load_state_dict(tokenizer.state_dict())
     x = {"x": torch.randn(2, 2, 4, 6)}
-    assert torch.equal(other(x).content, tokenizer(x).content)
+    assert torch.equal(other(x).embeddings, tokenizer(x).embeddings)
 
 
 def test_given_and_no_normalisation() -> None:
@@ -202,7 +202,7 @@ def test_given_and_no_normalisation() -> None:
     measured = [{"x": 50 + np.random.default_rng(0).normal(size=(9, 2, 4, 6))}]
     given, none = grid(normalise="given", mean=(1, 2), std=(3, 4)), grid(normalise="none")
     for tokenizer in (given, none):
-        tokenizer.measure(measured)  # is not asked
+        tokenizer.fit_normalization(measured)  # is not asked
     scaled = (x - torch.tensor([1, 2]).view(2, 1, 1)) / torch.tensor([3, 4]).view(2, 1, 1)
     assert torch.equal(given({"x": x}).targets[0].patches, patchify(scaled, (2, 3)))  # type: ignore[union-attr]
     assert torch.equal(none({"x": x}).targets[0].patches, patchify(x, (2, 3)))  # type: ignore[union-attr]
@@ -230,10 +230,10 @@ def test_ids_and_their_live_table() -> None:
     ids = torch.randint(7, (3, 5), dtype=torch.int32)
     tokens = tokenizer({"y": ids})
     (target,) = tokens.targets
-    assert isinstance(target, Ids)
+    assert isinstance(target, DiscreteTarget)
     assert target.table is tokenizer.table  # so that the output layer is tied to the input's
     assert torch.equal(target.ids, ids.long())
-    assert torch.equal(tokens.content, tokenizer.table[ids.long()])
+    assert torch.equal(tokens.embeddings, tokenizer.table[ids.long()])
     bound = (6 / (7 + DIM)) ** 0.5
     assert tokenizer.table.abs().max() <= bound
 
@@ -244,11 +244,11 @@ def test_parts_side_by_side() -> None:
     inputs = {"x": torch.randn(3, 2, 4, 6), "y": torch.randint(7, (3, 5))}
     tokens = joint(inputs)
     assert joint.layout.length == 4 + 5
-    assert [segment.target for segment in joint.layout.segments] == ["values", "ids"]
-    assert torch.equal(tokens.content[:, :4], first(inputs).content)
-    assert torch.equal(tokens.content[:, 4:], second(inputs).content)
+    assert [segment.target for segment in joint.layout.segments] == ["continuous", "discrete"]
+    assert torch.equal(tokens.embeddings[:, :4], first(inputs).embeddings)
+    assert torch.equal(tokens.embeddings[:, 4:], second(inputs).embeddings)
     assert tokens.targets[1].table is second.table  # type: ignore[union-attr]
-    assert torch.equal(joint.depict(0, tokens.targets[0].patches), inputs["x"])  # type: ignore[union-attr,arg-type]
+    assert torch.equal(joint.to_image(0, tokens.targets[0].patches), inputs["x"])  # type: ignore[union-attr,arg-type]
 
 
 def test_parts_measure_and_prepare_each_for_itself() -> None:
@@ -257,14 +257,14 @@ def test_parts_measure_and_prepare_each_for_itself() -> None:
     joint = JointTokenizer(JointTokenizer.Options(), {}, DIM, parts=[first, second])
     generator = np.random.default_rng(0)
     x, z = generator.normal(size=(9, 2, 4, 6)), 7 + generator.normal(size=(9, 2, 4, 6))
-    joint.measure(iter([{"x": x[:4], "z": z[:4]}, {"x": x[4:], "z": z[4:]}]))
+    joint.fit_normalization(iter([{"x": x[:4], "z": z[:4]}, {"x": x[4:], "z": z[4:]}]))
     np.testing.assert_allclose(first.mean.numpy(), x.mean(axis=(0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(second.mean.numpy(), z.mean(axis=(0, 2, 3)), rtol=1e-5)
 
     class Doubling(Grid):
-        def prepare(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def preprocess(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return inputs | {"x": 2 * inputs["x"]}
 
     double = Doubling(Grid.Options(), {}, DIM, field="x", channels=2, shape=(4, 6), patch=(2, 3))
     joint = JointTokenizer(JointTokenizer.Options(), {}, DIM, parts=[double, double])
-    assert joint.prepare({"x": np.ones(1)})["x"].item() == 4
+    assert joint.preprocess({"x": np.ones(1)})["x"].item() == 4

@@ -17,13 +17,13 @@ grids = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
 
 
 def layout_of(*grids: tuple[int, ...]) -> Layout:
-    return Layout([Segment(f"part {i}", grid, "values", 4) for i, grid in enumerate(grids)])
+    return Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
 
 
 @pytest.mark.parametrize(("grid", "size"), [((), 4), ((0,), 4), ((3, -1), 4), ((3,), 0)])
 def test_a_segment_refuses_what_is_not_positive(grid: tuple[int, ...], size: int) -> None:
     with pytest.raises(ValueError, match="segment 'picture'"):
-        Segment("picture", grid, "values", size)
+        Segment("picture", grid, "continuous", size)
 
 
 def test_a_layout_needs_a_segment() -> None:
@@ -66,19 +66,19 @@ def test_nothing_touches_across_segments() -> None:
     layout = layout_of((4,), (2, 2))
     chosen = torch.zeros(1, 8, dtype=torch.bool)
     chosen[0, 3] = True
-    assert layout.touching(chosen)[0].nonzero().flatten().tolist() == [2, 3]
+    assert layout.dilate(chosen)[0].nonzero().flatten().tolist() == [2, 3]
     chosen[0, 3], chosen[0, 4] = False, True
-    assert layout.touching(chosen)[0].nonzero().flatten().tolist() == [4, 5, 6]
+    assert layout.dilate(chosen)[0].nonzero().flatten().tolist() == [4, 5, 6]
 
 
 def test_touching_on_the_protocols_row() -> None:
     masked = torch.tensor([[1, 1, 1, 0, 1, 1, 1, 1]], dtype=torch.bool)
-    assert layout_of((8,)).touching(~masked)[0].nonzero().flatten().tolist() == [2, 3, 4]
+    assert layout_of((8,)).dilate(~masked)[0].nonzero().flatten().tolist() == [2, 3, 4]
 
 
 def test_touching_refuses_rows_of_another_length() -> None:
     with pytest.raises(ValueError, match="expected"):
-        layout_of((8,)).touching(torch.zeros(1, 7, dtype=torch.bool))
+        layout_of((8,)).dilate(torch.zeros(1, 7, dtype=torch.bool))
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +87,7 @@ def test_touching_is_a_distance_of_one(shapes: list[tuple[int, ...]], seed: int)
     """Chosen, or one step along one axis from a chosen token of the same segment; from the coordinates alone."""
     layout = layout_of(*shapes)
     chosen = torch.rand(3, layout.length, generator=torch.Generator().manual_seed(seed)) < 0.2
-    made = layout.touching(chosen)
+    made = layout.dilate(chosen)
     places = [(i, place) for i, grid in enumerate(shapes) for place in itertools.product(*(range(n) for n in grid))]
     for row, (number, (segment, place)) in itertools.product(range(3), enumerate(places)):
         expected = any(
@@ -103,5 +103,5 @@ def test_touching_is_a_distance_of_one(shapes: list[tuple[int, ...]], seed: int)
 def test_touching_equals_the_transcription(plain: ModuleType) -> None:
     for shapes in (((17,),), ((4, 6),), ((2, 3, 4),), ((3, 5), (7,))):
         hidden = torch.rand(40, layout_of(*shapes).length) < 0.7
-        expected = plain.touching(hidden, [plain.Piece("values", grid, 4) for grid in shapes])
-        assert torch.equal(layout_of(*shapes).touching(~hidden) & hidden, expected)
+        expected = plain.dilate(hidden, [plain.Piece("continuous", grid, 4) for grid in shapes])
+        assert torch.equal(layout_of(*shapes).dilate(~hidden) & hidden, expected)

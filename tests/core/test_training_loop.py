@@ -12,15 +12,15 @@ import torch
 
 from ssl_core import SslxError
 from ssl_core.errors import CheckpointError
-from ssl_core.pipeline.cache import prepare
-from ssl_core.pipeline.prefetch import Feed
+from ssl_core.pipeline.cache import preprocess_dataset
+from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training import checkpoint
 from ssl_core.training.loop import Interrupted, train
 from ssl_core.training.metrics_log import read_metrics, trim_metrics
 from ssl_core.training.optim import make_optimizer, rate_at
 from ssl_core.training.options import TrainOptions
-from ssl_core.utils.console import Tell
+from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
@@ -29,7 +29,9 @@ from ssl_plugins.objectives.metamae import MetaMAE
 @pytest.fixture
 def data(toy, tmp_path):
     dataset = toy.Data(toy.Data.Options(count=40), "train")
-    return prepare(dataset, toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16), tmp_path / "cache", Tell())
+    return preprocess_dataset(
+        dataset, toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16), tmp_path / "cache", Console()
+    )
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def go(data, tmp_path):
         train(
             learner, data, TrainOptions(**({"batch_size": 8, "log_every": 2, "checkpoint_every": 5} | options)),
             seed=3, device=torch.device("cpu"), precision="fp32", folder=folder,
-            log=log or (lambda step, metrics: None), tell=Tell(), state={}, start=start,
+            log=log or (lambda step, metrics: None), console=Console(), state={}, start=start,
             probe=probe, probe_every=probe_every,
         )  # fmt: skip
         return folder
@@ -66,7 +68,7 @@ def test_the_loss_falls(go, toy, objective):
 def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(toy, data):
     """No objective sees one."""
     learner = toy.make_learner(MAE)
-    feed = Feed(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
+    feed = BatchStream(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
     for number in (3, 4):
         inputs, draws = feed.take()
         assert data.labels is not None
@@ -84,7 +86,9 @@ def test_the_same_seed_gives_the_same_weights(go, toy):
     assert same(weights(first), weights(second))
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "cosine", "warmup": 3}, {"accumulate": 2, "clip": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "cosine", "warmup_steps": 3}, {"accumulate_steps": 2, "grad_clip": 0.5}]
+)
 def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path, options):
     whole = toy.make_learner(MetaMAE, dropout=0.1)
     go(whole, "whole", steps=17, **options)
@@ -143,7 +147,7 @@ def test_a_loss_that_is_not_finite_is_refused_with_a_cure(go, toy):
 
 
 def test_old_checkpoints_are_deleted_and_nothing_else_is_left(go, toy, tmp_path):
-    go(toy.make_learner(MAE), steps=20, keep=2)
+    go(toy.make_learner(MAE), steps=20, keep_checkpoints=2)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["step-00000015", "step-00000020"]
 
@@ -206,7 +210,7 @@ def test_a_checkpoint_of_another_shape_is_refused(go, toy, tmp_path):
 def test_rates():
     constant = TrainOptions(steps=10, lr=1.0)
     assert [rate_at(constant, step) for step in (0, 9)] == [1.0, 1.0]
-    cosine = TrainOptions(steps=10, lr=1.0, schedule="cosine", warmup=2)
+    cosine = TrainOptions(steps=10, lr=1.0, schedule="cosine", warmup_steps=2)
     assert rate_at(cosine, 0) == 0.5
     assert rate_at(cosine, 1) == 1.0
     assert rate_at(cosine, 6) == pytest.approx(0.5)
@@ -214,11 +218,11 @@ def test_rates():
 
 
 def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
-    options = TrainOptions(steps=1, batch_size=8, accumulate=3)
+    options = TrainOptions(steps=1, batch_size=8, accumulate_steps=3)
     learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
-    go(learner, steps=1, accumulate=3)
+    go(learner, steps=1, accumulate_steps=3)
     optimizer = make_optimizer(plain, options)
-    feed = Feed(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    feed = BatchStream(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
     losses = [plain(*feed.take()).loss for _ in range(3)]
     (sum(losses) / 3).backward()
     optimizer.step()
@@ -275,16 +279,16 @@ def test_a_probe_looks_at_the_wanted_steps_and_changes_nothing(go, toy, data, tm
 
 def test_a_budget_stops_the_training_and_a_resumed_run_keeps_to_it(go, toy, tmp_path):
     learner = toy.make_learner(MAE)
-    folder = go(learner, "short", steps=10**9, seconds=0.3)
+    folder = go(learner, "short", steps=10**9, max_seconds=0.3)
     saved = checkpoint.latest(folder)
     assert 0 < saved.step < 10**6
     assert 0.3 <= saved.state["seconds"] < 30
     again = toy.make_learner(MAE)
-    go(again, "short", steps=10**9, seconds=0.3, start=saved)
+    go(again, "short", steps=10**9, max_seconds=0.3, start=saved)
     assert checkpoint.latest(folder).step == saved.step
     assert same(weights(again), weights(learner))
 
 
 def test_a_budget_needs_a_constant_rate(go, toy):
-    with pytest.raises(SslxError, match="train.seconds"):
-        go(toy.make_learner(MAE), seconds=1.0, schedule="cosine")
+    with pytest.raises(SslxError, match="train.max_seconds"):
+        go(toy.make_learner(MAE), max_seconds=1.0, schedule="cosine")

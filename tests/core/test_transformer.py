@@ -51,8 +51,8 @@ def test_a_block_is_timms_block() -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("wanted", [slice(1, 4), slice(5, None), slice(0, 1), slice(None), slice(2, 2)])
 def test_a_slice_equals_the_whole(wanted: slice, depth: int) -> None:
-    """Values and every gradient, first and second derivative."""
-    transformer = perturbed(Transformer(16, depth, 2, twice_differentiable=True))
+    """ContinuousTarget and every gradient, first and second derivative."""
+    transformer = perturbed(Transformer(16, depth, 2, double_backward=True))
     x = torch.randn(3, 7, 16, dtype=torch.float64, requires_grad=True)
     results = []
     for part in (transformer(x, wanted), transformer(x)[:, wanted]):

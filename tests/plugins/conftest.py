@@ -57,7 +57,7 @@ def bad_samples() -> Callable[..., dict[str, str]]:
                 try:
                     sample = dataset[index]
                     if tokenizer is not None:
-                        tokenizer.prepare(sample["inputs"])
+                        tokenizer.preprocess(sample["inputs"])
                 except BadSample as error:
                     found[dataset.describe(index)] = str(error)
         return found

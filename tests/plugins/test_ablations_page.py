@@ -56,7 +56,7 @@ def test_components_are_added_one_by_one(rows):
     assert [config.objective.name for config in (linear, deep, inner, whole)] == [
         "dabs-mae", "mae", "metamae", "metamae",
     ]  # fmt: skip
-    assert (inner.objective.options["lam"], whole.objective.options["lam"]) == (0.0, 1.0)
+    assert (inner.objective.options["contrast_weight"], whole.objective.options["contrast_weight"]) == (0.0, 1.0)
     assert {config.masking.options["ratio"] for config in (linear, deep, inner, whole)} == {0.85}
     assert inner.model_copy(update={"objective": whole.objective}) == whole
     assert deep.objective.options["depth"] == whole.objective.options["depth"] == 4
@@ -67,7 +67,7 @@ def test_components_are_added_one_by_one(rows):
     [
         ("Nearby ratio r (Table 6)", "objective", "nearby_ratio", [0, 0.1, 0.5, 1]),
         ("Inner step size alpha (Table 11)", "objective", "alpha", [0.1, 0.5, 1.0]),
-        ("Weight lambda of the contrast (Table 12)", "objective", "lam", [0.01, 0.1, 1.0]),
+        ("Weight lambda of the contrast (Table 12)", "objective", "contrast_weight", [0.01, 0.1, 1.0]),
         ("Dropout (Table 14)", "encoder", "dropout", [0, 0.1]),
         ("Inner steps (Table 15)", "objective", "inner_steps", [1, 5]),
     ],

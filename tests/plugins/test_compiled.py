@@ -40,7 +40,7 @@ class Perturbed:
 def perturbed(cls: type[Objective], options: dict[str, Any]) -> Perturbed:
     """The same weights whatever the options."""
     torch.manual_seed(0)
-    bench = Setting(cls, options, "values_and_ids").build()
+    bench = Setting(cls, options, "continuous_and_discrete").build()
     with torch.no_grad():
         for parameter in (*bench.tokenizer.parameters(), *bench.encoder.parameters(), *bench.objective.parameters()):
             parameter += 0.1 * torch.randn_like(parameter)  # the second-order term is tiny near initialisation
@@ -51,7 +51,7 @@ def perturbed(cls: type[Objective], options: dict[str, Any]) -> Perturbed:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    bench = Setting(CATALOGUE.objective(name), {}, "values_and_ids").build()
+    bench = Setting(CATALOGUE.objective(name), {}, "continuous_and_discrete").build()
     learner = Learner(bench.tokenizer, bench.encoder, bench.objective)
     twin = copy.deepcopy(learner)
     step = CompiledStep(twin, "key", tmp_path)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_core import Layout, Objective, Segment, Tokens, Values
-from ssl_core.tokens import Ids, Target
+from ssl_core import ContinuousTarget, Layout, Objective, Segment, Tokens
+from ssl_core.tokens import DiscreteTarget, Target
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.capri import Capri
 from ssl_plugins.objectives.dabs_mae import DabsMAE
@@ -20,31 +20,31 @@ from ssl_plugins.objectives.shed import ShED
 
 
 class Adds(nn.Module):
-    """In place of the encoder: adds one vector to each token, and a summary token that must not count."""
+    """In place of the encoder: adds one vector to each token, and a cls token that must not count."""
 
     def __init__(self, vector: list[float]) -> None:
         super().__init__()
         self.vector = torch.tensor(vector)
 
-    def forward(self, content: Tensor, present: Tensor | None = None) -> Tensor:
-        return torch.cat([torch.full_like(content[:, :1], 1e3), content + self.vector], dim=1)
+    def forward(self, embeddings: Tensor, valid: Tensor | None = None) -> Tensor:
+        return torch.cat([torch.full_like(embeddings[:, :1], 1e3), embeddings + self.vector], dim=1)
 
-    def pool(self, encoded: Tensor, present: Tensor | None = None) -> Tensor:
+    def pool(self, encoded: Tensor, valid: Tensor | None = None) -> Tensor:
         return encoded[:, 1:].mean(dim=1)
 
 
 def small(objective: type[Objective], *segments: Segment, dim: int = 2, **options: Any) -> Any:
     layout = Layout(segments)
-    masking = RandomMasking(RandomMasking.Options(ratio=0.5), layout) if objective.masking_default else None
+    masking = RandomMasking(RandomMasking.Options(ratio=0.5), layout) if objective.default_masking else None
     return objective(objective.Options(**options), layout, dim, masking)
 
 
 def values(length: int, size: int = 2) -> Segment:
-    return Segment("x", (length,), "values", size)
+    return Segment("x", (length,), "continuous", size)
 
 
-def rows(objective: Objective, content: Any, *targets: Target) -> Tokens:
-    return Tokens(torch.tensor(content), targets, objective.layout)
+def rows(objective: Objective, embeddings: Any, *targets: Target) -> Tokens:
+    return Tokens(torch.tensor(embeddings), targets, objective.layout)
 
 
 def set_to(linear: nn.Linear, weight: Any, bias: Any) -> None:
@@ -93,9 +93,9 @@ def test_shed_moves_what_stands_at_the_source() -> None:
     seen: list[Tensor] = []
 
     class Watched(Adds):
-        def forward(self, content: Tensor, present: Tensor | None = None) -> Tensor:
-            seen.append(content)
-            return super().forward(content)
+        def forward(self, embeddings: Tensor, valid: Tensor | None = None) -> Tensor:
+            seen.append(embeddings)
+            return super().forward(embeddings)
 
     objective = small(ShED, values(3, 1), dim=1, ratio=1)
     tokens = rows(objective, [[[1.0], [2.0], [3.0]]])
@@ -140,10 +140,13 @@ def test_capri_across_the_batch_by_hand() -> None:
 @pytest.mark.parametrize(("squared", "patches"), [(False, (5 + 1) / 2), (True, (12.5 + 0.5) / 2)])
 def test_dabs_mae_by_hand(squared: bool, patches: float) -> None:
     """Blanked tokens encode to (1, -2), rectified (1, 0), and predict (3, 4); ids score 0 and 1 - 2 = -1."""
-    objective = small(DabsMAE, values(3), Segment("y", (2,), "ids", 2), squared=squared)
+    objective = small(DabsMAE, values(3), Segment("y", (2,), "discrete", 2), squared=squared)
     set_to(objective.maps["0"], [[2.0, 7.0], [5.0, 7.0]], [1.0, -1.0])
     table = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    targets = Values(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [3.0, 3.0]]])), Ids(torch.tensor([[1, 0]]), table)
+    targets = (
+        ContinuousTarget(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [3.0, 3.0]]])),
+        DiscreteTarget(torch.tensor([[1, 0]]), table),
+    )
     tokens = rows(objective, [[[5.0, 5.0]] * 5], *targets)
     draws = {"visible": torch.tensor([[1, 4]]), "hidden": torch.tensor([[1, 0, 1, 1, 0]], dtype=torch.bool)}
     loss = objective(tokens, Adds([1.0, -2.0]), draws).loss
@@ -154,7 +157,7 @@ def test_dabs_mae_of_a_perfect_prediction_has_a_finite_gradient() -> None:
     """The norm has no derivative at zero; torch takes 0 there, and nothing may become nan."""
     objective = small(DabsMAE, values(2))
     set_to(objective.maps["0"], [[0.0, 0.0], [0.0, 0.0]], [1.0, -1.0])
-    tokens = rows(objective, [[[5.0, 5.0]] * 2], Values(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])))
+    tokens = rows(objective, [[[5.0, 5.0]] * 2], ContinuousTarget(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])))
     draws = {"visible": torch.tensor([[1]]), "hidden": torch.tensor([[True, False]])}
     loss = objective(tokens, Adds([1.0, 1.0]), draws).loss
     loss.backward()
@@ -164,7 +167,7 @@ def test_dabs_mae_of_a_perfect_prediction_has_a_finite_gradient() -> None:
 
 def test_the_defaults_are_the_intended_mathematics() -> None:
     assert EMix.Options().model_dump() == {"beta": 1.0, "temperature": 0.2, "out": 128, "coefficient": "sample"}
-    assert ShED.Options().model_dump() == {"ratio": 0.15, "at_least": 2}
+    assert ShED.Options().model_dump() == {"ratio": 0.15, "min_moved": 2}
     capri = {"temperature": 0.07, "normalise": True, "positions": "masked", "direction": "targets"}
     assert Capri.Options().model_dump() == capri | {"negatives": "sequence"}
     assert DabsMAE.Options().model_dump() == {"squared": False}
@@ -209,19 +212,19 @@ def test_shed_moves_exactly_k_in_one_cycle(length: int) -> None:
     assert set(moved.unique().tolist()) <= {0, 1}
     assert (moved.sum(dim=1) == count).all()
     assert torch.equal(source != home, moved == 1)  # no fixed point among the moved, and nothing else moved
-    at = moved.argmax(dim=1, keepdim=True)
-    start, seen = at, []
+    position_ids = moved.argmax(dim=1, keepdim=True)
+    start, seen = position_ids, []
     for _ in range(count):
-        seen.append(at)
-        at = source.gather(1, at)
-    assert torch.equal(at, start)  # back after k steps, and not before
+        seen.append(position_ids)
+        position_ids = source.gather(1, position_ids)
+    assert torch.equal(position_ids, start)  # back after k steps, and not before
     assert all(len(set(row)) == count for row in torch.cat(seen, dim=1).tolist())
 
 
 def test_shed_of_one_token_as_published() -> None:
-    """P36: nothing moves, and a token is called moved. With at_least 2, the default, two change places."""
+    """P36: nothing moves, and a token is called moved. With min_moved 2, the default, two change places."""
     home = torch.arange(6).expand(50, 6)
-    draws = small(ShED, values(6), at_least=1).draw(50, seeded())
+    draws = small(ShED, values(6), min_moved=1).draw(50, seeded())
     assert torch.equal(draws["source"], home)
     assert (draws["moved"].sum(dim=1) == 1).all()
     draws = small(ShED, values(6)).draw(50, seeded())
@@ -241,9 +244,9 @@ def test_shed_chooses_places_and_their_order_uniformly() -> None:
 @pytest.mark.parametrize("length", [7, 20, 28, 64, 128, 196, 228, 250])
 def test_masks_hide_15_percent_and_keep_the_rest(objective: type[Objective], length: int) -> None:
     layout = Layout([values(length)])
-    assert objective.masking_default is not None
-    assert objective.masking_default.name == "random"
-    masking = RandomMasking(RandomMasking.Options(**objective.masking_default.values), layout)
+    assert objective.default_masking is not None
+    assert objective.default_masking.name == "random"
+    masking = RandomMasking(RandomMasking.Options(**objective.default_masking.values), layout)
     draws = objective(objective.Options(), layout, 2, masking).draw(40, seeded())
     hidden = draws["hidden"].nonzero()[:, 1].view(40, -1) if "hidden" in draws else draws["masked"]
     assert hidden.shape == (40, (15 * length + 99) // 100)

@@ -21,7 +21,7 @@ from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.shed import ShED
 
 RTOL = 1e-9
-LAYOUTS = ("1d", "2d", "ids", "joint")
+LAYOUTS = ("1d", "2d", "discrete", "joint")
 Encode = Callable[[Tensor], Tensor]
 Linear = tuple[Tensor, Tensor]
 
@@ -46,10 +46,10 @@ def linear(weights: Linear, x: Tensor) -> Tensor:
 
 
 def emix_loss(
-    content: Tensor, encode: Encode, pool_summary: bool, norm: Linear, last: Linear,
+    embeddings: Tensor, encode: Encode, pool_summary: bool, norm: Linear, last: Linear,
     share: Sequence[Tensor], partner: Sequence[int], temperature: float, coefficient: str,
 ) -> Tensor:  # fmt: skip
-    rows = range(len(content))
+    rows = range(len(embeddings))
 
     def features(encoded: Tensor) -> list[Tensor]:
         made = []
@@ -60,8 +60,8 @@ def emix_loss(
             made.append(unit(linear(last, scaled)))
         return made
 
-    mixed = [share[i] * content[i] + (1 - share[i]) * content[partner[i]].detach() for i in rows]
-    anchors, originals = features(encode(torch.stack(mixed))), features(encode(content))
+    mixed = [share[i] * embeddings[i] + (1 - share[i]) * embeddings[partner[i]].detach() for i in rows]
+    anchors, originals = features(encode(torch.stack(mixed))), features(encode(embeddings))
     own, other = [], []
     for i in rows:
         scores = torch.stack([anchors[i] @ originals[j] for j in rows]) / temperature
@@ -73,10 +73,10 @@ def emix_loss(
     return mean * average(own) + (1 - mean) * average(other)
 
 
-def shed_loss(content: Tensor, encode: Encode, weights: Linear, cycles: Sequence[Sequence[int]]) -> Tensor:
+def shed_loss(embeddings: Tensor, encode: Encode, weights: Linear, cycles: Sequence[Sequence[int]]) -> Tensor:
     """cycles: for each row the places a_0, a_1, ...; what stood at a_(j-1) moves to a_j."""
     changed = []
-    for row, cycle in zip(content, cycles, strict=True):
+    for row, cycle in zip(embeddings, cycles, strict=True):
         places = list(row)
         for j, place in enumerate(cycle):
             places[place] = row[cycle[j - 1]]
@@ -88,21 +88,21 @@ def shed_loss(content: Tensor, encode: Encode, weights: Linear, cycles: Sequence
     return average(losses)
 
 
-def blanked(content: Tensor, hidden: Tensor) -> Tensor:
+def blanked(embeddings: Tensor, hidden: Tensor) -> Tensor:
     keep = [[0.0 if gone else 1.0 for gone in row] for row in hidden.tolist()]
-    return content * torch.tensor(keep, dtype=content.dtype)[:, :, None]
+    return embeddings * torch.tensor(keep, dtype=embeddings.dtype)[:, :, None]
 
 
 def capri_loss(
-    content: Tensor, encode: Encode, weights: Linear, hidden: Tensor,
+    embeddings: Tensor, encode: Encode, weights: Linear, hidden: Tensor,
     temperature: float, normalise: bool, direction: str, positions: str, negatives: str,
 ) -> Tensor:  # fmt: skip
     """Groups of (prediction, target) pairs, each row or the whole batch: every pair is told from its group."""
-    predicted = linear(weights, encode(blanked(content, hidden))[:, 1:])
+    predicted = linear(weights, encode(blanked(embeddings, hidden))[:, 1:])
     groups = [
-        [(g, e) for g, e, gone in zip(predicted[b], content[b], hidden[b].tolist(), strict=True)
+        [(g, e) for g, e, gone in zip(predicted[b], embeddings[b], hidden[b].tolist(), strict=True)
          if gone or (positions == "all" and negatives == "sequence")]
-        for b in range(len(content))
+        for b in range(len(embeddings))
     ]  # fmt: skip
     if negatives == "batch":
         groups = [[pair for group in groups for pair in group]]
@@ -118,13 +118,17 @@ def capri_loss(
 
 
 def dabs_mae_loss(
-    content: Tensor, encode: Encode, hidden: Tensor, segments: Sequence[tuple[Tensor, Linear | Tensor]], squared: bool
+    embeddings: Tensor,
+    encode: Encode,
+    hidden: Tensor,
+    segments: Sequence[tuple[Tensor, Linear | Tensor]],
+    squared: bool,
 ) -> Tensor:
     """segments: patches and the linear map of the head, or ids and the table; one after the other along the row."""
-    encoded, start, losses = encode(blanked(content, hidden))[:, 1:], 0, []
+    encoded, start, losses = encode(blanked(embeddings, hidden))[:, 1:], 0, []
     for target, head in segments:
         length, errors = target.shape[1], []
-        for row in range(len(content)):
+        for row in range(len(embeddings)):
             for place in range(length):
                 if not hidden[row, start + place]:
                     continue
@@ -145,7 +149,7 @@ def dabs_mae_loss(
 def build(make_case: Callable[..., Any], kind: str, objective: type[Objective], rows: int = 5, **options: Any) -> Any:
     """A case of tests/conftest.py whose objective is another one, its weights perturbed as the rest."""
     case = make_case(kind, MAE, rows=rows)
-    masking = case.objective.masking if objective.masking_default else None
+    masking = case.objective.masking if objective.default_masking else None
     made = objective(objective.Options(**options), case.learner.tokenizer.layout, 16, masking).double()
     with torch.no_grad():
         for parameter in made.parameters():
@@ -176,7 +180,7 @@ def expected(case: Any, draws: Mapping[str, Tensor], **changes: Any) -> Tensor:
     def pair(name: str) -> Linear:
         return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
-    given: dict[str, Any] = {"content": tokens.content, "encode": encoder}
+    given: dict[str, Any] = {"content": tokens.embeddings, "encode": encoder}
     function: Callable[..., Tensor]
     if isinstance(objective, EMix):
         function = emix_loss
@@ -235,7 +239,7 @@ def test_emix(make_case: Callable[..., Any], kind: str, options: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"at_least": 1}, {"ratio": 0.05}, {"ratio": 0.05, "at_least": 1}, {"ratio": 1}]
+    "options", [{}, {"min_moved": 1}, {"ratio": 0.05}, {"ratio": 0.05, "min_moved": 1}, {"ratio": 1}]
 )
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_shed(make_case: Callable[..., Any], kind: str, options: dict[str, Any]) -> None:
@@ -303,12 +307,12 @@ def test_control_emix(make_case: Callable[..., Any]) -> None:
     assert largest_difference(case, draws, expected(case, draws)) < RTOL
     inverse = expected(case, draws, partner=draws["partner"].argsort().tolist())
     assert largest_difference(case, draws, inverse) > 1e-3
-    content = case.learner.tokenizer(case.inputs).content
+    embeddings = case.learner.tokenizer(case.inputs).embeddings
     into_partner = torch.stack([
-        share * content[i] + (1 - share) * content[draws["partner"][i]]
+        share * embeddings[i] + (1 - share) * embeddings[draws["partner"][i]]
         for i, share in enumerate(draws["weight"].double())
     ])  # fmt: skip
-    frozen = iter([into_partner, content])  # the same values, but the partner's embeddings are trained, too
+    frozen = iter([into_partner, embeddings])  # the same values, but the partner's embeddings are trained, too
     trained = expected(case, draws, encode=lambda _: case.learner.encoder(next(frozen)))
     assert abs(case.learner(case.inputs, draws).loss - trained) < RTOL
     assert largest_difference(case, draws, trained) > 1e-3
@@ -320,12 +324,12 @@ def test_control_shed(make_case: Callable[..., Any]) -> None:
     case = build(make_case, "2d", ShED, ratio=0.3)
     draws = case.draws()
     cycles = [cycle_of(*row) for row in zip(draws["source"], draws["moved"], strict=True)]
-    content = case.learner.tokenizer(case.inputs).content
+    embeddings = case.learner.tokenizer(case.inputs).embeddings
     assert largest_difference(case, draws, expected(case, draws, cycles=cycles)) < RTOL
     assert largest_difference(case, draws, expected(case, draws, cycles=[c[::-1] for c in cycles])) > 1e-4
-    still = expected(case, draws, encode=lambda _: case.learner.encoder(content))  # labelled as moved, not moved
+    still = expected(case, draws, encode=lambda _: case.learner.encoder(embeddings))  # labelled as moved, not moved
     assert largest_difference(case, draws, still) > 1e-4
-    stopped = expected(case, draws, encode=lambda x: case.learner.encoder(content + (x - content).detach()))
+    stopped = expected(case, draws, encode=lambda x: case.learner.encoder(embeddings + (x - embeddings).detach()))
     assert abs(case.learner(case.inputs, draws).loss - stopped) < RTOL
     assert largest_difference(case, draws, stopped) > 1e-4  # the gradient goes to the moved embedding's own origin
     weights = tuple(parameter.flip(0) for parameter in case.objective.head.parameters())  # 1 for what stayed
@@ -337,10 +341,10 @@ def test_control_masks(make_case: Callable[..., Any], objective: type[Objective]
     case = build(make_case, "2d", objective)
     draws = case.draws()
     loss, hidden = case.learner(case.inputs, draws).loss, hidden_of(draws, 16)
-    content = case.learner.tokenizer(case.inputs).content
+    embeddings = case.learner.tokenizer(case.inputs).embeddings
     for wrong in (
         expected(case, draws, hidden=~hidden),
-        expected(case, draws, encode=lambda _: case.learner.encoder(content)),  # nothing blanked
+        expected(case, draws, encode=lambda _: case.learner.encoder(embeddings)),  # nothing blanked
         expected(case, draws, encode=lambda x: case.learner.encoder(x).roll(1, dims=1)),  # off by the summary
     ):
         assert abs(loss - wrong) > 1e-4 * abs(wrong)
@@ -351,8 +355,8 @@ def test_control_capri_trains_its_targets(make_case: Callable[..., Any]) -> None
     draws, tokens = case.draws(), case.learner.tokenizer(case.inputs)
     hidden = hidden_of(draws, 12)
     frozen = expected(
-        case, draws, content=tokens.content.detach(),
-        encode=lambda _: case.learner.encoder(blanked(tokens.content, hidden)),
+        case, draws, embeddings=tokens.embeddings.detach(),
+        encode=lambda _: case.learner.encoder(blanked(tokens.embeddings, hidden)),
     )  # fmt: skip
     assert abs(case.learner(case.inputs, draws).loss - frozen) < RTOL
     assert largest_difference(case, draws, frozen) > 1e-3
@@ -371,11 +375,11 @@ def test_control_dabs_mae(make_case: Callable[..., Any]) -> None:
     other = torch.randn_like(tokens.targets[1].table)
     assert wrong(segments=[image, (tokens.targets[1].ids, other)])
     assert wrong(hidden=torch.ones(5, 13, dtype=torch.bool), encode=lambda _: case.learner.encoder(
-        blanked(tokens.content, hidden_of(draws, 13))
+        blanked(tokens.embeddings, hidden_of(draws, 13))
     ))  # fmt: skip
     assert wrong(segments=[(image[0] * 1.01, image[1]), (tokens.targets[1].ids, tokens.targets[1].table)])
     # a rectified encoding changes the patches' prediction not at all and the ids' prediction much
-    ids_only = build(make_case, "ids", DabsMAE)
+    ids_only = build(make_case, "discrete", DabsMAE)
     patches_only = build(make_case, "1d", DabsMAE)
     for one, agrees in ((ids_only, False), (patches_only, True)):
         chance = one.draws()

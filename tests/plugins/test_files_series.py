@@ -98,10 +98,10 @@ def test_a_person_without_a_window_is_not_the_one_held_out(tmp_path, both, perso
 def test_series_shorter_than_a_window_are_counted(tmp_path, both):
     frame = long_table()
     whole = both(SeriesFiles, write(tmp_path / "a.csv", frame), time="moment", window=20)
-    assert whole[0].notes == ()
+    assert whole[0].warnings == ()
     cut = frame[~frame["id"].isin(["p1", "p2"]) | (frame["moment"] < 19)]
     train, _ = both(SeriesFiles, write(tmp_path / "b.csv", cut), time="moment", window=20)
-    assert train.notes == ("2 of 6 series have less than 20 rows and are left out",)
+    assert train.warnings == ("2 of 6 series have less than 20 rows and are left out",)
 
 
 def test_a_file_for_each_series_with_groups_from_its_name(tmp_path, both):
@@ -115,7 +115,7 @@ def test_a_file_for_each_series_with_groups_from_its_name(tmp_path, both):
     assert {test.describe(i).split("/")[-1][:2] for i in range(len(test))} == {"s2"}
     assert len(test) == 4  # of three windows the middle one is mixed
     assert len(train) == 12
-    assert train.notes == ("8 of 24 windows of mixed labels are left out",)
+    assert train.warnings == ("8 of 24 windows of mixed labels are left out",)
     assert train.fields["series"].shape == (1, 10)
 
 
@@ -261,7 +261,7 @@ def test_phone_and_watch(tmp_path, shared_data, both):
     for folder in (shared_data / "sp_sw_har" / "DATA").glob("s[0-9][0-9]"):
         (tmp_path / folder.name).symlink_to(folder)
     train, test = both(
-        SeriesFiles, tmp_path, leave_out="timestamp", window=100, stride=50, label_share=0.8,
+        SeriesFiles, tmp_path, drop_columns="timestamp", window=100, stride=50, label_share=0.8,
         label_pattern=r"(?P<group>s\d\d)_\d\d_s[pw]\.csv",
         test_groups="s19,s20,s21,s22,s23",
     )  # fmt: skip

@@ -228,7 +228,7 @@ def test_the_common_rate_wins_and_others_are_resampled(tmp_path: Path) -> None:
     write(tmp_path, ["high.wav"], rate=16_000)
     for dataset in both(tmp_path):
         assert dataset.fields["waveform"].rate == 8000.0  # type: ignore[union-attr]
-        assert any("8000 Hz" in note for note in dataset.notes)
+        assert any("8000 Hz" in note for note in dataset.warnings)
         for i, name in enumerate(names(dataset)):
             waveform = dataset[i]["inputs"]["waveform"][0]
             assert abs(len(waveform) - 1600) <= 1
@@ -243,7 +243,7 @@ def test_asked_for_rate(tmp_path: Path) -> None:
 
 
 def test_one_rate_needs_no_note(tmp_path: Path) -> None:
-    assert both(write(tmp_path, ["a.wav", "b.wav"]), test_fraction=0.5)[0].notes == ()
+    assert both(write(tmp_path, ["a.wav", "b.wav"]), test_fraction=0.5)[0].warnings == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"this is no sound at all" * 10])

@@ -97,7 +97,7 @@ def test_a_file_for_each_split_and_no_header(tmp_path, frame, both):
         part.to_csv(tmp_path / name, index=False, header=False)
     train, test = both(
         TableFiles, tmp_path / "a.csv", test_root=str(tmp_path / "b.csv"), columns="w,c,colour,site,label",
-        leave_out="site", categorical="c",
+        drop_columns="site", categorical="c",
     )  # fmt: skip
     assert (len(train), len(test)) == (40, 20)
     assert set(train.fields) == {"numeric", "c", "colour"}
@@ -108,7 +108,7 @@ def test_a_file_for_each_split_and_no_header(tmp_path, frame, both):
 def test_refusals_name_file_row_and_cure(tmp_path, frame, refused):
     path = write(tmp_path / "t.csv", frame)
     refused(TableFiles, path, "t.csv has no column 'labl'", "dataset.label", "did you mean 'label'", label="labl")
-    refused(TableFiles, path, "no column 'site2'", leave_out="site2")
+    refused(TableFiles, path, "no column 'site2'", drop_columns="site2")
     text = frame.astype(str)
     text.loc[11, "count"] = "many"
     refused(TableFiles, write(tmp_path / "u.csv", text), "u.csv row 12", "'count'", "'many'", "dataset.missing")
@@ -128,7 +128,7 @@ def test_refusals_name_file_row_and_cure(tmp_path, frame, refused):
     (tmp_path / "empty").mkdir()
     refused(TableFiles, tmp_path / "empty", "holds no file ending in .csv")
     names = frame.assign(name=[f"n{i}" for i in range(60)])
-    refused(TableFiles, write(tmp_path / "n.csv", names), "'name' holds 60", "dataset.leave_out", most_categories=20)
+    refused(TableFiles, write(tmp_path / "n.csv", names), "'name' holds 60", "dataset.drop_columns", most_categories=20)
 
 
 @pytest.mark.parametrize("task", ["auto", "classes", "number"])
@@ -170,7 +170,7 @@ def test_an_empty_file_decides_nothing(tmp_path, frame, both, ending):
 def test_names_that_are_numbers(tmp_path, frame, both):
     frame = frame.rename(columns={"label": "2019"})
     frame.loc[5, "count"] = -999
-    train, _ = both(TableFiles, write(tmp_path / "t.csv", frame), label=2019, missing=-999, leave_out="site")
+    train, _ = both(TableFiles, write(tmp_path / "t.csv", frame), label=2019, missing=-999, drop_columns="site")
     assert train.task.names == ("no", "yes")
     assert train.fields["missing"].length == 2
 

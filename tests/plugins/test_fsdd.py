@@ -32,7 +32,7 @@ def open_split(task: str, split: Split) -> SpeechFiles:
 
 def prepared(dataset: SpeechFiles, tokenizer: Speech, step: int) -> tuple[np.ndarray, np.ndarray]:
     samples = [dataset[i] for i in range(0, len(dataset), step)]
-    x = np.stack([tokenizer.prepare(sample["inputs"])["spectrogram"] for sample in samples])
+    x = np.stack([tokenizer.preprocess(sample["inputs"])["spectrogram"] for sample in samples])
     return x, np.array([sample["label"] for sample in samples])
 
 
@@ -47,7 +47,7 @@ def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], hel
     train, test = open_split(task, "train"), open_split(task, "test")
     assert (len(train), len(test)) == sizes
     assert train.rate == 8000
-    assert train.notes == ()
+    assert train.warnings == ()
     assert train.task is not None
     assert train.task.names == classes
     assert {item.group for item in test.items} == held
@@ -63,7 +63,7 @@ def test_prepared_input_holds_what_was_said_and_who_said_it(task: str, least: fl
     train, test = open_split(task, "train"), open_split(task, "test")
     tokenizer = Speech(Speech.Options(padding="content"), train.fields, 16)
     (x, y), (test_x, test_y) = prepared(train, tokenizer, 3), prepared(test, tokenizer, 3)
-    tokenizer.measure([{"spectrogram": x}])
+    tokenizer.fit_normalization([{"spectrogram": x}])
     flat, test_flat = (
         (part.reshape(len(part), -1) - float(tokenizer.mean)) / float(tokenizer.std) for part in (x, test_x)
     )
@@ -76,4 +76,4 @@ def test_no_recording_is_refused() -> None:
     dataset = open_split("digit", "test")
     tokenizer = Speech(Speech.Options(), dataset.fields, 16)
     shortest = min(range(len(dataset)), key=lambda i: Path(dataset.describe(i)).stat().st_size)
-    assert np.isfinite(tokenizer.prepare(dataset[shortest]["inputs"])["spectrogram"]).all()
+    assert np.isfinite(tokenizer.preprocess(dataset[shortest]["inputs"])["spectrogram"]).all()

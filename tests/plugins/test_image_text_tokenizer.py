@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import BadSample, ConfigError, Continuous, Ids, Layout, Text, Values
+from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, DiscreteTarget, Layout, Text
 from ssl_plugins.tokenizers.image_text import ImageText
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "disc"]
@@ -26,7 +26,7 @@ def build(fields=FIELDS, **options):
 
 def batch_of(tokenizer, *captions):
     image = np.arange(3 * 4 * 8, dtype=np.uint8).reshape(3, 4, 8)
-    made = [tokenizer.prepare({"image": image, "caption": np.array(caption)}) for caption in captions]
+    made = [tokenizer.preprocess({"image": image, "caption": np.array(caption)}) for caption in captions]
     return {name: torch.from_numpy(np.stack([each[name] for each in made])) for name in made[0]}
 
 
@@ -37,30 +37,30 @@ def test_protocol_sizes(tmp_path):
     varying = {"image": Continuous((3, None, None)), "caption": Text()}
     layout = build(varying, size=224, patch=16, file=str(path)).layout
     found = [(s.name, s.grid, s.target, s.size) for s in layout.segments]
-    assert found == [("image", (14, 14), "values", 768), ("caption", (32,), "ids", 30_522)]
+    assert found == [("image", (14, 14), "continuous", 768), ("caption", (32,), "discrete", 30_522)]
     assert layout.length == 228
 
 
 def test_row_is_patches_then_words(vocabulary):
     tokenizer = build(patch=4, length=6, file=vocabulary, normalise="none")
     tokens = tokenizer(batch_of(tokenizer, "a red disc", "red"))
-    assert tokens.content.shape == (2, 2 + 6, 8)
+    assert tokens.embeddings.shape == (2, 2 + 6, 8)
     patches, words = tokens.targets
-    assert isinstance(patches, Values)
-    assert isinstance(words, Ids)
+    assert isinstance(patches, ContinuousTarget)
+    assert isinstance(words, DiscreteTarget)
     image = np.arange(96).reshape(3, 4, 8) / 255
     first = image[:, :, :4].transpose(1, 2, 0).reshape(-1)  # row, column, channel last
     np.testing.assert_allclose(patches.patches[0, 0].numpy(), first, atol=1e-6)
     assert words.ids.tolist() == [[2, 5, 6, 7, 3, 0], [2, 6, 3, 0, 0, 0]]
-    assert tokens.present.tolist() == [[True] * 7 + [False], [True] * 5 + [False] * 3]
+    assert tokens.valid.tolist() == [[True] * 7 + [False], [True] * 5 + [False] * 3]
 
 
 def test_missing_caption_is_absent(vocabulary):
     tokenizer = build(patch=4, length=4, file=vocabulary)
     tokens = tokenizer(batch_of(tokenizer, "", "red"))
-    assert tokens.present[0].tolist() == [True, True, False, False, False, False]
+    assert tokens.valid[0].tolist() == [True, True, False, False, False, False]
     published = build(patch=4, length=4, file=vocabulary, mask_padding=False)
-    assert published(batch_of(published, "", "red")).present is None
+    assert published(batch_of(published, "", "red")).valid is None
     with pytest.raises(BadSample, match="'caption' holds no text"):
         batch_of(build(patch=4, file=vocabulary, empty="refuse"), "")
 
@@ -69,7 +69,7 @@ def test_nothing_is_near_across_the_two(vocabulary):
     layout: Layout = build(patch=2, length=5, file=vocabulary).layout
     chosen = torch.zeros(1, layout.length, dtype=torch.bool)
     chosen[0, 7] = True  # the last patch of the 2 x 4 grid
-    assert layout.touching(chosen).nonzero()[:, 1].tolist() == [3, 6, 7]
+    assert layout.dilate(chosen).nonzero()[:, 1].tolist() == [3, 6, 7]
 
 
 def test_vocabulary_trained_on_captions_is_in_the_state_dict():
@@ -80,8 +80,8 @@ def test_vocabulary_trained_on_captions_is_in_the_state_dict():
     fitted, fresh = build(patch=4, vocab_size=64), build(patch=4, vocab_size=64)
     fitted.fit(samples)
     fresh.load_state_dict(fitted.state_dict())
-    assert fresh.learned() == fitted.learned() != ""
-    one, other = (tokenizer.prepare(samples[1])["caption"].tolist() for tokenizer in (fitted, fresh))
+    assert fresh.fit_fingerprint() == fitted.fit_fingerprint() != ""
+    one, other = (tokenizer.preprocess(samples[1])["caption"].tolist() for tokenizer in (fitted, fresh))
     assert one == other
     assert len(set(one)) > 3
 

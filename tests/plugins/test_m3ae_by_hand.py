@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssl_core import ConfigError, Layout, Segment, Tokens, Values
+from ssl_core import ConfigError, ContinuousTarget, Layout, Segment, Tokens
 from ssl_core.nn import Decoder
-from ssl_core.tokens import Ids
+from ssl_core.tokens import DiscreteTarget
 from ssl_plugins.maskings.segments import SegmentsMasking
 from ssl_plugins.objectives.m3ae import M3AE
 
-PICTURE, WORDS = Segment("a", (2,), "values", 2), Segment("b", (3,), "ids", 2)
+PICTURE, WORDS = Segment("a", (2,), "continuous", 2), Segment("b", (3,), "discrete", 2)
 BOTH = Layout([PICTURE, WORDS])
 
 
@@ -35,8 +35,8 @@ def masking(layout: Layout, **options: Any) -> SegmentsMasking:
 class Content(nn.Module):
     """In place of the encoder: the content as it is."""
 
-    def forward(self, content: Tensor, at: Tensor, present: Tensor | None = None) -> Tensor:
-        return torch.cat([torch.zeros_like(content[:, :1]), content], dim=1)
+    def forward(self, embeddings: Tensor, position_ids: Tensor, valid: Tensor | None = None) -> Tensor:
+        return torch.cat([torch.zeros_like(embeddings[:, :1]), embeddings], dim=1)
 
 
 class Fixed(nn.Module):
@@ -44,7 +44,7 @@ class Fixed(nn.Module):
 
     vectors = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 0.0], [math.log(3), 0.0], [0.0, 0.0]])
 
-    def forward(self, latent: Tensor, order: Tensor, wanted: slice, present: Tensor | None = None) -> Tensor:
+    def forward(self, latent: Tensor, order: Tensor, wanted: slice, valid: Tensor | None = None) -> Tensor:
         return self.vectors[order][:, wanted]
 
 
@@ -56,7 +56,7 @@ BY_HAND: list[tuple[dict[str, Any], float, float, float]] = [
     ({}, 12.5, ((QUARTER + HALF) / 2 + HALF) / 2, 0.1),
     ({"absent": "zero"}, 12.5 / 2, ((QUARTER + HALF) / 2 + HALF) / 2, 0.1),
     ({"all_tokens": True}, 12.5 / 2, ((HALF + QUARTER + HALF) / 3 + HALF) / 2, 0.1),
-    ({"ids_weight": 0.5}, 12.5, ((QUARTER + HALF) / 2 + HALF) / 2, 0.5),
+    ({"discrete_weight": 0.5}, 12.5, ((QUARTER + HALF) / 2 + HALF) / 2, 0.5),
 ]
 
 
@@ -71,8 +71,10 @@ def test_m3ae_by_hand(options: dict[str, Any], picture: float, words: float, wei
             linear.bias.zero_()
     patches = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]).expand(2, -1, -1)
     ids = torch.tensor([[0, 0, 1], [1, 1, 0]])
-    present = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 0, 1]], dtype=torch.bool)
-    tokens = Tokens(torch.zeros(2, 5, 2), (Values(patches), Ids(ids, torch.zeros(2, 2))), BOTH, present)
+    valid = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 0, 1]], dtype=torch.bool)
+    tokens = Tokens(
+        torch.zeros(2, 5, 2), (ContinuousTarget(patches), DiscreteTarget(ids, torch.zeros(2, 2))), BOTH, valid
+    )
     draws = {"visible": torch.tensor([[0, 2]] * 2), "order": torch.tensor([[0, 2, 1, 3, 4]] * 2)}
     outcome = objective(tokens, Content(), draws)  # type: ignore[arg-type]
     assert outcome.metrics["segment1"].item() == pytest.approx(picture, rel=1e-6)
@@ -94,13 +96,13 @@ def test_the_decoder_fills_each_segment_with_its_own_mask_token() -> None:
 
 def test_the_defaults_are_those_of_the_published_code() -> None:
     options = M3AE.Options()
-    published = {"ids_weight": 0.1, "weights": (), "all_tokens": False, "tied": False}
+    published = {"discrete_weight": 0.1, "weights": (), "all_tokens": False, "tied": False}
     assert published.items() <= options.model_dump().items()
     assert options.absent == "skip"  # the one that is ours
     assert M3AE(options, BOTH, 4, None).weights == (1.0, 0.1)
     assert [linear.out_features for linear in M3AE(options, BOTH, 4, None).head.maps] == [2, 2]
-    assert M3AE.masking_default is not None
-    made = SegmentsMasking.Options(**M3AE.masking_default.values)
+    assert M3AE.default_masking is not None
+    made = SegmentsMasking.Options(**M3AE.default_masking.values)
     assert made.model_dump() == {"ratio": (0.75,), "shared": False}
 
 
@@ -120,7 +122,7 @@ percents = st.lists(st.integers(1, 99), min_size=3, max_size=3)
 
 
 def layout_of(made: list[int]) -> Layout:
-    return Layout([Segment(f"part {i}", (length,), "values", 1) for i, length in enumerate(made)])
+    return Layout([Segment(f"part {i}", (length,), "continuous", 1) for i, length in enumerate(made)])
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

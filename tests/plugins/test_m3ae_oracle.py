@@ -19,13 +19,13 @@ from ssl_plugins.maskings.segments import SegmentsMasking
 from ssl_plugins.objectives.m3ae import M3AE
 
 RTOL = 1e-9
-LAYOUTS = ("1d", "2d", "ids", "joint")
+LAYOUTS = ("1d", "2d", "discrete", "joint")
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "published about absent segments": {"absent": "zero"},
     "all tokens": {"all_tokens": True},
     "tied": {"tied": True},
-    "README's weight": {"ids_weight": 0.5},
+    "README's weight": {"discrete_weight": 0.5},
     "one block": {"depth": 1},
 }
 
@@ -50,21 +50,21 @@ def piece_at(sizes: Any, place: int) -> tuple[int, int]:
 
 
 def transcription(
-    plain: Any, params: Mapping[str, Tensor], batch: Sequence[Tensor], visible: Tensor, present: Tensor, sizes: Any,
+    plain: Any, params: Mapping[str, Tensor], batch: Sequence[Tensor], visible: Tensor, valid: Tensor, sizes: Any,
     *, weights: Sequence[float], all_tokens: bool, absent: str, tied: bool, mistake: str = "",
 ) -> Made:  # fmt: skip
     targets = plain.targets_of(batch, sizes)
-    content = plain.embed(params, targets, sizes)
+    embeddings = plain.embed(params, targets, sizes)
     encoder_at = plain.positions(params, "encoder", sizes, sizes.dim)
     decoder_at = plain.positions(params, "decoder", sizes, sizes.decoder_dim)
     errors: list[list[list[Tensor]]] = [[] for _ in sizes.pieces]  # of each piece, each sample
     predictions = []
-    for b in range(len(content)):
-        attended = torch.ones_like(present[b]) if mistake == "padding is attended to" else present[b]
+    for b in range(len(embeddings)):
+        attended = torch.ones_like(valid[b]) if mistake == "padding is attended to" else valid[b]
         there = attended.nonzero().flatten().tolist()
         seen = [place for place in there if place in visible[b].tolist()]
 
-        row = [params["encoder.summary"] + encoder_at[0], *(content[b, p] + encoder_at[1 + p] for p in seen)]
+        row = [params["encoder.cls_token"] + encoder_at[0], *(embeddings[b, p] + encoder_at[1 + p] for p in seen)]
         latent = plain.transformer(torch.stack(row)[None], params, "encoder", sizes.depth, sizes.heads, 0.0, True)[0]
         known = latent @ params["decoder.project.weight"].T + params["decoder.project.bias"]
 
@@ -83,12 +83,12 @@ def transcription(
             number, inside = piece_at(sizes, p)
             kind = sizes.pieces[number].kind
             made[p] = params[f"head.{number}.weight"] @ vector + params[f"head.{number}.bias"]
-            if kind == "ids" and tied:
+            if kind == "discrete" and tied:
                 made[p] = params[f"tokenizer.{number}.table"] @ made[p]
-            if not present[b, p] or (p in seen and not all_tokens):
+            if not valid[b, p] or (p in seen and not all_tokens):
                 continue
             truth = targets[number][b, inside]
-            if kind == "values":
+            if kind == "continuous":
                 errors[number][b].append(((made[p] - truth) ** 2).sum() / len(truth))
             else:
                 errors[number][b].append(-(made[p][truth] - made[p].exp().sum().log()))
@@ -98,9 +98,9 @@ def transcription(
     for of_piece in errors:
         if mistake == "mean over the batch's tokens":
             of_piece = [[error for of_sample in of_piece for error in of_sample]]
-        each = [sum(e, content.new_zeros(())) / max(len(e), 1e-5) for e in of_piece if e or absent == "zero"]
-        parts.append(sum(each, content.new_zeros(())) / max(len(each), 1))
-    loss = sum((w * part for w, part in zip(weights, parts, strict=True)), content.new_zeros(()))
+        each = [sum(e, embeddings.new_zeros(())) / max(len(e), 1e-5) for e in of_piece if e or absent == "zero"]
+        parts.append(sum(each, embeddings.new_zeros(())) / max(len(each), 1))
+    loss = sum((w * part for w, part in zip(weights, parts, strict=True)), embeddings.new_zeros(()))
     return Made(loss, parts, predictions)
 
 
@@ -122,40 +122,41 @@ def presence(case: Any, how: str) -> Tensor:
     """
     layout = case.learner.tokenizer.layout
     rows = len(case.batch[0])
-    present = torch.ones(rows, layout.length, dtype=torch.bool)
+    valid = torch.ones(rows, layout.length, dtype=torch.bool)
     spans = [span for _, span in layout.spans]
     if how == "nothing":
-        return present
+        return valid
     for b in range(rows):
         for span in spans:
             length = span.stop - span.start
-            present[b, span.start + max(length - b - 1, 1) : span.stop] = False
+            valid[b, span.start + max(length - b - 1, 1) : span.stop] = False
     if how == "absent":
-        present[0, spans[0]] = False
-        present[1, spans[-1]] = False
+        valid[0, spans[0]] = False
+        valid[1, spans[-1]] = False
     if how == "gone":
-        present[:, spans[-1]] = False
-    return present
+        valid[:, spans[-1]] = False
+    return valid
 
 
 def weights_of(case: Any) -> tuple[float, ...]:
     options = case.objective.options
     return options.weights or tuple(
-        options.ids_weight if segment.target == "ids" else 1.0 for segment in case.learner.tokenizer.layout.segments
+        options.discrete_weight if segment.target == "discrete" else 1.0
+        for segment in case.learner.tokenizer.layout.segments
     )
 
 
-def tokens_of(case: Any, present: Tensor | None) -> Tokens:
-    return replace(case.learner.tokenizer(case.inputs), present=present)
+def tokens_of(case: Any, valid: Tensor | None) -> Tokens:
+    return replace(case.learner.tokenizer(case.inputs), valid=valid)
 
 
-def expected(case: Any, draws: Mapping[str, Tensor], present: Tensor, **changes: Any) -> Made:
+def expected(case: Any, draws: Mapping[str, Tensor], valid: Tensor, **changes: Any) -> Made:
     options = case.objective.options
     settings: dict[str, Any] = {
         "weights": weights_of(case), "all_tokens": options.all_tokens, "absent": options.absent, "tied": options.tied,
     }  # fmt: skip
     return transcription(
-        case.plain, case.parameters, case.batch, draws["visible"], present, case.sizes, **(settings | changes)
+        case.plain, case.parameters, case.batch, draws["visible"], valid, case.sizes, **(settings | changes)
     )
 
 
@@ -172,10 +173,10 @@ def distance(a: Tensor, b: Tensor) -> float:
     return ((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item() if (a != b).any() else 0.0
 
 
-def check(case: Any, present: Tensor, draws: Mapping[str, Tensor], handed: Tensor | None) -> dict[str, Tensor]:
+def check(case: Any, valid: Tensor, draws: Mapping[str, Tensor], handed: Tensor | None) -> dict[str, Tensor]:
     """Loss, parts and gradients agree. Returns the gradients."""
     outcome = case.objective(tokens_of(case, handed), case.learner.encoder, draws)
-    right = expected(case, draws, present)
+    right = expected(case, draws, valid)
     assert distance(outcome.loss, right.loss) < RTOL
     assert list(outcome.metrics) == [f"segment{i + 1}" for i in range(len(right.parts))]
     for ours, theirs in zip(outcome.metrics.values(), right.parts, strict=True):
@@ -197,8 +198,8 @@ def check(case: Any, present: Tensor, draws: Mapping[str, Tensor], handed: Tenso
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_m3ae_equals_the_transcription(make_case: Callable[..., Any], kind: str, how: str, variant: str) -> None:
     case = build(make_case, kind, **VARIANTS[variant])
-    present = presence(case, how)
-    found = check(case, present, case.draws(seed=3), None if how == "nothing" else present)
+    valid = presence(case, how)
+    found = check(case, valid, case.draws(seed=3), None if how == "nothing" else valid)
     for name, gradient in found.items():
         assert gradient.abs().max() > 1e-9, f"{name}: the test's loss does not depend on it"
 
@@ -210,19 +211,19 @@ def test_weights_of_each_segment_and_masks_that_differ_in_their_segments(make_ca
     counts = (draws["visible"] < case.sizes.pieces[0].length).sum(dim=1)
     assert counts.min() < counts.max()
     for how in ("nothing", "padding", "absent"):
-        present = presence(case, how)
-        check(case, present, draws, present)
+        valid = presence(case, how)
+        check(case, valid, draws, valid)
 
 
 @pytest.mark.parametrize("absent", ["skip", "zero"])
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_a_segment_that_no_sample_has_costs_nothing(make_case: Callable[..., Any], kind: str, absent: str) -> None:
     case = build(make_case, kind, absent=absent)
-    present = presence(case, "gone")
+    valid = presence(case, "gone")
     draws = case.draws(seed=3)
-    found = check(case, present, draws, present)
+    found = check(case, valid, draws, valid)
     last = len(case.sizes.pieces) - 1
-    outcome = case.objective(tokens_of(case, present), case.learner.encoder, draws)
+    outcome = case.objective(tokens_of(case, valid), case.learner.encoder, draws)
     assert outcome.metrics[f"segment{last + 1}"].item() == 0
     ours = gradients(outcome.loss, case.parameters)
     assert all(gradient.isfinite().all() for gradient in ours.values())
@@ -244,24 +245,24 @@ MISTAKES = {
 def test_control_what_must_matter_does(make_case: Callable[..., Any], mistake: str) -> None:
     kind, how, changes = MISTAKES[mistake]
     case = build(make_case, kind)
-    present, draws = presence(case, how), case.draws(seed=3)
-    loss = case.objective(tokens_of(case, present), case.learner.encoder, draws).loss
-    assert distance(loss, expected(case, draws, present).loss) < RTOL
-    wrong = expected(case, draws, present, **(changes or {"mistake": mistake}))
+    valid, draws = presence(case, how), case.draws(seed=3)
+    loss = case.objective(tokens_of(case, valid), case.learner.encoder, draws).loss
+    assert distance(loss, expected(case, draws, valid).loss) < RTOL
+    wrong = expected(case, draws, valid, **(changes or {"mistake": mistake}))
     assert distance(loss, wrong.loss) > 1e-4
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_control_the_type_vectors_matter(make_case: Callable[..., Any], part: str) -> None:
     case = build(make_case, "joint")
-    present, draws = presence(case, "nothing"), case.draws(seed=3)
+    valid, draws = presence(case, "nothing"), case.draws(seed=3)
     loss = case.objective(tokens_of(case, None), case.learner.encoder, draws).loss
     parameters = case.parameters
     types = parameters[f"{part}.types"]
     assert types.shape[0] == 2
     with torch.no_grad():
         types.copy_(types.flip(0))
-    assert distance(loss, expected(case, draws, present).loss) > 1e-4
+    assert distance(loss, expected(case, draws, valid).loss) > 1e-4
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -270,10 +271,10 @@ def test_pictures_show_the_predictions_of_the_transcription(
     make_case: Callable[..., Any], kind: str, tied: bool
 ) -> None:
     case = build(make_case, kind, tied=tied)
-    present, draws = presence(case, "absent"), case.draws(seed=3)
+    valid, draws = presence(case, "absent"), case.draws(seed=3)
     with torch.no_grad():
-        made = case.objective.reconstruct(tokens_of(case, present), case.learner.encoder, draws)
-        right = expected(case, draws, present).predictions
+        made = case.objective.reconstruct(tokens_of(case, valid), case.learner.encoder, draws)
+        right = expected(case, draws, valid).predictions
     assert [tuple(part.shape[1:]) for part in made] == [(piece.length, piece.size) for piece in case.sizes.pieces]
     for b, row in enumerate(right):
         for place, vector in row.items():

@@ -20,7 +20,7 @@ from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
 RTOL = 1e-9
-LAYOUTS = ("1d", "2d", "wide", "3d", "ids", "joint")
+LAYOUTS = ("1d", "2d", "wide", "3d", "discrete", "joint")
 SMALL = {"projector_hidden": 24, "projector_out": 6}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -29,8 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "three first-order steps": {"inner_steps": 3, "first_order": True},
     "nearby counted from hidden": {"nearby_count": "hidden"},
     "sample mean": {"inner_mean": "sample"},
-    "no contrast": {"lam": 0.0},
-    "other numbers": {"alpha": 0.07, "lam": 1.7, "temperature": 0.2, "nearby_ratio": 1.0},
+    "no contrast": {"contrast_weight": 0.0},
+    "other numbers": {"alpha": 0.07, "contrast_weight": 1.7, "temperature": 0.2, "nearby_ratio": 1.0},
     "no nearby": {"nearby_ratio": 0.0},
     "one block": {"depth": 1},
 }
@@ -52,7 +52,8 @@ def distance(a: Tensor, b: Tensor) -> float:
 def oracle(case: Any, draws: Mapping[str, Tensor], chosen: Tensor | None = None, **changes: Any) -> Any:
     options = case.objective.options
     settings = {
-        "alpha": options.alpha, "lam": options.lam, "temperature": options.temperature, "steps": options.inner_steps,
+        "alpha": options.alpha, "contrast_weight": options.contrast_weight,
+        "temperature": options.temperature, "steps": options.inner_steps,
         "first_order": options.first_order, "mean": options.inner_mean,
     }  # fmt: skip
     chosen = case.chosen(draws) if chosen is None else chosen
@@ -105,7 +106,7 @@ def test_metamae_equals_the_transcription(make_case: Callable[..., Any], kind: s
     expected = oracle(case, draws)
     assert distance(outcome.loss, expected.loss) < RTOL
     assert distance(outcome.metrics["reconstruction"], expected.outer) < RTOL
-    contrasts = case.objective.options.lam > 0
+    contrasts = case.objective.options.contrast_weight > 0
     if contrasts:
         assert distance(outcome.metrics["contrast"], expected.contrast) < RTOL
     ours, theirs = gradients(outcome.loss, case.parameters), gradients(expected.loss, case.parameters)
@@ -131,7 +132,7 @@ def test_control_the_second_derivative_is_there(make_case: Callable[..., Any], k
     without = oracle(case, draws, first_order=True)
     assert distance(outcome.loss, without.loss) < RTOL  # the value is the same, only its gradient differs
     ours, theirs = gradients(outcome.loss, case.parameters), gradients(without.loss, case.parameters)
-    for name in ("encoder.summary", "encoder.blocks.0.attn.qkv.weight", "encoder.blocks.1.mlp.fc2.weight",
+    for name in ("encoder.cls_token", "encoder.blocks.0.attn.qkv.weight", "encoder.blocks.1.mlp.fc2.weight",
                  "decoder.project.weight", "decoder.mask_token", "decoder.blocks.0.attn.qkv.weight"):  # fmt: skip
         assert distance(ours[name], theirs[name]) > 1e-3, name
 
@@ -215,8 +216,8 @@ def test_pictures_show_the_predictions_of_the_transcription(make_case: Callable[
         if objective is MetaMAE:
             latent = oracle(case, draws).adapted
         else:
-            content = plain.embed(parameters, plain.targets_of(case.batch, case.sizes), case.sizes)
-            latent = plain.encode(parameters, content, visible, case.sizes)
+            embeddings = plain.embed(parameters, plain.targets_of(case.batch, case.sizes), case.sizes)
+            latent = plain.encode(parameters, embeddings, visible, case.sizes)
         expected = plain.predict(parameters, plain.decode(parameters, latent, visible, case.sizes), case.sizes)
         for ours, theirs in zip(made, expected, strict=True):
             assert distance(ours, theirs) < RTOL

@@ -20,11 +20,11 @@ from ssl_plugins.maskings.tube import TubeMasking
 
 examples = settings(deadline=None, max_examples=40, derandomize=True)
 grids = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
-segments = st.builds(Segment, st.sampled_from(["a", "b"]), grids, st.just("values"), st.just(3))
+segments = st.builds(Segment, st.sampled_from(["a", "b"]), grids, st.just("continuous"), st.just(3))
 layouts = st.lists(segments, min_size=1, max_size=3).map(Layout).filter(lambda layout: layout.length > 1)
 ratios = st.integers(1, 99).map(lambda percent: percent / 100)
 seeds = st.integers(0, 2**31)
-SQUARE = Layout([Segment("a", (14, 14), "values", 1)])
+SQUARE = Layout([Segment("a", (14, 14), "continuous", 1)])
 COLORS = ("red", "blue", "green", "purple")
 
 
@@ -85,7 +85,7 @@ def test_red_noise_clusters_and_blue_noise_spreads():
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("grid", [(40,), (9, 8), (4, 5, 6), (1, 7), (1, 1)])
 def test_noise_has_variance_one_at_every_place(color, grid):
-    masking = ColorNoiseMasking(ColorNoiseMasking.Options(color=color), Layout([Segment("a", grid, "values", 1)]))
+    masking = ColorNoiseMasking(ColorNoiseMasking.Options(color=color), Layout([Segment("a", grid, "continuous", 1)]))
     noise = masking._noise(4000, grid, seeded(0))
     assert ((noise.var(dim=0) - 1).abs() < 6 * math.sqrt(2 / 4000)).all()
 
@@ -97,7 +97,7 @@ GAINS = {"red": (1, 0), "blue": (0, 1), "green": (0, 0), "purple": (1, 1)}
 def test_filters_pass_their_frequencies(color):
     """Gain at frequency 0 and at the highest one, from the kernel itself."""
     masking = ColorNoiseMasking(
-        ColorNoiseMasking.Options(color=color, sigma=1.5, sigma_wide=4), Layout([Segment("a", (8,), "values", 1)])
+        ColorNoiseMasking.Options(color=color, sigma=1.5, sigma_wide=4), Layout([Segment("a", (8,), "continuous", 1)])
     )
     kernel = sum(share * kernel for share, kernel in zip(masking.shares, masking.kernels, strict=True))
     signs = (-1.0) ** (torch.arange(len(kernel)) - masking.reach)
@@ -139,7 +139,7 @@ def test_each_view_alone_is_uniform():
 @examples
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), ratios, seeds, grids)
 def test_tubes_are_constant_in_time(times, height, width, ratio, seed, other):
-    layout = Layout([Segment("v", (times, height, width), "values", 1), Segment("o", other, "values", 1)])
+    layout = Layout([Segment("v", (times, height, width), "continuous", 1), Segment("o", other, "continuous", 1)])
     mask = TubeMasking(TubeMasking.Options(ratio=ratio), layout)(5, seeded(seed))
     assert len(set(mask.hidden.sum(dim=1).tolist())) == 1
     assert (mask.visible.diff(dim=1) > 0).all()
@@ -152,7 +152,7 @@ def test_tubes_are_constant_in_time(times, height, width, ratio, seed, other):
 
 
 def test_off_videos_tube_hides_the_share_at_random():
-    layout = Layout([Segment("a", (6, 5), "values", 1), Segment("b", (10,), "ids", 7)])
+    layout = Layout([Segment("a", (6, 5), "continuous", 1), Segment("b", (10,), "discrete", 7)])
     hidden = TubeMasking(TubeMasking.Options(ratio=0.5), layout)(4000, seeded(0)).hidden
     assert (hidden.sum(dim=1) == 20).all()
     assert (hidden.double().mean(dim=0) - 0.5).abs().max() < 5 * math.sqrt(0.25 / 4000)
@@ -162,7 +162,7 @@ def test_off_videos_tube_hides_the_share_at_random():
 
 
 def test_span_lengths_are_geometric_with_the_papers_mean():
-    masking = SpanMasking(SpanMasking.Options(), Layout([Segment("a", (50,), "ids", 9)]))
+    masking = SpanMasking(SpanMasking.Options(), Layout([Segment("a", (50,), "discrete", 9)]))
     lengths = masking.lengths(torch.rand(200_000, generator=seeded(0)))
     weights = torch.tensor([0.2 * 0.8**k for k in range(10)], dtype=torch.float64)
     expected = weights / weights.sum()
@@ -173,7 +173,7 @@ def test_span_lengths_are_geometric_with_the_papers_mean():
 
 def test_isolated_spans_have_the_right_mean_length():
     """Where few spans are laid on a long row, the runs of hidden tokens are the spans."""
-    layout = Layout([Segment("a", (40_000,), "ids", 9)])
+    layout = Layout([Segment("a", (40_000,), "discrete", 9)])
     hidden = SpanMasking(SpanMasking.Options(ratio=0.01), layout)(4, seeded(0)).hidden
     runs = hidden[:, :1].sum() + (hidden[:, 1:] & ~hidden[:, :-1]).sum()
     assert (hidden.sum() / runs).item() == pytest.approx(3.8, rel=0.08)
@@ -205,6 +205,6 @@ def test_spans_are_laid_one_by_one_and_the_last_is_cut_at_its_end(layout, ratio,
 
 def test_block_takes_a_row_that_an_l_by_l_table_could_not():
     """66,000 tokens: a table of every pair would take 4 GB, and one a row."""
-    layout = Layout([Segment("a", (40, 40, 40), "values", 1), Segment("b", (2000,), "ids", 9)])
+    layout = Layout([Segment("a", (40, 40, 40), "continuous", 1), Segment("b", (2000,), "discrete", 9)])
     mask = BlockMasking(BlockMasking.Options(ratio=0.5, size=4), layout)(2, seeded(0))
     assert (mask.hidden.sum(dim=1) == 33_000).all()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_core import Layout, Learner, Segment, Tokens, Values
+from ssl_core import ContinuousTarget, Layout, Learner, Segment, Tokens
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 from ssl_plugins.maskings.random import RandomMasking
@@ -33,7 +33,7 @@ SETS = {
 
 def small(grid: tuple[int, ...], ratio: float = 0.5, **options: Any) -> MetaMAE:
     """A MetaMAE whose network is tiny, on one segment of the given grid."""
-    layout = Layout([Segment("x", grid, "values", 3)])
+    layout = Layout([Segment("x", grid, "continuous", 3)])
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
     sizes = {"depth": 1, "width": 8, "heads": 1, "projector_hidden": 4, "projector_out": 3}
     return MetaMAE(MetaMAE.Options(**(sizes | options)), layout, 8, masking)
@@ -86,7 +86,7 @@ def test_inner_loss_by_hand(monkeypatch: pytest.MonkeyPatch, mean: str, expected
     errors = torch.tensor([[1.0, 2.0, 100.0], [3.0, 4.0, 5.0]])
     support = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
     monkeypatch.setattr(objective.head, "errors", lambda *arguments: errors)
-    tokens = Tokens(torch.zeros(2, 4, 8), (Values(torch.zeros(2, 4, 3)),), objective.layout)
+    tokens = Tokens(torch.zeros(2, 4, 8), (ContinuousTarget(torch.zeros(2, 4, 3)),), objective.layout)
     made = objective.inner_loss(torch.zeros(2, 3, 8), tokens, torch.arange(4).repeat(2, 1), support)
     assert made.item() == pytest.approx(expected)
 
@@ -97,7 +97,7 @@ def test_the_projectors_running_statistics_are_updated_twice(make_case: Callable
     draws = case.draws()
     case.learner(case.inputs, draws)
     expected = case.plain.metamae_loss(
-        case.parameters, case.batch, draws["visible"], case.chosen(draws), case.sizes, alpha=0.5, lam=0.1
+        case.parameters, case.batch, draws["visible"], case.chosen(draws), case.sizes, alpha=0.5, contrast_weight=0.1
     )
     mean, variance = torch.zeros(24).double(), torch.ones(24).double()
     for seen_mean, seen_variance in expected.statistics:
@@ -110,26 +110,29 @@ def test_the_projectors_running_statistics_are_updated_twice(make_case: Callable
     assert (first - second).abs().max() > 1e-3  # else the order could not be seen
 
 
-@pytest.mark.parametrize("kind", ["wide", "ids", "joint"])
+@pytest.mark.parametrize("kind", ["wide", "discrete", "joint"])
 @pytest.mark.parametrize("mean", ["batch", "sample"])
 def test_the_inner_step_is_the_numeric_gradient(make_case: Callable[..., Any], kind: str, mean: str) -> None:
-    """Central differences of the inner loss in every coordinate of the latent, summary token included (D30)."""
+    """Central differences of the inner loss in every coordinate of the latent, cls token included (D30)."""
     case = make_case(kind, MetaMAE, rows=2, nearby_ratio=0.5, inner_mean=mean, alpha=0.3)
     draws, objective = case.draws(), case.objective
     order, support = draws["order"], draws["support"]
     with torch.no_grad():
         tokens = case.learner.tokenizer(case.inputs)
-        latent = torch.randn(2, 1 + draws["visible"].shape[1], tokens.content.shape[-1], dtype=torch.float64)
+        latent = torch.randn(2, 1 + draws["visible"].shape[1], tokens.embeddings.shape[-1], dtype=torch.float64)
         numeric = torch.empty_like(latent)
         for place in range(latent.numel()):
             step = torch.zeros_like(latent)
             step.view(-1)[place] = 1e-5
-            up, down = (objective.inner_loss(at, tokens, order, support) for at in (latent + step, latent - step))
+            up, down = (
+                objective.inner_loss(position_ids, tokens, order, support)
+                for position_ids in (latent + step, latent - step)
+            )
             numeric.view(-1)[place] = (up - down) / 2e-5
         adapted = objective.adapt(latent, tokens, order, support)
     taken = (latent - adapted) / 0.3
     assert (taken - numeric).abs().max() < 1e-7 * numeric.abs().max()
-    assert (numeric.abs().amax(dim=(0, 2)) > 0).all()  # every vector moves, the summary token's, too
+    assert (numeric.abs().amax(dim=(0, 2)) > 0).all()  # every vector moves, the cls token's, too
 
 
 def test_bf16_does_not_round_the_inner_step_away(make_case: Callable[..., Any]) -> None:
@@ -165,7 +168,7 @@ def spy(method: Callable[..., Tensor], objective: MetaMAE) -> tuple[Callable[...
 
 def test_the_outer_loss_counts_hidden_tokens_only(make_case: Callable[..., Any]) -> None:
     """With the latent given, a visible token's target has no part in the outer loss; a hidden one's has."""
-    case = make_case("1d", MetaMAE, lam=0.0, nearby_ratio=0.0)
+    case = make_case("1d", MetaMAE, contrast_weight=0.0, nearby_ratio=0.0)
     draws, objective = case.draws(), case.objective
     latent = torch.randn(4, 1 + draws["visible"].shape[1], 16, dtype=torch.float64)
     objective.adapt = lambda latent, *rest: latent
@@ -176,8 +179,8 @@ def test_the_outer_loss_counts_hidden_tokens_only(make_case: Callable[..., Any])
         changed = patches.clone()
         changed.scatter_add_(1, where[:, :, None].expand(-1, -1, patches.shape[-1]), torch.ones_like(patches))
         targets = (type(tokens.targets[0])(changed),)
-        content = type(tokens)(tokens.content, targets, tokens.layout)
-        return objective(content, lambda *rest, **named: latent, draws).loss.item()
+        embeddings = type(tokens)(tokens.embeddings, targets, tokens.layout)
+        return objective(embeddings, lambda *rest, **named: latent, draws).loss.item()
 
     visible = draws["visible"].shape[1]
     places = draws["order"]
@@ -190,16 +193,16 @@ def test_the_outer_loss_counts_hidden_tokens_only(make_case: Callable[..., Any])
 
 def test_nearby_on_the_protocols_row(plain: ModuleType) -> None:
     hidden = torch.tensor([[1, 1, 1, 0, 1, 1, 1, 1]], dtype=torch.bool)
-    layout = Layout([Segment("x", (8,), "values", 1)])
-    assert layout.touching(~hidden)[0].nonzero().flatten().tolist() == [2, 3, 4]
-    assert plain.touching(hidden, [plain.Piece("values", (8,), 1)])[0].nonzero().flatten().tolist() == [2, 4]
+    layout = Layout([Segment("x", (8,), "continuous", 1)])
+    assert layout.dilate(~hidden)[0].nonzero().flatten().tolist() == [2, 3, 4]
+    assert plain.dilate(hidden, [plain.Piece("continuous", (8,), 1)])[0].nonzero().flatten().tolist() == [2, 4]
 
 
 def expected_touching(grid: tuple[int, ...], hidden: int) -> float:
     """How many hidden tokens touch a visible one on average: 1 - P(it and its k neighbours all hidden), summed."""
     length, total = math.prod(grid), 0.0
     for place in itertools.product(*(range(size) for size in grid)):
-        k = sum((at > 0) + (at < size - 1) for at, size in zip(place, grid, strict=True))
+        k = sum((position_ids > 0) + (position_ids < size - 1) for position_ids, size in zip(place, grid, strict=True))
         total += hidden / length - math.comb(length - k - 1, hidden - k - 1) / math.comb(length, hidden)
     return total
 
@@ -225,8 +228,8 @@ def test_ratio_zero_and_one(grid: tuple[int, ...], plain: ModuleType) -> None:
     assert draws["support"].all()
     draws = small(grid, 0.7, nearby_ratio=1.0).draw(50, seeded())
     hidden = plain.hidden_from(draws["visible"], math.prod(grid))
-    touching = plain.touching(hidden, [plain.Piece("values", grid, 1)])
-    assert torch.equal(supported(draws) & hidden, touching)
+    dilate = plain.dilate(hidden, [plain.Piece("continuous", grid, 1)])
+    assert torch.equal(supported(draws) & hidden, dilate)
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0])
@@ -234,17 +237,17 @@ def test_a_share_of_the_hidden_tokens(ratio: float, plain: ModuleType) -> None:
     """nearby_count "hidden", as the paper: r times the number of hidden tokens, as far as so many are near (D32)."""
     draws = small((6, 6), 0.8, nearby_ratio=ratio, nearby_count="hidden").draw(200, seeded())
     hidden = plain.hidden_from(draws["visible"], 36)
-    touching = plain.touching(hidden, [plain.Piece("values", (6, 6), 1)])
+    dilate = plain.dilate(hidden, [plain.Piece("continuous", (6, 6), 1)])
     wanted = round(ratio * int(hidden[0].sum()))
-    assert torch.equal(chosen_counts(draws).long(), touching.sum(dim=1).clamp(max=wanted))
-    assert not (supported(draws) & hidden & ~touching).any()
+    assert torch.equal(chosen_counts(draws).long(), dilate.sum(dim=1).clamp(max=wanted))
+    assert not (supported(draws) & hidden & ~dilate).any()
 
 
 def test_near_tokens_are_chosen_independently_and_equally_often(plain: ModuleType) -> None:
     """Each near token with probability r whatever its place: pooled over rows the count is binomial."""
     draws = small((12,), 0.5, nearby_ratio=0.3).draw(20_000, seeded())
     hidden = plain.hidden_from(draws["visible"], 12)
-    near = plain.touching(hidden, [plain.Piece("values", (12,), 1)])
+    near = plain.dilate(hidden, [plain.Piece("continuous", (12,), 1)])
     chosen = supported(draws) & hidden
     rate = chosen.sum(dim=0) / near.sum(dim=0)
     assert (rate - 0.3).abs().max() < 0.03
@@ -315,7 +318,7 @@ def test_draws_depend_on_the_generator_alone() -> None:
 
 
 def test_mae_draws_an_order_with_the_visible_first() -> None:
-    layout = Layout([Segment("x", (5, 4), "values", 3)])
+    layout = Layout([Segment("x", (5, 4), "continuous", 3)])
     masking = RandomMasking(RandomMasking.Options(ratio=0.7), layout)
     draws = MAE(MAE.Options(depth=1, width=8, heads=1), layout, 8, masking).draw(32, seeded())
     assert torch.equal(draws["order"].sort(dim=1).values, torch.arange(20).expand(32, 20))
@@ -369,7 +372,7 @@ def test_trainable_totals_of_the_published_models(name: str) -> None:
 
 def test_the_projector_is_no_part_of_the_xavier_initialisation() -> None:
     """D24: torch's default, uniform within 1 / sqrt(inputs); Xavier would reach sqrt(6 / (inputs + outputs))."""
-    projector = MetaMAE(MetaMAE.Options(), Layout([Segment("x", (4,), "values", 3)]), 256, None).projector
+    projector = MetaMAE(MetaMAE.Options(), Layout([Segment("x", (4,), "continuous", 3)]), 256, None).projector
     first, last = projector[0].weight, projector[3].weight
     assert 0.99 / 16 < first.abs().max() <= 1 / 16
     assert 0.99 / 32 < last.abs().max() <= 1 / 32

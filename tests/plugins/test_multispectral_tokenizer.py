@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import BadSample, ConfigError, Continuous, Values
+from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
 from ssl_plugins.tokenizers.multispectral import Multispectral
 
 MEAN = (1354.3003, 1117.7579, 1042.2800, 947.6443, 1199.6334, 2001.9829, 2372.5579, 2299.6663, 731.0175, 12.0956,
@@ -25,9 +25,9 @@ def test_eurosat_as_published():
     segment = tokenizer.layout.segments[0]
     assert (segment.grid, segment.size) == ((8, 8), 832)
     image = np.random.default_rng(0).integers(0, 5000, (13, 64, 64), dtype=np.uint16)
-    prepared = tokenizer.prepare({"image": image})["image"]
+    prepared = tokenizer.preprocess({"image": image})["image"]
     target = tokenizer({"image": torch.from_numpy(prepared[None])}).targets[0]
-    assert isinstance(target, Values)
+    assert isinstance(target, ContinuousTarget)
     made = target.patches[0]
     scaled = (image - np.reshape(MEAN, (13, 1, 1))) / np.reshape(STD, (13, 1, 1))
     for token, row, column, band in ((0, 0, 0, 0), (9, 3, 5, 12), (63, 7, 7, 9), (15, 0, 6, 1)):
@@ -39,15 +39,15 @@ def test_any_size_any_bands_and_a_choice_of_them():
     image = np.random.default_rng(1).normal(size=(5, 20, 36)).astype(np.float32)
     tokenizer = make((5, 20, 36), patch=(5, 4), bands=(4, 0))
     assert (tokenizer.layout.segments[0].grid, tokenizer.layout.segments[0].size) == ((4, 9), 40)
-    np.testing.assert_array_equal(tokenizer.prepare({"image": image})["image"], image[[4, 0]])
-    resized = make((5, None, None), size=(10, 18)).prepare({"image": image})["image"]
+    np.testing.assert_array_equal(tokenizer.preprocess({"image": image})["image"], image[[4, 0]])
+    resized = make((5, None, None), size=(10, 18)).preprocess({"image": image})["image"]
     assert resized.shape == (5, 10, 18)
     np.testing.assert_allclose(resized.mean(axis=(1, 2)), image.mean(axis=(1, 2)), atol=0.02)
 
 
 def test_logarithm():
     image = np.array([[[0.0, np.e - 1], [np.e**2 - 1, 0.0]]])
-    made = make((1, 2, 2), patch=1, log=True).prepare({"image": image})["image"]
+    made = make((1, 2, 2), patch=1, log=True).preprocess({"image": image})["image"]
     np.testing.assert_allclose(made, [[[0, 1], [2, 0]]], atol=1e-6)
 
 
@@ -57,9 +57,9 @@ def test_logarithm():
         (ConfigError, lambda: make((3, 8, 8), bands=(3,)), ("band 3", "0 to 2")),
         (ConfigError, lambda: make((None, 8, 8)), ("number of bands",)),
         (ConfigError, lambda: make((3, 8, 8), patch=3), ("patch (3, 3)",)),
-        (BadSample, lambda: make((3, 8, 8)).prepare({"image": np.ones((4, 8, 8))}), ("4 bands", "3")),
-        (BadSample, lambda: make((3, 8, 8)).prepare({"image": np.full((3, 8, 8), np.nan)}), ("NaN",)),
-        (BadSample, lambda: make((1, 8, 8), log=True).prepare({"image": np.full((1, 8, 8), -2)}), ("log=false",)),
+        (BadSample, lambda: make((3, 8, 8)).preprocess({"image": np.ones((4, 8, 8))}), ("4 bands", "3")),
+        (BadSample, lambda: make((3, 8, 8)).preprocess({"image": np.full((3, 8, 8), np.nan)}), ("NaN",)),
+        (BadSample, lambda: make((1, 8, 8), log=True).preprocess({"image": np.full((1, 8, 8), -2)}), ("log=false",)),
     ],
 )
 def test_refusals_are_one_clear_line(error, call, words):

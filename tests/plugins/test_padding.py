@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssl_core import Ids, Tokens, Values, plugins
+from ssl_core import ContinuousTarget, DiscreteTarget, Tokens, plugins
 from ssl_core.contracts import Objective
 from ssl_core.nn import Encoder, EncoderOptions
 from ssl_core.testing.layouts import CASES, DIM, make_tokenizer, sample
@@ -23,8 +23,8 @@ def parts(name: str, case: str) -> tuple[Objective, Encoder, Tokens, dict[str, t
     tokenizer = make_tokenizer(case)
     cls = SHIPPED[name]
     masking = None
-    if cls.masking_default is not None:
-        found = catalogue.masking(cls.masking_default.name)
+    if cls.default_masking is not None:
+        found = catalogue.masking(cls.default_masking.name)
         masking = found(found.Options(ratio=0.5), tokenizer.layout)
     objective = cls(cls.Options(), tokenizer.layout, DIM, masking).double()
     encoder = Encoder(EncoderOptions(dim=DIM, depth=2, heads=4), tokenizer.layout).double()
@@ -32,25 +32,25 @@ def parts(name: str, case: str) -> tuple[Objective, Encoder, Tokens, dict[str, t
         {k: v.double() if v.is_floating_point() else v for k, v in sample(tokenizer, ROWS).items()}
     )
     length = tokenizer.layout.length
-    present = torch.arange(length).expand(ROWS, length) % 3 != 0
-    present[0] = torch.arange(length) < length // 2  # a row cut in half
+    valid = torch.arange(length).expand(ROWS, length) % 3 != 0
+    valid[0] = torch.arange(length) < length // 2  # a row cut in half
     draws = objective.draw(ROWS, torch.Generator().manual_seed(1))
-    return objective, encoder, replace(tokens, present=present), dict(draws)
+    return objective, encoder, replace(tokens, valid=valid), dict(draws)
 
 
 def spoilt(tokens: Tokens) -> Tokens:
     """Other content and other targets wherever nothing is present."""
-    assert tokens.present is not None
-    away = ~tokens.present
-    content = torch.where(away.unsqueeze(-1), torch.randn_like(tokens.content) * 7, tokens.content)
-    targets: list[Values | Ids] = []
+    assert tokens.valid is not None
+    away = ~tokens.valid
+    embeddings = torch.where(away.unsqueeze(-1), torch.randn_like(tokens.embeddings) * 7, tokens.embeddings)
+    targets: list[ContinuousTarget | DiscreteTarget] = []
     for target, (segment, span) in zip(tokens.targets, tokens.layout.spans, strict=True):
         mine = away[:, span]
-        if isinstance(target, Values):
-            targets.append(Values(torch.where(mine.unsqueeze(-1), target.patches + 5, target.patches)))
+        if isinstance(target, ContinuousTarget):
+            targets.append(ContinuousTarget(torch.where(mine.unsqueeze(-1), target.patches + 5, target.patches)))
         else:
-            targets.append(Ids(torch.where(mine, (target.ids + 3) % segment.size, target.ids), target.table))
-    return replace(tokens, content=content, targets=tuple(targets))
+            targets.append(DiscreteTarget(torch.where(mine, (target.ids + 3) % segment.size, target.ids), target.table))
+    return replace(tokens, embeddings=embeddings, targets=tuple(targets))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -60,26 +60,26 @@ def test_absent_tokens_have_no_effect(name: str, case: str) -> None:
     loss = objective(tokens, encoder, draws).loss
     assert torch.isfinite(loss)
     torch.testing.assert_close(objective(spoilt(tokens), encoder, draws).loss, loss, rtol=1e-10, atol=1e-12)
-    everything = replace(tokens, present=torch.ones_like(tokens.present))  # type: ignore[arg-type]
+    everything = replace(tokens, valid=torch.ones_like(tokens.valid))  # type: ignore[arg-type]
     assert not torch.isclose(objective(everything, encoder, draws).loss, loss, rtol=1e-6), "presence must matter"
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_all_present_is_the_same_as_no_word_of_it(name: str) -> None:
-    objective, encoder, tokens, draws = parts(name, "values_and_ids")
-    everything = replace(tokens, present=torch.ones_like(tokens.present))  # type: ignore[arg-type]
-    nothing_said = replace(tokens, present=None)
+    objective, encoder, tokens, draws = parts(name, "continuous_and_discrete")
+    everything = replace(tokens, valid=torch.ones_like(tokens.valid))  # type: ignore[arg-type]
+    nothing_said = replace(tokens, valid=None)
     left, right = (objective(given, encoder, draws).loss for given in (everything, nothing_said))
     torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("pool", ["tokens", "all"])
 def test_features_of_a_padded_row_are_those_of_the_row_alone(pool: str) -> None:
-    tokenizer = make_tokenizer("ids").double()
+    tokenizer = make_tokenizer("discrete").double()
     encoder = Encoder(EncoderOptions(dim=DIM, depth=2, heads=4, pool=pool), tokenizer.layout).double()  # type: ignore[arg-type]
     tokens = tokenizer(sample(tokenizer, 3))
     kept = torch.arange(10).expand(3, 10)
-    alone = encoder.pool(encoder(tokens.content[:, :10], at=kept))
-    present = torch.arange(24).expand(3, 24) < 10
-    padded = encoder.pool(encoder(tokens.content, present=present), present)
+    alone = encoder.pool(encoder(tokens.embeddings[:, :10], position_ids=kept))
+    valid = torch.arange(24).expand(3, 24) < 10
+    padded = encoder.pool(encoder(tokens.embeddings, valid=valid), valid)
     torch.testing.assert_close(padded, alone, rtol=1e-10, atol=1e-12)

@@ -79,7 +79,13 @@ def shapes(learner: Learner) -> list[tuple[int, int]]:
 
 def numbers(config: RunConfig) -> tuple:
     options = config.objective.options
-    return options["alpha"], options["lam"], options["depth"], config.encoder.dropout, config.masking.options["ratio"]
+    return (
+        options["alpha"],
+        options["contrast_weight"],
+        options["depth"],
+        config.encoder.dropout,
+        config.masking.options["ratio"],
+    )
 
 
 def test_every_preset_resolves_to_options_that_exist(catalogue):
@@ -200,7 +206,7 @@ def test_dabs_trains_and_probes_as_published(catalogue, objective):
     config = config_of(catalogue, "speech", objective, preset="dabs")
     train, evaluate = config.train, config.evaluate
     assert (train.steps, train.lr, train.weight_decay, train.batch_size) == (100_000, 1e-4, 1e-4, 64)
-    assert (train.schedule, train.warmup, train.clip) == ("constant", 0, 0.0)
+    assert (train.schedule, train.warmup_steps, train.grad_clip) == ("constant", 0, 0.0)
     assert (evaluate.linear, evaluate.epochs, evaluate.lr, evaluate.weight_decay) == ("adamw", 100, 1e-4, 1e-4)
 
 
@@ -242,7 +248,7 @@ def test_the_shapes_of_dabs(catalogue, modality):
 SPECTROGRAM = {
     "n_mels": 224, "frames": 224, "samples": 150_526, "hop": 672, "n_fft": 2048, "win_length": 2048, "square": True,
     "top_db": 80.0, "ref": "absolute", "padding": "content", "crop": "start", "amin": 1e-10, "power": 2.0, "fmin": 0.0,
-    "fmax": None, "fill": "zeros", "place": "start", "bands": "as they are",
+    "fmax": None, "fill": "zeros", "place": "start", "band_norm": "none",
 }  # fmt: skip
 PREPARED = {
     "speech": SPECTROGRAM, "time-series": {"normalise": "none"}, "tabular": {"normalise": "none", "weights": "shared"},

@@ -125,7 +125,7 @@ def test_an_unknown_base_is_a_bad_sample_of_a_row_with_a_name(root, tmp_path):
     for dataset in (train, test):
         for index in range(len(dataset)):
             try:
-                tokenizer.prepare(dataset[index]["inputs"])
+                tokenizer.preprocess(dataset[index]["inputs"])
             except BadSample as error:
                 bad.append(f"{dataset.describe(index)}: {error}")
     assert len(bad) == 1
@@ -291,7 +291,7 @@ def test_secondary_structure_labels_fit_the_tokens(root):
     tokenizer = tokenizer(tokenizer.Options(), train.fields, 8)
     assert tokenizer.layout.length == train.options.length
     for index in range(len(train)):
-        prepared = tokenizer.prepare(train[index]["inputs"])
+        prepared = tokenizer.preprocess(train[index]["inputs"])
         assert int(prepared["letters"]) == int((train[index]["label"] != train.task.ignore).sum())
 
 
@@ -374,8 +374,8 @@ def test_what_is_not_here_or_not_converted_says_how_to_get_it(cls, root, tmp_pat
     command = f"`sslx data prepare {cls.modality}/{cls.name} --root {tmp_path}`"
     with pytest.raises(DataError, match=command):
         both(cls, tmp_path)
-    raw = root / cls.source.folder / cls.source.archives[0].gives
-    target = tmp_path / cls.source.folder / cls.source.archives[0].gives
+    raw = root / cls.source.folder / cls.source.archives[0].produces
+    target = tmp_path / cls.source.folder / cls.source.archives[0].produces
     target.parent.mkdir(parents=True)
     target.symlink_to(raw)
     with pytest.raises(DataError, match=f"there is no .*/arrays/.*{command}"):

@@ -354,9 +354,9 @@ def test_what_is_not_here_or_not_converted_says_how_to_get_it(cls, root, tmp_pat
     command = f"`sslx data prepare {cls.modality}/{cls.name} --root {tmp_path}`"
     with pytest.raises(DataError, match=command):
         both(cls, tmp_path)
-    target = tmp_path / cls.source.folder / cls.source.archives[0].gives
+    target = tmp_path / cls.source.folder / cls.source.archives[0].produces
     target.parent.mkdir(parents=True)
-    target.symlink_to(root / cls.source.folder / cls.source.archives[0].gives)
+    target.symlink_to(root / cls.source.folder / cls.source.archives[0].produces)
     with pytest.raises(DataError, match=f"there is no .*/arrays.*{command}"):
         both(cls, tmp_path)
 

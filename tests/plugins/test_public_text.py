@@ -121,8 +121,8 @@ def test_wnli_counts_its_classes_the_other_way_round(root):
 def test_qqp_leaves_out_broken_and_empty_rows_and_says_so(root):
     train, test = both(glue.Qqp, root)
     assert len(train) == 12
-    assert train.notes == ("2 cut-off rows of QQP/train.tsv left out", "1 empty rows of QQP/train.tsv left out")
-    assert test.notes == ()
+    assert train.warnings == ("2 cut-off rows of QQP/train.tsv left out", "1 empty rows of QQP/train.tsv left out")
+    assert test.warnings == ()
     assert train.describe(0).endswith("QQP/train.tsv line 2")
     assert train[0]["inputs"]["text"][0].startswith('"')  # nothing is taken for quoting
 
@@ -141,13 +141,13 @@ def test_paws_reads_translated_training_pairs_and_dev(cls, root):
         rows = range(1, count + 1)
         texts = [[sentence((language, part, i, which), language) for which in (1, 2)] for i in rows]
         assert samples(dataset) == [(pair, i % 2) for i, pair in zip(rows, texts, strict=True)]
-        assert dataset.notes == (() if language == "en" else (dataset.notes[0],))
+        assert dataset.warnings == (() if language == "en" else (dataset.warnings[0],))
 
 
 def test_paws_as_published_keeps_pairs_without_sentences(root):
     fixed, _ = both(paws_x.PawsKorean, root)
     published, _ = both(paws_x.PawsKorean, root, protocol="published")
-    assert fixed.notes == ("1 empty rows of x-final/ko/translated_train.tsv left out",)
+    assert fixed.warnings == ("1 empty rows of x-final/ko/translated_train.tsv left out",)
     assert len(published) == len(fixed) + 1
     assert samples(published)[3] == (["", ""], 0)
     assert fixed.fingerprint() != published.fingerprint()
@@ -438,14 +438,14 @@ def test_mc4_streams_no_more_than_is_asked_for_and_goes_on_later(tmp_path, monke
 
 
 def test_an_interrupted_stream_goes_on_behind_the_last_full_shard(tmp_path, monkeypatch):
-    class Broken(Stream):
+    class CheckFailed(Stream):
         def load_dataset(self, path: str, **given: Any) -> Any:
             if "c4-de" in given["data_files"][given["split"]]:
                 raise TimeoutError("The read operation timed out")
             return super().load_dataset(path, **given)
 
     with pytest.raises(DataError, match=r"did not hand over allenai/c4 \(multilingual/c4-de\.tfrecord.*timed out"):
-        prepared(tmp_path, monkeypatch, 9, Broken())
+        prepared(tmp_path, monkeypatch, 9, CheckFailed())
     with pytest.raises(DataError, match="sslx data prepare multilingual-text/mc4"):
         both(mc4.MC4, tmp_path)
     rest = Stream()

@@ -268,11 +268,11 @@ def test_xray8_asks_for_its_table_alone_where_the_pictures_were_put_by_hand(root
     (top / "metadata.csv").unlink()
     with pytest.raises(DataError, match=r"no .*xray8/metadata\.csv; download Data_Entry_2017 \(a csv\) by hand"):
         both(xray8.Xray8, tmp_path)
-    assert all(archive.done(top) for archive in xray8.Xray8.source.archives)  # nothing is downloaded
+    assert all(archive.is_unpacked(top) for archive in xray8.Xray8.source.archives)  # nothing is downloaded
     shutil.rmtree(top / "images")
     with pytest.raises(DataError, match="run `sslx data prepare medical-image/xray8"):
         both(xray8.Xray8, tmp_path)
-    assert not any(archive.done(top) for archive in xray8.Xray8.source.archives)
+    assert not any(archive.is_unpacked(top) for archive in xray8.Xray8.source.archives)
 
 
 def test_xray8_shuffles_sorted_names(root, tmp_path):

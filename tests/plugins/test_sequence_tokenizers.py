@@ -18,14 +18,14 @@ def build(cls, fields=TEXT, **options):
 
 
 def ids_of(tokenizer, text):
-    return tokenizer.prepare({"sequence": np.array(text)})["sequence"].tolist()
+    return tokenizer.preprocess({"sequence": np.array(text)})["sequence"].tolist()
 
 
 def test_protocol_sizes():
     for cls, length, vocab in ((Genomics, 250, 4), (Protein, 128, 26)):
         tokenizer = build(cls)
         segment = tokenizer.layout.segments[0]
-        assert (segment.grid, segment.target, segment.size) == ((length,), "ids", vocab)
+        assert (segment.grid, segment.target, segment.size) == ((length,), "discrete", vocab)
         assert tokenizer.table.shape == (vocab, 8)
 
 
@@ -33,7 +33,7 @@ def test_bases_by_hand():
     tokenizer = build(Genomics, length=6)
     assert ids_of(tokenizer, "ACGTTAGG") == [0, 1, 2, 3, 3, 0]
     assert ids_of(tokenizer, "acgtta") == [0, 1, 2, 3, 3, 0]
-    assert tokenizer.prepare({"sequence": np.array("ACGTTA")})["sequence"].dtype == np.uint8
+    assert tokenizer.preprocess({"sequence": np.array("ACGTTA")})["sequence"].dtype == np.uint8
 
 
 def test_residues_by_hand():
@@ -46,10 +46,10 @@ def test_residues_by_hand():
 
 def test_padding_is_absent_by_its_place_not_its_letter():
     tokenizer = build(Protein, length=5)
-    prepared = [tokenizer.prepare({"sequence": np.array(text)}) for text in ("XA", "ARNDC", "ARNDCQ")]
+    prepared = [tokenizer.preprocess({"sequence": np.array(text)}) for text in ("XA", "ARNDC", "ARNDCQ")]
     batch = {name: torch.from_numpy(np.stack([each[name] for each in prepared])) for name in prepared[0]}
-    assert tokenizer(batch).present.tolist() == [[True, True, False, False, False], [True] * 5, [True] * 5]
-    assert build(Protein, length=5, mask_padding=False)(batch).present is None
+    assert tokenizer(batch).valid.tolist() == [[True, True, False, False, False], [True] * 5, [True] * 5]
+    assert build(Protein, length=5, mask_padding=False)(batch).valid is None
 
 
 def test_short_dna_is_refused_unless_padded():
@@ -58,8 +58,8 @@ def test_short_dna_is_refused_unless_padded():
     padded = build(Genomics, length=5, alphabet="ACGTN", pad="N")
     assert ids_of(padded, "ACG") == [0, 1, 2, 4, 4]
     whole = build(Genomics, length=5)
-    one = {name: torch.from_numpy(x[None]) for name, x in whole.prepare({"sequence": np.array("ACGTA")}).items()}
-    assert whole(one).present is None
+    one = {name: torch.from_numpy(x[None]) for name, x in whole.preprocess({"sequence": np.array("ACGTA")}).items()}
+    assert whole(one).valid is None
 
 
 def test_letter_outside_the_alphabet():

@@ -31,7 +31,7 @@ def tone(rate: float, seconds: float, pitch: float = 440.0) -> np.ndarray:
 
 
 def spectrogram(tokenizer: Speech, waveform: np.ndarray) -> np.ndarray:
-    return tokenizer.prepare({"waveform": waveform})["spectrogram"]
+    return tokenizer.preprocess({"waveform": waveform})["spectrogram"]
 
 
 # --- the protocol, transcribed --------------------------------------------------------------------------------------
@@ -183,14 +183,14 @@ def test_digital_silence_is_finite() -> None:
     tokenizer = make()
     made = spectrogram(tokenizer, np.zeros((1, 8000)))
     assert np.isfinite(made).all()
-    tokenizer.measure([{"spectrogram": made[None]}])
-    assert torch.isfinite(tokenizer({"spectrogram": torch.from_numpy(made[None])}).content).all()
+    tokenizer.fit_normalization([{"spectrogram": made[None]}])
+    assert torch.isfinite(tokenizer({"spectrogram": torch.from_numpy(made[None])}).embeddings).all()
 
 
 def test_mean_and_scale_are_measured_and_stored() -> None:
     tokenizer = make()
     data = np.stack([spectrogram(tokenizer, tone(8000.0, 1.0, pitch)) for pitch in (200.0, 700.0, 3000.0)])
-    tokenizer.measure([{"spectrogram": data[:2]}, {"spectrogram": data[2:]}])
+    tokenizer.fit_normalization([{"spectrogram": data[:2]}, {"spectrogram": data[2:]}])
     patches = tokenizer({"spectrogram": torch.from_numpy(data)}).targets[0].patches
     assert patches.mean() == pytest.approx(0, abs=1e-4)
     assert patches.std(correction=0) == pytest.approx(1, abs=1e-4)
@@ -202,9 +202,9 @@ def test_mean_and_scale_are_measured_and_stored() -> None:
 def test_pictures_have_low_frequencies_at_the_bottom() -> None:
     tokenizer = make()
     made = spectrogram(tokenizer, tone(8000.0, 1.0, 300.0))
-    tokenizer.measure([{"spectrogram": made[None]}])
+    tokenizer.fit_normalization([{"spectrogram": made[None]}])
     patches = tokenizer({"spectrogram": torch.from_numpy(made[None])}).targets[0].patches
-    picture = tokenizer.depict(0, patches).numpy()
+    picture = tokenizer.to_image(0, patches).numpy()
     np.testing.assert_allclose(picture[0, :, ::-1], made, atol=1e-3)
     assert picture[0, 0, :, 32].argmax() > 32
 
@@ -284,7 +284,7 @@ def test_data_without_a_waveform_or_rate(fields: dict) -> None:
 
 
 def batch(tokenizer: Speech, *clips: np.ndarray) -> dict[str, torch.Tensor]:
-    made = [tokenizer.prepare({"waveform": clip}) for clip in clips]
+    made = [tokenizer.preprocess({"waveform": clip}) for clip in clips]
     return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
 
 
@@ -292,39 +292,39 @@ def batch(tokenizer: Speech, *clips: np.ndarray) -> dict[str, torch.Tensor]:
 def test_patches_of_padding_alone_are_absent(place: str, moments: slice) -> None:
     """1 s in 64 frames, 4 frames a patch: a clip of half a second fills 8 of 16 moments, in each of 4 rows of bands."""
     tokenizer = make(padding="absent", patch=(16, 4), place=place, hop=125, samples=7999)
-    present = tokenizer(batch(tokenizer, tone(8000.0, 1.0), tone(8000.0, 0.5))).present
-    assert present is not None
-    assert present[0].all()
+    valid = tokenizer(batch(tokenizer, tone(8000.0, 1.0), tone(8000.0, 0.5))).valid
+    assert valid is not None
+    assert valid[0].all()
     wanted = torch.zeros(4, 16, dtype=torch.bool)
     wanted[:, moments] = True
-    assert torch.equal(present[1], wanted.flatten())
+    assert torch.equal(valid[1], wanted.flatten())
 
 
 def test_every_clip_that_may_be_used_keeps_a_token() -> None:
     tokenizer = make(padding="absent", patch=(16, 4))
     shortest = tone(8000.0, tokenizer.least / 8000)
-    assert tokenizer(batch(tokenizer, shortest)).present.any()
+    assert tokenizer(batch(tokenizer, shortest)).valid.any()
 
 
 def test_padding_has_no_part_in_mean_and_scale() -> None:
-    tokenizer, content = make(padding="absent"), make()
+    tokenizer, embeddings = make(padding="absent"), make()
     rng = np.random.default_rng(0)
     clips = [rng.normal(size=(1, length)).astype(np.float32) for length in (2400, 4800)]
     prepared = batch(tokenizer, *clips)
-    tokenizer.measure([{name: value.numpy() for name, value in prepared.items()}])
+    tokenizer.fit_normalization([{name: value.numpy() for name, value in prepared.items()}])
     heard = [prepared["spectrogram"][i, 0, :, : prepared["sounding"][i, 1]] for i in range(2)]
     frames = torch.cat(heard, dim=1)
     assert tokenizer.mean.item() == pytest.approx(frames.mean().item(), rel=1e-5)
     assert tokenizer.std.item() == pytest.approx(frames.std(correction=0).item(), rel=1e-5)
-    content.measure([{"spectrogram": prepared["spectrogram"].numpy()}])
-    assert content.mean.item() < tokenizer.mean.item() - 5  # the floor of 60 dB is padding, for the most part
+    embeddings.fit_normalization([{"spectrogram": prepared["spectrogram"].numpy()}])
+    assert embeddings.mean.item() < tokenizer.mean.item() - 5  # the floor of 60 dB is padding, for the most part
 
 
 def test_clips_of_one_length_have_no_padding() -> None:
     fixed = Speech(Speech.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
-    assert fixed(batch(fixed, tone(8000.0, 1.0))).present is None
+    assert fixed(batch(fixed, tone(8000.0, 1.0))).valid is None
     shorter = Speech(Speech.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
-    assert shorter(batch(shorter, tone(8000.0, 1.0))).present is not None
+    assert shorter(batch(shorter, tone(8000.0, 1.0))).valid is not None
 
 
 @pytest.mark.parametrize("place", ["start", "center"])
@@ -334,8 +334,8 @@ def test_what_a_microphone_adds_to_all_frames_goes(place: str) -> None:
     x = rng.normal(size=4000) * np.repeat(rng.uniform(0.5, 1.0, 50), 80)
     coloured = np.convolve(x, [1.0, -0.9])[:4000]
     options = {"top_db": None, "place": place, "padding": "absent"}
-    plain, mean, both = (make(bands=bands, **options) for bands in ("as they are", "mean", "mean-std"))
-    first, end = mean.prepare({"waveform": x[None]})["sounding"]
+    plain, mean, both = (make(band_norm=bands, **options) for bands in ("none", "mean", "mean-std"))
+    first, end = mean.preprocess({"waveform": x[None]})["sounding"]
     assert 0 < end - first < 64
 
     def heard(tokenizer: Speech, clip: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_a_sample_is_a_function_of_seed_split_and_index(cls):
 
 @pytest.mark.parametrize("cls", MADE)
 def test_size_bounds_and_default(cls):
-    assert cls.pretrain_default
+    assert cls.is_default
     assert cls.name == "synthetic"
     assert len(make(cls)) == 2000
     assert len(make(cls, "test")) == 500

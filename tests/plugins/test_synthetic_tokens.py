@@ -42,7 +42,7 @@ def test_sample_depends_on_seed_split_and_index_alone(cls):
 def test_sizes_and_balance(cls):
     train, test = build(cls), build(cls, split="test")
     assert (len(train), len(test)) == (2000, 500)
-    assert train.pretrain_default
+    assert train.is_default
     counts = np.bincount([train[i]["label"] for i in range(60)], minlength=train.task.size)
     assert counts.max() == counts.min() == 60 // train.task.size
     for index in (-1, 2000):

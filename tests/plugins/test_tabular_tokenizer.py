@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import BadSample, ConfigError, Continuous, Discrete, Fields, Ids, Tokens, Values
+from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, Discrete, DiscreteTarget, Fields, Tokens
 from ssl_core.nn import Encoder
 from ssl_core.nn.encoder import EncoderOptions
 from ssl_plugins.maskings.random import RandomMasking
@@ -28,7 +28,7 @@ def make(fields: Fields, **options: object) -> Tabular:
 
 
 def stacked(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    prepared = [tokenizer.prepare(row) for row in rows]
+    prepared = [tokenizer.preprocess(row) for row in rows]
     return {name: np.stack([one[name] for one in prepared]) for name in prepared[0]}
 
 
@@ -58,34 +58,34 @@ def test_higgs_as_published():
     for shape in ((28,), (1, 28)):
         tokenizer = make({"numeric": Continuous(shape)}, normalise="none")
         (segment,) = tokenizer.layout.segments
-        assert (segment.grid, segment.size, segment.target) == ((28,), 1, "values")
+        assert (segment.grid, segment.size, segment.target) == ((28,), 1, "continuous")
         assert sum(p.numel() for p in tokenizer.parameters()) == 2 * DIM
         row = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         made = tokens(tokenizer, [{"numeric": row}])
-        assert made.present is None
-        assert isinstance(made.targets[0], Values)
+        assert made.valid is None
+        assert isinstance(made.targets[0], ContinuousTarget)
         np.testing.assert_array_equal(made.targets[0].patches[0, :, 0], row.ravel())
         weight, bias = tokenizer.parts[0].weight[0], tokenizer.parts[0].bias[0]
         for column in range(28):
             expected = row.ravel()[column] * weight + bias
-            assert torch.allclose(made.content[0, column], expected, atol=1e-6)
+            assert torch.allclose(made.embeddings[0, column], expected, atol=1e-6)
 
 
 def test_each_column_may_have_its_own_map():
     tokenizer = make({"numeric": Continuous((5,))}, normalise="none", weights="column")
-    content = tokens(tokenizer, [{"numeric": np.ones(5)}]).content[0]
-    assert len({tuple(row.tolist()) for row in content}) == 5
-    shared = tokens(make({"numeric": Continuous((5,))}, normalise="none"), [{"numeric": np.ones(5)}]).content[0]
+    embeddings = tokens(tokenizer, [{"numeric": np.ones(5)}]).embeddings[0]
+    assert len({tuple(row.tolist()) for row in embeddings}) == 5
+    shared = tokens(make({"numeric": Continuous((5,))}, normalise="none"), [{"numeric": np.ones(5)}]).embeddings[0]
     assert len({tuple(row.tolist()) for row in shared}) == 1
 
 
 def test_segments_of_a_mixed_table():
     segments = make(MIXED).layout.segments
     assert [(s.name, s.grid, s.target, s.size) for s in segments] == [
-        ("numeric", (3,), "values", 1),
-        ("missing", (3,), "ids", 1),
-        ("colour", (1,), "ids", 4),
-        ("days", (2,), "ids", 7),
+        ("numeric", (3,), "continuous", 1),
+        ("missing", (3,), "discrete", 1),
+        ("colour", (1,), "discrete", 4),
+        ("days", (2,), "discrete", 7),
     ]
     only_ids = make({"colour": Discrete(1, 4)}).layout.segments
     assert [s.name for s in only_ids] == ["colour"]
@@ -96,7 +96,7 @@ def test_categories_are_scored_within_their_own_vocabulary():
     made = tokens(tokenizer, rows)
     for number, name in ((2, "colour"), (3, "days")):
         target = made.targets[number]
-        assert isinstance(target, Ids)
+        assert isinstance(target, DiscreteTarget)
         np.testing.assert_array_equal(target.ids, np.stack([row[name] for row in rows]))
         assert target.table.shape == (MIXED[name].vocab, DIM)  # type: ignore[union-attr]
         assert any(target.table is parameter for parameter in tokenizer.parameters())
@@ -105,7 +105,7 @@ def test_categories_are_scored_within_their_own_vocabulary():
 def test_constants_are_of_the_known_numbers_only():
     tokenizer, rows = make(MIXED), mixed_rows(40)
     arrays = stacked(tokenizer, rows)
-    tokenizer.measure(iter([{k: v[:7] for k, v in arrays.items()}, {k: v[7:] for k, v in arrays.items()}]))
+    tokenizer.fit_normalization(iter([{k: v[:7] for k, v in arrays.items()}, {k: v[7:] for k, v in arrays.items()}]))
     numbers = np.stack([np.where(row["missing"] == 1, np.nan, row["numeric"]) for row in rows]).astype(np.float64)
     assert np.isnan(numbers).sum() == arrays["missing"].sum() > 0
     part = tokenizer.parts[0]
@@ -119,13 +119,13 @@ def test_missing_numbers_are_absent_and_told_by_a_token_of_their_own():
     assert all(np.isfinite(x).all() for x in arrays.values())
     gone = torch.from_numpy(arrays["missing"])
     made = tokens(tokenizer, rows)
-    assert made.present is not None
-    assert torch.equal(made.present[:, :3], ~gone)
-    assert torch.equal(made.present[:, 3:6], gone)
-    assert made.present[:, 6:].all()
-    own = made.content[:, 3:6][gone]
+    assert made.valid is not None
+    assert torch.equal(made.valid[:, :3], ~gone)
+    assert torch.equal(made.valid[:, 3:6], gone)
+    assert made.valid[:, 6:].all()
+    own = made.embeddings[:, 3:6][gone]
     assert torch.equal(own, own[:1].expand_as(own))
-    assert torch.isfinite(made.content).all()
+    assert torch.isfinite(made.embeddings).all()
 
 
 def test_missing_may_be_only_absent_or_refused():
@@ -133,16 +133,16 @@ def test_missing_may_be_only_absent_or_refused():
     row = {"numeric": np.array([1.0, np.nan])}
     absent = make(fields, missing="absent")
     assert len(absent.layout.segments) == 1
-    assert tokens(absent, [row]).present.tolist() == [[True, False]]
+    assert tokens(absent, [row]).valid.tolist() == [[True, False]]
     with pytest.raises(BadSample, match="column 1; set tokenizer.missing=token"):
-        make(fields).prepare(row)
+        make(fields).preprocess(row)
     assert make(fields, missing="token").layout.length == 4
 
 
 def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
     tokenizer = make(MIXED)
     rows = mixed_rows(40)
-    tokenizer.measure(iter([stacked(tokenizer, rows)]))
+    tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))
     encoder = Encoder(EncoderOptions(dim=DIM, depth=1, heads=2), tokenizer.layout)
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), tokenizer.layout)
     objective = MetaMAE(MetaMAE.Options(width=16, heads=2, depth=1), tokenizer.layout, DIM, masking)
@@ -169,15 +169,15 @@ def test_a_missing_number_counts_in_no_loss_and_is_seen_by_nobody():
     gone = inputs["missing"]
     made = tokenizer(inputs)
     target = made.targets[0]
-    assert isinstance(target, Values)
-    wild = Values(torch.where(gone.unsqueeze(-1), torch.tensor(1e3), target.patches))
-    content = made.content.clone()
-    content[:, :3][gone] = 7.0
-    changed = Tokens(content, (wild, *made.targets[1:]), made.layout, made.present)
+    assert isinstance(target, ContinuousTarget)
+    wild = ContinuousTarget(torch.where(gone.unsqueeze(-1), torch.tensor(1e3), target.patches))
+    embeddings = made.embeddings.clone()
+    embeddings[:, :3][gone] = 7.0
+    changed = Tokens(embeddings, (wild, *made.targets[1:]), made.layout, made.valid)
     losses = [objective(each, encoder, draws).loss.item() for each in (made, changed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    known = Values(torch.where(gone.unsqueeze(-1), target.patches, target.patches + 1))
-    moved = Tokens(made.content, (known, *made.targets[1:]), made.layout, made.present)
+    known = ContinuousTarget(torch.where(gone.unsqueeze(-1), target.patches, target.patches + 1))
+    moved = Tokens(made.embeddings, (known, *made.targets[1:]), made.layout, made.valid)
     assert objective(moved, encoder, draws).loss.item() != pytest.approx(losses[0], rel=1e-3)
 
 
@@ -189,7 +189,7 @@ def test_that_a_number_is_missing_reaches_the_features():
     other = copy.deepcopy(row)
     other["missing"] = np.array([1, 0, 0])
     made = tokens(tokenizer, [row, other])
-    encoded = encoder(made.content, present=made.present)[:, 1:]
+    encoded = encoder(made.embeddings, valid=made.valid)[:, 1:]
     assert not torch.allclose(encoded[0, 1], encoded[1, 1], atol=1e-4)
 
 
@@ -207,11 +207,11 @@ def test_prepare_is_pure():
 def test_depict_is_in_the_columns_own_units():
     tokenizer, rows = make({"numeric": Continuous((3,))}), [{"numeric": r["numeric"]} for r in mixed_rows()[2:3] * 4]
     rows = [{"numeric": row["numeric"] + i} for i, row in enumerate(rows)]
-    tokenizer.measure(iter([stacked(tokenizer, rows)]))
+    tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))
     target = tokens(tokenizer, rows).targets[0]
-    assert isinstance(target, Values)
+    assert isinstance(target, ContinuousTarget)
     np.testing.assert_allclose(
-        tokenizer.depict(0, target.patches)[:, 0], np.stack([row["numeric"] for row in rows]), rtol=1e-4
+        tokenizer.to_image(0, target.patches)[:, 0], np.stack([row["numeric"] for row in rows]), rtol=1e-4
     )
 
 
@@ -231,14 +231,18 @@ def test_depict_is_in_the_columns_own_units():
             lambda: make({"numeric": Continuous((3,))}, normalise="given", mean=(0,), std=(0,)),
             ("positive",),
         ),
-        (BadSample, lambda: make({"numeric": Continuous((3,))}).prepare({"numeric": np.ones(4)}), ("4 columns", "3")),
         (
             BadSample,
-            lambda: make({"numeric": Continuous((3,))}).prepare({"numeric": np.array([0, 1, np.inf])}),
+            lambda: make({"numeric": Continuous((3,))}).preprocess({"numeric": np.ones(4)}),
+            ("4 columns", "3"),
+        ),
+        (
+            BadSample,
+            lambda: make({"numeric": Continuous((3,))}).preprocess({"numeric": np.array([0, 1, np.inf])}),
             ("infinity", "column 2"),
         ),
-        (BadSample, lambda: make({"c": Discrete(1, 4)}).prepare({"c": np.array([4])}), ("'c'", "below 4")),
-        (BadSample, lambda: make({"c": Discrete(1, 4)}).prepare({"c": np.array([-1])}), ("'c'", "[-1]")),
+        (BadSample, lambda: make({"c": Discrete(1, 4)}).preprocess({"c": np.array([4])}), ("'c'", "below 4")),
+        (BadSample, lambda: make({"c": Discrete(1, 4)}).preprocess({"c": np.array([-1])}), ("'c'", "[-1]")),
     ],
 )
 def test_refusals_are_one_clear_line(error, call, words):

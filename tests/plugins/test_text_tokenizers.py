@@ -12,7 +12,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from ssl_core import BadSample, ConfigError, Continuous, DataError, Ids, Text
+from ssl_core import BadSample, ConfigError, Continuous, DataError, DiscreteTarget, Text
 from ssl_plugins.tokenizers import _words
 from ssl_plugins.tokenizers.multilingual_text import MultilingualText
 from ssl_plugins.tokenizers.text import TextTokenizer
@@ -41,40 +41,40 @@ def vocabulary(tmp_path):
 
 def test_ids_of_a_text_by_hand(vocabulary):
     tokenizer = build(file=str(vocabulary), length=10)
-    out = tokenizer.prepare({"text": np.array("The CATS sat on the zebra. café")})
+    out = tokenizer.preprocess({"text": np.array("The CATS sat on the zebra. café")})
     # [CLS] the cat ##s sat on the [UNK] . cafe is 10 without [SEP], so the last word is cut
     assert out["text"].tolist() == [2, 5, 6, 8, 7, 9, 5, 1, 11, 3]
     assert out["text"].dtype == np.int32
     segment = tokenizer.layout.segments[0]
-    assert (segment.grid, segment.target, segment.size) == ((10,), "ids", len(ENTRIES))
+    assert (segment.grid, segment.target, segment.size) == ((10,), "discrete", len(ENTRIES))
 
 
 def test_pair_has_a_mark_between(vocabulary):
     tokenizer = build(file=str(vocabulary), length=9)
-    out = tokenizer.prepare({"text": np.array(["the cat", "sat"])})
+    out = tokenizer.preprocess({"text": np.array(["the cat", "sat"])})
     assert out["text"].tolist() == [2, 5, 6, 3, 7, 3, 0, 0, 0]
-    assert tokenizer.prepare({"text": np.array(["the cat", ""])})["text"].tolist() == [2, 5, 6, 3, 3, 0, 0, 0, 0]
+    assert tokenizer.preprocess({"text": np.array(["the cat", ""])})["text"].tolist() == [2, 5, 6, 3, 3, 0, 0, 0, 0]
 
 
 def test_long_pair_loses_the_end_of_the_longer_text(vocabulary):
     tokenizer = build(file=str(vocabulary), length=8)
-    out = tokenizer.prepare({"text": np.array(["the cat sat on the mat", "sat ."])})
+    out = tokenizer.preprocess({"text": np.array(["the cat sat on the mat", "sat ."])})
     assert out["text"].tolist() == [2, 5, 6, 7, 3, 7, 11, 3]
 
 
 def test_padding_is_absent_unless_it_is_kept_in(vocabulary):
     arrays = {"text": torch.tensor([[2, 5, 3, 0, 0], [2, 5, 6, 7, 3]])}
     masked = build(file=str(vocabulary), length=5)(arrays)
-    assert masked.present.tolist() == [[True, True, True, False, False], [True] * 5]
+    assert masked.valid.tolist() == [[True, True, True, False, False], [True] * 5]
     published = build(file=str(vocabulary), length=5, mask_padding=False)(arrays)
-    assert published.present is None
-    assert isinstance(published.targets[0], Ids)
+    assert published.valid is None
+    assert isinstance(published.targets[0], DiscreteTarget)
     assert published.targets[0].ids.tolist() == arrays["text"].tolist()
 
 
 def test_one_text_of_shape_one_is_a_text(vocabulary):
     tokenizer = build(file=str(vocabulary), length=6)
-    one, other = (tokenizer.prepare({"text": np.array(text)})["text"] for text in ("the cat", ["the cat"]))
+    one, other = (tokenizer.preprocess({"text": np.array(text)})["text"] for text in ("the cat", ["the cat"]))
     assert one.tolist() == other.tolist()
 
 
@@ -86,10 +86,10 @@ def test_json_of_the_library_with_its_own_padding(tmp_path):
     words.save(str(tmp_path / "tokenizer.json"))
     tokenizer = build(MultilingualText, file=str(tmp_path / "tokenizer.json"), length=6)
     assert tokenizer.pad == 1
-    ids = tokenizer.prepare({"text": np.array("a b z")})["text"]
+    ids = tokenizer.preprocess({"text": np.array("a b z")})["text"]
     assert ids.tolist() == [0, 4, 5, 3, 2, 1]
-    present = tokenizer({"text": torch.from_numpy(ids)[None]}).present
-    assert present.tolist() == [[True] * 5 + [False]]
+    valid = tokenizer({"text": torch.from_numpy(ids)[None]}).valid
+    assert valid.tolist() == [[True] * 5 + [False]]
 
 
 def test_vocabulary_without_padding_gets_one(tmp_path):
@@ -97,7 +97,7 @@ def test_vocabulary_without_padding_gets_one(tmp_path):
     words.save(str(tmp_path / "tokenizer.json"))
     tokenizer = build(file=str(tmp_path / "tokenizer.json"), length=4)
     assert tokenizer.layout.segments[0].size == 4
-    assert tokenizer.prepare({"text": np.array("b")})["text"].tolist() == [1, 3, 3, 3]
+    assert tokenizer.preprocess({"text": np.array("b")})["text"].tolist() == [1, 3, 3, 3]
 
 
 def test_published_sizes(tmp_path):
@@ -159,7 +159,7 @@ def test_training_gives_the_same_vocabularies_in_another_process():
 def test_trained_vocabulary_knows_the_words(cls):
     tokenizer = build(cls, length=16, vocab_size=400)
     tokenizer.fit(SAID)
-    ids = tokenizer.prepare(SAID[0])["text"]
+    ids = tokenizer.preprocess(SAID[0])["text"]
     words = [tokenizer.words.id_to_token(int(token)) for token in ids]
     assert words[0] == "[CLS]"
     assert words[-1] == "[PAD]"
@@ -172,7 +172,7 @@ def test_only_the_multilingual_one_minds_capitals():
     for cls, same in ((TextTokenizer, True), (MultilingualText, False)):
         tokenizer = build(cls, length=8, vocab_size=400)
         tokenizer.fit(SAID)
-        upper, lower = (tokenizer.prepare(texts(word)[0])["text"].tolist() for word in ("CAT", "cat"))
+        upper, lower = (tokenizer.preprocess(texts(word)[0])["text"].tolist() for word in ("CAT", "cat"))
         assert (upper == lower) is same
 
 
@@ -181,10 +181,10 @@ def test_bytes_know_every_letter_and_wordpiece_has_unknown_ones():
     for tokenizer in (piece, bpe):
         tokenizer.fit(SAID)
     strange = {"text": np.array("მზე 日本")}
-    assert piece.words.token_to_id("[UNK]") in piece.prepare(strange)["text"]
-    decoded = bpe.words.decode(bpe.prepare(strange)["text"].tolist())
+    assert piece.words.token_to_id("[UNK]") in piece.preprocess(strange)["text"]
+    decoded = bpe.words.decode(bpe.preprocess(strange)["text"].tolist())
     assert "მზე" in decoded.encode("utf-8", "replace").decode() or "Ġ" in decoded  # bytes, not unknown
-    assert bpe.words.token_to_id("[UNK]") not in bpe.prepare(strange)["text"]
+    assert bpe.words.token_to_id("[UNK]") not in bpe.preprocess(strange)["text"]
 
 
 def test_every_id_is_in_the_table():
@@ -226,18 +226,18 @@ def test_state_dict_holds_the_vocabulary():
     fitted, fresh = build(vocab_size=100), build(vocab_size=100)
     fitted.fit(SAID)
     with pytest.raises(RuntimeError, match="no vocabulary yet"):
-        fresh.prepare(SAID[0])
+        fresh.preprocess(SAID[0])
     fresh.load_state_dict(copy.deepcopy(fitted.state_dict()))
-    assert fresh.learned() == fitted.learned() != ""
-    assert json.loads(fresh.learned())["model"]["type"] == "WordPiece"
-    assert fresh.prepare(SAID[3])["text"].tolist() == fitted.prepare(SAID[3])["text"].tolist()
+    assert fresh.fit_fingerprint() == fitted.fit_fingerprint() != ""
+    assert json.loads(fresh.fit_fingerprint())["model"]["type"] == "WordPiece"
+    assert fresh.preprocess(SAID[3])["text"].tolist() == fitted.preprocess(SAID[3])["text"].tolist()
 
 
 def test_empty_state_is_loaded_as_such():
     first, second = build(), build()
     second.load_state_dict(first.state_dict())
     assert second.words is None
-    assert second.learned() == ""
+    assert second.fit_fingerprint() == ""
 
 
 # --- bad samples and wrong fields ------------------------------------------------------------------------------------
@@ -246,11 +246,11 @@ def test_empty_state_is_loaded_as_such():
 def test_bad_samples(vocabulary):
     tokenizer = build(file=str(vocabulary))
     with pytest.raises(BadSample, match="'text' holds no text"):
-        tokenizer.prepare({"text": np.array("  ")})
+        tokenizer.preprocess({"text": np.array("  ")})
     with pytest.raises(BadSample, match="holds 3 texts"):
-        tokenizer.prepare({"text": np.array(["a", "b", "c"])})
+        tokenizer.preprocess({"text": np.array(["a", "b", "c"])})
     absent = build(file=str(vocabulary), empty="absent", length=4)
-    assert absent.prepare({"text": np.array("")})["text"].tolist() == [0] * 4
+    assert absent.preprocess({"text": np.array("")})["text"].tolist() == [0] * 4
 
 
 def test_other_fields_are_refused():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import BadSample, ConfigError, Continuous, Values
+from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
 from ssl_plugins.tokenizers.time_series import TimeSeries
 
 RNG = np.random.default_rng(0)
@@ -19,7 +19,7 @@ def make(shape: tuple[int | None, ...], **options: object) -> TimeSeries:
 
 
 def tokens(tokenizer: TimeSeries, *series: np.ndarray):
-    prepared = [tokenizer.prepare({"series": each}) for each in series]
+    prepared = [tokenizer.preprocess({"series": each}) for each in series]
     return tokenizer({name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]})
 
 
@@ -30,8 +30,8 @@ def test_pamap2_as_published():
     assert (segment.grid, segment.size) == ((64,), 260)
     series = RNG.normal(100, 30, (52, 320)).astype(np.float32)
     made = tokens(tokenizer, series)
-    assert made.present is None
-    assert isinstance(made.targets[0], Values)
+    assert made.valid is None
+    assert isinstance(made.targets[0], ContinuousTarget)
     for token in range(64):
         wanted = [series[channel, 5 * token + step] for step in range(5) for channel in range(52)]
         np.testing.assert_array_equal(made.targets[0].patches[0, token], np.array(wanted))
@@ -45,10 +45,10 @@ def test_usual_patches(length, count):
 def test_crop_and_fill():
     series = np.arange(10, dtype=np.float32)[None]
     for crop, first in (("start", 0), ("center", 3), ("end", 6)):
-        made = make((1, None), length=4, patch=2, crop=crop).prepare({"series": series})["series"]
+        made = make((1, None), length=4, patch=2, crop=crop).preprocess({"series": series})["series"]
         np.testing.assert_array_equal(made[0], np.arange(first, first + 4))
     for fill, tail in (("zeros", [0, 0, 0]), ("edge", [9, 9, 9]), ("repeat", [0, 1, 2])):
-        prepared = make((1, None), length=13, patch=1, fill=fill).prepare({"series": series})
+        prepared = make((1, None), length=13, patch=1, fill=fill).preprocess({"series": series})
         assert set(prepared) == {"series"}
         np.testing.assert_array_equal(prepared["series"][0, 10:], tail)
 
@@ -56,9 +56,9 @@ def test_crop_and_fill():
 def test_padding_counts_as_absent():
     tokenizer = make((2, None), length=12, patch=3)
     made = tokens(tokenizer, np.ones((2, 12)), np.ones((2, 7)), np.ones((2, 6)), np.ones((2, 1)))
-    assert made.present is not None
-    assert made.present.tolist() == [[True] * 4, [True] * 3 + [False], [True, True] + [False] * 2, [True] + [False] * 3]
-    assert tokens(make((2, 12), patch=3), np.ones((2, 12))).present is None
+    assert made.valid is not None
+    assert made.valid.tolist() == [[True] * 4, [True] * 3 + [False], [True, True] + [False] * 2, [True] + [False] * 3]
+    assert tokens(make((2, 12), patch=3), np.ones((2, 12))).valid is None
 
 
 def test_gaps_are_interpolated_in_time():
@@ -66,17 +66,17 @@ def test_gaps_are_interpolated_in_time():
     series = np.array([[gap, 1, gap, gap, 4, gap], [0, 1, 2, 3, 4, 5]])
     kept = copy.deepcopy(series)
     tokenizer = make((2, 6), patch=1)
-    made = tokenizer.prepare({"series": series})["series"]
+    made = tokenizer.preprocess({"series": series})["series"]
     np.testing.assert_allclose(made, [[1, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(series, kept)
-    np.testing.assert_array_equal(made, tokenizer.prepare({"series": series})["series"])
+    np.testing.assert_array_equal(made, tokenizer.preprocess({"series": series})["series"])
 
 
 def test_chosen_channels_and_measured_constants():
     series = [RNG.normal((0, 50, -3), (1, 20, 0.1), (40, 3)).T for _ in range(6)]
     tokenizer = make((3, 40), channels=(2, 1), patch=4)
-    prepared = np.stack([tokenizer.prepare({"series": each})["series"] for each in series])
-    tokenizer.measure(iter([{"series": prepared[:1]}, {"series": prepared[1:]}]))
+    prepared = np.stack([tokenizer.preprocess({"series": each})["series"] for each in series])
+    tokenizer.fit_normalization(iter([{"series": prepared[:1]}, {"series": prepared[1:]}]))
     both = np.concatenate(series, axis=1)[[2, 1]]
     np.testing.assert_allclose(tokenizer.mean, both.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(tokenizer.std, both.std(axis=1), rtol=1e-5)
@@ -90,13 +90,13 @@ def test_chosen_channels_and_measured_constants():
         (ConfigError, lambda: make((3, 320), channels=(3,)), ("channel 3", "0 to 2")),
         (ConfigError, lambda: make((None, 320)), ("'series'",)),
         (ConfigError, lambda: TimeSeries(TimeSeries.Options(), {"wave": Continuous((1, 5))}, 8), ("'wave'",)),
-        (BadSample, lambda: make((2, 4), patch=1).prepare({"series": np.ones((3, 4))}), ("(3, 4)", "(2, steps)")),
-        (BadSample, lambda: make((2, None), length=4, patch=1).prepare({"series": np.ones((2, 0))}), ("(2, 0)",)),
-        (BadSample, lambda: make((1, 4), patch=1).prepare({"series": np.full((1, 4), np.nan)}), ("channel 0",)),
-        (BadSample, lambda: make((1, 4), patch=1).prepare({"series": np.full((1, 4), np.inf)}), ("infinite",)),
+        (BadSample, lambda: make((2, 4), patch=1).preprocess({"series": np.ones((3, 4))}), ("(3, 4)", "(2, steps)")),
+        (BadSample, lambda: make((2, None), length=4, patch=1).preprocess({"series": np.ones((2, 0))}), ("(2, 0)",)),
+        (BadSample, lambda: make((1, 4), patch=1).preprocess({"series": np.full((1, 4), np.nan)}), ("channel 0",)),
+        (BadSample, lambda: make((1, 4), patch=1).preprocess({"series": np.full((1, 4), np.inf)}), ("infinite",)),
         (
             BadSample,
-            lambda: make((1, 4), patch=1, gaps="refuse").prepare({"series": np.array([[1, np.nan, 1, 1]])}),
+            lambda: make((1, 4), patch=1, gaps="refuse").preprocess({"series": np.array([[1, np.nan, 1, 1]])}),
             ("1 NaN", "gaps=interpolate"),
         ),
     ],

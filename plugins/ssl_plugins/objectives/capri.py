@@ -10,14 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, gather_rows, pick, scatter_rows
+from ssl_core.nn import Encoder, gather_mask, gather_tokens, scatter_tokens
 
 
 class Capri(Objective):
     """Contrastive prediction: blank tokens, predict their embeddings, tell them from the others of the row."""
 
     name = "capri"
-    masking_default = Choice("random", {"ratio": 0.15})
+    default_masking = Choice("random", {"ratio": 0.15})
 
     class Options(Objective.Options):
         """Options of Capri.
@@ -46,7 +46,7 @@ class Capri(Objective):
     def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
         super().__init__(options, layout, dim, masking)
         self.predictor = nn.Linear(dim, dim)
-        self.batch_coupled = options.negatives == "batch"
+        self.cross_sample_loss = options.negatives == "batch"
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         """ "visible" (B, V) and "masked" (B, H), the places of both."""
@@ -63,12 +63,12 @@ class Capri(Objective):
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean cross-entropy of finding each token's own embedding. Gradients flow into the targets, too."""
         visible = draws["visible"]
-        blanked = scatter_rows(gather_rows(tokens.content, visible), visible, self.layout.length)
-        predicted, wanted = self.predictor(encoder(blanked, present=tokens.present)[:, 1:]), tokens.content
-        counted = tokens.present
+        blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
+        predicted, wanted = self.predictor(encoder(blanked, valid=tokens.valid)[:, 1:]), tokens.embeddings
+        counted = tokens.valid
         if self.options.positions == "masked" or self.options.negatives == "batch":
-            predicted, wanted = (gather_rows(part, draws["masked"]) for part in (predicted, wanted))
-            counted = pick(counted, draws["masked"])
+            predicted, wanted = (gather_tokens(part, draws["masked"]) for part in (predicted, wanted))
+            counted = gather_mask(counted, draws["masked"])
         if self.options.negatives == "batch":
             predicted, wanted = (part.flatten(0, 1).unsqueeze(0) for part in (predicted, wanted))
             counted = None if counted is None else counted.flatten().unsqueeze(0)

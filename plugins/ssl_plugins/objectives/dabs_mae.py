@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Target, Tokens, Values, hookimpl
-from ssl_core.nn import Encoder, gather_rows, masked_mean, scatter_rows
+from ssl_core import Choice, ContinuousTarget, Draws, Layout, Masking, Objective, Outcome, Target, Tokens, hookimpl
+from ssl_core.nn import Encoder, gather_tokens, masked_mean, scatter_tokens
 
 
 class DabsMAE(Objective):
     """DABS' MAE: blank some tokens, encode the whole row, rebuild the blanked with one linear layer."""
 
     name = "dabs-mae"
-    masking_default = Choice("random", {"ratio": 0.15})
+    default_masking = Choice("random", {"ratio": 0.15})
 
     class Options(Objective.Options):
         """Options of DABS' MAE."""
@@ -28,7 +28,7 @@ class DabsMAE(Objective):
         super().__init__(options, layout, dim, masking)
         # ids need no map: the encoder's output meets the embedding table (D16)
         self.maps = nn.ModuleDict(
-            {str(i): nn.Linear(dim, s.size) for i, s in enumerate(layout.segments) if s.target == "values"}
+            {str(i): nn.Linear(dim, s.size) for i, s in enumerate(layout.segments) if s.target == "continuous"}
         )
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
@@ -43,23 +43,27 @@ class DabsMAE(Objective):
         parts = []
         for number, (_, span) in enumerate(self.layout.spans):
             parts.append(self.errors(number, encoded[:, span], tokens.targets[number]))
-        hidden = draws["hidden"] if tokens.present is None else draws["hidden"] & tokens.present
+        hidden = draws["hidden"] if tokens.valid is None else draws["hidden"] & tokens.valid
         return Outcome(masked_mean(torch.cat(parts, dim=1), hidden, self.layout))
 
     def encode(self, tokens: Tokens, encoder: Encoder, visible: Tensor) -> Tensor:
         """(B, L, D): the whole row encoded with zeros in the hidden places."""
-        blanked = scatter_rows(gather_rows(tokens.content, visible), visible, self.layout.length)
-        return encoder(blanked, present=tokens.present)[:, 1:]
+        blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
+        return encoder(blanked, valid=tokens.valid)[:, 1:]
 
     def predict(self, number: int, encoded: Tensor, target: Target) -> Tensor:
         """Patches, or logits against the table: (B, Ls, size), at least fp32."""
-        out = self.maps[str(number)](F.relu(encoded)) if isinstance(target, Values) else encoded @ target.table.T
+        out = (
+            self.maps[str(number)](F.relu(encoded))
+            if isinstance(target, ContinuousTarget)
+            else encoded @ target.table.T
+        )
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def errors(self, number: int, encoded: Tensor, target: Target) -> Tensor:
         """(B, Ls): norm of the residual, or cross-entropy."""
         predicted = self.predict(number, encoded, target)
-        if isinstance(target, Values):
+        if isinstance(target, ContinuousTarget):
             residual = predicted - target.patches
             return residual.square().mean(dim=-1) if self.options.squared else residual.norm(dim=-1)
         return F.cross_entropy(predicted.flatten(0, 1), target.ids.flatten(), reduction="none").view(target.ids.shape)

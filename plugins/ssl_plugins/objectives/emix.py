@@ -18,11 +18,11 @@ class EMix(Objective):
     """e-Mix: mix each sample's embeddings with another's and tell from the result which two they were."""
 
     name = "emix"
-    least_batch = 2
-    batch_coupled = True
+    min_batch_size = 2
+    cross_sample_loss = True
 
     class Options(Objective.Options):
-        """Options of e-Mix. As published, the pooled feature includes the summary token: encoder.pool=all."""
+        """Options of e-Mix. As published, the pooled feature includes the cls token: encoder.pool=all."""
 
         beta: float = Field(1.0, gt=0, description="mixing weights are drawn from Beta(beta, beta)")
         temperature: float = Field(0.2, gt=0, description="temperature of the logits")
@@ -46,14 +46,14 @@ class EMix(Objective):
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """mean_i of w_i CE(logits_i, i) + (1 - w_i) CE(logits_i, partner_i)."""
         partner = draws["partner"]
-        weight = draws["weight"].to(tokens.content.dtype)
+        weight = draws["weight"].to(tokens.embeddings.dtype)
         share = weight[:, None, None]
-        content, present = tokens.content, tokens.present
-        if present is not None:
-            content = content * present.unsqueeze(-1)  # padding mixes nothing in
-        mixed = share * content + (1 - share) * content[partner].detach()
-        either = None if present is None else present | present[partner]
-        found, known = self.represent(mixed, encoder, either), self.represent(content, encoder, present)
+        embeddings, valid = tokens.embeddings, tokens.valid
+        if valid is not None:
+            embeddings = embeddings * valid.unsqueeze(-1)  # padding mixes nothing in
+        mixed = share * embeddings + (1 - share) * embeddings[partner].detach()
+        either = None if valid is None else valid | valid[partner]
+        found, known = self.represent(mixed, encoder, either), self.represent(embeddings, encoder, valid)
         with torch.autocast(found.device.type, enabled=False):
             logits = found @ known.T / self.options.temperature
             if self.options.coefficient == "batch-mean":
@@ -65,9 +65,9 @@ class EMix(Objective):
         accuracy = (logits.argmax(dim=1) == itself).float().mean()
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
-    def represent(self, content: Tensor, encoder: Encoder, present: Tensor | None = None) -> Tensor:
+    def represent(self, embeddings: Tensor, encoder: Encoder, valid: Tensor | None = None) -> Tensor:
         """(B, L, D) to unit vectors (B, out)."""
-        features = self.head(encoder.pool(encoder(content, present=present), present))
+        features = self.head(encoder.pool(encoder(embeddings, valid=valid), valid))
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
 
 

@@ -1,6 +1,6 @@
 """M3AE: one masked autoencoder over all segments of a row (Geng et al. 2022; protocol section 4.10).
 
-One encoder reads [summary | visible tokens of every segment]; one decoder, with a mask token and a type vector for each
+One encoder reads [cls | visible tokens of every segment]; one decoder, with a mask token and a type vector for each
 segment, rebuilds the hidden tokens. For sample b, segment s and its hidden tokens that are present, M(b, s):
 
     l(b, s) = mean of the token errors over M(b, s)
@@ -18,23 +18,23 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, pick
+from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_mask, gather_tokens, invert_permutation
 
 
 class M3AE(Objective):
     """Multimodal masked autoencoder: rebuild the hidden tokens of each segment from the visible ones of all."""
 
     name = "m3ae"
-    masking_default = Choice("segments", {"ratio": 0.75})
+    default_masking = Choice("segments", {"ratio": 0.75})
 
     class Options(Objective.Options):
         """Options of M3AE. Sizes default to those of MAE here, so that the two can be compared."""
 
-        ids_weight: float = Field(
+        discrete_weight: float = Field(
             0.1, ge=0, description="weight of an ids segment beside 1 of a values segment (README of the code: 0.5)"
         )
         weights: tuple[float, ...] = Field(
-            (), description="weight of each segment, in order, instead; empty: 1 for values, ids_weight for ids"
+            (), description="weight of each segment, in order, instead; empty: 1 for values, discrete_weight for ids"
         )
         all_tokens: bool = Field(False, description="score the visible tokens, too")
         absent: Literal["skip", "zero"] = Field(
@@ -63,7 +63,9 @@ class M3AE(Objective):
     def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
         """Errors: ConfigError for a number of weights that is not the number of segments."""
         super().__init__(options, layout, dim, masking)
-        weights = options.weights or [options.ids_weight if s.target == "ids" else 1.0 for s in layout.segments]
+        weights = options.weights or [
+            options.discrete_weight if s.target == "discrete" else 1.0 for s in layout.segments
+        ]
         count = len(layout.segments)
         if len(weights) != count:
             raise ConfigError(
@@ -86,17 +88,21 @@ class M3AE(Objective):
         """Weighted sum of the segments' losses; each, without its weight, is logged as "segment1", "segment2", ..."""
         visible, order = draws["visible"], draws["order"]
         scored = slice(0 if self.options.all_tokens else visible.shape[1], None)
-        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
-        decoded = self.decoder(latent, order, scored, tokens.present)
-        at = order[:, scored]
-        losses = self.segment_losses(self.head.errors(decoded, tokens.targets, at), at, pick(tokens.present, at))
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
+        decoded = self.decoder(latent, order, scored, tokens.valid)
+        position_ids = order[:, scored]
+        losses = self.segment_losses(
+            self.head.errors(decoded, tokens.targets, position_ids),
+            position_ids,
+            gather_mask(tokens.valid, position_ids),
+        )
         weighted = [weight * part for weight, part in zip(self.weights, losses, strict=True)]
         parts = {f"segment{i}": part for i, part in enumerate(losses.detach(), start=1)}
         return Outcome(torch.stack(weighted).sum(), parts)
 
-    def segment_losses(self, errors: Tensor, at: Tensor, counted: Tensor | None) -> Tensor:
+    def segment_losses(self, errors: Tensor, position_ids: Tensor, counted: Tensor | None) -> Tensor:
         """(S,): each segment's loss, 0 if no sample has any of it. errors: (B, n), of places at (B, n)."""
-        share = F.one_hot(self.segment_of[at], len(self.layout.segments)).to(errors.dtype)
+        share = F.one_hot(self.segment_of[position_ids], len(self.layout.segments)).to(errors.dtype)
         if counted is not None:
             share = share * counted.unsqueeze(-1)
         count = share.sum(dim=1)  # (B, S)
@@ -109,9 +115,9 @@ class M3AE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
-        decoded = self.decoder(latent, order, present=tokens.present)
-        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
+        decoded = self.decoder(latent, order, valid=tokens.valid)
+        return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 
 @hookimpl

@@ -7,14 +7,22 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean, pick
+from ssl_core.nn import (
+    Decoder,
+    Encoder,
+    ReconstructionHead,
+    gather_mask,
+    gather_tokens,
+    invert_permutation,
+    masked_mean,
+)
 
 
 class MAE(Objective):
     """Masked autoencoder: rebuild the hidden tokens from the visible ones with a deep decoder."""
 
     name = "mae"
-    masking_default = Choice("random", {"ratio": 0.75})
+    default_masking = Choice("random", {"ratio": 0.75})
 
     class Options(Objective.Options):
         """Options of MAE."""
@@ -38,19 +46,19 @@ class MAE(Objective):
         """Mean over the hidden tokens of the squared error or cross-entropy (paper: eq. 1)."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
-        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
-        decoded = self.decoder(latent, order, hidden, tokens.present)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
+        decoded = self.decoder(latent, order, hidden, tokens.valid)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
-        counted = pick(tokens.present, order[:, hidden])
+        counted = gather_mask(tokens.valid, order[:, hidden])
         where = torch.ones_like(errors) if counted is None else counted
         return Outcome(masked_mean(errors, where, self.layout, order[:, hidden]))
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
-        decoded = self.decoder(latent, order, present=tokens.present)
-        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
+        decoded = self.decoder(latent, order, valid=tokens.valid)
+        return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 
 @hookimpl

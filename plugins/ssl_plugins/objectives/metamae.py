@@ -20,22 +20,33 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_rows, inverse, masked_mean, mean_rows, pick
+from ssl_core.nn import (
+    Decoder,
+    Encoder,
+    ReconstructionHead,
+    gather_mask,
+    gather_tokens,
+    invert_permutation,
+    masked_mean,
+    mean_pool,
+)
 
 
 class MetaMAE(Objective):
     """Meta-learned masked autoencoder: adapt the latent to the visible tokens, rebuild the hidden, contrast tasks."""
 
     name = "metamae"
-    masking_default = Choice("random", {"ratio": 0.85})
-    least_batch = 2
-    batch_coupled = True
+    default_masking = Choice("random", {"ratio": 0.85})
+    min_batch_size = 2
+    cross_sample_loss = True
 
     class Options(Objective.Options):
         """Options of MetaMAE, with the paper's symbols."""
 
         alpha: float = Field(0.5, gt=0, description="inner step size alpha (eq. 2; Tables 8, 11)")
-        lam: float = Field(0.1, ge=0, description="weight lambda of the task contrast (eq. 5; Tables 8, 12)")
+        contrast_weight: float = Field(
+            0.1, ge=0, description="weight lambda of the task contrast (eq. 5; Tables 8, 12)"
+        )
         temperature: float = Field(0.5, gt=0, description="temperature tau of the task contrast (eq. 4; D27)")
         nearby_ratio: float = Field(0.1, ge=0, le=1, description="nearby ratio r: share of near tokens (Table 6)")
         nearby_count: Literal["near", "hidden"] = Field(
@@ -59,7 +70,7 @@ class MetaMAE(Objective):
     def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
         super().__init__(options, layout, dim, masking)
         self.decoder = Decoder(
-            layout, options.width, dim, options.depth, options.heads, twice_differentiable=not options.first_order
+            layout, options.width, dim, options.depth, options.heads, double_backward=not options.first_order
         )
         self.head = ReconstructionHead(layout, dim, options.width)
         self.room = self._room(masking) if masking is not None else 0
@@ -78,7 +89,7 @@ class MetaMAE(Objective):
         """
         assert self.masking is not None, "MetaMAE needs a masking"
         mask = self.masking(batch, generator)
-        near = self.layout.touching(~mask.hidden) & mask.hidden
+        near = self.layout.dilate(~mask.hidden) & mask.hidden
         lot = torch.rand(mask.hidden.shape, generator=generator)
         if self.options.nearby_count == "near":
             chosen = near & (lot < self.options.nearby_ratio)
@@ -98,7 +109,7 @@ class MetaMAE(Objective):
         from scipy.stats import binom  # a second to import, for one number
 
         mask = masking(256, torch.Generator().manual_seed(0))
-        near = self.layout.touching(~mask.hidden) & mask.hidden
+        near = self.layout.dilate(~mask.hidden) & mask.hidden
         if self.options.nearby_count == "hidden":
             return round(self.options.nearby_ratio * int(mask.hidden[0].sum()))
         most = min(int(mask.hidden[0].sum()), math.ceil(1.25 * int(near.sum(dim=1).max())))  # rows yet unseen have more
@@ -108,22 +119,22 @@ class MetaMAE(Objective):
         """The loss of eq. 5 and its two parts."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
-        present = pick(tokens.present, visible)
-        latent = encoder(gather_rows(tokens.content, visible), visible, present)
+        valid = gather_mask(tokens.valid, visible)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, valid)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, hidden, tokens.present, once=True)
+        decoded = self.decoder(adapted, order, hidden, tokens.valid, needs_double_backward=False)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
-        counted = pick(tokens.present, order[:, hidden])
+        counted = gather_mask(tokens.valid, order[:, hidden])
         where = torch.ones_like(errors) if counted is None else counted
         rebuilt = masked_mean(errors, where, self.layout, order[:, hidden])
-        if self.options.lam == 0:
+        if self.options.contrast_weight == 0:
             return Outcome(rebuilt, {"reconstruction": rebuilt.detach()})
-        contrast = self.contrast(latent, adapted, present)
-        loss = rebuilt + self.options.lam * contrast
+        contrast = self.contrast(latent, adapted, valid)
+        loss = rebuilt + self.options.contrast_weight * contrast
         return Outcome(loss, {"reconstruction": rebuilt.detach(), "contrast": contrast.detach()})
 
     def adapt(self, latent: Tensor, tokens: Tokens, order: Tensor, support: Tensor) -> Tensor:
-        """Z* of eq. 2: gradient steps on the latent (B, 1 + V, D), summary token included (D30)."""
+        """Z* of eq. 2: gradient steps on the latent (B, 1 + V, D), cls token included (D30)."""
         descent = torch.func.grad(lambda z: self.inner_loss(z, tokens, order, support))
         adapted = latent
         for _ in range(self.options.inner_steps):
@@ -134,18 +145,21 @@ class MetaMAE(Objective):
     def inner_loss(self, latent: Tensor, tokens: Tokens, order: Tensor, support: Tensor) -> Tensor:
         """How badly the latent rebuilds its support set: visible and chosen nearby tokens (D31, D34)."""
         rows = slice(0, support.shape[1])
-        at = order[:, rows]
-        errors = self.head.errors(self.decoder(latent, order, rows, tokens.present), tokens.targets, at)
-        counted = pick(tokens.present, at)
+        position_ids = order[:, rows]
+        errors = self.head.errors(self.decoder(latent, order, rows, tokens.valid), tokens.targets, position_ids)
+        counted = gather_mask(tokens.valid, position_ids)
         support = support if counted is None else support * counted
         if self.options.inner_mean == "batch":
-            return len(errors) * masked_mean(errors, support, self.layout, at)
-        each = [masked_mean(errors[i : i + 1], support[i : i + 1], self.layout, at[i : i + 1]) for i in range(len(at))]
+            return len(errors) * masked_mean(errors, support, self.layout, position_ids)
+        each = [
+            masked_mean(errors[i : i + 1], support[i : i + 1], self.layout, position_ids[i : i + 1])
+            for i in range(len(position_ids))
+        ]
         return torch.stack(each).sum()
 
-    def contrast(self, latent: Tensor, adapted: Tensor, present: Tensor | None = None) -> Tensor:
+    def contrast(self, latent: Tensor, adapted: Tensor, valid: Tensor | None = None) -> Tensor:
         """Eqs. 3, 4: each pooled latent finds its adapted twin among the 2B - 1 others (D25, D26, D28, D29)."""
-        before, after = (self.projector(mean_rows(z[:, 1:], present)) for z in (latent, adapted))
+        before, after = (self.projector(mean_pool(z[:, 1:], valid)) for z in (latent, adapted))
         with torch.autocast(before.device.type, enabled=False):  # the logits stay in fp32
             both = torch.cat([before, after]).to(torch.promote_types(before.dtype, torch.float32))
             both = F.normalize(both, dim=1)
@@ -157,10 +171,10 @@ class MetaMAE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows from the adapted latent."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_rows(tokens.content, visible), visible, pick(tokens.present, visible))
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, present=tokens.present)
-        return self.head.predict(gather_rows(decoded, inverse(order)), tokens.targets)
+        decoded = self.decoder(adapted, order, valid=tokens.valid)
+        return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 
 @hookimpl

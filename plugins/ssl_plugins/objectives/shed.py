@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, gather_rows, places
+from ssl_core.nn import Encoder, all_position_ids, gather_tokens
 
 
 class ShED(Objective):
@@ -22,7 +22,7 @@ class ShED(Objective):
         """Options of ShED."""
 
         ratio: float = Field(0.15, gt=0, le=1, description="share of the tokens that are moved")
-        at_least: int = Field(
+        min_moved: int = Field(
             2,
             ge=1,
             description="fewest tokens moved (P36): 2, since one alone cannot move; 1 as the published code, which "
@@ -31,7 +31,7 @@ class ShED(Objective):
 
     def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
         super().__init__(options, layout, dim, masking)
-        self.moved = min(max(math.ceil(layout.length * options.ratio - 1e-9), options.at_least), layout.length)
+        self.moved = min(max(math.ceil(layout.length * options.ratio - 1e-9), options.min_moved), layout.length)
         self.head = nn.Linear(dim, 2)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
@@ -44,23 +44,23 @@ class ShED(Objective):
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean cross-entropy over all tokens, moved or not. Gradients flow into the moved embeddings."""
-        source, moved = self.within(draws["source"], draws["moved"], tokens.present)
-        encoded = encoder(gather_rows(tokens.content, source), present=tokens.present)[:, 1:]
+        source, moved = self.within(draws["source"], draws["moved"], tokens.valid)
+        encoded = encoder(gather_tokens(tokens.embeddings, source), valid=tokens.valid)[:, 1:]
         logits = self.head(encoded).flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         errors = F.cross_entropy(logits, moved.flatten(), reduction="none")
         right = (logits.argmax(dim=1) == moved.flatten()).float()
-        counted = torch.ones_like(errors) if tokens.present is None else tokens.present.flatten().to(errors.dtype)
+        counted = torch.ones_like(errors) if tokens.valid is None else tokens.valid.flatten().to(errors.dtype)
         loss, accuracy = ((counted * part).sum() / counted.sum().clamp(min=1) for part in (errors, right))
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
     @staticmethod
-    def within(source: Tensor, moved: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def within(source: Tensor, moved: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both without the moves from or to a token that is absent: there the embedding stays."""
-        if present is None:
+        if valid is None:
             return source, moved
-        both = present & present.gather(1, source)
-        return torch.where(both, source, places(len(source), source.shape[1], source.device)), moved * both
+        both = valid & valid.gather(1, source)
+        return torch.where(both, source, all_position_ids(len(source), source.shape[1], source.device)), moved * both
 
 
 @hookimpl

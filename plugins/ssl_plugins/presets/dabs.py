@@ -19,7 +19,7 @@ objective, and sets options of DABS's own. What it follows, and what not:
   for Aircraft's 100 variants (D57).
 - What only blurred the measurement is not followed: dropout in the frozen encoder while the probe is trained (P19,
   D54), and metrics averaged over batches (P30, D55).
-- Not options of the engine: 16-bit mixed precision (bf16 is used where it pays), N(0, 1) for the summary token, which
+- Not options of the engine: 16-bit mixed precision (bf16 is used where it pays), N(0, 1) for the cls token, which
   its learned position gives it, and for token embeddings (D05, D06), and torch's default start of linear maps.
 
 As a benchmark it has the domains below (protocol 1.1): `sslx run --benchmark dabs --domain speech` pretrains, by

@@ -8,7 +8,7 @@ from ssl_core import Preset, hookimpl
 
 # The paper's encoder is made for a hundred times as many samples: here a smaller one learns more, and in less time.
 SMALL: dict[str, Any] = {
-    "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4, "train.lr": 1e-3, "train.warmup": 50,
+    "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4, "train.lr": 1e-3, "train.warmup_steps": 50,
 }  # fmt: skip
 BY_MODALITY: dict[str, dict[str, Any]] = {
     "speech": {"train.steps": 300},

@@ -7,7 +7,7 @@ from typing import Any
 from ssl_core import Preset, hookimpl
 
 SMALL: dict[str, Any] = {
-    "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4, "train.lr": 1e-3, "train.warmup": 50,
+    "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4, "train.lr": 1e-3, "train.warmup_steps": 50,
     "train.steps": 1000,
 }  # fmt: skip
 BY_MODALITY: dict[str, dict[str, Any]] = {

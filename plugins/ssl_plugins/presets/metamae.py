@@ -63,22 +63,22 @@ PROTOCOL_SOURCE = "MetaMAE, Table 7 (encoder) and appendix A (training, probe)"
 # Name, tables, what is shared, by which modalities.
 SHARED: tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...] = (
     (
-        "metamae-shared2", "Table 9, row '2 shared'", {"objective.alpha": 0.5, "objective.lam": 0.1},
+        "metamae-shared2", "Table 9, row '2 shared'", {"objective.alpha": 0.5, "objective.contrast_weight": 0.1},
         ("time-series", "tabular", "multispectral", "genomics", "protein", "speech", "wafer"),
     ),
     (
         "metamae-shared3", "Table 9, row '3 shared'",
-        {"objective.alpha": 0.5, "objective.lam": 0.1, "objective.depth": 4},
+        {"objective.alpha": 0.5, "objective.contrast_weight": 0.1, "objective.depth": 4},
         ("time-series", "tabular", "multispectral", "genomics", "protein", "speech", "wafer"),
     ),
     (
         "metamae-shared-modality", "Table 10, tokens",
-        {"objective.alpha": 0.1, "objective.lam": 0.01, "objective.depth": 2, "encoder.dropout": 0.0},
+        {"objective.alpha": 0.1, "objective.contrast_weight": 0.01, "objective.depth": 2, "encoder.dropout": 0.0},
         ("genomics", "protein"),
     ),
     (
         "metamae-shared-modality", "Table 10, RGB",
-        {"objective.alpha": 0.1, "objective.lam": 0.1, "objective.depth": 4, "encoder.dropout": 0.0},
+        {"objective.alpha": 0.1, "objective.contrast_weight": 0.1, "objective.depth": 4, "encoder.dropout": 0.0},
         ("wafer", "image"),
     ),
 )  # fmt: skip
@@ -86,7 +86,9 @@ SHARED: tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...] = (
 
 def _method(row: Row, objective: str) -> dict[str, Any]:
     values = {"objective.depth": row.depth, "encoder.dropout": row.dropout, "masking.ratio": row.ratio}
-    return values | ({"objective.alpha": row.alpha, "objective.lam": row.lam} if objective == "metamae" else {})
+    return values | (
+        {"objective.alpha": row.alpha, "objective.contrast_weight": row.lam} if objective == "metamae" else {}
+    )
 
 
 def _data(modality: str, row: Row) -> dict[str, Any]:

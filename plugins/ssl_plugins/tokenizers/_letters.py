@@ -58,9 +58,9 @@ class LetterTokenizer(IdTokenizer):
         )
         self.filling = 0 if options.pad is None else alphabet.index(options.pad)
         self.absent = options.pad is not None and options.mask_padding
-        self.places = look_up(alphabet, options.unknown)
+        self.places = embedding_lookup(alphabet, options.unknown)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """{"sequence": text, or ids} to {"sequence": (length,) uint8, "letters": how many of them are not padding}.
 
         Errors: BadSample for an empty sequence, a letter outside the alphabet, or a short one where none is padded.
@@ -102,11 +102,11 @@ class LetterTokenizer(IdTokenizer):
         if not self.absent:
             return tokens
         count = inputs["letters"].long()[:, None]
-        present = torch.arange(self.layout.length, device=count.device) < count
-        return Tokens(tokens.content, tokens.targets, tokens.layout, present)
+        valid = torch.arange(self.layout.length, device=count.device) < count
+        return Tokens(tokens.embeddings, tokens.targets, tokens.layout, valid)
 
 
-def look_up(alphabet: str, unknown: str | None) -> np.ndarray:
+def embedding_lookup(alphabet: str, unknown: str | None) -> np.ndarray:
     """(256,) uint8: for each byte the letter's place in the alphabet, that of `unknown`, or NO_LETTER."""
     table = np.full(256, NO_LETTER if unknown is None else alphabet.index(unknown), dtype=np.uint8)
     for place, letter in enumerate(alphabet):

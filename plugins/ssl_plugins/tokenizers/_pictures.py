@@ -36,7 +36,7 @@ class PictureTokenizer(GridTokenizer):
         channels: int | None = Field(
             None, ge=1, description="channels: grey is copied to several, RGB becomes luminance; by default the data's"
         )
-        keep: Literal["auto", "bytes", "floats"] = Field(
+        pixel_dtype: Literal["auto", "uint8", "float32"] = Field(
             "auto",
             description="prepared pixels as bytes, a quarter of the room, or as 32-bit floats; auto = floats where the "
             "data are known to hold more than bytes",
@@ -47,7 +47,7 @@ class PictureTokenizer(GridTokenizer):
     ) -> None:
         channels, *space = picture_field(self.name, fields, field)
         size = resolve_size(self.name, options.size, space, usual_size)
-        keep = keeping(options.keep, getattr(fields[field], "dtype", None))
+        keep = keeping(options.pixel_dtype, getattr(fields[field], "dtype", None))
         super().__init__(
             options,
             fields,
@@ -56,32 +56,32 @@ class PictureTokenizer(GridTokenizer):
             channels=options.channels or channels or usual_channels,
             shape=size,
             patch=resolve_patch(self.name, options.patch, size),
-            unit=1 / 255 if keep == "bytes" else 1.0,
+            unit=1 / 255 if keep == "uint8" else 1.0,
         )
-        self.keep = keep
+        self.pixel_dtype = keep
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """(channels, H, W), or (H, W) for one channel, to (C, *size), bytes or floats. Errors: BadSample."""
         x = pixels(inputs[self.field], self.field)
-        if x.dtype != np.uint8 or self.keep == "floats" or len(x) not in (1, self.channels):
+        if x.dtype != np.uint8 or self.pixel_dtype == "float32" or len(x) not in (1, self.channels):
             x = unit_range(x)
         x = as_channels(x, self.channels)
-        if self.keep == "bytes" and x.dtype != np.uint8:
+        if self.pixel_dtype == "uint8" and x.dtype != np.uint8:
             low, high = float(x.min()), float(x.max())
             if not (low >= 0 and high <= 1):  # NaN fails, too
                 raise BadSample(
                     f"'{self.field}' holds numbers from {low:g} to {high:g}; pixels are bytes or lie in 0..1, "
-                    f"else set tokenizer.keep=floats"
+                    f"else set tokenizer.pixel_dtype=float32"
                 )
             x = np.rint(x * 255).astype(np.uint8)
         return {self.field: resize(x, self.shape, "bilinear")}
 
 
-def keeping(asked: Literal["auto", "bytes", "floats"], dtype: str | None) -> Literal["bytes", "floats"]:
+def keeping(asked: Literal["auto", "uint8", "float32"], dtype: str | None) -> Literal["uint8", "float32"]:
     """As asked, else floats where the data are known to be no bytes."""
     if asked != "auto":
         return asked
-    return "bytes" if dtype in (None, "uint8", "bool") else "floats"
+    return "uint8" if dtype in (None, "uint8", "bool") else "float32"
 
 
 def picture_field(name: str, fields: Fields, field: str) -> tuple[int | None, ...]:

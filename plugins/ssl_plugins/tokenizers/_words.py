@@ -97,20 +97,20 @@ class WordTokenizer(IdTokenizer):
             raise DataError(f"the training data holds no text in '{self.field}' to make a vocabulary of")
         self.words = _finished(train_vocabulary(texts, self.options), self.options)
 
-    def learned(self) -> str:
+    def fit_fingerprint(self) -> str:
         """The vocabulary, as the tokenizers library writes it."""
         return "" if self.words is None else self.words.to_str()
 
     def get_extra_state(self) -> Tensor:
         """`learned` as bytes, for the state dict."""
-        return torch.frombuffer(bytearray(self.learned().encode() or b" "), dtype=torch.uint8)
+        return torch.frombuffer(bytearray(self.fit_fingerprint().encode() or b" "), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take the vocabulary from a state dict."""
         text = state.cpu().numpy().tobytes().decode().strip()
         self.words = hf.Tokenizer.from_str(text) if text else None
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """The text or pair to `length` ids, int32; other fields stay. Errors: BadSample without text, or with three."""
         if self.words is None:
             raise RuntimeError(f"tokenizer '{self.name}' has no vocabulary yet; call fit, or load a state dict")
@@ -129,8 +129,8 @@ class WordTokenizer(IdTokenizer):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, length) to Tokens; padding is absent if `mask_padding`."""
         tokens = super().forward(inputs)
-        present = inputs[self.field] != self.pad if self.options.mask_padding else None
-        return Tokens(tokens.content, tokens.targets, tokens.layout, present)
+        valid = inputs[self.field] != self.pad if self.options.mask_padding else None
+        return Tokens(tokens.embeddings, tokens.targets, tokens.layout, valid)
 
 
 def texts_of(value: np.ndarray) -> list[str]:

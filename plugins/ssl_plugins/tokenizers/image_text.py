@@ -22,9 +22,9 @@ class _Picture(PictureTokenizer):
 
     name = "image-text"
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """The picture prepared; the caption stays."""
-        return {**inputs, **super().prepare(inputs)}
+        return {**inputs, **super().preprocess(inputs)}
 
 
 class _Caption(WordTokenizer):

@@ -38,16 +38,16 @@ class MedicalImage(PictureTokenizer):
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
         super().__init__(options, fields, dim, field="image", usual_size=64, usual_channels=1)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """The scan, stretched if asked, resized: (C, *size). Errors: BadSample."""
         if self.options.window is None:
-            return super().prepare(inputs)
+            return super().preprocess(inputs)
         x = pixels(inputs[self.field], self.field).astype(np.float32)
         if not np.isfinite(x).all():
             raise BadSample(f"'{self.field}' holds NaN or infinity")
         low, high = np.percentile(x, self.options.window)
         stretched = np.clip((x - low) / max(float(high - low), 1e-12), 0, 1)
-        return super().prepare({self.field: stretched})
+        return super().preprocess({self.field: stretched})
 
 
 @hookimpl

@@ -47,7 +47,7 @@ class Multispectral(GridTokenizer):
         patch = resolve_patch(self.name, options.patch, size)
         super().__init__(options, fields, dim, field="image", channels=channels, shape=size, patch=patch)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """(bands, H, W) of any size to (chosen bands, *size) float32. Errors: BadSample."""
         x = pixels(inputs["image"], "image")
         if len(x) != self.count:

@@ -68,8 +68,8 @@ class Speech(GridTokenizer):
             60.0, gt=0, description="range of a clip in dB below its own maximum; none = no cut"
         )
         ref: Literal["max", "absolute"] = Field("max", description="0 dB is the clip's maximum, or the number 1")
-        bands: Literal["as they are", "mean", "mean-std"] = Field(
-            "as they are",
+        band_norm: Literal["none", "mean", "mean-std"] = Field(
+            "none",
             description="take from each mel band of a clip its mean over the clip (mean), and divide by its standard "
             "deviation as well (mean-std): what the speaker's voice and the microphone add to all frames goes",
         )
@@ -128,7 +128,7 @@ class Speech(GridTokenizer):
                 )
             n_fft *= 2
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """{"waveform": (channels, n)} to {"spectrogram": (1, n_mels, frames) float32} in dB.
 
         Where clips may be shorter than they should be also "sounding" (2,) int32: first frame of the clip and the one
@@ -166,9 +166,9 @@ class Speech(GridTokenizer):
         first, last = math.ceil(before / self.hop), (before + min(length, self.samples) - 1) // self.hop
         return np.array([first, min(last + 1, self.options.frames)], dtype=np.int32)
 
-    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Mean and scale of the frames that are no padding, where padding counts as absent."""
-        super().measure(map(self._heard, chunks) if self.pads else chunks)
+        super().fit_normalization(map(self._heard, chunks) if self.pads else chunks)
 
     def _heard(self, chunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The sounding frames of a chunk, one after the other: (n, 1, n_mels, 1)."""
@@ -183,10 +183,10 @@ class Speech(GridTokenizer):
         if not self.pads:
             return tokens
         bands, moments = self.layout.segments[0].grid
-        begin = torch.arange(moments, device=tokens.content.device) * self.patch[1]
+        begin = torch.arange(moments, device=tokens.embeddings.device) * self.patch[1]
         first, end = inputs["sounding"][:, :1], inputs["sounding"][:, 1:]
         there = (begin < end) & (begin + self.patch[1] > first)
-        return replace(tokens, present=there.repeat(1, bands))
+        return replace(tokens, valid=there.repeat(1, bands))
 
     def _fit(self, clip: np.ndarray) -> np.ndarray:
         """The clip cut or padded to `samples`."""
@@ -210,20 +210,20 @@ class Speech(GridTokenizer):
 
     def _bands(self, decibels: np.ndarray, first: int, end: int) -> np.ndarray:
         """(n_mels, frames) with each band's mean, or mean and deviation, over the sounding frames taken out."""
-        if self.options.bands == "as they are":
+        if self.options.band_norm == "none":
             return decibels
         if self.options.fill == "repeat":
             first, end = 0, decibels.shape[1]
         heard = decibels[:, first:end]
         out = np.zeros_like(decibels)  # padding is where the mean is
         out[:, first:end] = heard - heard.mean(axis=1, keepdims=True)
-        if self.options.bands == "mean-std":
+        if self.options.band_norm == "mean-std":
             out[:, first:end] /= np.maximum(heard.std(axis=1, keepdims=True), FLAT)
         return out
 
-    def depict(self, segment: int, patches: Tensor) -> Tensor:
+    def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """Spectrograms in dB, (B, 1, n_mels, frames), the highest band on top."""
-        return super().depict(segment, patches).flip(2)
+        return super().to_image(segment, patches).flip(2)
 
 
 def _waveform(fields: Fields) -> tuple[float, int | None]:

@@ -24,18 +24,18 @@ from ssl_core import (
     BadSample,
     ConfigError,
     Continuous,
+    ContinuousTarget,
     Discrete,
+    DiscreteTarget,
     Fields,
-    Ids,
     Inputs,
     Layout,
     Segment,
     Tokenizer,
     Tokens,
-    Values,
     hookimpl,
 )
-from ssl_core.nn import look_up
+from ssl_core.nn import embedding_lookup
 from ssl_core.tokenizers import IdTokenizer, JointTokenizer
 
 NUMERIC, MISSING = "numeric", "missing"
@@ -91,11 +91,11 @@ class Tabular(JointTokenizer):
             )
         super().__init__(options, fields, dim, parts=parts)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """{"numeric": (columns,) float32, "missing": (columns,) bool where needed, ids}. Errors: BadSample."""
         prepared: Inputs = {}
         for part in self.parts:
-            prepared |= part.prepare(inputs)  # type: ignore[operator]
+            prepared |= part.preprocess(inputs)  # type: ignore[operator]
         return prepared
 
 
@@ -112,7 +112,7 @@ class NumericColumns(Tokenizer):
             raise ConfigError(f"tokenizer 'tabular': 'numeric' has shape {shape}, not (columns,) or (1, columns)")
         count = shape[-1]
         self.count, self.missing = count, missing
-        self.layout = Layout([Segment(NUMERIC, (count,), "values", 1)])
+        self.layout = Layout([Segment(NUMERIC, (count,), "continuous", 1)])
         maps = 1 if options.weights == "shared" else count
         made = [nn.Linear(1, dim) for _ in range(maps)]
         for one in made:
@@ -135,7 +135,7 @@ class NumericColumns(Tokenizer):
         self.mean.copy_(torch.tensor(self.options.mean))
         self.std.copy_(torch.tensor(self.options.std))
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """Numbers, 0 where missing, and which are. Errors: BadSample for another width, infinity, or refused NaN."""
         x = np.asarray(inputs[NUMERIC], dtype=np.float32).reshape(-1)
         if len(x) != self.count:
@@ -154,7 +154,7 @@ class NumericColumns(Tokenizer):
             return {NUMERIC: x}
         return {NUMERIC: np.where(gone, np.float32(0), x), MISSING: gone}
 
-    def measure(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Mean and standard deviation of each column's known numbers, in float64, one pass."""
         if self.options.normalise != "measured":
             return
@@ -177,13 +177,13 @@ class NumericColumns(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """numeric (B, columns), missing (B, columns) bool, to Tokens; what is missing is absent, its target 0."""
         x = (inputs[NUMERIC].to(self.weight.dtype) - self.mean) / self.std
-        present = None if self.missing == "refuse" else ~inputs[MISSING]
-        if present is not None:
-            x = x * present
+        valid = None if self.missing == "refuse" else ~inputs[MISSING]
+        if valid is not None:
+            x = x * valid
         x = x.unsqueeze(-1)
-        return Tokens(x * self.weight + self.bias, (Values(x),), self.layout, present)
+        return Tokens(x * self.weight + self.bias, (ContinuousTarget(x),), self.layout, valid)
 
-    def depict(self, segment: int, patches: Tensor) -> Tensor:
+    def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """The numbers in their own units, as a curve over the columns: (B, 1, columns)."""
         return (patches.squeeze(-1) * self.std + self.mean).unsqueeze(1)
 
@@ -193,11 +193,11 @@ class MissingColumns(Tokenizer):
 
     def __init__(self, options: Any, fields: Fields, dim: int, *, columns: int) -> None:
         super().__init__(options, fields, dim)
-        self.layout = Layout([Segment(MISSING, (columns,), "ids", 1)])
+        self.layout = Layout([Segment(MISSING, (columns,), "discrete", 1)])
         self.table = nn.Parameter(torch.empty(1, dim))
         nn.init.xavier_uniform_(self.table)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """Nothing: the numeric columns say what is missing."""
         return {}
 
@@ -205,13 +205,13 @@ class MissingColumns(Tokenizer):
         """missing (B, columns) bool to Tokens, all of the one entry."""
         gone = inputs[MISSING]
         ids = torch.zeros(gone.shape, dtype=torch.long, device=gone.device)
-        return Tokens(look_up(self.table, ids), (Ids(ids, self.table),), self.layout, gone)
+        return Tokens(embedding_lookup(self.table, ids), (DiscreteTarget(ids, self.table),), self.layout, gone)
 
 
 class CategoricalColumns(IdTokenizer):
     """One token for each categorical column of one vocabulary."""
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """The ids as they are. Errors: BadSample for one outside the vocabulary."""
         ids = np.asarray(inputs[self.field]).reshape(-1)
         vocab = self.layout.segments[0].size

@@ -62,7 +62,7 @@ class TimeSeries(GridTokenizer):
         self.length = length
         self.may_be_short = options.fill == "absent" and (known is None or known < length)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """(channels, steps) to {"series": (C, length) float32}, and {"steps": ()} where padding counts as absent.
 
         Errors: BadSample for a series of another number of channels, empty, infinite, or with gaps that stay.
@@ -111,8 +111,8 @@ class TimeSeries(GridTokenizer):
         tokens = super().forward(inputs)
         if not self.may_be_short:
             return tokens
-        starts = torch.arange(0, self.length, self.patch[0], device=tokens.content.device)
-        return replace(tokens, present=starts < inputs["steps"].unsqueeze(1))
+        starts = torch.arange(0, self.length, self.patch[0], device=tokens.embeddings.device)
+        return replace(tokens, valid=starts < inputs["steps"].unsqueeze(1))
 
 
 def _series(fields: Fields) -> tuple[int, int | None]:

@@ -49,7 +49,7 @@ class Wafer(GridTokenizer):
         assert isinstance(channels, int)
         super().__init__(options, fields, dim, field="map", channels=channels, shape=size, patch=patch, unit=1 / 255)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """(1, H, W) of 0, 1, 2 to (C, *size) bytes. Errors: BadSample for other states."""
         x = pixels(inputs["map"], "map")
         if len(x) != 1:

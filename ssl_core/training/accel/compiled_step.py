@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from ssl_core.errors import SslxError
 from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
-from ssl_core.nn.double_backward import attend_twice
-from ssl_core.nn.indexing import look_up
+from ssl_core.nn.double_backward import double_backward_attention
+from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import Outcome
 from ssl_core.utils.cache import files_of, source_of
 
@@ -166,7 +166,7 @@ class CompiledStep:
         # counted over all learners of a process, since they have their forward pass in common; each is compiled once
         dynamo.recompile_limit = max(dynamo.recompile_limit, 2**16)
         dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 2**16)
-        torch.compiler.allow_in_graph([attend_twice, attend_xformers, look_up])  # they say why
+        torch.compiler.allow_in_graph([double_backward_attention, attend_xformers, embedding_lookup])  # they say why
         torch.compiler.assume_constant_result(xformers_fits)  # what loads xformers can't be traced into
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
         inductor.post_grad_custom_post_pass = Rewrite(code_of({type(module) for module in self.learner.modules()}))

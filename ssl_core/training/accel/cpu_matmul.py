@@ -33,7 +33,7 @@ def mkl_is_slow() -> bool:
     return capable and torch.backends.mkl.is_available() and _has_onednn() and not _is_intel()
 
 
-def turning_is_slow() -> bool:
+def prefers_split_weight_grad() -> bool:
     """Whether bf16 is multiplied by AVX-512, on which this was measured, and not by a matrix unit."""
     return cpu_has("avx512_bf16") and not cpu_has("amx_tile")
 
@@ -83,7 +83,7 @@ class Rewrite(CustomGraphPass):
 
     def __init__(self, code: Sequence[str]) -> None:
         self.code, self.slow = code, mkl_is_slow()
-        self.parts = torch.get_num_threads() if turning_is_slow() else 0
+        self.parts = torch.get_num_threads() if prefers_split_weight_grad() else 0
 
     def __call__(self, graph: Graph) -> None:
         """Change the graph in place."""

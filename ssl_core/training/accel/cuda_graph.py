@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import torch
 
-from ssl_core.pipeline.prefetch import Named
+from ssl_core.pipeline.prefetch import TensorDict
 
-Whole = Callable[[Named, Named], Named]
+Whole = Callable[[TensorDict, TensorDict], TensorDict]
 FIRST_STEPS = 3  # of the same shapes, done as they come: what happens once (compiling, the optimiser's state) is over
 PATIENCE = 100  # steps after which shapes that never stay the same are not waited for any longer
 AHEAD = 8  # steps that may wait for the device: what is queued holds its batches
@@ -33,14 +33,14 @@ class GraphedStep:
     ) -> None:
         self.step, self.device, self.say, self.undo = step, device, say, undo
         self.stream = torch.cuda.Stream(device)
-        self.given: tuple[Named, Named] | None = None
+        self.given: tuple[TensorDict, TensorDict] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.shapes: dict[str, torch.Size] = {}
-        self.values: Named = {}
+        self.values: TensorDict = {}
         self.tried, self.alike, self.fails = 0, 0, False
         self.queued: deque[torch.cuda.Event] = deque()
 
-    def __call__(self, inputs: Named, draws: Named) -> Named:
+    def __call__(self, inputs: TensorDict, draws: TensorDict) -> TensorDict:
         """The same as `step(inputs, draws)`; a replay overwrites the tensors of the one before."""
         shapes = {name: value.shape for name, value in (*inputs.items(), *draws.items())}
         caller = torch.cuda.current_stream(self.device)
@@ -58,7 +58,7 @@ class GraphedStep:
             self.queued.popleft().synchronize()
         return values
 
-    def _first(self, inputs: Named, draws: Named, shapes: dict[str, torch.Size]) -> Named:
+    def _first(self, inputs: TensorDict, draws: TensorDict, shapes: dict[str, torch.Size]) -> TensorDict:
         """A step before there is a graph; records it once the shapes have stayed the same."""
         self.tried += 1
         self.alike = self.alike + 1 if shapes == self.shapes else 1
@@ -80,7 +80,7 @@ class GraphedStep:
         self.fails = True
         self.say(f"warning: steps cannot be replayed as a CUDA graph ({why}), so each is launched kernel by kernel")
 
-    def _replayed(self, inputs: Named, draws: Named) -> Named:
+    def _replayed(self, inputs: TensorDict, draws: TensorDict) -> TensorDict:
         assert self.graph is not None
         assert self.given is not None
         for kept, given in zip(self.given, (inputs, draws), strict=True):
@@ -89,7 +89,7 @@ class GraphedStep:
         self.graph.replay()
         return dict(self.values)
 
-    def _record(self, inputs: Named, draws: Named) -> bool:
+    def _record(self, inputs: TensorDict, draws: TensorDict) -> bool:
         """Whether the step could be recorded, which does not do it."""
         given = ({k: v.clone() for k, v in inputs.items()}, {k: v.clone() for k, v in draws.items()})
         graph, pool, chance = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.get_rng_state()
@@ -108,7 +108,7 @@ class GraphedStep:
         return True
 
 
-def _watched(step: Whole, inputs: Named, draws: Named) -> tuple[Named, str]:
+def _watched(step: Whole, inputs: TensorDict, draws: TensorDict) -> tuple[TensorDict, str]:
     """What the step gives, and where it waited for the device, if it did: recording that would fail, at a price."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as heard:

@@ -15,7 +15,7 @@ def error_of() -> Callable[..., str]:
     """error_of(plugin, name): what the check of that name (a promise, or promise-case) raises."""
 
     def run(plugin: type, name: str, **given: Any) -> str:
-        found = [check for check in testing.checks(plugin, **given) if name in (check.name, check.promise.name)]
+        found = [check for check in testing.checks(plugin, **given) if name in (check.name, check.spec.name)]
         assert found, f"no check {name}"
         with pytest.raises(testing.ConformanceError) as caught:
             found[0]()

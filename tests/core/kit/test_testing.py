@@ -74,14 +74,14 @@ def test_broken_masking_is_caught(error_of, name, call, happened):
 
 def test_parametrize_gives_readable_ids_and_expects_known_failures():
     mark = testing.parametrize(
-        Halves, known={"seeds_and_rows_differ": "it is fixed", "mask_has_its_form-ids": "why"}
+        Halves, known={"seeds_and_rows_differ": "it is fixed", "mask_has_its_form-discrete": "why"}
     ).mark
     parameters = {parameter.id: parameter for parameter in mark.args[1]}
     assert mark.args[0] == "check"
-    assert "every_row_hides_equally_many-values_3d" in parameters
+    assert "every_row_hides_equally_many-continuous_3d" in parameters
     known = {name: parameter.marks[0].kwargs for name, parameter in parameters.items() if parameter.marks}
     assert len(known) == 9
-    assert known["mask_has_its_form-ids"] == {"reason": "why", "raises": testing.ConformanceError, "strict": True}
+    assert known["mask_has_its_form-discrete"] == {"reason": "why", "raises": testing.ConformanceError, "strict": True}
     assert known["seeds_and_rows_differ-two_tokens"]["reason"] == "it is fixed"
 
 
@@ -92,7 +92,7 @@ def test_known_failure_of_no_check_is_refused():
 
 def test_run_tells_what_is_kept_and_what_is_not():
     results = list(testing.run(masking(uneven)))
-    broken = {result.check.promise.name for result in results if not result.kept}
+    broken = {result.check.spec.name for result in results if not result.kept}
     assert broken == {
         "visible_and_hidden_are_complementary",
         "every_row_hides_equally_many",

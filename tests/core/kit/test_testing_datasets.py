@@ -165,7 +165,7 @@ def test_dataset_that_its_tokenizer_cannot_take_is_caught(error_of, monkeypatch)
         def __init__(self, options, fields, dim):
             super().__init__(options, fields, dim, field="waves", channels=2, shape=(8,), patch=(4,))
 
-        def prepare(self, inputs):
+        def preprocess(self, inputs):
             return {"waves": inputs["waves"]}
 
     class Plugin:

@@ -19,7 +19,7 @@ class Good(Objective):
     """Blank the hidden tokens and rebuild them."""
 
     name = "good"
-    masking_default = Choice("random", {"ratio": 0.5})
+    default_masking = Choice("random", {"ratio": 0.5})
 
     class Options(Objective.Options):
         scale: float = Field(1.0, gt=0, description="scale of the loss")
@@ -30,12 +30,12 @@ class Good(Objective):
 
     def forward(self, tokens, encoder, draws):
         hidden = draws["hidden"]
-        encoded = encoder(tokens.content * ~hidden.unsqueeze(-1))[:, 1:]
+        encoded = encoder(tokens.embeddings * ~hidden.unsqueeze(-1))[:, 1:]
         loss = masked_mean(self.head.errors(encoded, tokens.targets), hidden, self.layout)
         return Outcome(self.options.scale * loss, {"error": loss.detach()})
 
     def reconstruct(self, tokens, encoder, draws):
-        return self.head.predict(encoder(tokens.content)[:, 1:], tokens.targets)
+        return self.head.predict(encoder(tokens.embeddings)[:, 1:], tokens.targets)
 
 
 def loss_of(change):
@@ -74,7 +74,7 @@ class Writes(Good):
     """Writes to the content."""
 
     def forward(self, tokens, encoder, draws):
-        tokens.content.data.mul_(0.5)
+        tokens.embeddings.data.mul_(0.5)
         return super().forward(tokens, encoder, draws)
 
 
@@ -92,7 +92,7 @@ class Peeks(Good):
     """Shows everything to the encoder."""
 
     def forward(self, tokens, encoder, draws):
-        errors = self.head.errors(encoder(tokens.content)[:, 1:], tokens.targets)
+        errors = self.head.errors(encoder(tokens.embeddings)[:, 1:], tokens.targets)
         return Outcome(masked_mean(errors, draws["hidden"], self.layout))
 
 
@@ -117,7 +117,7 @@ class Global(Good):
         return super().draw(batch, generator) | {"noise": torch.rand(batch)}
 
 
-class Growing(Good):
+class NpyWriter(Good):
     """Draws as many numbers as it likes."""
 
     def draw(self, batch, generator):
@@ -163,7 +163,7 @@ class Undocumented(Good):
 class Nowhere(Good):
     """Wants a masking that is not installed."""
 
-    masking_default = Choice("rendom")
+    default_masking = Choice("rendom")
 
 
 def climbs(self, made, *_):
@@ -182,27 +182,31 @@ BROKEN_OBJECTIVES = [
     ("builds", OtherWidth, "self.dim is 7"),
     ("builds", Nowhere, "unknown masking 'rendom'; did you mean 'random'?"),
     ("loss_is_a_finite_scalar", loss_of(lambda *_: 3.0), "forward returned float, not Outcome"),
-    ("loss_is_a_finite_scalar", scaled(lambda self, t: t.content[:, 0, 0]), "the loss has shape (8,), not ()"),
+    ("loss_is_a_finite_scalar", scaled(lambda self, t: t.embeddings[:, 0, 0]), "the loss has shape (8,), not ()"),
     ("loss_is_a_finite_scalar", scaled(lambda *_: float("nan")), "the loss is nan"),
     ("loss_is_a_finite_scalar", loss_of(lambda s, made, *_: Outcome(made.loss, {"x": torch.ones(2)})), "metric 'x'"),
     ("loss_is_a_finite_scalar", loss_of(lambda s, made, *_: Outcome(made.loss.detach())), "depend on any parameter"),
     ("gradient_reaches_every_parameter", Unused, "objective.spare.weight, objective.spare.bias"),
-    ("gradient_reaches_every_parameter", scaled(lambda *_: 0.0), "encoder.summary"),
+    ("gradient_reaches_every_parameter", scaled(lambda *_: 0.0), "encoder.cls_token"),
     ("same_seed_same_loss", scaled(unseeded), "the loss of a second, equal learner"),
-    ("blind-values_2d", scaled(knows_images), "the loss after renaming"),
+    ("blind-continuous_2d", scaled(knows_images), "the loss after renaming"),
     ("tokens_are_left_unchanged", Writes, "content and targets: part 0: "),
     ("loss_falls", loss_of(climbs), "after 30 steps it went from"),
-    ("smallest_batch_works", scaled(lambda s, t: 1.0 if len(t.content) > 2 else float("inf")), "the loss of 2 samples"),
+    (
+        "smallest_batch_works",
+        scaled(lambda s, t: 1.0 if len(t.embeddings) > 2 else float("inf")),
+        "the loss of 2 samples",
+    ),
     ("bf16_autocast_is_finite", scaled(lambda *_: 1e400 if torch.is_autocast_enabled("cpu") else 1), "the loss is inf"),
     ("compiled_equals_eager", scaled(lambda *_: 2.0 if torch.compiler.is_compiling() else 1.0), "became"),
-    ("compiled_equals_eager", scaled(lambda _, t: 1.0 if t.content.sum().item() < 1e30 else 2.0), "in one piece ("),
+    ("compiled_equals_eager", scaled(lambda _, t: 1.0 if t.embeddings.sum().item() < 1e30 else 2.0), "in one piece ("),
     ("state_dict_round_trip", Counts, "the loss after loading"),
-    ("hidden_content_stays_hidden", Peeks, "what the encoder was called with"),
-    ("hidden_content_stays_hidden", Anonymous, "belong under 'visible'"),
+    ("hidden_tokens_do_not_reach_encoder", Peeks, "what the encoder was called with"),
+    ("hidden_tokens_do_not_reach_encoder", Anonymous, "belong under 'visible'"),
     ("reconstruction_fits_the_layout", Squeezed, "not (8, 24, 4)"),
     ("draw_is_pure", Global, "'noise': 8 of 8 numbers differ"),
     ("draw_is_pure", Lists, "'order' is list, not a tensor"),
-    ("draws_have_fixed_shapes", Growing, "became"),
+    ("draws_have_fixed_shapes", NpyWriter, "became"),
     ("options_refuse_an_unknown_key", Lenient, "accepted no_such_option=1"),
     ("options_are_described", Bare, "no Field(description=...) for width"),
     ("options_survive_json", Doubling, "scale=2.0"),
@@ -217,7 +221,7 @@ def test_right_objective_keeps_all_promises(assert_all_kept):
 def test_kit_covers_the_five_layouts():
     names = [check.name for check in testing.checks(Good)]
     assert len(names) == len(set(names))
-    for case in ("values_1d", "values_2d", "values_3d", "ids", "values_and_ids"):
+    for case in ("continuous_1d", "continuous_2d", "continuous_3d", "discrete", "continuous_and_discrete"):
         assert sum(name.endswith("-" + case) for name in names) >= 14
 
 
@@ -230,8 +234,8 @@ def test_broken_objective_is_caught(error_of, name, plugin, happened):
 
 
 def test_message_says_promise_case_and_place(error_of):
-    first, promised, happened, place = error_of(Peeks, "hidden_content_stays_hidden-ids").split("\n")
-    assert first == "Peeks breaks 'hidden_content_stays_hidden' on ids"
+    first, promised, happened, place = error_of(Peeks, "hidden_tokens_do_not_reach_encoder-discrete").split("\n")
+    assert first == "Peeks breaks 'hidden_tokens_do_not_reach_encoder' on discrete"
     assert promised.startswith("  promised: What the masking hides does not reach the encoder")
     assert happened.startswith("  happened: what the encoder was called with: part 0: part 0: ")
     assert place.startswith("  look at:  Peeks.forward (")
@@ -251,16 +255,18 @@ def test_checks_that_do_not_apply_are_left_out(assert_all_kept):
     class Simple(Good):
         """Masks nothing and shows nothing."""
 
-        masking_default = None
+        default_masking = None
         reconstruct = Objective.reconstruct
 
         def forward(self, tokens, encoder, draws):
             assert draws == {}
-            errors = self.head.errors(encoder(tokens.content + torch.randn_like(tokens.content))[:, 1:], tokens.targets)
+            errors = self.head.errors(
+                encoder(tokens.embeddings + torch.randn_like(tokens.embeddings))[:, 1:], tokens.targets
+            )
             return Outcome(errors.mean())
 
-    names = {check.promise.name for check in testing.checks(Simple)}
-    assert not names & {"hidden_content_stays_hidden", "reconstruction_fits_the_layout"}
+    names = {check.spec.name for check in testing.checks(Simple)}
+    assert not names & {"hidden_tokens_do_not_reach_encoder", "reconstruction_fits_the_layout"}
     assert_all_kept(Simple)
 
 
@@ -268,6 +274,6 @@ def test_checks_leave_the_random_state_alone():
     torch.manual_seed(4)
     before = torch.get_rng_state()
     for check in testing.checks(Good):
-        if check.case == "ids":
+        if check.case == "discrete":
             check()
     assert torch.equal(before, torch.get_rng_state())

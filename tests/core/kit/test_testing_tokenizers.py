@@ -7,13 +7,13 @@ import torch
 from ssl_core import (
     BadSample,
     Continuous,
+    ContinuousTarget,
     Discrete,
-    Ids,
+    DiscreteTarget,
     Layout,
     Segment,
     Tokenizer,
     Tokens,
-    Values,
 )
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
 
@@ -32,7 +32,7 @@ class Waves(GridTokenizer):
     def __init__(self, options, fields, dim):
         super().__init__(options, fields, dim, field="waves", channels=2, shape=(8,), patch=(4,))
 
-    def prepare(self, inputs):
+    def preprocess(self, inputs):
         if inputs["waves"].shape[1] < 8:
             raise BadSample("too short")
         return inputs | {"waves": inputs["waves"][:, :8]}
@@ -70,12 +70,12 @@ def tokens_of(change, base=Both):
     return Changed
 
 
-def content(change):
+def embeddings(change):
     return tokens_of(lambda self, made, inputs: Tokens(change(self, made, inputs), made.targets, made.layout))
 
 
 def targets(change):
-    return tokens_of(lambda self, made, inputs: Tokens(made.content, change(*made.targets), made.layout))
+    return tokens_of(lambda self, made, inputs: Tokens(made.embeddings, change(*made.targets), made.layout))
 
 
 class WithNorm(Both):
@@ -87,7 +87,7 @@ class WithNorm(Both):
 
     def forward(self, inputs):
         made = super().forward(inputs)
-        return Tokens(self.norm(made.content), made.targets, made.layout)
+        return Tokens(self.norm(made.embeddings), made.targets, made.layout)
 
 
 class Lazy(Both):
@@ -101,8 +101,8 @@ class Lazy(Both):
 class Divides(Waves):
     """Divides by the deviation of each sample."""
 
-    def prepare(self, inputs):
-        x = super().prepare(inputs)["waves"]
+    def preprocess(self, inputs):
+        x = super().preprocess(inputs)["waves"]
         with np.errstate(invalid="ignore", divide="ignore"):
             return {"waves": (x - x.mean()) / x.std()}
 
@@ -110,32 +110,32 @@ class Divides(Waves):
 class Refuses(Divides):
     """Refuses constant samples."""
 
-    def prepare(self, inputs):
+    def preprocess(self, inputs):
         if inputs["waves"].std() == 0:
             raise BadSample("constant")
-        return super().prepare(inputs)
+        return super().preprocess(inputs)
 
 
 class Jitters(Waves):
     """Adds noise in prepare."""
 
-    def prepare(self, inputs):
-        x = super().prepare(inputs)["waves"]
+    def preprocess(self, inputs):
+        x = super().preprocess(inputs)["waves"]
         return {"waves": x + np.random.normal(size=x.shape).astype(x.dtype)}
 
 
 class InPlace(Waves):
     """Changes its input."""
 
-    def prepare(self, inputs):
+    def preprocess(self, inputs):
         inputs["waves"] *= 2
-        return super().prepare(inputs)
+        return super().preprocess(inputs)
 
 
 class Ragged(Waves):
     """Leaves the lengths as they are."""
 
-    def prepare(self, inputs):
+    def preprocess(self, inputs):
         return inputs
 
 
@@ -144,7 +144,7 @@ class Forgets(Waves):
 
     shift = 0.0
 
-    def measure(self, chunks):
+    def fit_normalization(self, chunks):
         self.shift = float(np.mean([chunk["waves"].mean() for chunk in chunks]))
 
     def forward(self, inputs):
@@ -154,7 +154,7 @@ class Forgets(Waves):
 class LastChunk(Waves):
     """Measures the last chunk only."""
 
-    def measure(self, chunks):
+    def fit_normalization(self, chunks):
         for chunk in chunks:
             self.mean.fill_(float(chunk["waves"].mean()))
 
@@ -162,64 +162,88 @@ class LastChunk(Waves):
 class Shifted(Waves):
     """Depicts everything one step to the right."""
 
-    def depict(self, segment, patches):
-        return super().depict(segment, patches).roll(1, dims=-1)
+    def to_image(self, segment, patches):
+        return super().to_image(segment, patches).roll(1, dims=-1)
 
 
 class Turned(Waves):
     """Depicts everything from right to left, as spectrograms are shown upside down."""
 
-    def depict(self, segment, patches):
-        return super().depict(segment, patches).flip(-1)
+    def to_image(self, segment, patches):
+        return super().to_image(segment, patches).flip(-1)
 
 
 class Deaf(Waves):
     """Depicts the same whatever the patches."""
 
-    def depict(self, segment, patches):
+    def to_image(self, segment, patches):
         return torch.zeros(len(patches), 1, 5)
 
 
-OTHER = Layout([Segment("waves", (2,), "values", 8), Segment("words", (5,), "ids", 9)])
+OTHER = Layout([Segment("waves", (2,), "continuous", 8), Segment("words", (5,), "discrete", 9)])
 BROKEN_TOKENIZERS = [
-    ("content_fits_the_layout", content(lambda self, made, inputs: made.content[:, 1:]), "content is (3, 6, 32), not"),
     (
-        "content_fits_the_layout",
-        tokens_of(lambda self, made, i: Tokens(made.content, made.targets, OTHER)),
+        "embeddings_fit_the_layout",
+        embeddings(lambda self, made, inputs: made.embeddings[:, 1:]),
+        "embeddings are (3, 6, 32), not",
+    ),
+    (
+        "embeddings_fit_the_layout",
+        tokens_of(lambda self, made, i: Tokens(made.embeddings, made.targets, OTHER)),
         "layout is",
     ),
-    ("content_fits_the_layout", content(lambda self, made, inputs: made.content / 0), "content is not finite"),
+    (
+        "embeddings_fit_the_layout",
+        embeddings(lambda self, made, inputs: made.embeddings / 0),
+        "embeddings are not finite",
+    ),
     ("targets_fit_the_layout", targets(lambda values, ids: (values,)), "1 targets for 2 segments"),
-    ("targets_fit_the_layout", targets(lambda values, ids: (ids, values)), "the target is Ids, not Values"),
     (
         "targets_fit_the_layout",
-        targets(lambda v, ids: (Values(v.patches[..., 1:]), ids)),
+        targets(lambda values, ids: (ids, values)),
+        "the target is DiscreteTarget, not ContinuousTarget",
+    ),
+    (
+        "targets_fit_the_layout",
+        targets(lambda v, ids: (ContinuousTarget(v.patches[..., 1:]), ids)),
         "shape (3, 2, 7), not (3, 2, 8)",
     ),
-    ("targets_fit_the_layout", targets(lambda v, ids: (v, Ids(ids.ids.int(), ids.table))), "ids are torch.int32"),
-    ("targets_fit_the_layout", targets(lambda v, ids: (v, Ids(ids.ids + 7, ids.table))), "vocabulary 7"),
+    (
+        "targets_fit_the_layout",
+        targets(lambda v, ids: (v, DiscreteTarget(ids.ids.int(), ids.table))),
+        "ids are torch.int32",
+    ),
+    ("targets_fit_the_layout", targets(lambda v, ids: (v, DiscreteTarget(ids.ids + 7, ids.table))), "vocabulary 7"),
     (
         "tables_are_live_parameters",
-        targets(lambda v, ids: (v, Ids(ids.ids, ids.table.clone()))),
+        targets(lambda v, ids: (v, DiscreteTarget(ids.ids, ids.table.clone()))),
         "not one of tokenizer",
     ),
     ("samples_are_independent", WithNorm, "the first sample's tokens among other samples"),
     ("gradient_reaches_every_parameter", Lazy, "NaN: spare"),
-    ("gradient_reaches_every_parameter", content(lambda self, made, inputs: made.content.detach()), "does not require"),
-    ("one_sample_is_enough", content(lambda s, made, i: made.content.squeeze(0)), "a batch of one gave (7, 32)"),
-    ("one_sample_is_enough", content(lambda s, made, i: made.content * len(made.content)), "alone, a sample has other"),
+    (
+        "gradient_reaches_every_parameter",
+        embeddings(lambda self, made, inputs: made.embeddings.detach()),
+        "does not require",
+    ),
+    ("one_sample_is_enough", embeddings(lambda s, made, i: made.embeddings.squeeze(0)), "a batch of one gave (7, 32)"),
+    (
+        "one_sample_is_enough",
+        embeddings(lambda s, made, i: made.embeddings * len(made.embeddings)),
+        "alone, a sample has other",
+    ),
     ("constant_input_is_finite", Divides, "input of only 0 gives tokens that are not finite"),
-    ("prepare_is_pure", Jitters, "what a second call of prepare made"),
-    ("prepare_is_pure", InPlace, "the input of prepare: part 0: 'waves': 20 of 20 numbers differ"),
-    ("prepare_is_pure", Ragged, "prepare made {'waves': ((2, 10), 'float32')"),
-    ("measured_constants_are_in_the_state_dict", Forgets, "the tokens after loading"),
-    ("measure_takes_chunks_of_any_size", LastChunk, "depend on how the data is divided"),
-    ("depict_undoes_patches", Shifted, "has the form of a prepared input, but other values"),
-    ("depict_undoes_patches", Deaf, "other patches give the same picture"),
+    ("preprocess_is_pure", Jitters, "what a second call of prepare made"),
+    ("preprocess_is_pure", InPlace, "the input of prepare: part 0: 'waves': 20 of 20 numbers differ"),
+    ("preprocess_is_pure", Ragged, "prepare made {'waves': ((2, 10), 'float32')"),
+    ("normalization_is_in_the_state_dict", Forgets, "the tokens after loading"),
+    ("fit_normalization_takes_chunks_of_any_size", LastChunk, "depend on how the data is divided"),
+    ("to_image_inverts_patches", Shifted, "has the form of a prepared input, but other values"),
+    ("to_image_inverts_patches", Deaf, "other patches give the same picture"),
     (
         "bf16_autocast_is_finite",
-        content(lambda s, made, i: made.content / (0 if torch.is_autocast_enabled("cpu") else 1)),
-        "content is not finite",
+        embeddings(lambda s, made, i: made.embeddings / (0 if torch.is_autocast_enabled("cpu") else 1)),
+        "embeddings are not finite",
     ),
 ]
 
@@ -238,7 +262,7 @@ def test_broken_tokenizer_is_caught(error_of, name, plugin, happened):
 
 
 def test_tokenizer_without_samples_says_what_is_missing(error_of):
-    message = error_of(Both, "content_fits_the_layout")
+    message = error_of(Both, "embeddings_fit_the_layout")
     assert "no samples to try it on (unknown modality 'both'" in message
     assert "hand the kit fields=... and samples=..." in message
 
@@ -249,4 +273,4 @@ def test_base_class_does_not_conform_by_accident(error_of):
 
         name = "empty"
 
-    assert "AttributeError" in error_of(Empty, "content_fits_the_layout", fields=FIELDS, samples=SAMPLES)
+    assert "AttributeError" in error_of(Empty, "embeddings_fit_the_layout", fields=FIELDS, samples=SAMPLES)

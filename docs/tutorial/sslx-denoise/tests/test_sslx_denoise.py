@@ -17,7 +17,7 @@ def test_keeps_them_with_little_noise(check):
 
 
 def test_noise_and_share_are_those_asked_for():
-    layout = Layout([Segment("row", (8,), "values", 4)])
+    layout = Layout([Segment("row", (8,), "continuous", 4)])
     objective = Denoise(Denoise.Options(drop=0.25), layout, 16, None)
     draws = objective.draw(512, torch.Generator().manual_seed(0))
     assert abs(draws["noise"].std() - 1) < 0.01

@@ -32,9 +32,9 @@ def test_what_is_no_clip_is_refused():
         Video(Video.Options(), {"clip": Continuous((1, 16, 16))}, 16)
     tokenizer = Video(Video.Options(), DATA.fields, 16)
     with pytest.raises(BadSample, match="not finite"):
-        tokenizer.prepare({"clip": np.full((1, 8, 16, 16), np.nan)})
+        tokenizer.preprocess({"clip": np.full((1, 8, 16, 16), np.nan)})
     with pytest.raises(BadSample, match=r"the clip is \(1, 8, 16, 8\)"):
-        tokenizer.prepare({"clip": np.zeros((1, 8, 16, 8))})
+        tokenizer.preprocess({"clip": np.zeros((1, 8, 16, 8))})
 
 
 def split(name):

@@ -20,7 +20,7 @@ from ssl_plugins.datasets._io.tables import (
     numbers,
     share_of_numbers,
 )
-from ssl_plugins.datasets._io.user_data import OwnOptions, Places
+from ssl_plugins.datasets._io.user_data import Places, UserDataOptions
 
 MET = 1 << 21  # rows of windows looked at together
 
@@ -79,7 +79,7 @@ class Moments:
         named = {what: table.require(name, what) for what in ("id", "time") if (name := getattr(options, what))}
         if "id" not in named and "id" in table.columns:
             named["id"] = "id"
-        apart = {*columns.values(), *named.values(), *options.leave_out}
+        apart = {*columns.values(), *named.values(), *options.drop_columns}
         wanted = [name for name in table.columns if name not in apart]
         if options.channels or self.channels:
             wanted = [table.require(name, "channels") for name in options.channels or self.channels]
@@ -103,7 +103,7 @@ class Moments:
         for place, name in enumerate(self.channels):
             values[:, place], wrong = numbers(block[name])
             if wrong is not None:
-                cure = "mend it, or name the column in dataset.leave_out"
+                cure = "mend it, or name the column in dataset.drop_columns"
                 raise number_error(table.path, before + wrong + 1, name, block[name][wrong].as_py(), cure)
         self.blocks.append(values)
         if "id" in named:
@@ -180,7 +180,7 @@ def means(target: np.ndarray, begin: np.ndarray, window: int) -> np.ndarray:
     return found
 
 
-def spread(said: Said, options: OwnOptions, usable: np.ndarray) -> np.ndarray:
+def spread(said: Said, options: UserDataOptions, usable: np.ndarray) -> np.ndarray:
     """The division of the usable series; the others are left out."""
     some = np.flatnonzero(usable)
 

@@ -16,7 +16,7 @@ from ssl_plugins.datasets._io.file_state import stamp
 from ssl_plugins.datasets._io.splitting import TEST, TRAIN, Said, Where, divide_rows
 
 
-class OwnOptions(Dataset.Options):
+class UserDataOptions(Dataset.Options):
     """Options common to all data of one's own."""
 
     root: str = Field(description="a file, or a folder of files")
@@ -36,7 +36,7 @@ class OwnOptions(Dataset.Options):
         return str(Path(value).expanduser().absolute())
 
 
-class RowOptions(OwnOptions):
+class RowOptions(UserDataOptions):
     """Options common to files that hold many samples each."""
 
     test_root: str | None = Field(
@@ -60,7 +60,7 @@ class RowOptions(OwnOptions):
         return None if value is None else str(Path(value).expanduser().absolute())
 
 
-class OwnData(Dataset):
+class UserData(Dataset):
     """Samples of one's own. A subclass says what is said of them (`settle`), and reads sample `self.rows[index]`."""
 
     name = "files"

@@ -21,7 +21,7 @@ HEADER = 256
 SPLIT_SEED = 42
 
 
-class Growing:
+class NpyWriter:
     """A .npy file that grows row by row: (n, *shape) once it is closed, n not known before."""
 
     def __init__(self, path: Path, dtype: Any, shape: Sequence[int] = ()) -> None:
@@ -37,7 +37,7 @@ class Growing:
         self.file.write(block.tobytes())
         self.count += len(block)
 
-    def __enter__(self) -> Growing:
+    def __enter__(self) -> NpyWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -32,7 +32,7 @@ SOURCE = Source(
     archives=(
         Archive(
             url="https://archive.ics.uci.edu/ml/machine-learning-databases/00231/PAMAP2_Dataset.zip",
-            file="PAMAP2_Dataset.zip", kind="zip", gives=RECORDINGS,
+            file="PAMAP2_Dataset.zip", kind="zip", produces=RECORDINGS,
         ),
     ),
     needs=(ARRAYS,),  # and no counts: windows are drawn, as many as the options say, so that a loss would not show

@@ -176,6 +176,6 @@ def _parts(manager: Record) -> tuple[Sequence[Record], list[tuple[Any, Any]]]:
     """Axes, and (values, places) of each block: by state up to pandas 1.2, by arguments since."""
     if manager.state is not None:
         parts = manager.state[3]["0.14.1"]
-        return parts["axes"], [(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
+        return parts["axes"], [(block["continuous"], block["mgr_locs"]) for block in parts["blocks"]]
     blocks, axes = manager.args
     return axes, [(block.args[0], block.args[1]) for block in blocks]

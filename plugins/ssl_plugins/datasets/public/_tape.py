@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, PublicDataset, Sample, Source, Split, Text
 from ssl_plugins.datasets._io.texts import open_text
-from ssl_plugins.datasets.public._arrays import Growing, Mapped
+from ssl_plugins.datasets.public._arrays import Mapped, NpyWriter
 
 READ = 1 << 24  # characters that are read at once
 LONGEST = 1 << 28  # characters of a record; a longer one is no record
@@ -33,7 +33,7 @@ def tape_source(archive: str, needs: Sequence[str], counts: dict[str, int]) -> S
         archives=(
             Archive(
                 url=f"http://s3.amazonaws.com/songlabdata/proteindata/data_raw_pytorch/{archive}.tar.gz",
-                file=f"{archive}.tar.gz", kind="tar", gives=archive,
+                file=f"{archive}.tar.gz", kind="tar", produces=archive,
             ),
         ),
         needs=tuple(needs),
@@ -138,9 +138,9 @@ def to_arrays(path: Path, place: Path, column: str, dtype: type[np.generic], per
     """
     done, end = 0, 0
     with (
-        Growing(place / "letters.npy", np.uint8) as letters,
-        Growing(place / "offsets.npy", np.int64) as offsets,
-        Growing(place / "labels.npy", dtype) as labels,
+        NpyWriter(place / "letters.npy", np.uint8) as letters,
+        NpyWriter(place / "offsets.npy", np.int64) as offsets,
+        NpyWriter(place / "labels.npy", dtype) as labels,
     ):
         offsets.append([0])
         for batch in _batches(path, column):

@@ -173,7 +173,7 @@ class Sentences(PublicDataset):
             raise DataError(f"{self.lines.path} holds no rows")
         self.rows, self.labels = np.array(kept, dtype=np.int64), np.array(found)
         drops = ((short, "cut-off"), (empty, "empty"))
-        self.notes = tuple(f"{count} {what} rows of {table.file} left out" for count, what in drops if count)
+        self.warnings = tuple(f"{count} {what} rows of {table.file} left out" for count, what in drops if count)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -26,7 +26,7 @@ class Aircraft(Pictures):
         archives=(
             Archive(
                 url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-                file="fgvc-aircraft-2013b.tar.gz", kind="tar", gives=DATA,
+                file="fgvc-aircraft-2013b.tar.gz", kind="tar", produces=DATA,
             ),
         ),
         needs=tuple(f"{DATA}/{name}" for name in (*TABLES.values(), BOXES, "images")),

@@ -34,7 +34,7 @@ class AudioMnist(Recordings):
         archives=(
             Archive(
                 url="https://github.com/soerenab/AudioMNIST/archive/refs/heads/master.zip", file="AudioMNIST.zip",
-                kind="zip", gives="data", strip=1,
+                kind="zip", produces="data", strip_components=1,
             ),
         ),
         needs=("data/01", "data/60"),

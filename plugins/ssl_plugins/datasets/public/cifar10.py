@@ -29,7 +29,7 @@ class Cifar10(PublicDataset):
         archives=(
             Archive(
                 url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", file="cifar-10-python.tar.gz",
-                kind="tar", gives=TOP, size=170_498_071, digest="md5:c58f30108f718f92721af3b95e74349a",
+                kind="tar", produces=TOP, size=170_498_071, digest="md5:c58f30108f718f92721af3b95e74349a",
             ),
         ),
         needs=tuple(f"{TOP}/{name}" for names in PARTS.values() for name in names),

@@ -26,7 +26,7 @@ class CuBirds(Pictures):
         archives=(
             Archive(
                 url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
-                file="CUB_200_2011.tgz", kind="tar", gives=TOP, digest="md5:97eceeb196236b17998738112f37df78",
+                file="CUB_200_2011.tgz", kind="tar", produces=TOP, digest="md5:97eceeb196236b17998738112f37df78",
             ),
         ),
         needs=(IMAGES, LABELS, SPLITS, f"{TOP}/images"),

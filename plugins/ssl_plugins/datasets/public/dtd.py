@@ -22,7 +22,7 @@ class Dtd(Pictures):
         archives=(
             Archive(
                 url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz", file="dtd-r1.0.1.tar.gz",
-                kind="tar", gives="dtd/labels", digest="md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+                kind="tar", produces="dtd/labels", digest="md5:fff73e5086ae6bdbea199a49dfb8a4c1",
             ),
         ),
         needs=(*(f"dtd/labels/{name}" for names in TABLES.values() for name in names), "dtd/images"),

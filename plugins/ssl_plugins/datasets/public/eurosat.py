@@ -26,7 +26,7 @@ SOURCE = Source(
     archives=(
         Archive(
             url="https://huggingface.co/datasets/torchgeo/eurosat/resolve/main/EuroSATallBands.zip",
-            file="EuroSATallBands.zip", kind="zip", gives=IMAGES, digest="md5:5ac12b3b2557aa56e1826e981e8e200e",
+            file="EuroSATallBands.zip", kind="zip", produces=IMAGES, digest="md5:5ac12b3b2557aa56e1826e981e8e200e",
         ),
     ),
     needs=tuple(f"{IMAGES}/{name}" for name in NAMES),

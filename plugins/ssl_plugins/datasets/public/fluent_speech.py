@@ -24,7 +24,7 @@ SOURCE = Source(
     archives=(
         Archive(
             url="http://fluent.ai:2052/jf8398hf30f0381738rucj3828chfdnchs.tar.gz",
-            file="fluent_speech_commands_dataset.tar.gz", kind="tar", gives=INNER,
+            file="fluent_speech_commands_dataset.tar.gz", kind="tar", produces=INNER,
         ),
     ),
     needs=tuple(f"{INNER}/data/{name}" for names in TABLES.values() for name in names),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, Text, hookimpl
-from ssl_plugins.datasets.public._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
+from ssl_plugins.datasets.public._arrays import Mapped, NinetyTen, NpyWriter, building, head_tail, shuffled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ NEW = (
 def _source(stem: str, train: int, test: int) -> Source:
     archive = Archive(
         url="https://storage.googleapis.com/tfds-data/downloads/genomics_ood/genomics_ood.zip",
-        file="genomics_ood.zip", kind="zip", gives=f"{stem}.txt",
+        file="genomics_ood.zip", kind="zip", produces=f"{stem}.txt",
     )  # fmt: skip
     return Source(
         homepage="https://github.com/google-research/google-research/tree/master/genomics_ood",
@@ -121,7 +121,10 @@ def to_arrays(table: Path, genera: tuple[str, ...], place: Path) -> None:
     import pandas as pd  # slow to import, and most data sets need none
 
     known, done = pd.Index(genera), 0
-    with Growing(place / "letters.npy", np.uint8, (LENGTH,)) as letters, Growing(place / "labels.npy", np.uint8) as out:
+    with (
+        NpyWriter(place / "letters.npy", np.uint8, (LENGTH,)) as letters,
+        NpyWriter(place / "labels.npy", np.uint8) as out,
+    ):
         try:
             pieces = pd.read_csv(
                 table, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE, chunksize=CHUNK

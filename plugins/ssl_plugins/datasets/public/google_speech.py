@@ -38,7 +38,7 @@ class GoogleSpeech(Recordings):
         archives=(
             Archive(
                 url="http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
-                file="speech_commands_v0.02.tar.gz", kind="tar", gives=TESTING, size=2_428_923_189,
+                file="speech_commands_v0.02.tar.gz", kind="tar", produces=TESTING, size=2_428_923_189,
                 digest="sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
             ),
         ),

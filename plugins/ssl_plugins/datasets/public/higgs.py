@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import Archive, Continuous, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, hookimpl
-from ssl_plugins.datasets.public._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
+from ssl_plugins.datasets.public._arrays import Mapped, NinetyTen, NpyWriter, building, head_tail, shuffled
 from ssl_plugins.datasets.public._numbers import numbers
 
 FILE, ARRAYS = "HIGGS.csv.gz", "arrays/higgs"
@@ -24,7 +24,7 @@ COLUMNS = (
 def _source(train: int, test: int) -> Source:
     archive = Archive(
         url="https://archive.ics.uci.edu/ml/machine-learning-databases/00280/HIGGS.csv.gz",
-        file=FILE, kind="file", gives=FILE, size=2_816_407_858,
+        file=FILE, kind="file", produces=FILE, size=2_816_407_858,
         digest="sha256:ea302c18164d4e3d916a1e2e83a9a8d07069fa6ebc7771e4c0540d54e593b698",
     )  # fmt: skip
     return Source(
@@ -107,8 +107,8 @@ def to_arrays(table: Path, place: Path) -> None:
     """Write the table's columns, in its order, as numbers.npy and labels.npy. Errors: DataError with file and row."""
     width, done = len(COLUMNS), 0
     with (
-        Growing(place / "numbers.npy", np.float32, (width,)) as rows,
-        Growing(place / "labels.npy", np.uint8) as labels,
+        NpyWriter(place / "numbers.npy", np.float32, (width,)) as rows,
+        NpyWriter(place / "labels.npy", np.uint8) as labels,
     ):
         for chunk in numbers(table, width + 1, ",", CHUNK):
             wrong = np.flatnonzero((chunk[:, 0] != 0) & (chunk[:, 0] != 1))

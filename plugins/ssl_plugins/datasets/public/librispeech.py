@@ -31,7 +31,7 @@ def _source(parts: Sequence[str], counts: dict[str, int]) -> Source:
     archives = tuple(
         Archive(
             url=f"https://www.openslr.org/resources/12/{part}.tar.gz", file=f"{part}.tar.gz", kind="tar",
-            gives=f"LibriSpeech/{part}", digest=f"sha256:{SHA256[part]}",
+            produces=f"LibriSpeech/{part}", digest=f"sha256:{SHA256[part]}",
         )
         for part in parts
     )  # fmt: skip

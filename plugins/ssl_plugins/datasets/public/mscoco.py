@@ -21,16 +21,17 @@ SOURCE = Source(
     folder="captioned_images/mscoco",
     archives=(
         Archive(
-            url="http://images.cocodataset.org/zips/train2017.zip", file="train2017.zip", kind="zip", gives="train2017",
+            url="http://images.cocodataset.org/zips/train2017.zip", file="train2017.zip", kind="zip",
+            produces="train2017",
             digest="md5:cced6f7f71b7629ddf16f17bbcfab6b2",
         ),
         Archive(
-            url="http://images.cocodataset.org/zips/val2017.zip", file="val2017.zip", kind="zip", gives="val2017",
+            url="http://images.cocodataset.org/zips/val2017.zip", file="val2017.zip", kind="zip", produces="val2017",
             size=815_585_330, digest="md5:442b8da7639aecaf257c1dceb8ba8c80",
         ),
         Archive(
             url="http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
-            file="annotations_trainval2017.zip", kind="zip", gives="annotations/instances_train2017.json",
+            file="annotations_trainval2017.zip", kind="zip", produces="annotations/instances_train2017.json",
             size=252_907_541, digest="md5:f4bbac642086de4f52a3fdda2de5fa2c",
         ),
     ),

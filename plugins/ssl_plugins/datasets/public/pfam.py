@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core import DataError, Dataset, Split, Task, hookimpl
-from ssl_plugins.datasets.public._arrays import Growing, Mapped, NinetyTen, building, head_tail, shuffled
+from ssl_plugins.datasets.public._arrays import Mapped, NinetyTen, NpyWriter, building, head_tail, shuffled
 from ssl_plugins.datasets.public._tape import Proteins, Sequences, tape_source, to_arrays
 
 ARRAYS = "arrays/pfam"
@@ -90,7 +90,7 @@ def rank_clans(folder: Path, work: Path) -> None:
     if len(known) > CLANS:
         raise DataError(f"{folder / FILES['train']} holds {len(known)} clans, more than {CLANS}")
     for stem, file in FILES.items():
-        with Growing(work / stem / "clans.npy", np.int16) as ranks:
+        with NpyWriter(work / stem / "clans.npy", np.int16) as ranks:
             for start in range(0, len(labels[stem]), CHUNK):
                 clans = labels[stem][start : start + CHUNK]
                 rank = np.minimum(np.searchsorted(known, clans), len(known) - 1)

@@ -81,7 +81,7 @@ class BreastCancer(Bundled):
 
 @functools.lru_cache(maxsize=2)
 def _load(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Values (n, columns), labels (n,), class names."""
+    """ContinuousTarget (n, columns), labels (n,), class names."""
     from sklearn import datasets  # slow to import
 
     found: Any = datasets.load_digits() if name == "digits" else datasets.load_breast_cancer()

@@ -29,7 +29,7 @@ class TrafficSign(Pictures):
             Archive(
                 url="https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
                 "GTSRB_Final_Training_Images.zip",
-                file="GTSRB_Final_Training_Images.zip", kind="zip", gives=IMAGES,
+                file="GTSRB_Final_Training_Images.zip", kind="zip", produces=IMAGES,
                 digest="md5:f33fd80ac59bff73c82d25ab499e03a3",
             ),
         ),

@@ -29,11 +29,11 @@ class VggFlower(Pictures):
         folder="natural_images/flowers",
         archives=(
             Archive(
-                url=f"{PAGE}{TABLE}", file=TABLE, kind="file", gives=TABLE,
+                url=f"{PAGE}{TABLE}", file=TABLE, kind="file", produces=TABLE,
                 digest="md5:e0620be6f572b9609742df49c70aed4d",
             ),
             Archive(
-                url=f"{PAGE}102flowers.tgz", file="102flowers.tgz", kind="tar", gives="jpg",
+                url=f"{PAGE}102flowers.tgz", file="102flowers.tgz", kind="tar", produces="jpg",
                 digest="md5:52808999861908f626f3c1f4e79d11fa",
             ),
         ),

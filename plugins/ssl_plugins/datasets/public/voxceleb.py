@@ -25,7 +25,7 @@ class VoxCeleb1(Recordings):
         archives=(
             Archive(
                 url="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt", file=TABLE, kind="file",
-                gives=TABLE,
+                produces=TABLE,
             ),
         ),
         registration="register at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html, download "

@@ -16,8 +16,8 @@ COLUMNS = ("question_id", "image_id", "multiple_choice_answer")
 REPLACED = 0.5
 
 
-def _zip(url: str, gives: str) -> Archive:
-    return Archive(url=url, file=url.rpartition("/")[2], kind="zip", gives=gives)
+def _zip(url: str, produces: str) -> Archive:
+    return Archive(url=url, file=url.rpartition("/")[2], kind="zip", produces=produces)
 
 
 class Vqa(Captioned):

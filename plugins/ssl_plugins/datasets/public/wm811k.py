@@ -40,7 +40,9 @@ def _source(train: int, test: int) -> Source:
         homepage="http://mirlab.org/dataSet/public/",
         terms="free, with its notice and two citations",
         folder="semiconductors",
-        archives=(Pickled("http://mirlab.org/dataSet/public/MIR-WM811K.zip", "MIR-WM811K.zip", "zip", gives=UPSTREAM),),
+        archives=(
+            Pickled("http://mirlab.org/dataSet/public/MIR-WM811K.zip", "MIR-WM811K.zip", "zip", produces=UPSTREAM),
+        ),
         needs=(MAPS,),
         counts={"train": train, "test": test},
     )

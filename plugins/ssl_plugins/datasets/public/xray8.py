@@ -42,7 +42,7 @@ class Xray8(Pictures):
         archives=tuple(
             Archive(
                 url=f"https://nihcc.box.com/shared/static/{part}.gz", file=f"chestxray8_images_{number}.tar.gz",
-                kind="tar", fills="images",
+                kind="tar", shared_output="images",
             )
             for number, part in enumerate(PARTS)
         ),

@@ -23,7 +23,7 @@ class SyntheticGenomics(Dataset):
 
     name = "synthetic"
     modality = "genomics"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic DNA."""

@@ -22,7 +22,7 @@ class SyntheticImage(Dataset):
 
     name = "synthetic"
     modality = "image"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic images."""

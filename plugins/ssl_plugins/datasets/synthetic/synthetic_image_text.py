@@ -27,7 +27,7 @@ class SyntheticImageText(Dataset):
 
     name = "synthetic"
     modality = "image-text"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic pictures with captions."""

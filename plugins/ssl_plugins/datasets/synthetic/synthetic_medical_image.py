@@ -24,7 +24,7 @@ class SyntheticMedicalImage(Dataset):
 
     name = "synthetic"
     modality = "medical-image"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic scans."""

@@ -22,7 +22,7 @@ class SyntheticMultilingualText(Dataset):
 
     name = "synthetic"
     modality = "multilingual-text"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic texts in several languages."""

@@ -22,7 +22,7 @@ class SyntheticMultispectral(Dataset):
 
     name = "synthetic"
     modality = "multispectral"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic multispectral images."""

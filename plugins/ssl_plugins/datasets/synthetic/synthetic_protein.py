@@ -28,7 +28,7 @@ class SyntheticProtein(Dataset):
 
     name = "synthetic"
     modality = "protein"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic proteins."""

@@ -25,7 +25,7 @@ class SyntheticSpeech(Dataset):
 
     name = "synthetic"
     modality = "speech"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic speech."""

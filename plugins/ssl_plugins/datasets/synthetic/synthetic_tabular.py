@@ -25,7 +25,7 @@ class SyntheticTabular(Dataset):
 
     name = "synthetic"
     modality = "tabular"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic table."""

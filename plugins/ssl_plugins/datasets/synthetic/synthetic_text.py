@@ -23,7 +23,7 @@ class SyntheticText(Dataset):
 
     name = "synthetic"
     modality = "text"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic texts."""

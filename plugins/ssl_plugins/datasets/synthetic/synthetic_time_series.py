@@ -23,7 +23,7 @@ class SyntheticTimeSeries(Dataset):
 
     name = "synthetic"
     modality = "time-series"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic time series."""

@@ -21,7 +21,7 @@ class SyntheticWafer(Dataset):
 
     name = "synthetic"
     modality = "wafer"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the synthetic wafer maps."""

@@ -14,12 +14,12 @@ from ssl_plugins.datasets._io.file_listing import sources
 from ssl_plugins.datasets._io.rasters import read_picture
 from ssl_plugins.datasets._io.tables import ENDINGS, MarkColumns, check_endings
 from ssl_plugins.datasets._io.texts import JSON_ENDINGS, places_of, read_part
-from ssl_plugins.datasets._io.user_data import OwnData, RowOptions
+from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 KNOWN = (*JSON_ENDINGS, *ENDINGS)
 
 
-class CaptionFiles(OwnData):
+class CaptionFiles(UserData):
     """Your own pictures with captions: JSONL, CSV or Parquet of image paths and texts, one or a pair each."""
 
     modality = "image-text"

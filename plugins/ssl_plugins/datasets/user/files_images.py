@@ -14,12 +14,12 @@ from ssl_plugins.datasets._io.npz import PACKED, Maps, Stack, unpack
 from ssl_plugins.datasets._io.rasters import RASTERS, Common, Order, as_grey_or_colour, common, read_raster
 from ssl_plugins.datasets._io.splitting import Coder, Said
 from ssl_plugins.datasets._io.tables import MARKS, MarkColumns
-from ssl_plugins.datasets._io.user_data import OwnData, OwnOptions, Places
+from ssl_plugins.datasets._io.user_data import Places, UserData, UserDataOptions
 
 NAMES = ("images", "image", "maps", "data", "x")
 
 
-class ImageFiles(OwnData):
+class ImageFiles(UserData):
     """Your own pictures (png, jpg, tif, npy): a folder, a table of paths, or an .npz of images and labels."""
 
     modality = "image"
@@ -27,7 +27,7 @@ class ImageFiles(OwnData):
     all_channels = False
     """Whether transparency is a channel like others."""
 
-    class Options(OwnOptions):
+    class Options(UserDataOptions):
         """Options of own pictures."""
 
         test_root: str | None = Field(None, description="an .npz of the test split, where root is one, too")

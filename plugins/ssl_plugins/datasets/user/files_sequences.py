@@ -12,14 +12,14 @@ from ssl_plugins.datasets._io.file_listing import Item, by_pattern, sources
 from ssl_plugins.datasets._io.splitting import LEFT_OUT, TEST, TRAIN, Said, check_classes, divide_rows
 from ssl_plugins.datasets._io.tables import ENDINGS, MarkColumns, check_endings
 from ssl_plugins.datasets._io.texts import Fasta, Lines, Part, places_of, read_columns, say_all
-from ssl_plugins.datasets._io.user_data import OwnData, Places, RowOptions
+from ssl_plugins.datasets._io.user_data import Places, RowOptions, UserData
 
 FASTA = tuple(f".{name}{packed}" for name in ("fasta", "fa", "fna", "faa", "ffn") for packed in ("", ".gz"))
 PLAIN = (".txt", ".seq", ".txt.gz", ".seq.gz")
 KNOWN = (*FASTA, *PLAIN, *ENDINGS)
 
 
-class SequenceFiles(OwnData):
+class SequenceFiles(UserData):
     """Your own DNA (FASTA, a sequence a line, CSV, Parquet); long sequences whole or in windows."""
 
     modality = "genomics"
@@ -81,7 +81,7 @@ class SequenceFiles(OwnData):
         if not counts.any():
             raise DataError(f"no sequence has {window} letters; lower dataset.window")
         if short := int((counts == 0).sum()):
-            self.notes += (f"{short} of {len(counts)} sequences have less than {window} letters and are left out",)
+            self.warnings += (f"{short} of {len(counts)} sequences have less than {window} letters and are left out",)
         self.record = np.repeat(np.arange(len(counts)), counts)
         first = np.repeat(np.cumsum(counts) - counts, counts)
         self.begin = (np.arange(len(self.record)) - first) * stride

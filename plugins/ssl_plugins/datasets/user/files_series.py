@@ -13,12 +13,12 @@ from ssl_plugins.datasets._io.npz import PACKED, Maps, Stack, unpack
 from ssl_plugins.datasets._io.series_table import Moments, WindowPlaces, majority, means, spread
 from ssl_plugins.datasets._io.splitting import LEFT_OUT, TEST, TRAIN, Marks, Said, check_classes
 from ssl_plugins.datasets._io.tables import ENDINGS, MarkColumns, check_endings
-from ssl_plugins.datasets._io.user_data import OwnData, Places, RowOptions
+from ssl_plugins.datasets._io.user_data import Places, RowOptions, UserData
 
 NAMES = ("series", "data", "x", "X")
 
 
-class SeriesFiles(OwnData):
+class SeriesFiles(UserData):
     """Your own time series: CSV or Parquet in long format, cut into windows, or .npy and .npz (n, channels, steps)."""
 
     modality = "time-series"
@@ -34,7 +34,7 @@ class SeriesFiles(OwnData):
             None, description="column of numbers or sortable texts to order a series by; by default as the rows come"
         )
         channels: tuple[str, ...] = Field((), description="columns of the channels; by default all other numbers")
-        leave_out: tuple[str, ...] = Field((), description="columns not to use")
+        drop_columns: tuple[str, ...] = Field((), description="columns not to use")
         window: int = Field(320, ge=2, description="rows of a window")
         stride: int | None = Field(None, ge=1, description="rows from one window to the next; by default `window`")
         label_share: float = Field(
@@ -116,9 +116,9 @@ class SeriesFiles(OwnData):
         target = None if moments.target is None else means(moments.target, begin, window)
         self.settle(said, held=held, target=target, title=options.label or "label")
         if (~pure).any():
-            self.notes += (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
+            self.warnings += (f"{int((~pure).sum())} of {len(pure)} windows of mixed labels are left out",)
         if short := int((counts == 0).sum()):
-            self.notes += (f"{short} of {len(counts)} series have less than {window} rows and are left out",)
+            self.warnings += (f"{short} of {len(counts)} series have less than {window} rows and are left out",)
         self.begin, self.values = begin[self.rows], moments.values
         self.fields = {"series": Continuous((moments.values.shape[1], window))}
 

@@ -62,7 +62,7 @@ class SpeechFiles(Dataset):
             self.task = Task("classes", len(self.names), "accuracy", names=self.names)
         self.number = {name: i for i, name in enumerate(self.names)}
         if common[1] > 1 or self.rate != common[0]:
-            self.notes = (f"recordings at other rates are resampled to {self.rate} Hz",)
+            self.warnings = (f"recordings at other rates are resampled to {self.rate} Hz",)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -24,10 +24,10 @@ from ssl_plugins.datasets._io.tables import (
     numbers,
     share_of_numbers,
 )
-from ssl_plugins.datasets._io.user_data import OwnData, Places, RowOptions
+from ssl_plugins.datasets._io.user_data import Places, RowOptions, UserData
 
 
-class TableFiles(OwnData):
+class TableFiles(UserData):
     """Your own tables (CSV, Parquet): numeric and categorical columns, missing values, a label, groups."""
 
     modality = "tabular"
@@ -35,7 +35,7 @@ class TableFiles(OwnData):
     class Options(RowOptions):
         """Options of own tables."""
 
-        leave_out: tuple[str, ...] = Field((), description="columns not to use, such as a number of the row")
+        drop_columns: tuple[str, ...] = Field((), description="columns not to use, such as a number of the row")
         numeric: tuple[str, ...] = Field(
             (), description="columns of numbers; by default those in which most values are numbers"
         )
@@ -82,7 +82,7 @@ class TableFiles(OwnData):
             if len(names) > self.options.most_categories and column not in self.options.categorical:
                 raise DataError(
                     f"{reading.first.path}: column '{column}' holds {len(names)} different texts; name it in "
-                    f"dataset.leave_out, or in dataset.categorical to use it all the same"
+                    f"dataset.drop_columns, or in dataset.categorical to use it all the same"
                 )
             rank = np.empty(len(names) + 1, np.int32)
             rank[[*(coder.known[name] for name in names), -1]] = [*(np.arange(len(names)) + gap), 0]
@@ -113,12 +113,12 @@ class _Reading:
     def __init__(self, options: TableFiles.Options, first: Table) -> None:
         self.options, self.first = options, first
         self.columns = first.marks(options.label, options.group, options.split)
-        for option in ("leave_out", "numeric", "categorical"):
+        for option in ("drop_columns", "numeric", "categorical"):
             for name in getattr(options, option):
                 first.require(name, option)
-        self.inputs = [name for name in first.columns if name not in (*options.leave_out, *self.columns.values())]
+        self.inputs = [name for name in first.columns if name not in (*options.drop_columns, *self.columns.values())]
         if not self.inputs:
-            raise DataError(f"{first.path} has no column left to learn from; shorten dataset.leave_out")
+            raise DataError(f"{first.path} has no column left to learn from; shorten dataset.drop_columns")
         self.numeric: list[str] = []
         self.categories: dict[str, Coder] = {}
         self.values: list[np.ndarray] = []
@@ -134,7 +134,7 @@ class _Reading:
         table = self.first if number == 0 else Table(item.path, self.options.columns, self.options.delimiter)
         wanted = [*self.inputs, *self.columns.values()]
         for name in wanted:
-            table.require(name, "leave_out", f" (as {self.first.path} has)")
+            table.require(name, "drop_columns", f" (as {self.first.path} has)")
         self.lengths.append(0)
         for block in table.blocks(wanted):
             if not self.count:
@@ -151,7 +151,7 @@ class _Reading:
             if np.isnan(share):
                 raise DataError(
                     f"{self.first.path}: column '{name}' of type {block[name].type} is neither numbers nor texts; "
-                    f"name it in dataset.leave_out"
+                    f"name it in dataset.drop_columns"
                 )
             if name in options.numeric or (name not in options.categorical and share > 0.5):
                 self.numeric.append(name)
@@ -163,7 +163,7 @@ class _Reading:
         before = self.lengths[-1]
         if self.numeric:
             values = np.empty((count, len(self.numeric)), np.float32)
-            cure = "mend it, name it in dataset.missing, or the column in dataset.categorical or dataset.leave_out"
+            cure = "mend it, name it in dataset.missing, or the column in dataset.categorical or dataset.drop_columns"
             for place, name in enumerate(self.numeric):
                 values[:, place] = self._numbers(block[name], name, table, before, cure)
             self.gaps = self.gaps or bool(np.isnan(values).any())

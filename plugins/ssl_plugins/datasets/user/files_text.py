@@ -12,13 +12,13 @@ from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimp
 from ssl_plugins.datasets._io.file_listing import sources
 from ssl_plugins.datasets._io.tables import ENDINGS, MarkColumns, check_endings
 from ssl_plugins.datasets._io.texts import JSON_ENDINGS, Lines, Part, Whole, places_of, read_part, say_all
-from ssl_plugins.datasets._io.user_data import OwnData, RowOptions
+from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 PLAIN = (".txt", ".txt.gz")
 KNOWN = (*PLAIN, *JSON_ENDINGS, *ENDINGS)
 
 
-class TextFiles(OwnData):
+class TextFiles(UserData):
     """Your own texts (txt by line or by file, JSONL, CSV, Parquet): one text or a pair of texts a sample."""
 
     modality = "text"

@@ -33,17 +33,17 @@ class Denoise(Objective):
         return {"noise": torch.randn(*rows, self.dim, generator=generator), "kept": kept.float()}
 
     def _encode(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Tensor:
-        """Noisy embeddings encoded, (B, L, D), without the summary token."""
+        """Noisy embeddings encoded, (B, L, D), without the cls token."""
         # the noise grows with the embeddings, or else these would grow until no noise is felt
-        scale = self.options.sigma * tokens.content.detach().std(dim=-1, keepdim=True)
-        noisy = tokens.content * draws["kept"].unsqueeze(-1) + scale * draws["noise"]
-        return encoder(noisy, present=tokens.present)[:, 1:]
+        scale = self.options.sigma * tokens.embeddings.detach().std(dim=-1, keepdim=True)
+        noisy = tokens.embeddings * draws["kept"].unsqueeze(-1) + scale * draws["noise"]
+        return encoder(noisy, valid=tokens.valid)[:, 1:]
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean error of the rebuilt targets, over all tokens that are present."""
         errors = self.head.errors(self._encode(tokens, encoder, draws), tokens.targets)
-        present = torch.ones_like(errors) if tokens.present is None else tokens.present
-        return Outcome(masked_mean(errors, present, self.layout))
+        valid = torch.ones_like(errors) if tokens.valid is None else tokens.valid
+        return Outcome(masked_mean(errors, valid, self.layout))
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows, for the pictures of the report."""

@@ -21,7 +21,7 @@ class MovingShapes(Dataset):
 
     name = "synthetic"
     modality = "video"
-    pretrain_default = True
+    is_default = True
 
     class Options(Dataset.Options):
         """Options of the data set: `--set dataset.n_train=100`."""
@@ -87,7 +87,7 @@ def register_datasets() -> list[type[Dataset]]:
 def register_presets() -> list[Preset]:
     values = {
         "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4,
-        "train.lr": 1e-3, "train.warmup": 50, "train.steps": 300,
+        "train.lr": 1e-3, "train.warmup_steps": 50, "train.steps": 300,
     }  # fmt: skip
     source = "a small encoder and a short run for the embedded data"
     return [Preset("demo-video", values, source, modality="video", dataset="synthetic", default=True)]

@@ -30,7 +30,7 @@ class Video(GridTokenizer):
         channels, *shape = (int(size) for size in form.shape if size is not None)
         super().__init__(options, fields, dim, field="clip", channels=channels, shape=shape, patch=options.patch)
 
-    def prepare(self, inputs: Inputs) -> Inputs:
+    def preprocess(self, inputs: Inputs) -> Inputs:
         """One clip as float32. Errors: BadSample if it has another shape or is not finite."""
         clip = np.asarray(inputs["clip"], dtype=np.float32)
         if clip.shape != (self.channels, *self.shape):

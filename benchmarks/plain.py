@@ -1,18 +1,18 @@
-"""MAE and MetaMAE written down plainly from their equations: oracle of the tests, baseline of the speed table.
+"""Plain reference implementation of MAE and MetaMAE: oracle of the tests and baseline of the speed benchmark.
 
-One function for each equation, over a dictionary of parameters: no modules, no timm, no fused attention, rows always
-in their natural order. Nothing here is shared with the engine, so the two can be compared.
+One function for each equation, over a dictionary of parameters: no modules, no timm, no fused attention, tokens always
+in their natural order. It shares no code with the engine, so the two can be compared.
 
 Source: H. Jang et al., "Modality-Agnostic Self-Supervised Learning with Meta-Learned Masked Auto-Encoder" (MetaMAE),
-2023, equations 1 to 5, Algorithm 1, Tables 7 and 8. Where the paper's text and its published code disagree, the code's
-choice is taken, since the paper's numbers were made with it; each such place says so.
+2023, equations 1 to 5, Algorithm 1, Tables 7 and 8. Where the text of the paper and its published code disagree, this
+file follows the code, which produced the paper's numbers; "as in the published code" marks each such place.
 
-Shapes: B samples, L tokens of a row, V visible and H hidden tokens (V + H = L), D encoder width, d decoder width.
+Shapes: B samples, L tokens of a sample, V visible and H hidden tokens (V + H = L), D encoder width, d decoder width.
 
-Names of parameters, for piece i of the row and block j:
+Names of parameters, for piece i of the token sequence and block j:
     tokenizer.i.{weight (D, size), bias}  or  tokenizer.i.table (size, D)
     encoder.cls_token (D,), decoder.project.{weight, bias}, decoder.mask_token (d,), head.i.{weight, bias}
-    encoder.types, decoder.types (pieces, width)                      only for rows of several pieces
+    encoder.types, decoder.types (pieces, width)                      only for sequences of several pieces
     {encoder,decoder}.blocks.j.{norm1,norm2}.{weight,bias}
     {encoder,decoder}.blocks.j.{attn.qkv.weight, attn.proj.{weight,bias}, mlp.fc1.{weight,bias}, mlp.fc2.{weight,bias}}
     {encoder,decoder}.norm.{weight, bias}
@@ -50,9 +50,10 @@ LEARNER_NAMES = (
 
 @dataclass(frozen=True)
 class Piece:
-    """One part of a row. kind "continuous": patches of `patch` cut from (B, C, *space), of width `size`, on `grid`.
+    """One part of the token sequence.
 
-    kind "discrete": one token for each of the grid's entries of a vocabulary of `size`.
+    kind "continuous": patches of shape `patch`, cut from (B, C, *space), with `size` numbers each, on `grid`.
+    kind "discrete": tokens on `grid`, each an id of a vocabulary of `size` entries.
     """
 
     kind: Literal["continuous", "discrete"]
@@ -68,10 +69,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The model's shape. Defaults: MetaMAE, Table 7; `dropout` is the encoder's p, the decoder has none.
+    """Sizes of the model. The defaults are those of MetaMAE, Table 7.
 
-    `explicit`: LayerNorm, GELU, softmax and linear maps written out. Otherwise torch's own function for each of these,
-    as published code has it (the fair baseline for speed); attention is written out in both.
+    dropout: probability in the encoder; the decoder has no dropout.
+    explicit: write out LayerNorm, GELU, softmax and linear maps. Otherwise use torch's functions for them, as in the
+    published code (the fair baseline for speed). Attention is written out in both cases.
     """
 
     pieces: tuple[Piece, ...]
@@ -89,14 +91,14 @@ class Sizes:
 
     @property
     def length(self) -> int:
-        """Number of tokens L of a row."""
+        """Number of tokens L of a sample."""
         return sum(piece.length for piece in self.pieces)
 
 
 class MetaMAE(NamedTuple):
-    """What `metamae_loss` returns.
+    """Result of `metamae_loss`.
 
-    `statistics`: what both passes of the projector's batch norm saw, each (mean, unbiased variance).
+    statistics: (mean, unbiased variance) of the projector's batch norm, in both of its passes.
     """
 
     loss: Tensor
@@ -111,7 +113,7 @@ class MetaMAE(NamedTuple):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, explicit: bool) -> Tensor:
-    """(..., in) to (..., out); weight (out, in)."""
+    """Map (..., in) to (..., out); weight (out, in)."""
     if not explicit:
         return F.linear(x, weight, bias)
     y = x @ weight.T
@@ -128,12 +130,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, explicit: bool) -> Tenso
 
 
 def gelu(x: Tensor, explicit: bool) -> Tensor:
-    """x times the normal distribution's exact cumulative function."""
+    """Multiply x by the cumulative distribution function of the standard normal distribution (exact, with erf)."""
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2))) if explicit else F.gelu(x)
 
 
 def softmax(scores: Tensor, explicit: bool) -> Tensor:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     if not explicit:
         return scores.softmax(dim=-1)
     powers = (scores - scores.amax(dim=-1, keepdim=True).detach()).exp()
@@ -141,12 +143,12 @@ def softmax(scores: Tensor, explicit: bool) -> Tensor:
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """Training-time dropout."""
+    """Dropout of training."""
     return F.dropout(x, p) if p > 0 else x
 
 
 def attention(x: Tensor, params: Parameters, at: str, heads: int, explicit: bool) -> Tensor:
-    """Multi-head self-attention, head width D / heads, joint projection without bias, output projection with bias."""
+    """Multi-head self-attention with head width D / heads; qkv projection without bias, output projection with bias."""
     rows, tokens, dim = x.shape
     joint = linear(x, params[f"{at}.qkv.weight"], None, explicit)
     query, key, value = (
@@ -182,7 +184,7 @@ def transformer(x: Tensor, params: Parameters, at: str, depth: int, heads: int, 
 
 
 def cut_patches(x: Tensor, patch: Sequence[int]) -> Tensor:
-    """(B, C, *space) to (B, L, prod(patch) * C): patches row-major; inside one, space first and channel last."""
+    """Cut (B, C, *space) into (B, L, prod(patch) * C): patches row-major; in a patch space first, channel last."""
     axes = len(patch)
     for axis, size in enumerate(patch):
         x = x.unfold(2 + axis, size, size)
@@ -191,21 +193,21 @@ def cut_patches(x: Tensor, patch: Sequence[int]) -> Tensor:
 
 
 def targets_of(batch: Sequence[Tensor], sizes: Sizes) -> list[Tensor]:
-    """What is to be predicted: for each piece patches (B, Ls, size), or ids (B, Ls)."""
+    """Return the targets of each piece: patches (B, Ls, size) or ids (B, Ls)."""
     pairs = zip(batch, sizes.pieces, strict=True)
     return [cut_patches(x, piece.patch) if piece.kind == "continuous" else x for x, piece in pairs]
 
 
 def embed(params: Parameters, targets: Sequence[Tensor], sizes: Sizes) -> Tensor:
-    """Every token's content (B, L, D): a linear map of its patch, or its row of the embedding table."""
-    made = []
+    """Embed every token, (B, L, D): a linear map of its patch, or the entry of its id in the embedding table."""
+    embeddings = []
     for i, (target, piece) in enumerate(zip(targets, sizes.pieces, strict=True)):
         if piece.kind == "continuous":
             weight, bias = params[f"tokenizer.{i}.weight"], params[f"tokenizer.{i}.bias"]
-            made.append(linear(target, weight, bias, sizes.explicit))
+            embeddings.append(linear(target, weight, bias, sizes.explicit))
         else:
-            made.append(params[f"tokenizer.{i}.table"][target])
-    return torch.cat(made, dim=1)
+            embeddings.append(params[f"tokenizer.{i}.table"][target])
+    return torch.cat(embeddings, dim=1)
 
 
 def sine_and_cosine(place: float, dim: int) -> list[float]:
@@ -216,9 +218,10 @@ def sine_and_cosine(place: float, dim: int) -> list[float]:
 
 @functools.cache
 def position_table(pieces: tuple[Piece, ...], dim: int) -> Tensor:
-    """(1 + L, dim) fixed positions rounded to float32, the cls token's (zero) first.
+    """Fixed positions (1 + L, dim), rounded to float32; the first, of the cls token, is zero.
 
-    A piece's axes share the width equally, the last axis first: in 2-D half from the column, then half from the row.
+    The axes of a piece share the width equally, the last axis first: in 2-D one half for the column, the other for the
+    row.
     """
     rows = [[0.0] * dim]
     for piece in pieces:
@@ -231,7 +234,7 @@ def position_table(pieces: tuple[Piece, ...], dim: int) -> Tensor:
 
 
 def positions(params: Parameters, at: str, sizes: Sizes, dim: int) -> Tensor:
-    """(1 + L, dim): the fixed table, and for rows of several pieces a learned vector for each piece added to it."""
+    """Positions (1 + L, dim): the fixed table, plus a learned vector for each piece if there are several."""
     like = params["encoder.cls_token"]
     table = position_table(sizes.pieces, dim).to(like)
     if len(sizes.pieces) == 1:
@@ -241,7 +244,7 @@ def positions(params: Parameters, at: str, sizes: Sizes, dim: int) -> Tensor:
 
 
 def hidden_from(visible: Tensor, length: int) -> Tensor:
-    """(B, L) bool: what is not at the visible places (B, V)."""
+    """Return a mask (B, L), True for tokens that are not among the visible positions (B, V)."""
     everything = torch.ones(len(visible), length, dtype=torch.bool, device=visible.device)
     return everything.scatter(1, visible, False)
 
@@ -250,7 +253,10 @@ def hidden_from(visible: Tensor, length: int) -> Tensor:
 
 
 def encode(params: Parameters, embeddings: Tensor, visible: Tensor, sizes: Sizes) -> Tensor:
-    """Eq. 1's Z = f(S): content (B, L, D), visible (B, V) places; returns the latent (B, 1 + V, D), summary first."""
+    """Encode the visible tokens, Z = f(S) of Eq. 1; returns the latent (B, 1 + V, D), cls token first.
+
+    content: embeddings (B, L, D). visible: positions (B, V).
+    """
     table = positions(params, "encoder", sizes, sizes.dim)
     placed = embeddings + table[1:]
     at = visible.unsqueeze(-1).expand(-1, -1, sizes.dim)
@@ -260,7 +266,7 @@ def encode(params: Parameters, embeddings: Tensor, visible: Tensor, sizes: Sizes
 
 
 def decode(params: Parameters, latent: Tensor, visible: Tensor, sizes: Sizes) -> Tensor:
-    """The whole row decoded, (B, L, d): visible tokens put back in place, mask tokens elsewhere, positions added."""
+    """Decode the whole sequence, (B, L, d): latents at the visible positions, mask tokens elsewhere, plus positions."""
     known = linear(latent, params["decoder.project.weight"], params["decoder.project.bias"], sizes.explicit)
     width = sizes.decoder_dim
     masks = params["decoder.mask_token"].expand(len(latent), sizes.length, width)
@@ -271,20 +277,20 @@ def decode(params: Parameters, latent: Tensor, visible: Tensor, sizes: Sizes) ->
 
 
 def predict(params: Parameters, decoded: Tensor, sizes: Sizes) -> list[Tensor]:
-    """For each piece patches or logits, (B, Ls, size): a linear map, or one to D and the product with the table."""
-    made, start = [], 0
+    """Predict patches or logits (B, Ls, size) of each piece: a linear map, for ids followed by the embedding table."""
+    predictions, start = [], 0
     for i, piece in enumerate(sizes.pieces):
         part = decoded[:, start : start + piece.length]
         start += piece.length
         part = linear(part, params[f"head.{i}.weight"], params[f"head.{i}.bias"], sizes.explicit)
-        made.append(part if piece.kind == "continuous" else part @ params[f"tokenizer.{i}.table"].T)
-    return made
+        predictions.append(part if piece.kind == "continuous" else part @ params[f"tokenizer.{i}.table"].T)
+    return predictions
 
 
 def token_losses(
     params: Parameters, latent: Tensor, visible: Tensor, targets: Sequence[Tensor], sizes: Sizes
 ) -> Tensor:
-    """Eq. 1's d for every token, (B, L): mean square over the patch (as published code), or cross-entropy."""
+    """Distance d of Eq. 1 for every token, (B, L): mean square (as in the published code) or cross-entropy."""
     losses = []
     predictions = predict(params, decode(params, latent, visible, sizes), sizes)
     for predicted, target, piece in zip(predictions, targets, sizes.pieces, strict=True):
@@ -297,7 +303,7 @@ def token_losses(
 
 
 def weighted_mean(losses: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
-    """sum(w l) / sum(w) over the batch; for rows of several pieces within each piece, then the mean over the pieces."""
+    """Compute sum(w l) / sum(w) over the batch; for several pieces within each piece, then the mean over the pieces."""
     means, start = [], 0
     for piece in sizes.pieces:
         span = slice(start, start + piece.length)
@@ -310,7 +316,7 @@ def weighted_mean(losses: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
 def mae_loss(params: Parameters, batch: Sequence[Tensor], visible: Tensor, sizes: Sizes) -> Tensor:
     """Eq. 1: the mean loss of the hidden tokens, a scalar.
 
-    batch: one tensor for each piece, (B, C, *space) or ids (B, Ls); visible (B, V) long, the places not hidden.
+    batch: one tensor for each piece, (B, C, *space) or ids (B, Ls). visible: int64 positions (B, V) of visible tokens.
     """
     targets = targets_of(batch, sizes)
     latent = encode(params, embed(params, targets, sizes), visible, sizes)
@@ -322,7 +328,7 @@ def mae_loss(params: Parameters, batch: Sequence[Tensor], visible: Tensor, sizes
 
 
 def dilate(hidden: Tensor, pieces: Sequence[Piece]) -> Tensor:
-    """(B, L) bool: hidden tokens with a visible neighbour one step away along an axis of their own piece."""
+    """Return a mask (B, L) of hidden tokens that have a visible neighbour along an axis of their own piece."""
     near, start = torch.zeros_like(hidden), 0
     for piece in pieces:
         steps = [math.prod(piece.grid[axis + 1 :]) for axis in range(len(piece.grid))]
@@ -337,14 +343,15 @@ def dilate(hidden: Tensor, pieces: Sequence[Piece]) -> Tensor:
 
 
 def choose_nearby(hidden: Tensor, pieces: Sequence[Piece], ratio: float, generator: torch.Generator) -> Tensor:
-    """(B, L) bool: each touching token with probability `ratio`, independently, as published code draws them."""
+    """Return a mask (B, L): each touching token with probability `ratio`, independently, as in the published code."""
     return dilate(hidden, pieces) & (torch.rand(hidden.shape, generator=generator) < ratio)
 
 
 def inner_loss(losses: Tensor, weights: Tensor, sizes: Sizes, mean: Literal["batch", "sample"]) -> Tensor:
-    """The loss whose gradient adapts the latent: sum over the samples of their mean loss over support and nearby.
+    """Loss whose gradient adapts the latent: the sum over samples of their mean loss over visible and nearby tokens.
 
-    "batch", as published code: B sum(s l) / sum(s) with sums over the whole batch. "sample": each with its own count.
+    mean: "batch", as in the published code, is B sum(s l) / sum(s) with sums over the whole batch; "sample" divides by
+    the number of tokens of each sample.
     """
     if mean == "batch":
         return losses.shape[0] * weighted_mean(losses, weights, sizes)
@@ -352,9 +359,9 @@ def inner_loss(losses: Tensor, weights: Tensor, sizes: Sizes, mean: Literal["bat
 
 
 def project(params: Parameters, pooled: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The projector h of Section 2.2: (B, D) to (B, P), and the (mean, unbiased variance) that its batch norm saw.
+    """Projector h of Section 2.2, (B, D) to (B, P), with (mean, unbiased variance) of its batch norm.
 
-    Linear without bias, batch norm, ReLU, linear without bias: as published code; Table 7 lists no activation.
+    Linear without bias, batch norm, ReLU, linear without bias, as in the published code; Table 7 lists no activation.
     """
     x = pooled @ params["projector.first.weight"].T
     mean = x.mean(dim=0)
@@ -366,7 +373,7 @@ def project(params: Parameters, pooled: Tensor) -> tuple[Tensor, tuple[Tensor, T
 
 
 def task_contrast(z: Tensor, adapted: Tensor, temperature: float) -> Tensor:
-    """Eqs. 3 and 4 over the 2B vectors [z; z*], each against all others but itself (as published code). A scalar."""
+    """Eqs. 3 and 4 over the 2B vectors [z; z*], each against all the others (as in the published code); a scalar."""
     count = len(z)
     vectors = torch.cat([z, adapted])
     vectors = vectors / (vectors**2).sum(dim=1, keepdim=True).sqrt()
@@ -391,7 +398,7 @@ def adapt(
     first_order: bool,
     mean: Literal["batch", "sample"],
 ) -> Tensor:
-    """Eq. 2's Z* = Z - alpha grad L(Z), `steps` times, over the visible and the chosen nearby tokens; (B, 1 + V, D)."""
+    """Adapt the latent with Eq. 2, Z* = Z - alpha grad L(Z), `steps` times; returns (B, 1 + V, D)."""
     support = (~hidden_from(visible, sizes.length) | chosen).to(latent.dtype)
     keeps_graph = torch.is_grad_enabled()
     for _ in range(steps):
@@ -417,10 +424,11 @@ def metamae_loss(
     first_order: bool = False,
     mean: Literal["batch", "sample"] = "batch",
 ) -> MetaMAE:
-    """Eq. 5: the hidden tokens' loss given the adapted latent, and `lam` times the task contrast.
+    """Eq. 5: the loss of the hidden tokens with the adapted latent, plus `lam` times the task contrast.
 
-    batch and visible: as `mae_loss`; chosen (B, L) bool, the nearby hidden tokens that the inner loss adds (Sec. 2.2).
-    alpha: step size; temperature: tau; steps: inner steps; first_order: drop the second derivative; mean: `inner_loss`.
+    batch, visible: as in `mae_loss`. chosen: mask (B, L) of the nearby hidden tokens in the inner loss (Section 2.2).
+    alpha: inner step size. temperature: tau. steps: number of inner steps. first_order: omit the second derivative.
+    mean: as in `inner_loss`.
     """
     targets = targets_of(batch, sizes)
     latent = encode(params, embed(params, targets, sizes), visible, sizes)
@@ -439,7 +447,7 @@ def metamae_loss(
 
 
 def parameter_shapes(sizes: Sizes, metamae: bool = True) -> dict[str, tuple[int, ...]]:
-    """The shape of every trainable parameter; without `metamae` the projector is left out."""
+    """Return the shape of every trainable parameter; the projector only with `metamae`."""
     shapes: dict[str, tuple[int, ...]] = {"encoder.cls_token": (sizes.dim,), "decoder.mask_token": (sizes.decoder_dim,)}
 
     def linear_map(name: str, rows: int, columns: int, bias: bool = True) -> None:
@@ -480,13 +488,13 @@ def parameter_shapes(sizes: Sizes, metamae: bool = True) -> dict[str, tuple[int,
 
 
 def initial_parameters(sizes: Sizes, generator: torch.Generator, metamae: bool = True) -> dict[str, Tensor]:
-    """Leaves that require a gradient, float32, on the CPU, with the initialisation of MetaMAE's published code.
+    """Initialise leaf tensors (float32, CPU, requiring gradients) as in MetaMAE's published code.
 
-    Linear maps and embedding tables Xavier uniform, biases 0, norms 1 and 0, summary, mask and type vectors
-    N(0, 0.02); the patch map's bias and the projector as torch's `nn.Linear` starts, U(-1/sqrt(in), 1/sqrt(in)).
+    Linear maps and embedding tables: Xavier uniform. Biases: 0. Norms: weight 1, bias 0. Cls, mask and type vectors:
+    N(0, 0.02). Bias of the patch map, and the projector: U(-1/sqrt(in), 1/sqrt(in)), as torch's `nn.Linear`.
     """
     shapes = parameter_shapes(sizes, metamae)
-    made: dict[str, Tensor] = {}
+    parameters: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         x = torch.zeros(shape)
         if name.endswith((".summary", ".mask_token", ".types")):
@@ -502,15 +510,15 @@ def initial_parameters(sizes: Sizes, generator: torch.Generator, metamae: bool =
             x.uniform_(-bound, bound, generator=generator)
         elif "norm" in name and name.endswith(".weight"):
             x.fill_(1)
-        made[name] = x.requires_grad_()
-    return made
+        parameters[name] = x.requires_grad_()
+    return parameters
 
 
 def parameters_of(learner: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An sslx Learner's `dict(named_parameters())` under the names used here; the very same tensors."""
-    renamed = {}
+    """Rename the `dict(named_parameters())` of an sslx Learner to the names of this file; the tensors are shared."""
+    parameters = {}
     for name, tensor in learner.items():
         for pattern, replacement in LEARNER_NAMES:
             name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
+        parameters[name] = tensor
+    return parameters

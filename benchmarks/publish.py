@@ -1,9 +1,10 @@
-"""Put the tables of finished comparisons into benchmarks/README.md and benchmarks/results.
+"""Write the tables of a finished comparison to benchmarks/README.md, and its results to benchmarks/results.
 
     sslx compare --config benchmarks/grids/NAME.toml --out runs/NAME
-    python benchmarks/publish.py runs/NAME [--command 'how it was made']
+    python benchmarks/publish.py runs/NAME [--command 'the command that produced it']
 
-Replaces what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, and copies comparison.json.
+Replaces the text between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, and copies comparison.json together with the
+command and the versions of the packages.
 """
 
 from __future__ import annotations
@@ -16,25 +17,25 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """One comparison at a time."""
+    """Publish one comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder that sslx compare wrote")
-    parser.add_argument("--name", help="name of the table; by default that of the folder")
-    parser.add_argument("--command", default="", help="the command that made it")
+    parser.add_argument("folder", type=Path, help="output directory of sslx compare")
+    parser.add_argument("--name", help="name of the table (default: name of the directory)")
+    parser.add_argument("--command", default="", help="command that produced the comparison, stored with the results")
     arguments = parser.parse_args()
     name = arguments.name or arguments.folder.name
     results = json.loads((arguments.folder / "comparison.json").read_text())
     first = next(arguments.folder.rglob("report.json"))
     versions = json.loads(first.read_text())["versions"]
     (HERE / "results").mkdir(exist_ok=True)
-    kept = {"command": arguments.command, "versions": versions, **results}
-    (HERE / "results" / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    record = {"command": arguments.command, "versions": versions, **results}
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     table = (arguments.folder / "comparison.md").read_text().strip()
     page = HERE / "README.md"
     text = page.read_text()
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
-        raise SystemExit(f"{page} has no lines '{begin}' and '{end}'; add them where the table belongs")
+        raise SystemExit(f"{page} lacks the markers '{begin}' and '{end}': add both lines where the table belongs")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     page.write_text(f"{before}{begin}\n{table}\n{end}{after}")

@@ -1,12 +1,12 @@
-"""Lay the real data sets of benchmarks/grids/real.toml out in one folder, as the data set `files` reads them.
+"""Prepare the real data sets of benchmarks/grids/real.toml in one directory, in the layout of the data set `files`.
 
     python benchmarks/real_data.py DATA real-data
     sslx compare --config benchmarks/grids/real.toml --out runs/real --jobs 2
 
-DATA is a folder of public sets, each as its source publishes it. Most are linked as they are. Six are rewritten: labels
-that end in a dot in one file only (adult), tiles cut into patches of known land cover (water), questions as JSON lines
-(easy-vqa), paragraphs as JSON lines (xquad), windows of genomes, a table out of a zip (gb1). What is there already is
-left alone, and a set that DATA lacks is said and skipped.
+DATA is a directory of public data sets, each in the layout of its source. Most are linked unchanged. Six are rewritten:
+adult (labels of the test file lose their final dot), water (tiles cut into patches with a land cover label), easy-vqa
+and xquad (questions and paragraphs as JSON lines), bacteria (random reads of genomes), gb1 (a table from a zip file). A
+data set that already exists in the output directory is skipped, and so is one that DATA lacks, with a message.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ from pathlib import Path
 
 import numpy as np
 
-COVER = (10, 20, 30, 40, 50, 60, 80)  # ESA WorldCover codes; 90, wetland, has nine patches in all
-PATCH, BANDS = 32, 7  # bands 0 to 6 are reflectances, the others tell the label
-READ, TRAIN_READS, TEST_READS = 250, 2000, 200  # bases; reads a genome
-EVERY = 4  # question of easy-vqa
-HELD_OUT = 10  # articles of xquad
+COVER = (10, 20, 30, 40, 50, 60, 80)  # ESA WorldCover codes; 90, wetland, has only nine patches
+PATCH, BANDS = 32, 7  # bands 0 to 6 are reflectances; the label comes from another band
+READ, TRAIN_READS, TEST_READS = 250, 2000, 200  # bases of a read; reads of each genome
+EVERY = 4  # every fourth question of easy-vqa
+HELD_OUT = 10  # test articles of xquad
 
 
 def link(source: Path, target: Path) -> None:
-    """The same files under another name."""
+    """Create a symbolic link at `target`.
+
+    Raises:
+        FileNotFoundError: `source` does not exist.
+    """
     if not source.exists():
         raise FileNotFoundError(source)
     target.symlink_to(source.resolve())
 
 
 def fsdd(data: Path, out: Path) -> None:
-    """Recordings of spoken digits."""
+    """Link recordings of spoken digits."""
     link(data / "fsdd" / "recordings", out)
 
 
 def har(data: Path, out: Path) -> None:
-    """A phone's accelerometer and gyroscope, one file a recording."""
+    """Link recordings of a phone's accelerometer and gyroscope, one file for each recording."""
     files = sorted((data / "sp_sw_har" / "DATA").glob("s*/*_sp.csv"))
     if not files:
         raise FileNotFoundError(data / "sp_sw_har" / "DATA")
@@ -51,12 +55,12 @@ def har(data: Path, out: Path) -> None:
 
 
 def higgs(data: Path, out: Path) -> None:
-    """Kinematics of collisions."""
+    """Link kinematics of particle collisions."""
     link(data / "higgs_15k", out)
 
 
 def adult(data: Path, out: Path) -> None:
-    """Census records; the labels of the test file lose their dot."""
+    """Copy census records, without the dot that ends each label of the test file."""
     out.mkdir()
     for name in ("adult.data", "adult.test"):
         lines = (data / "adult" / name).read_text(encoding="utf-8").splitlines()
@@ -65,12 +69,12 @@ def adult(data: Path, out: Path) -> None:
 
 
 def cifar10(data: Path, out: Path) -> None:
-    """Small photographs."""
+    """Link small photographs."""
     link(data / "cifar10", out)
 
 
 def water(data: Path, out: Path) -> None:
-    """Patches of satellite tiles, each with its most frequent land cover."""
+    """Cut satellite tiles into patches, each labelled with its most frequent land cover."""
     import tifffile
 
     folder = data / "water_seg_12band"
@@ -93,17 +97,17 @@ def water(data: Path, out: Path) -> None:
 
 
 def pneumonia(data: Path, out: Path) -> None:
-    """Small chest x-rays."""
+    """Link small chest x-rays."""
     link(data / "pneumoniamnist", out)
 
 
 def wm811k(data: Path, out: Path) -> None:
-    """Wafer maps."""
+    """Link wafer maps."""
     link(data / "wm811k", out)
 
 
 def bacteria(data: Path, out: Path) -> None:
-    """Reads at random places of the first 80 % of each genome to train on, of the last 20 % to test."""
+    """Cut random reads from each genome: training reads from the first 80 %, test reads from the last 20 %."""
     folder = data / "bacteria_genomes" / "in_distribution"
     genomes = sorted(path for path in folder.iterdir() if path.is_dir())
     rng = np.random.default_rng(0)
@@ -124,7 +128,7 @@ def _bases(path: Path) -> str:
 
 
 def gb1(data: Path, out: Path) -> None:
-    """Variants of a protein domain and their fitness; the split trains on low ones and tests on high ones."""
+    """Extract variants of a protein domain with their fitness; the split trains on low and tests on high fitness."""
     with zipfile.ZipFile(data / "flip_proteins" / "splits" / "gb1" / "splits.zip") as archive:
         text = archive.read("splits/low_vs_high.csv")
     out.mkdir()
@@ -132,7 +136,7 @@ def gb1(data: Path, out: Path) -> None:
 
 
 def easy_vqa(data: Path, out: Path) -> None:
-    """Drawn shapes, every fourth question about them, and the answer as the label."""
+    """Write every fourth question about drawn shapes as JSON lines, with the answer as the label."""
     folder = data / "easy_vqa" / "easy_vqa" / "data"
     rows = []
     for split in ("train", "test"):
@@ -143,12 +147,12 @@ def easy_vqa(data: Path, out: Path) -> None:
 
 
 def sst2(data: Path, out: Path) -> None:
-    """Sentences and phrases about films."""
+    """Link sentences and phrases about films."""
     link(data / "sst2" / "SST-2", out)
 
 
 def xquad(data: Path, out: Path) -> None:
-    """Paragraphs in twelve languages; all translations of an article are in one split."""
+    """Write paragraphs in twelve languages as JSON lines; all translations of an article are in the same split."""
     rows = []
     for path in sorted((data / "xquad").glob("xquad.*.json")):
         articles = json.loads(path.read_text(encoding="utf-8"))["data"]
@@ -177,20 +181,21 @@ SETS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def main() -> None:
-    """Lay out what is there."""
+    """Prepare every data set that DATA contains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("data", type=Path, metavar="DATA", help="directory of the public data sets")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output directory")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, make in SETS.items():
         if (arguments.out / name).exists():
             continue
-        with tempfile.TemporaryDirectory(dir=arguments.out) as scratch:  # so that none is half there
+        # renamed only when complete, so that no data set is partial
+        with tempfile.TemporaryDirectory(dir=arguments.out) as scratch:
             try:
                 make(arguments.data, Path(scratch) / name)
             except FileNotFoundError as error:
-                print(f"{name}: left out, {error.filename or error} is missing")
+                print(f"{name}: left out because {error.filename or error} is missing")
             else:
                 (Path(scratch) / name).rename(arguments.out / name)
 

@@ -1,16 +1,17 @@
-"""Step times of MAE and MetaMAE at the paper's shapes, against the plain transcription of benchmarks/plain.py.
+"""Benchmark steps of MAE and MetaMAE at the paper's shapes against the reference implementation in benchmarks/plain.py.
 
-    python benchmarks/speed.py                     # everything, on the CPU
+    python benchmarks/speed.py                     # all parts, on the CPU
     python benchmarks/speed.py --device cuda
     python benchmarks/speed.py --parts steps --shapes speech HIGGS
-    python benchmarks/speed.py --parts kernels     # of attention, for the table of ssl_core/nn/attention.py
+    python benchmarks/speed.py --parts kernels     # attention kernels, for the thresholds in ssl_core/nn/attention.py
 
-All variants of a shape are timed in one run, one step of each in turn, and medians are compared: read the ratios.
-The plain transcription is eager fp32 with softmax written out, as the published code has it. On the CPU its steps are
-made in a process of its own, where memory is as the C library comes; sslx keeps the memory that it frees, as `sslx run`
-does. "plain, memory kept" is the transcription with that, too, for MetaMAE. Peak memory and cold starts are taken in
-processes of their own. Writes benchmarks/results/speed-DEVICE.json as it goes, and the tables in benchmarks/README.md.
-One file is of one machine and one torch.
+The steps of all variants of a shape alternate within one run, and their medians are compared: read the ratios.
+The reference implementation ("plain") is eager fp32 with softmax written out, as in the published code. On the CPU its
+steps run in a process of its own with the default memory allocation of the C library; sslx keeps freed memory in the
+process, as `sslx run` does. "plain, memory kept" is the reference implementation with the allocation of sslx, for
+MetaMAE only. Peak memory and cold starts are measured in separate processes. The script updates
+benchmarks/results/speed-DEVICE.json after each measurement, and the tables in benchmarks/README.md at the end. One file
+holds the results of one machine and one version of torch.
 """
 
 from __future__ import annotations
@@ -46,23 +47,23 @@ from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accel.cpu_matmul import mkl_is_slow
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS, GraphedStep
-from ssl_core.training.accel.memory import keep_freed_memory
-from ssl_core.training.device import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, autocast, describe, peak_memory
+from ssl_core.training.accel.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, keep_freed_memory
+from ssl_core.training.device import autocast, describe, peak_memory
 from ssl_core.training.loop import train
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "loop", "floor", "profile")
-KEPT = "plain, memory kept"
-VARIANTS = ("plain", KEPT, "fp32", "bf16", "fp32 compiled", "bf16 compiled")
+PLAIN_MEMORY_KEPT = "plain, memory kept"
+VARIANTS = ("plain", PLAIN_MEMORY_KEPT, "fp32", "bf16", "fp32 compiled", "bf16 compiled")
 CUDA_VARIANTS = ("plain", "bf16 by kernel", "fp32", "bf16", "fp32 compiled", "bf16 compiled")
 OTHER = "other"
-CUDA_STEPS, CUDA_CALLS = 5, 20  # steps between two waits, and short calls in a graph
-PROFILES = 7  # of a step on the CPU, of which the quickest counts
-LONGEST = 15  # kernels that a profile names
+CUDA_STEPS, CUDA_CALLS = 5, 20  # steps between two synchronisations; short calls in one CUDA graph
+PROFILES = 7  # profiles of a step on the CPU; the fastest one counts
+LONGEST = 15  # number of the longest kernels that a profile lists
 LINEAR = "matrix products of linear maps"
-KINDS = {  # of what a profiler sees: words in its name
+KINDS = {  # kind of a profiled operation: substrings of its name
     LINEAR: (
         "aten::mm",
         "aten::addmm",
@@ -85,7 +86,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Shape:
-    """A row of the paper's Table 8 with the shape of protocol section 2.11. space empty: ids of a vocabulary."""
+    """Input shape of a data set and its row of the MetaMAE paper's Table 8.
+
+    An empty `space` means ids of a vocabulary of size `vocab`, `length` of them in a sample.
+    """
 
     channels: int
     space: tuple[int, ...]
@@ -109,22 +113,22 @@ SHAPES = {
     "wafer": Shape(3, (32, 32), (4, 4), 128, 0.1, 0.1, 6, 0.0, 0.15),
     "HIGGS": Shape(1, (28,), (1,), 256, 1.0, 1.0, 6, 0.1, 0.50),
 }
-TINY = {  # a grid, ids, and dropout
+TINY = {  # a grid, ids, and a shape with dropout
     "speech": replace(SHAPES["speech"], space=(80, 80), batch=4, depth=1),
     "genomics": replace(SHAPES["genomics"], length=24, batch=4, depth=1),
     "HIGGS": replace(SHAPES["HIGGS"], space=(12,), batch=4, depth=1),
 }
 
 HEADS, HEAD_WIDTH = {"encoder": 8, "decoder": 4}, 32  # the paper's Table 7
-# With the summary token: HIGGS, PAMAP2 and EuroSAT and wafer, Pfam and speech of the decoder are 29, 65, 129 and 197;
-# 17 is near what their encoders see, and the long ones are beyond the paper.
+# Decoder lengths with the cls token: HIGGS 29; PAMAP2, EuroSAT and wafer 65; Pfam 129; speech 197. 17 is close to the
+# lengths in their encoders; 513 and 1025 are longer than any in the paper.
 KERNEL_TOKENS = (17, 29, 65, 129, 197, 513, 1025)
-KERNEL_BATCH, KERNEL_ROWS = 256, 64 * 197  # HIGGS has the most rows, speech the most tokens on short rows
-KERNEL_SCORES = {"cpu": 2**24, "cuda": 2**27}  # most numbers of a matrix of queries by keys: a call takes moments
+KERNEL_BATCH, KERNEL_ROWS = 256, 64 * 197  # limits: the batch size of HIGGS, the tokens of a batch of speech
+KERNEL_SCORES = {"cpu": 2**24, "cuda": 2**27}  # most attention scores in a call, which bounds its time
 
 
 class Subject:
-    """A learner at a shape, its data, and the plain transcription of the same sizes."""
+    """A learner for a shape, its data, and the reference implementation with the same sizes."""
 
     def __init__(self, shape: Shape, objective: str, device: torch.device, tiny: bool = False) -> None:
         torch.manual_seed(0)
@@ -152,20 +156,20 @@ class Subject:
 
     def _learner(self, tokenizer: Any, encoder: EncoderOptions, name: str) -> Learner:
         catalogue = plugins.load()
-        found = catalogue.objective(name)
+        plugin = catalogue.objective(name)
         masking = None
-        if found.default_masking is not None:
-            kind = catalogue.masking(found.default_masking.name)
-            ratio = self.shape.ratio if name in ("metamae", "mae") else found.default_masking.values["ratio"]
+        if plugin.default_masking is not None:
+            kind = catalogue.masking(plugin.default_masking.name)
+            ratio = self.shape.ratio if name in ("metamae", "mae") else plugin.default_masking.values["ratio"]
             masking = kind(kind.Options.model_validate({"ratio": ratio}), tokenizer.layout)
         values = {"alpha": self.shape.alpha, "contrast_weight": self.shape.contrast_weight, "depth": self.shape.depth}
-        options = found.Options(**{k: v for k, v in values.items() if k in found.Options.model_fields})
+        options = plugin.Options(**{k: v for k, v in values.items() if k in plugin.Options.model_fields})
         return Learner(
-            tokenizer, Encoder(encoder, tokenizer.layout), found(options, tokenizer.layout, encoder.dim, masking)
+            tokenizer, Encoder(encoder, tokenizer.layout), plugin(options, tokenizer.layout, encoder.dim, masking)
         )
 
     def ours(self, precision: str, compiled: bool, cache: Path, graphed: bool = True) -> Callable[[], None]:
-        """One step of sslx but for the gradient's norm: forward, backward, fused AdamW; on CUDA all of it one graph."""
+        """Return a step of sslx without the gradient norm: forward, backward, fused AdamW; on CUDA one CUDA graph."""
         graphed = graphed and self.device.type == "cuda"
         optimizer = make_optimizer(self.learner, TrainOptions(lr=1e-5), graphed)
         step: Any = self.learner
@@ -188,7 +192,7 @@ class Subject:
         return run
 
     def plain(self) -> Callable[[], None]:
-        """One step of the plain transcription: eager fp32."""
+        """Return a step of the reference implementation: eager fp32."""
         plain = load_plain()
         layout: Layout = self.learner.tokenizer.layout
         (segment,) = layout.segments
@@ -198,16 +202,16 @@ class Subject:
             dim=self.encoder_options.dim, depth=self.encoder_options.depth, heads=self.encoder_options.heads,
             mlp=2 * self.encoder_options.dim, decoder_depth=options.depth, dropout=self.shape.dropout, explicit=False,
         )  # fmt: skip
-        named = plain.parameters_of(dict(self.learner.named_parameters()))
-        parameters = {name: value.detach().clone().requires_grad_() for name, value in named.items()}
+        learner_parameters = plain.parameters_of(dict(self.learner.named_parameters()))
+        parameters = {name: value.detach().clone().requires_grad_() for name, value in learner_parameters.items()}
         optimizer = torch.optim.AdamW(parameters.values(), lr=1e-5)
         batch, visible = [self.inputs["x"]], self.draws["visible"]
         if self.name == "metamae":
             support, order = self.draws["support"], self.draws["order"]
             near = torch.zeros(order.shape, dtype=torch.bool, device=self.device)
-            taken = support.bool().clone()
-            taken[:, : visible.shape[1]] = False
-            near.scatter_(1, order[:, : support.shape[1]], taken)
+            nearby = support.bool().clone()
+            nearby[:, : visible.shape[1]] = False
+            near.scatter_(1, order[:, : support.shape[1]], nearby)
 
         def run() -> None:
             if self.name == "metamae":
@@ -229,7 +233,7 @@ class Subject:
         return run
 
     def variant(self, name: str, cache: Path) -> Callable[[], None]:
-        """The step of that name, one of VARIANTS."""
+        """Return the step of a variant, one of VARIANTS or CUDA_VARIANTS."""
         if name.startswith("plain"):
             return self.plain()
         precision, _, how = name.partition(" ")
@@ -237,12 +241,12 @@ class Subject:
 
 
 def fail(why: str) -> None:
-    """What could not be recorded is not to be timed as if it were."""
+    """Raise RuntimeError: a step that cannot be captured as a CUDA graph must not be timed as if it were."""
     raise RuntimeError(why)
 
 
 def load_plain() -> Any:
-    """benchmarks/plain.py; it is no package."""
+    """Import benchmarks/plain.py by its path, since benchmarks is not a package."""
     if "plain" not in sys.modules:
         spec = importlib.util.spec_from_file_location("plain", HERE / "plain.py")
         assert spec is not None
@@ -253,7 +257,7 @@ def load_plain() -> Any:
 
 
 def allocate_as_usual() -> None:
-    """Undo `keep_freed_memory`: glibc's limits as it sets them itself once blocks of up to 32 MiB have been freed."""
+    """Undo `keep_freed_memory`: restore the limits that glibc sets after blocks of up to 32 MiB have been freed."""
     with contextlib.suppress(AttributeError):
         m_mmap_threshold, library = -3, ctypes.CDLL(None)
         for name, value in (
@@ -263,7 +267,7 @@ def allocate_as_usual() -> None:
 
 
 def give_back_memory() -> None:
-    """Hand what this process has freed back to the system: a process of its own may need it all."""
+    """Return freed memory to the system, since a child process may need all of it."""
     gc.collect()
     allocate_as_usual()
     with contextlib.suppress(AttributeError):
@@ -271,7 +275,7 @@ def give_back_memory() -> None:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Have `peak_memory` count from what is held now; elsewhere than on Linux and CUDA it counts on."""
+    """Reset the peak that `peak_memory` reports to the current use. Only Linux and CUDA support it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -280,7 +284,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def timed(step: Callable[[], None], device: torch.device, count: int = CUDA_STEPS) -> float:
-    """Seconds of one step, the device's work included; on CUDA of one of `count`, which training does not wait for."""
+    """Return the seconds of a step, device work included; on CUDA the mean of `count` steps without waiting between."""
     if device.type != "cuda":
         began = time.perf_counter()
         step()
@@ -294,7 +298,7 @@ def timed(step: Callable[[], None], device: torch.device, count: int = CUDA_STEP
 
 
 def recorded(call: Callable[[], None], device: torch.device) -> tuple[Callable[[], None], int]:
-    """What makes a short call so many times; on CUDA without the time of its launches."""
+    """Return a function that repeats a short call, and the repetitions; on CUDA a graph, without launch times."""
     if device.type != "cuda":
         return call, 1
     stream = torch.cuda.Stream()
@@ -313,47 +317,47 @@ def recorded(call: Callable[[], None], device: torch.device) -> tuple[Callable[[
 
 
 def short(calls: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
-    """`interleaved` for calls of microseconds."""
+    """Do the same as `interleaved` for calls that take microseconds."""
     many = {name: recorded(call, device) for name, call in calls.items()}
     seconds = interleaved({name: call for name, (call, _) in many.items()}, repeats, device)
     return {name: seconds[name] / count for name, (_, count) in many.items()}
 
 
 def interleaved(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each, one step of each in turn; the first two of each do not count."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
+    """Return the median seconds of each step. The steps alternate; the first two rounds do not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
     if device.type == "cuda":
         for step in steps.values():
-            for _ in range(FIRST_STEPS + 1):  # the last is recorded as a graph
+            for _ in range(FIRST_STEPS + 1):  # the last one is captured as a graph
                 step()
     else:
         keep_freed_memory()
     for turn in range(repeats + 2):
         for name, step in steps.items():
             if isinstance(step, Apart):
-                step()  # after another process has run, one that takes memory from the system is slower at first
+                step()  # warm up: the first step after another process has run is slower if it allocates memory
             seconds = timed(step, device)
             if turn >= 2:
-                taken[name].append(seconds)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Each shape: plain and ours, MAE and MetaMAE."""
+    """Measure steps of MAE and MetaMAE for each shape, in all variants."""
     cuda = arguments.device.type == "cuda"
     for name in arguments.shapes:
         steps: dict[str, Callable[[], None]] = {}
-        with contextlib.ExitStack() as ended:
+        with contextlib.ExitStack() as stack:
             for objective in ("metamae", "mae"):
                 subject = None
                 for variant in arguments.variants:
-                    if variant == KEPT and objective == "mae":
-                        continue  # what of a ratio is memory is asked of MetaMAE
+                    if variant == PLAIN_MEMORY_KEPT and objective == "mae":
+                        continue  # the share of memory allocation in a ratio is measured for MetaMAE only
                     label = f"{objective} {variant}"
                     if variant == "plain" and not cuda:
-                        steps[label] = ended.enter_context(Apart(arguments, name, objective, variant))
+                        steps[label] = stack.enter_context(Apart(arguments, name, objective, variant))
                         continue
-                    if subject is None or cuda:  # graphs are recorded on streams of their own
+                    if subject is None or cuda:  # each CUDA graph is captured on its own stream
                         subject = Subject(arguments.known[name], objective, arguments.device, arguments.tiny)
                     steps[label] = subject.variant(variant, arguments.cache)
             seconds = interleaved(steps, arguments.repeats, arguments.device)
@@ -361,10 +365,10 @@ def measure_steps(arguments: argparse.Namespace, keep: Callable[[str, Any], None
 
 
 class Apart:
-    """A variant's step in a process of its own, made when this is called: nothing else settles how it gets memory."""
+    """A variant's step in its own process, one step for each call, so that no other variant affects its allocation."""
 
-    def __init__(self, arguments: argparse.Namespace, *given: str) -> None:
-        command = own_command(arguments, "--apart", *given)
+    def __init__(self, arguments: argparse.Namespace, *case: str) -> None:
+        command = own_command(arguments, "--apart", *case)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self) -> None:
@@ -374,7 +378,7 @@ class Apart:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
         if not self.process.stdout.readline():
-            raise RuntimeError(f"a process of its own ended with {self.process.wait()}")
+            raise RuntimeError(f"the process of a step ended with {self.process.wait()}")
 
     def __enter__(self) -> Apart:
         return self
@@ -385,7 +389,7 @@ class Apart:
 
 
 def step_apart(arguments: argparse.Namespace) -> None:
-    """The other side of `Apart`: SHAPE OBJECTIVE VARIANT."""
+    """Run in the child process of `Apart`: one step of SHAPE OBJECTIVE VARIANT for each line of the input."""
     name, objective, variant = arguments.apart
     step = Subject(arguments.known[name], objective, arguments.device, arguments.tiny).variant(variant, arguments.cache)
     for _ in sys.stdin:
@@ -394,7 +398,7 @@ def step_apart(arguments: argparse.Namespace) -> None:
 
 
 def measure_objectives(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Every installed objective at the speech shape, eager."""
+    """Measure every installed objective at the first shape, eager."""
     name = arguments.shapes[0]
     steps = {}
     for entry in plugins.load().entries("objective"):
@@ -404,36 +408,36 @@ def measure_objectives(arguments: argparse.Namespace, keep: Callable[[str, Any],
     keep(f"objectives/{name}", interleaved(steps, arguments.repeats, arguments.device))
 
 
-def own_command(arguments: argparse.Namespace, side: str, *given: str, cache: Path | None = None) -> list[str]:
-    """This script in a process of its own, for that side of the work."""
-    tiny = ["--tiny"] if arguments.tiny else []
-    kept_in = ["--cache", str(cache or arguments.cache)]
-    return [sys.executable, __file__, "--device", str(arguments.device), side, *given, *tiny, *kept_in]
+def own_command(arguments: argparse.Namespace, side: str, *case: str, cache: Path | None = None) -> list[str]:
+    """Return the command that runs this script in a child process, with `side` as its hidden option."""
+    tiny_option = ["--tiny"] if arguments.tiny else []
+    cache_option = ["--cache", str(cache or arguments.cache)]
+    return [sys.executable, __file__, "--device", str(arguments.device), side, *case, *tiny_option, *cache_option]
 
 
-def alone(arguments: argparse.Namespace, *given: str, cache: Path | None = None) -> dict[str, Any]:
-    """A variant in a process of its own: its first steps, its median step, the memory it adds."""
-    command = own_command(arguments, "--alone", *given, cache=cache)
-    # this process may have compiled already and said so in the environment; there, --cache says where code is kept
+def alone(arguments: argparse.Namespace, *case: str, cache: Path | None = None) -> dict[str, Any]:
+    """Measure a variant in its own process: first step, median step and added memory."""
+    command = own_command(arguments, "--alone", *case, cache=cache)
+    # compiling in this process sets these variables; in the child, --cache alone must choose the directory
     environment = {name: value for name, value in os.environ.items() if name not in CODE_FOLDERS}
     give_back_memory()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        return {"error": why_failed(done)}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if result.returncode:
+        return {"error": why_failed(result)}
+    return dict(json.loads(result.stdout.strip().splitlines()[-1]))
 
 
-def why_failed(done: subprocess.CompletedProcess[str]) -> str:
-    """One line: the last that the process wrote, or the signal that ended it."""
-    if done.returncode == -signal.SIGKILL:
-        return "killed by SIGKILL, as the system does when memory runs out"
-    if done.returncode < 0:
-        return f"killed by {signal.Signals(-done.returncode).name}"
-    return next(reversed(done.stderr.strip().splitlines()), f"ended with {done.returncode}")
+def why_failed(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line that a process wrote to stderr, or the signal that ended it."""
+    if result.returncode == -signal.SIGKILL:
+        return "killed by SIGKILL, probably because memory ran out"
+    if result.returncode < 0:
+        return f"killed by {signal.Signals(-result.returncode).name}"
+    return next(reversed(result.stderr.strip().splitlines()), f"ended with {result.returncode}")
 
 
 def report_alone(arguments: argparse.Namespace) -> None:
-    """The other side of `alone`: SHAPE OBJECTIVE VARIANT [TOKENS]."""
+    """Run in the child process of `alone`: measure SHAPE OBJECTIVE VARIANT [TOKENS] and print the result as JSON."""
     name, objective, variant, *tokens = arguments.alone
     began = time.perf_counter()
     shape = arguments.known[name]
@@ -442,19 +446,19 @@ def report_alone(arguments: argparse.Namespace) -> None:
         shape = replace(shape, space=(16 * side, 16 * side), batch=max(2, 4096 // int(tokens[0])))
     subject = Subject(shape, objective, arguments.device, arguments.tiny)
     step = subject.variant(variant, arguments.cache)
-    if not variant.startswith("plain"):  # a fresh process has the C library's own limits
+    if not variant.startswith("plain"):  # a new process has the default limits of the C library
         keep_freed_memory()
     forget_peak(arguments.device)
     before = peak_memory(arguments.device)
     first = timed(step, arguments.device, 1)
-    made = time.perf_counter() - began - first
+    setup_seconds = time.perf_counter() - began - first
     for _ in range(FIRST_STEPS if arguments.device.type == "cuda" else 0):
         step()
     times = [timed(step, arguments.device) for _ in range(3)]
     print(
         json.dumps(
             {
-                "made_seconds": made, "first_step_seconds": first,
+                "made_seconds": setup_seconds, "first_step_seconds": first,
                 "step_seconds": statistics.median(times), "memory_bytes": peak_memory(arguments.device) - before,
                 "batch": shape.batch,
             }
@@ -463,21 +467,21 @@ def report_alone(arguments: argparse.Namespace) -> None:
 
 
 def measure_memory(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Peak memory of a step beyond the model and its data; eager, since the compiler's own would count as well."""
+    """Measure the peak memory of a step beyond model and data. Eager, since the compiler's memory would count."""
     for name in arguments.shapes:
         for variant in [v for v in arguments.variants if v in ("plain", *DTYPES)]:
             keep(f"memory/{name}/{variant}", alone(arguments, name, "metamae", variant))
 
 
 def measure_scaling(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """MetaMAE on longer and longer rows, eager fp32, as many tokens in a batch."""
+    """Measure MetaMAE on increasing sequence lengths, eager fp32, at about the same number of tokens in a batch."""
     for tokens in (16,) if arguments.tiny else arguments.tokens:
         for variant in ("plain", "fp32"):
             keep(f"scaling/{tokens}/{variant}", alone(arguments, "speech", "metamae", variant, str(tokens)))
 
 
 def measure_starts(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Commands, and the first compiled step with an empty and with a filled cache."""
+    """Measure the start of commands, and the first compiled step with an empty and with a filled cache."""
     for command in ("--help", "list"):
         times = []
         for _ in range(1 if arguments.tiny else 5):
@@ -485,18 +489,18 @@ def measure_starts(arguments: argparse.Namespace, keep: Callable[[str, Any], Non
             subprocess.run([sys.executable, "-m", "ssl_core.cli", command], capture_output=True, check=True)
             times.append(time.perf_counter() - began)
         keep(f"starts/sslx {command}", {"seconds": statistics.median(times)})
-    times = [first_step() for _ in range(2 if arguments.tiny else 6)][1:]  # the first one prepares the data
+    times = [first_step() for _ in range(2 if arguments.tiny else 6)][1:]  # the first run prepares the data
     keep("starts/sslx run, to the first step of MetaMAE on the embedded table", {"seconds": statistics.median(times)})
     variants = [variant for variant in arguments.variants if "compiled" in variant]
     with tempfile.TemporaryDirectory() as cold:
         for variant in variants:
             for state in ("cold", "warm"):
-                found = alone(arguments, arguments.shapes[0], "metamae", variant, cache=Path(cold))
-                keep(f"starts/{arguments.shapes[0]} {variant}, {state} cache", found)
+                result = alone(arguments, arguments.shapes[0], "metamae", variant, cache=Path(cold))
+                keep(f"starts/{arguments.shapes[0]} {variant}, {state} cache", result)
 
 
 def first_step() -> float:
-    """Seconds from the command to the line that its first optimiser step writes, eager."""
+    """Return the seconds from the start of an eager run to the metrics line of its first optimiser step."""
     with tempfile.TemporaryDirectory() as out:
         options = ["train.compile=off", "train.log_every=1"]
         command = [sys.executable, "-m", "ssl_core.cli", "run", "--objective", "metamae", "--modality", "tabular"]
@@ -515,9 +519,9 @@ def first_step() -> float:
 
 
 def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Each kernel of attention at lengths of the paper and beyond, with as many derivatives as are asked for.
+    """Measure each attention kernel at the paper's lengths and beyond, for each number of derivatives.
 
-    Only a decoder is differentiated twice.
+    Only a decoder has a second derivative.
     """
     device = arguments.device
     for where, heads in HEADS.items():
@@ -531,7 +535,7 @@ def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], No
                         call = kernel_call((batch, heads, tokens, HEAD_WIDTH), dtype, device, kernel, derivatives)
                         try:
                             call()
-                        except RuntimeError as error:  # not for this hardware or number type, or no memory for it
+                        except RuntimeError as error:  # unsupported by hardware or number format, or out of memory
                             failed[kernel] = str(error).strip().splitlines()[0]
                         else:
                             calls[kernel] = call
@@ -544,7 +548,7 @@ def measure_kernels(arguments: argparse.Namespace, keep: Callable[[str, Any], No
 
 
 def usable_kernels(device: torch.device, derivatives: int) -> tuple[Kernel, ...]:
-    """The kernels that have so many derivatives there."""
+    """Return the kernels with this number of derivatives on the device."""
     if derivatives == 2:
         return ("math", "double_backward")
     fused: tuple[Kernel, ...] = ("math", "sdpa", "double_backward")
@@ -554,8 +558,8 @@ def usable_kernels(device: torch.device, derivatives: int) -> tuple[Kernel, ...]
 def kernel_call(
     size: tuple[int, ...], dtype: torch.dtype, device: torch.device, kernel: Kernel, derivatives: int
 ) -> Callable[[], None]:
-    """One call of a kernel on (B, h, N, e) and its backward passes, which start from given gradients."""
-    rows, heads, tokens, width = size  # laid out as `Attention` has them, (B, N, h, e)
+    """Return a call of a kernel on (B, h, N, e) with its backward passes, which start from random gradients."""
+    rows, heads, tokens, width = size  # in memory as (B, N, h, e), like the tensors in `Attention`
     q, k, v, gradient, *second = (
         torch.randn(rows, tokens, heads, width, device=device).to(dtype).transpose(1, 2) for _ in range(7)
     )
@@ -576,9 +580,9 @@ def kernel_call(
 
 
 def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Examples a second from prepared, memory-mapped arrays, and one by one as a Dataset with a DataLoader gives them.
+    """Measure samples per second from memory-mapped arrays: one gather for a batch, and a DataLoader of single samples.
 
-    Both in the same order, drawn beforehand, from a file that the system has in memory.
+    Both read a file that the system has in memory, in the same order, which is drawn in advance.
     """
     import numpy as np
 
@@ -603,7 +607,7 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
             file = Path(folder) / "x.npy"
             np.save(file, np.random.default_rng(0).random((count, width), dtype=np.float32))
             data = PreprocessedSplit({"x": np.load(file, mmap_mode="r")}, None)
-            data.arrays["x"].max()  # every page has been touched, as after a first epoch
+            data.arrays["x"].max()  # touch every page, as a first epoch does
             began = time.perf_counter()
             for index in order:
                 data.take(index)
@@ -618,7 +622,7 @@ def measure_data(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
 
 
 def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Steps of `train` itself, with batches from a memory-mapped file, draws, metrics and checkpoints."""
+    """Measure steps of `train`, with batches from a memory-mapped file, draws, metrics and checkpoints."""
     import numpy as np
 
     from ssl_core.pipeline.cache import PreprocessedSplit
@@ -645,15 +649,15 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         )  # fmt: skip
         lines = read_metrics(Path(folder) / METRICS)
         del data
-    settled = lines[len(lines) // 5 :]  # what is compiled and recorded is so by then
-    seconds = sum(options.log_every / line["train/samples_per_second"] for line in settled) * options.batch_size
-    per_step = seconds / (len(settled) * options.log_every)
-    found = {"steps": steps, "step_seconds": per_step, "minutes of 100,000": per_step * 1e5 / 60}
-    keep(f"loop/{name}, {variant}", found)
+    steady = lines[len(lines) // 5 :]  # compilation and graph capture are over by then
+    seconds = sum(options.log_every / line["train/samples_per_second"] for line in steady) * options.batch_size
+    per_step = seconds / (len(steady) * options.log_every)
+    result = {"steps": steps, "step_seconds": per_step, "minutes of 100,000": per_step * 1e5 / 60}
+    keep(f"loop/{name}, {variant}", result)
 
 
 def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """What the machine can do, and what the matrix products of a step ask for: no step can be quicker than these."""
+    """Measure the peak rates of the machine and count a step's matrix products: together a lower bound of its time."""
     peaks: dict[str, float] = {}
     for precision, dtype in DTYPES.items():
         for rows, inner, columns in ((4096, 1024, 1024), (12608, 128, 384)):
@@ -671,7 +675,7 @@ def measure_floor(arguments: argparse.Namespace, keep: Callable[[str, Any], None
     keep("machine/peaks", {**peaks, "bytes": 2 * 4 * block.numel() / copied[""]})
     for name in arguments.shapes:
         for objective in ("metamae", "mae"):
-            # on the CPU, where every product can be seen; there are as many on any device
+            # on the CPU, where every product is visible; their number is the same on any device
             subject = Subject(arguments.known[name], objective, torch.device("cpu"), arguments.tiny)
             keep(f"floor/{name}/{objective}", count_products(subject))
 
@@ -681,9 +685,9 @@ def _copy(to: Tensor, block: Tensor) -> None:
 
 
 def count_products(subject: Subject) -> dict[str, float]:
-    """Operations of a step's matrix products, and the numbers that they read and write.
+    """Count the operations of a step's matrix products, and the numbers that they read and write.
 
-    The subject's attention is "math" from then on.
+    Sets the attention of the subject to "math" permanently.
     """
     names = ("mm", "bmm", "addmm", "baddbmm")
     counted = {"operations": 0.0, "numbers": 0.0}
@@ -699,7 +703,7 @@ def count_products(subject: Subject) -> dict[str, float]:
 
     for part in subject.learner.modules():
         if isinstance(part, Attention):
-            part.backend = "math"  # a fused kernel's products cannot be seen
+            part.backend = "math"  # the products inside a fused kernel are not visible
     step = subject.ours("fp32", False, Path())
     with Counting():
         step()
@@ -707,7 +711,7 @@ def count_products(subject: Subject) -> dict[str, float]:
 
 
 def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], None]) -> None:
-    """Where the time of a MetaMAE step goes, in the last of the variants; shares of what the profiler saw."""
+    """Profile a MetaMAE step in the last of the variants: the share of each kind of operation in its time."""
     from torch.profiler import ProfilerActivity, profile
 
     variant = arguments.variants[-1]
@@ -716,7 +720,7 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     for name in arguments.shapes:
         subject = Subject(arguments.known[name], "metamae", arguments.device, arguments.tiny)
-        # kernel by kernel: which operation launched one can't be seen of a graph
+        # without a CUDA graph, in which the profiler cannot tell which operation launched a kernel
         step = (
             subject.plain()
             if precision == "plain"
@@ -726,20 +730,19 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
             keep_freed_memory()
         for _ in range(3):
             step()
-        tried = []
-        # a profiler's own memory makes some steps take new pages: the quickest is the nearest to an unwatched one
+        profiles = []
+        # the profiler's own memory makes some steps allocate new pages: the fastest is closest to an unprofiled step
         for _ in range(1 if cuda else PROFILES):
-            with profile(activities=activities, record_shapes=not cuda) as seen:
+            with profile(activities=activities, record_shapes=not cuda) as trace:
                 step()
-            tried.append(seen.key_averages(group_by_input_shape=not cuda))
-        events = min(tried, key=lambda one: sum(event.self_cpu_time_total for event in one))
+            profiles.append(trace.key_averages(group_by_input_shape=not cuda))
+        events = min(profiles, key=lambda one: sum(event.self_cpu_time_total for event in one))
         shares = dict.fromkeys((*KINDS, OTHER), 0.0)
         if cuda:
             calls = {event.key: event.count for event in events if "xformers" in event.key}
             events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
-            events = [
-                event for event in events if not event.is_user_annotation
-            ]  # it spans kernels counted by themselves
+            # an annotation spans kernels that are counted on their own
+            events = [event for event in events if not event.is_user_annotation]
             keep(f"kernel calls/{name}, {variant}", {"all": sum(event.count for event in events), **calls})
             longest = sorted(events, key=lambda event: -event.self_device_time_total)[:LONGEST]
             times = {event.key[:100]: round(event.self_device_time_total) for event in longest}
@@ -752,32 +755,32 @@ def measure_profile(arguments: argparse.Namespace, keep: Callable[[str, Any], No
 
 
 def kind_of(name: str, shapes: list[list[int]]) -> str:
-    """What an operation of that name does, one of KINDS or OTHER."""
-    # engine/products.py has each thread multiply a part of the rows; attention has a product for each head of each row
+    """Return the kind of an operation, one of KINDS or OTHER. `shapes` are the shapes of its inputs."""
+    # engine/products.py splits a product by rows among the threads; attention has one for each head of each sample
     if name == "aten::bmm" and shapes and shapes[0] and shapes[0][0] <= torch.get_num_threads():
         return LINEAR
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), OTHER)
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Markdown of what is there."""
+    """Format the results as Markdown tables."""
     lines = _step_tables(_part(results, "steps"))
     for part, what in (("memory", "memory of a MetaMAE step"), ("scaling", "tokens of a MetaMAE step, fp32")):
-        found = _part(results, part)
-        if found:
+        part_results = _part(results, part)
+        if part_results:
             lines += _table(
                 [what, "plain, MiB", "sslx, of that", "plain, ms a row", "sslx: times faster"],
-                [_beside(name, one) for name, one in _pairs(found)],
+                [_beside(name, one) for name, one in _pairs(part_results)],
             )
     objectives = _part(results, "objectives")
-    for name, found in objectives.items():
-        rows = [[key, _ms(seconds)] for key, seconds in sorted(found.items())]
+    for name, part_results in objectives.items():
+        rows = [[key, _ms(seconds)] for key, seconds in sorted(part_results.items())]
         lines += _table([f"objective at {name}", "ms a step"], rows)
     lines += _kernel_table(_part(results, "kernels"))
     lines += _floor_table(results)
     profiles = _part(results, "profile")
     if profiles:
-        rows = [[name, *(f"{100 * found[kind]:.0f}" for kind in (*KINDS, OTHER))] for name, found in profiles.items()]
+        rows = [[name, *(f"{100 * one[kind]:.0f}" for kind in (*KINDS, OTHER))] for name, one in profiles.items()]
         lines += _table(["where a MetaMAE step's time goes, %", *KINDS, OTHER], rows)
     starts = _part(results, "starts")
     if starts:
@@ -803,20 +806,20 @@ def tables(results: dict[str, Any]) -> str:
 def _step_tables(steps: dict[str, Any]) -> list[str]:
     lines = list[str]()
     for objective, word in (("metamae", "MetaMAE"), ("mae", "MAE")):
-        found = {key.split(" ", 1)[1] for one in steps.values() for key in one if key.startswith(f"{objective} ")}
-        if not found:
+        variants = {key.split(" ", 1)[1] for one in steps.values() for key in one if key.startswith(f"{objective} ")}
+        if not variants:
             continue
         known = dict.fromkeys((*VARIANTS, *CUDA_VARIANTS))
-        ours = [variant for variant in known if variant in found and not variant.startswith("plain")]
+        ours = [variant for variant in known if variant in variants and not variant.startswith("plain")]
         beside = ours if objective != "mae" else []
-        kept = [KEPT] if KEPT in found else []
-        head = [f"{word} step", "plain, ms", *(f"{variant}: ms" for variant in kept)]
+        memory_kept = [PLAIN_MEMORY_KEPT] if PLAIN_MEMORY_KEPT in variants else []
+        head = [f"{word} step", "plain, ms", *(f"{variant}: ms" for variant in memory_kept)]
         head += [f"{variant}: times faster" for variant in ours]
         head += [f"{word} : MAE, {variant}" for variant in beside]
         rows = []
         for name, one in steps.items():
             plain = one.get(f"{objective} plain")
-            row = [name, *(_ms(one.get(f"{objective} {variant}")) for variant in ("plain", *kept))]
+            row = [name, *(_ms(one.get(f"{objective} {variant}")) for variant in ("plain", *memory_kept))]
             row += [_ratio(plain, one.get(f"{objective} {variant}")) for variant in ours]
             row += [_ratio(one.get(f"{objective} {variant}"), one.get(f"mae {variant}")) for variant in beside]
             rows.append(row)
@@ -824,13 +827,15 @@ def _step_tables(steps: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _kernel_table(found: dict[str, Any]) -> list[str]:
-    """Each kernel's time, the one that `choose_kernel` takes, and the one that it should take."""
-    if not found:
+def _kernel_table(kernel_results: dict[str, Any]) -> list[str]:
+    """Format the time of each kernel, the kernel that `choose_kernel` returns, and the fastest one."""
+    if not kernel_results:
         return []
-    kernels = list(dict.fromkeys(kernel for one in found.values() for kernel in (*one["seconds"], *one["failed"])))
+    kernels = list(
+        dict.fromkeys(kernel for one in kernel_results.values() for kernel in (*one["seconds"], *one["failed"]))
+    )
     rows = []
-    for name, one in found.items():
+    for name, one in kernel_results.items():
         seconds, chosen = one["seconds"], one["chosen"]
         fastest = min(seconds, key=seconds.get, default="-")
         row = [name, str(one["batch"])]
@@ -846,7 +851,7 @@ def _kernel_table(found: dict[str, Any]) -> list[str]:
 
 
 def _floor_table(results: dict[str, Any]) -> list[str]:
-    """The least time of a MetaMAE step's matrix products beside the time that it takes."""
+    """Format the least time of the matrix products of a MetaMAE step and the measured time of the step."""
     peaks, floors = results.get("machine/peaks"), _part(results, "floor")
     if not peaks or not floors:
         return []
@@ -863,7 +868,7 @@ def _floor_table(results: dict[str, Any]) -> list[str]:
         for precision, size in (("fp32", 4), ("bf16", 2)):
             least = max(need["operations"] / peaks[precision], size * need["numbers"] / peaks["bytes"])
             best = min(
-                (value for found in (_part(results, "steps").get(name, {}),) for key, value in found.items()
+                (value for shape_steps in (_part(results, "steps").get(name, {}),) for key, value in shape_steps.items()
                  if key.startswith(f"metamae {precision}")),
                 default=None,
             )  # fmt: skip
@@ -879,9 +884,9 @@ def _part(results: dict[str, Any], part: str) -> dict[str, Any]:
     return {key.split("/", 1)[1]: value for key, value in results.items() if key.startswith(f"{part}/")}
 
 
-def _pairs(found: dict[str, Any]) -> list[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
-    """Each variant of ours beside the plain one of the same case."""
-    cases = [(key.rsplit("/", 1), value) for key, value in found.items()]
+def _pairs(measurements: dict[str, Any]) -> list[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Pair each variant of sslx with the plain variant of the same case."""
+    cases = [(key.rsplit("/", 1), value) for key, value in measurements.items()]
     plain = {case: value for (case, variant), value in cases if variant == "plain"}
     return [
         (f"{case}, {variant}", (plain.get(case, {}), value)) for (case, variant), value in cases if variant != "plain"
@@ -899,7 +904,7 @@ def _beside(name: str, pair: tuple[dict[str, Any], dict[str, Any]]) -> list[str]
 
 
 def _failed(one: dict[str, Any]) -> str:
-    """What the table says of a process that failed; nothing of one that did not."""
+    """Return the table entry of a failed process; empty if it succeeded."""
     return f"failed: {one['error']}".replace("|", "/") if "error" in one else ""
 
 
@@ -920,36 +925,55 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def read_results(path: Path, here: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds, or nothing yet; ends the program where it is of another machine or torch than `here`."""
-    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("results"):
-        there, now = (f"{one.get('hardware')}, torch {one.get('torch')}" for one in (kept, here))
+    """Return the contents of the file, if any, updated with `here`.
+
+    Raises:
+        SystemExit: The file is of another machine or another version of torch than `here`.
+    """
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if record.get("results"):
+        there, now = (f"{one.get('hardware')}, torch {one.get('torch')}" for one in (record, here))
         if there != now:
             sys.exit(
-                f"{path} was measured on {there}; this is {now}, and one file is of one machine: "
-                "move it away, or give another folder with --out"
+                f"{path} holds results of {there}, and this is {now}: "
+                "move the file away, or choose another directory with --out"
             )
-    return kept | here
+    return record | here
 
 
-def main(given: list[str] | None = None) -> None:
-    """Measure what was asked for, writing after each measurement."""
+def main(argv: list[str] | None = None) -> None:
+    """Measure the selected parts, saving after each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--shapes", nargs="+", help="shapes by name; by default all")
-    parser.add_argument("--variants", nargs="+", choices=[*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS))])
-    parser.add_argument("--steps", type=int, help="steps of the loop")
-    parser.add_argument("--tokens", nargs="+", type=int, default=[196, 400, 784, 1600, 4096], help="lengths of scaling")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the JSON file")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "sslx-speed")
-    parser.add_argument("--label", default="", help="behind the shapes' names, for second steps beside the first")
-    parser.add_argument("--tiny", action="store_true", help="small sizes: whether it runs at all")
-    parser.add_argument("--no-page", action="store_true", help="leave benchmarks/README.md alone")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (default) or cuda")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure (default: all)"
+    )
+    parser.add_argument("--shapes", nargs="+", help="names of shapes (default: all)")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=[*dict.fromkeys((*VARIANTS, *CUDA_VARIANTS))],
+        help="variants to measure (default: all of the device); profile and loop use the last one",
+    )
+    parser.add_argument("--steps", type=int, help="number of training steps of the part loop")
+    parser.add_argument(
+        "--tokens",
+        nargs="+",
+        type=int,
+        default=[196, 400, 784, 1600, 4096],
+        help="sequence lengths of the part scaling",
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds (default: 7)")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="directory of the JSON file")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "sslx-speed", help="directory of compiled code"
+    )
+    parser.add_argument("--label", default="", help="suffix of the shape names, to keep repeated measurements apart")
+    parser.add_argument("--tiny", action="store_true", help="use small sizes, to test the script")
+    parser.add_argument("--no-page", action="store_true", help="do not update benchmarks/README.md")
     parser.add_argument("--alone", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args(given)
+    arguments = parser.parse_args(argv)
     arguments.known = TINY if arguments.tiny else SHAPES
     arguments.shapes = arguments.shapes or list(arguments.known)
     arguments.variants = arguments.variants or (CUDA_VARIANTS if arguments.device.type == "cuda" else VARIANTS)
@@ -965,24 +989,24 @@ def main(given: list[str] | None = None) -> None:
         "hardware": describe(arguments.device), "cpus": os.cpu_count(), "torch": torch.__version__,
         "python": platform.python_version(),
     }  # fmt: skip
-    kept = read_results(path, here)
-    results = kept.setdefault("results", {})
+    record = read_results(path, here)
+    results = record.setdefault("results", {})
 
     def keep(key: str, value: Any) -> None:
         results[key] = value
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+        path.write_text(json.dumps(record, indent=1) + "\n")
         print(key, json.dumps(value), flush=True)
 
     for part in arguments.parts:
         globals()[f"measure_{part}"](arguments, keep)
-    made = f"Measured on {kept['hardware']}, torch {kept['torch']}.\n\n{tables(results)}"
-    print(made)
+    page_text = f"Measured on {record['hardware']}, torch {record['torch']}.\n\n{tables(results)}"
+    print(page_text)
     begin, end = (f"<!-- speed {arguments.device.type}: {word} -->" for word in ("begin", "end"))
     page = HERE / "README.md"
     if not arguments.no_page and begin in page.read_text():
         before, _, rest = page.read_text().partition(begin)
         _, _, after = rest.partition(end)
-        page.write_text(f"{before}{begin}\n{made}\n{end}{after}")
+        page.write_text(f"{before}{begin}\n{page_text}\n{end}{after}")
 
 
 if __name__ == "__main__":

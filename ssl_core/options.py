@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import pydantic
 from pydantic import ConfigDict
@@ -23,9 +23,11 @@ class Options(pydantic.BaseModel):
     @pydantic.field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
-        """What `--set` can say as what the option holds: one value for several, a day as the text that it was."""
+        """Convert what `--set` can express to the option's type: one value for several, `none`, a date as text."""
         kind = cls.model_fields[str(info.field_name)].annotation
         members = get_args(kind)
+        if isinstance(value, str) and value.lower() in ("none", "null") and value not in _choices(kind):
+            return None
         is_text = str in (kind, *members)
         if get_origin(kind) is tuple and members[-1:] == (Ellipsis,):
             several = _several(value)
@@ -33,6 +35,12 @@ class Options(pydantic.BaseModel):
         if isinstance(value, str) and "," in value and any(get_origin(one) is tuple for one in (kind, *members)):
             return _several(value)  # a pair such as "1, 99"
         return _spelt(value) if is_text else value
+
+
+def _choices(kind: Any) -> set[Any]:
+    """The values of every `Literal` in an annotation."""
+    members = get_args(kind)
+    return set(members) if get_origin(kind) is Literal else set().union(*map(_choices, members))
 
 
 def _several(value: Any) -> Any:

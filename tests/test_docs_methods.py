@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ssl_core import ConfigError, Objective, config, plugins
+from ssl_core import ConfigError, Objective, plugins
+from ssl_core.config import resolve as config
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "methods"

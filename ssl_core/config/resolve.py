@@ -212,7 +212,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     try:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return path.strip(), None if value.lower() in ("none", "null") else value
+        return path.strip(), value
 
 
 def budgeted(text: str | None) -> dict[str, Any]:

@@ -123,7 +123,10 @@ def render(package: Package) -> dict[str, str]:
         "sslx_version": _own_version(), "year": date.today().year,
     }  # fmt: skip
     environment = Environment(
-        loader=PackageLoader("ssl_core"), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+        loader=PackageLoader("ssl_core.scaffold"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
     )
     return {path: environment.get_template(template).render(values) for path, template in files.items()}
 

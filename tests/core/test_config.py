@@ -164,7 +164,7 @@ def test_what_is_missing_is_named(catalogue):
         ("a.b=true", ("a.b", True)),
         ("a.b=[8, 4]", ("a.b", [8, 4])),
         ("a.b=block", ("a.b", "block")),
-        ("a.b=none", ("a.b", None)),
+        ("a.b=none", ("a.b", "none")),
         (r"a.b=(?P<label>\d)=x", ("a.b", r"(?P<label>\d)=x")),
         ("a.b=", ("a.b", "")),
     ],

@@ -91,3 +91,12 @@ def test_options_stay_as_they_are():
 
 def test_a_single_probe():
     assert EvaluateOptions(probes="knn").probes == ("knn",)
+
+
+def test_none_is_a_choice_where_a_literal_has_it():
+    class Part(Options):
+        norm: Literal["none", "mean"] | None = "mean"
+        rate: int | None = 1
+
+    assert Part(norm="none").norm == "none"
+    assert Part(rate="none").rate is None

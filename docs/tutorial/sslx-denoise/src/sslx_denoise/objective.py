@@ -40,7 +40,7 @@ class Denoise(Objective):
         return encoder(noisy, valid=tokens.valid)[:, 1:]
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean error of the rebuilt targets, over all tokens that are present."""
+        """Mean error of the rebuilt targets, over all tokens that are valid."""
         errors = self.head.errors(self._encode(tokens, encoder, draws), tokens.targets)
         valid = torch.ones_like(errors) if tokens.valid is None else tokens.valid
         return Outcome(masked_mean(errors, valid, self.layout))

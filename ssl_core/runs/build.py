@@ -23,7 +23,7 @@ from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import drawn, score
 from ssl_core.nn.attention import choose_kernel
-from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.encoder import TransformerEncoder
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
@@ -79,12 +79,12 @@ def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
         plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.encoder.dim
     )
     layout = tokenizer.layout
-    encoder = Encoder(config.encoder, layout)
-    masking = None
+    encoder = TransformerEncoder(config.encoder, layout)
+    maskings = {}
     if plugins.masking is not None and config.masking is not None:
-        masking = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
+        maskings["mask"] = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
     options = plugins.objective.Options(**config.objective.options)
-    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
+    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, maskings))
 
 
 def resolve_runtime(

@@ -16,7 +16,7 @@ from ssl_core.contracts import Draws, Objective
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, listed, recorder, same
-from ssl_core.testing.harness import Bench, Setting, targets_of
+from ssl_core.testing.harness import Harness, Setting, target_tensors
 from ssl_core.testing.layouts import CASES, DIM, sample
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget
 
@@ -108,7 +108,7 @@ def tokens_are_left_unchanged(setting: Setting) -> None:
     """Content and targets of the tokens are not written to, neither forward nor backward."""
     bench = setting.build()
     tokens = bench.tokens()
-    before = [tokens.embeddings, *targets_of(tokens)]
+    before = [tokens.embeddings, *target_tensors(tokens)]
     kept = [numbers.detach().clone() for numbers in before]
     bench.outcome(tokens).loss.backward()
     same(kept, [numbers.detach() for numbers in before], "content and targets")
@@ -152,7 +152,7 @@ def bf16_autocast_is_finite(setting: Setting) -> None:
     _finite_gradients(bench, loss)
 
 
-def _finite_gradients(bench: Bench, loss: Tensor) -> None:
+def _finite_gradients(bench: Harness, loss: Tensor) -> None:
     loss.backward()
     wrong = [name for name, p in bench.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     expect(not wrong, f"the gradient is not finite in {', '.join(wrong)}")
@@ -253,13 +253,13 @@ def reconstruction_fits_the_layout(setting: Setting) -> None:
 @check("draw")
 def draw_is_pure(setting: Setting) -> None:
     """`draw` depends on its generator and nothing else, and gives named tensors on the CPU."""
-    objective = setting.build().objective
+    learner = setting.build()
     made = []
     for seed in (11, 12):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        made.append(objective.draw(setting.rows, torch.Generator().manual_seed(3)))
+        made.append(learner.draw(setting.rows, torch.Generator().manual_seed(3)))
     for name, value in made[0].items():
         expect(isinstance(value, Tensor), f"'{name}' is {type(value).__name__}, not a tensor")
         expect(value.device.type == "cpu", f"'{name}' is on {value.device}")

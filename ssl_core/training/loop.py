@@ -161,7 +161,7 @@ def train(
     numbers = range(options.accumulate_steps * first, options.accumulate_steps * options.steps)
     with (
         Signals() as signals,
-        BatchStream(learner.objective, data, options.batch_size, seed, device, numbers) as feed,
+        BatchStream(learner, data, options.batch_size, seed, device, numbers) as feed,
         console.progress("pretraining", length, first if unit == "steps" else int(before)) as progress,
     ):
         tick, counted, shown = clock(), first, int(before)

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
+    from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Predictor, Probe, Tokenizer
     from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
+    "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Predictor", "Probe", "Tokenizer"),
     "data": (
         "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task", "Text",
     ),
@@ -61,7 +61,9 @@ __all__ = [
     "Options",
     "Outcome",
     "PluginError",
+    "Predictor",
     "Preset",
+    "Probe",
     "PublicDataset",
     "Sample",
     "Segment",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective, Tokenizer
+from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import Encoder
 from ssl_core.tokens import ContinuousTarget, Outcome
 
@@ -33,11 +35,23 @@ class Learner(nn.Module):
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
     @torch.no_grad()
-    def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
-        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""
+    def embed(
+        self, inputs: Mapping[str, Tensor], per_token: bool = False, layers: Sequence[int] | None = None
+    ) -> Tensor:  # fmt: skip
+        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode.
+
+        With `layers`, numbers of encoder blocks from 1, the outputs of these blocks side by side in place of the
+        encoder's output.
+
+        Raises:
+            ConfigError: If the encoder has no such block.
+        """
         tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
-        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.valid)
+        with _outputs_of(self.encoder, layers or ()) as outputs:
+            encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
+        parts = [encoded] if layers is None else outputs
+        features = [part[:, 1:] if per_token else self.encoder.pool(part, tokens.valid) for part in parts]
+        return torch.cat(features, dim=-1)
 
     @torch.no_grad()
     def stages(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,6 +79,29 @@ class Learner(nn.Module):
         if per_token:
             return _per_token(parts)
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+@contextmanager
+def _outputs_of(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Collect the outputs of encoder blocks, numbered from 1, in the order of `layers` while the context lasts."""
+    blocks = encoder.transformer.blocks
+    for layer in layers:
+        if not 1 <= layer <= len(blocks):
+            raise ConfigError(f"a probe reads layer {layer}, but the encoder has layers 1 to {len(blocks)}")
+    outputs: list[Tensor] = [torch.empty(0)] * len(layers)
+
+    def keep(place: int, output: Tensor) -> None:
+        outputs[place] = output
+
+    handles = [
+        blocks[layer - 1].register_forward_hook(lambda module, args, output, place=place: keep(place, output))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _per_token(parts: list[Tensor]) -> Tensor:

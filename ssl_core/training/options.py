@@ -55,7 +55,7 @@ class TrainOptions(Options):
         if name not in NATIVE_OPTIMIZERS:
             from timm.optim import list_optimizers  # timm takes a second to import and is rarely needed here
 
-            known = {*NATIVE_OPTIMIZERS, *list_optimizers()}
+            known = {*NATIVE_OPTIMIZERS, *map(str, list_optimizers())}
             if name not in known:
                 raise ValueError(f"unknown optimizer; {nearest(name, known, 'optimizer')}")
         return name

@@ -21,7 +21,7 @@ from ssl_core.errors import ConfigError, DataError
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import drawn, score
+from ssl_core.evaluation.protocols import group_by_features, make_probes, probe_seed, random_subset, score
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import TransformerEncoder
 from ssl_core.pipeline.cache import PreprocessedSplit
@@ -206,7 +206,7 @@ def evaluate(
             learner.eval()
             fresh.eval()
             rows += _score(
-                kind, embed, config, options[kind] if options else config.evaluate, task, splits, data, device
+                kind, embed, config, plugins, options[kind] if options else config.evaluate, task, splits, data, device
             )
             progress.advance()
     return rows
@@ -247,7 +247,7 @@ class OnlineProbe:
         console: Console,
     ) -> None:  # fmt: skip
         self.config, self.learner, self.splits, self.data = config, learner, splits, data
-        self.device, self.console = device, console
+        self.device, self.console, self.plugins = device, console, plugins
         fresh = random_init_baseline(config, plugins, learner, splits, device)
         self.fresh = check_health(config, fresh, data["train"], device)
         self.warning: str | None = None
@@ -257,7 +257,7 @@ class OnlineProbe:
         out: dict[str, float] = {}
         task = self.splits["train"].task
         if task is not None:
-            args = (self.config, self.config.evaluate, task, self.splits, self.data, self.device)
+            args = (self.config, self.plugins, self.config.evaluate, task, self.splits, self.data, self.device)
             rows = _score("trained", self.learner.embed, *args)
             out = scores_named("probe/", rows)
         found = self.health()
@@ -279,26 +279,29 @@ def _score(
     kind: str,
     embed: Callable[..., Tensor],
     config: RunConfig,
+    plugins: Plugins,
     options: EvaluateOptions,
     task: Task,
     splits: Splits,
     data: Data,
     device: torch.device,
 ) -> Iterator[dict[str, Any]]:
-    taken: list[Any] = []
-    seed = config.seed if options.seed is None else options.seed
-    for split, most in zip(SPLITS, (options.max_train, options.max_test), strict=True):
-        chosen = drawn(len(data[split]), most, seed)  # before their features are computed: there may be millions
-        with autocast(device, config.train.precision):  # type: ignore[arg-type]
-            batches = (batch.to(device) for batch in data[split].sweep(EMBED_BATCH, chosen))
-            count = len(data[split]) if chosen is None else len(chosen)
-            taken += features(partial(embed, per_token=task.per_token), batches, count)
-    train_x, train_y, test_x, test_y = taken
-    for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
-        yield {
-            "dataset": f"{splits['train'].modality}/{splits['train'].name}", "task": task.title,
-            "features": kind, "seed": config.seed, **row,
-        }  # fmt: skip
+    seed = probe_seed(options, config.seed)
+    for spec, probes in group_by_features(make_probes(plugins.probes, options, config.seed), task).items():
+        layers = {} if kind == "raw_input" else {"layers": spec.layers}
+        of_splits = []
+        for split, most in zip(SPLITS, (options.max_train, options.max_test), strict=True):
+            chosen = random_subset(len(data[split]), most, seed)  # before features are computed: there may be millions
+            with autocast(device, config.train.precision):  # type: ignore[arg-type]
+                batches = (batch.to(device) for batch in data[split].sweep(EMBED_BATCH, chosen))
+                count = len(data[split]) if chosen is None else len(chosen)
+                of_splits.append(features(partial(embed, per_token=spec.per_token, **layers), batches, count))
+        train, test = of_splits
+        for row in score(task, train, test, probes, options.metrics, seed):
+            yield {
+                "dataset": f"{splits['train'].modality}/{splits['train'].name}", "task": task.title,
+                "features": kind, "seed": config.seed, **row,
+            }  # fmt: skip
 
 
 def versions() -> dict[str, str]:

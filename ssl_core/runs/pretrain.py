@@ -13,6 +13,7 @@ from ssl_core.config.resolve import Plugins, flatten, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.data import Split
 from ssl_core.errors import CheckpointError, ConfigError, SslxError
+from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.plugins import Catalogue
@@ -94,7 +95,10 @@ def run(
     learner.tokenizer.fit_normalization(data["train"].chunks())
     asked = config.train.batch_size
     config, notes = resolve_runtime(config, learner, device, data["train"])
-    measure, said = limit_samples(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
+    measure, said = limit_samples(
+        config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device, probes
+    )
     notes += data_warnings(splits, data) + said
     # the batch size as it was asked for: going on, it is lowered to what there is anew
     kept = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": asked})})
@@ -189,7 +193,10 @@ def evaluate_run(
         split: preprocess_dataset(splits[split], learner.tokenizer, cache_root(), console, config.strict)
         for split in splits
     }
-    measure, said = limit_samples(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
+    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
+    measure, said = limit_samples(
+        config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device, probes
+    )
     notes = data_warnings(splits, data) + said
     for line in (*header(config, learner, device, splits, data), *notes):
         console.info(line)

@@ -22,7 +22,7 @@ from ssl_core.training.accel.cuda_graph import GraphedStep
 from ssl_core.training.device import Precision, autocast
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import METRICS, MetricAverager, append_metrics, trim_metrics
-from ssl_core.training.optim import make_optimizer, rate_at, set_rate
+from ssl_core.training.optim import is_capturable, make_optimizer, rate_at, set_rate
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.signals import Signals
 from ssl_core.utils.console import Console
@@ -70,7 +70,8 @@ class Log(Protocol):
 
 def is_graphed(options: TrainOptions, device: torch.device) -> bool:
     """Whether steps are replayed as a CUDA graph."""
-    return options.cuda_graph and device.type == "cuda" and options.accumulate_steps == 1
+    possible = is_capturable(options.optimizer) and options.accumulate_steps == 1
+    return options.cuda_graph and device.type == "cuda" and possible
 
 
 def train(

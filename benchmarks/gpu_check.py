@@ -133,8 +133,9 @@ def start(arguments: argparse.Namespace) -> int:
 def finish(arguments: argparse.Namespace) -> int:
     """Write how a phase ended to the summary, with the end of its output and all measurements so far."""
     record = read_json(arguments.results / SUMMARY)
-    phase = record["phases"][-1]
-    assert phase["phase"] == arguments.phase
+    phase = record["phases"][-1] if record else {}
+    if (phase.get("phase"), phase.get("status")) != (arguments.phase, "running"):
+        return 0  # interrupted before the start of the phase was recorded, or after its end was
     with (arguments.results / LOG).open("rb") as file:
         file.seek(phase["log_begins_at"])
         lines = file.read().decode(errors="replace").splitlines()[1:]  # the first line is the command

@@ -202,14 +202,14 @@ if [ "$dry_run" = 0 ] && "$python" -c 'import xdist' 2>/dev/null; then workers=(
 
 summary() { "$python" -m benchmarks.gpu_check "$@"; }
 
-child=
+phase='' began=0 run=()
 interrupted() { # $1: exit status
     trap '' INT TERM HUP
-    if [ -n "$child" ]; then
-        kill -TERM "$child" 2>/dev/null # `timeout` passes the signal on to the whole phase
-        wait "$child"
+    local pid
+    for pid in $(jobs -p); do kill -TERM "$pid" 2>/dev/null; done # `timeout` passes the signal on to the whole phase
+    wait
+    [ -z "$phase" ] ||
         summary finish "$results" "$phase" --status interrupted --seconds $((SECONDS - began)) "${run[@]}"
-    fi
     exit "$1"
 }
 trap 'rm -rf "$work"' EXIT
@@ -217,7 +217,7 @@ trap 'interrupted 130' INT
 trap 'interrupted 143' TERM
 trap 'interrupted 129' HUP
 
-failures=0 run=()
+failures=0
 for index in "${!phases[@]}"; do
     phase=${phases[index]} began=$SECONDS
     later=0
@@ -230,10 +230,8 @@ for index in "${!phases[@]}"; do
     summary start "$results" "$phase" --limit "$limit"
     echo "== $phase: ${command[*]@Q}" >>"$results/log.txt"
     timeout -k 3 "$limit" "${command[@]}" >>"$results/log.txt" 2>&1 </dev/null &
-    child=$!
-    wait "$child"
+    wait "$!"
     code=$?
-    child=
     summary finish "$results" "$phase" --exit-code "$code" --seconds $((SECONDS - began)) "${run[@]}"
     [ "$code" = 0 ] || failures=$((failures + 1))
 done

@@ -33,7 +33,7 @@ NEW_CODE_TESTS=(
 SHAPES=(speech HIGGS genomics)
 OBJECTIVES=(metamae mae)
 STEPS=3000
-WORKERS=4 # processes of a test phase, if pytest-xdist is installed: some CUDA tests start whole runs
+WORKERS=4 # processes of tests-cuda_graph, which starts whole runs, if pytest-xdist and 8 CPU cores are available
 
 DEFAULT_TOTAL=590
 budget_of() { # seconds that a phase has in any case; their sum is less than DEFAULT_TOTAL
@@ -135,7 +135,8 @@ command_of() { # set the array `command` to the command of a phase
             if [ "$dry_run" = 1 ]; then
                 command+=(--gpu-check-dry-run)
             else
-                command+=(-m "" "${workers[@]}") # slow tests too
+                command+=(-m "") # slow tests too
+                [ "$name" != cuda_graph ] || command+=("${workers[@]}")
             fi
             command+=("${files[@]}")
             ;;
@@ -198,7 +199,9 @@ echo "results: $results"
 export PYTHONPATH="$root:$root/plugins:$work/site${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1 SSLX_CACHE_DIR="$work/cache" COLUMNS=120
 "$python" -m benchmarks.gpu_check site "$work/site" || exit 2
-if [ "$dry_run" = 0 ] && "$python" -c 'import xdist' 2>/dev/null; then workers=(-n "$WORKERS"); fi
+if [ "$dry_run" = 0 ] && [ "$(nproc)" -ge 8 ] && "$python" -c 'import xdist' 2>/dev/null; then
+    workers=(-n "$WORKERS")
+fi
 
 summary() { "$python" -m benchmarks.gpu_check "$@"; }
 

@@ -274,7 +274,7 @@ def pytest_configure(config: Any) -> None:
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     """Select the tests that need CUDA, and in a dry run some more."""
     more: dict[Path, int] = {}
-    selected, rest = [], []
+    selected, rest = list[Any](), list[Any]()
     for item in items:
         keep = needs_cuda(item)
         if not keep and config.getoption("--gpu-check-dry-run"):

@@ -398,7 +398,7 @@ def test_every_objective_can_be_recorded(tmp_path, monkeypatch, name, modality):
     command = [
         sys.executable,
         "-m",
-        "ssl_core.cli.app",
+        "ssl_core.cli",
         "run",
         "--objective",
         name,

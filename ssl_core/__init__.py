@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Outcome, Segment, Target, Tokens
     from ssl_core.training.learner import Learner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),

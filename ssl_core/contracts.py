@@ -178,6 +178,9 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """What its labels mean; None if there are none."""
     warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
+    splits: tuple[Split, ...] = ("train", "test")
+    """The splits that the options and the data provide. `__init__` sets it where they decide; a run opens only these.
+    Choices are made on "validation"; "test" is for the final scores alone."""
 
     class Options(_options.Options):
         """No options."""

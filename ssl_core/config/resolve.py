@@ -189,7 +189,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold sections, e.g. [train]")
-    return flatten(tree)
+    return flatten({key: value for key, value in tree.items() if key != "format"})
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

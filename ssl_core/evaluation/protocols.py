@@ -49,7 +49,7 @@ def score(
     options: EvaluateOptions,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """One row for each probe, fitted on the training split and scored on the test split.
+    """One row for each probe, fitted on the training split and scored on a held-out split, here called test.
 
     Features: (n, D), or (n, L, D) with `task.per_token`. Keys of a row: probe, metric, value (None if undefined),
     standard_error (None if unknown), n_train and n_test (samples, or the tokens that count), details. What

@@ -62,9 +62,9 @@ class PretrainKeywords(DataKeywords, total=False):
     """Keywords of `pretrain` beside its named parameters.
 
     y: labels (n,) or (n, k) of data in memory. steps: optimiser steps. budget: training time instead of steps, such as
-    "10m". batch_size: samples in a batch. seed: seed of all randomness. preset: published numbers by name. masking: a masking by name. probe_every: steps between
-    online probes. precision: auto, fp32 or bf16. strict: refuse bad samples instead of skipping them. resume: continue
-    the run in `out`. overwrite: replace the run in `out`.
+    "10m". batch_size: samples in a batch. seed: seed of all randomness. preset: published numbers by name. masking: a
+    masking by name. probe_every: steps between online probes. precision: auto, fp32 or bf16. strict: refuse bad samples
+    instead of skipping them. resume: continue the run in `out`. overwrite: replace the run in `out`.
     """
 
     y: Any

@@ -142,13 +142,13 @@ def pretrain(
     """
     catalogue = installed.load()
     keywords = _checked(options, PretrainKeywords)
-    given: dict[str, Any] = {"objective.name": objective, "modality": modality, "dataset.name": dataset}
-    given |= _data_options(data, modality, keywords, catalogue)
-    given |= budgeted(keywords.get("budget")) | _option_paths(keywords)
-    given = {path: value for path, value in given.items() if value is not None}
+    values: dict[str, Any] = {"objective.name": objective, "modality": modality, "dataset.name": dataset}
+    values |= _data_options(data, modality, keywords, catalogue)
+    values |= budgeted(keywords.get("budget")) | _option_paths(keywords)
+    values = {path: value for path, value in values.items() if value is not None}
     resume, overwrite = keywords.get("resume", False), keywords.get("overwrite", False)
     folder = None if out is None else Path(out)
-    plan = plan_run(RunRequest(given, None, folder, resume, overwrite), catalogue)
+    plan = plan_run(RunRequest(values, None, folder, resume, overwrite), catalogue)
     console = keywords.get("console") or Console()
     for line in plan.warnings:
         console.info(line)
@@ -251,15 +251,15 @@ def evaluate(
         catalogue = source.context.catalogue  # it also knows data in memory
     if y is not None:
         keywords["y"] = y
-    given = {"dataset.name": keywords.get("dataset"), **_data_options(data, modality, keywords, catalogue)}
-    given |= _option_paths(keywords)
-    given = {path: value for path, value in given.items() if value is not None}
+    values = {"dataset.name": keywords.get("dataset"), **_data_options(data, modality, keywords, catalogue)}
+    values |= _option_paths(keywords)
+    values = {path: value for path, value in values.items() if value is not None}
     name = None
-    if any(path.startswith("dataset.") for path in given):
-        name = Path(data).resolve().stem if isinstance(data, str | os.PathLike) else given.get("dataset.name", "own")
+    if any(path.startswith("dataset.") for path in values):
+        name = Path(data).resolve().stem if isinstance(data, str | os.PathLike) else values.get("dataset.name", "own")
     out = keywords.get("out")
     context = RunContext(catalogue, folder, keywords.get("console") or Console())
-    return evaluate_run(given, context, place_of_evaluation(folder, name) if out is None else Path(out))
+    return evaluate_run(values, context, place_of_evaluation(folder, name) if out is None else Path(out))
 
 
 def _checked(options: Mapping[str, Any], known: Any) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _table_file(frame: Any, y: Any) -> Path:
     """A Parquet file of a DataFrame in the cache, with `y` as its column label; the same file for the same content.
 
     Raises:
-        ConfigError: both `y` and a column label are given.
+        ConfigError: `y` is given, and the table has a column label.
     """
     if y is not None:
         if "label" in frame.columns:

@@ -140,18 +140,18 @@ def _record(folder: Path, cell: Cell) -> None:
         ConfigError: the cell was made with other options.
     """
     path = folder / CELLS / f"{cell.name}.json"
-    wanted = json.loads(json.dumps(cell.options))
+    options = json.loads(json.dumps(cell.options))
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before != wanted:
-            changed = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+        if before != options:
+            changed = sorted(key for key in before.keys() | options.keys() if before.get(key) != options.get(key))
             raise ConfigError(
                 f"{path.with_suffix('')} was made with {changed[0]}={before.get(changed[0])!r} and not "
-                f"{wanted.get(changed[0])!r}; name another --out, or give the options that it was made with"
+                f"{options.get(changed[0])!r}; name another --out, or give the options that it was made with"
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, wanted)
+    write_json(path, options)
 
 
 def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> dict[str, Report | Failure]:

@@ -54,9 +54,11 @@ def score(
     Features: (n, D), or (n, L, D) with `task.per_token`. Keys of a row: probe, metric, value (None if undefined),
     standard_error (None if unknown), n_train and n_test (samples, or the tokens that count), details. What
     `max_train` and `max_test` leave out is left out by the caller, before features are made. Entries equal
-    to `task.ignore` count neither in training nor in the metric (protocol D50).
+    to `task.ignore` count neither in training nor in the metric.
 
-    Errors: DataError for labels or features that do not fit the task; PluginError for a metric that does not.
+    Raises:
+        DataError: labels or features do not fit the task.
+        PluginError: the metric does not fit the task.
     """
     # scikit-learn takes a second to import, and the options above are needed by every command
     from ssl_core.evaluation import knn, linear, metrics
@@ -94,7 +96,8 @@ def score(
 def rows_of(task: Task, features: np.ndarray, labels: np.ndarray | None, split: str) -> Rows:
     """Features and labels as rows: tokens laid out one after the other, ignored entries left out.
 
-    Errors: DataError naming the split for what does not fit the task.
+    Raises:
+        DataError: features or labels do not fit the task; the message names the split.
     """
     if labels is None:
         raise DataError(f"task '{task.title}': the {split} split has no labels")
@@ -118,7 +121,11 @@ def rows_of(task: Task, features: np.ndarray, labels: np.ndarray | None, split: 
 
 
 def _checked(task: Task, y: np.ndarray, split: str) -> np.ndarray:
-    """Labels as int64, or float64 for a number. Errors: DataError for a value that the task does not know."""
+    """Labels as int64, or float64 for a number.
+
+    Raises:
+        DataError: a value that the task does not have.
+    """
     if task.kind == "number":
         bad = ~np.isfinite(y.astype(np.float64))
         what = "finite numbers"

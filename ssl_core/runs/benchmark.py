@@ -82,8 +82,8 @@ def options_for(config: RunConfig, catalogue: Catalogue, name: str) -> dict[str,
     """The options of `sslx eval` for a transfer set, by path.
 
     Options of the data set come from section `transfer`, else from changes by hand to the pretraining data, else from
-    the run's preset for this set. The probe and given mean and std of the tokenizer are the run's, except where they
-    come from the preset and the preset has others for this set.
+    the run's preset for this set. The probe, and mean and std of the tokenizer where they are given, are the run's,
+    except where they come from the preset and the preset has others for this set.
     """
     cls = catalogue.get("dataset", name, config.modality).value
     trained = catalogue.dataset(config.dataset.name, config.modality)
@@ -93,22 +93,24 @@ def options_for(config: RunConfig, catalogue: Catalogue, name: str) -> dict[str,
     before = _resolved(trained.Options, usual, "dataset")
     changed = {key: value for key, value in config.dataset.options.items() if value != before.get(key)}
     known = cls.Options.model_fields
-    wanted = {
+    dataset_options = {
         key: value for key, value in (_section(own, "dataset") | changed | config.transfer).items() if key in known
     }
-    given = {"dataset.name": name, **{f"dataset.{key}": value for key, value in wanted.items()}}
+    overrides = {"dataset.name": name, **{f"dataset.{key}": value for key, value in dataset_options.items()}}
 
     probe = config.evaluate.model_dump(mode="json")
     before, here = (_resolved(ENGINE_SECTIONS["evaluate"], of, "evaluate") for of in (usual, usual | own))
-    given |= {f"evaluate.{key}": here[key] for key in here if here[key] != before[key] and probe[key] == before[key]}
+    overrides |= {
+        f"evaluate.{key}": here[key] for key in here if here[key] != before[key] and probe[key] == before[key]
+    }
 
     has = config.tokenizer.options
     before, here = (_resolved(tokenizer.Options, of, "tokenizer") for of in (usual, usual | own))
     if has.get("normalise") == here.get("normalise") == "given" and all(
         has.get(key) == before.get(key) for key in NORMALISE
     ):
-        given |= {f"tokenizer.{key}": here[key] for key in NORMALISE if here.get(key) != before.get(key)}
-    return given
+        overrides |= {f"tokenizer.{key}": here[key] for key in NORMALISE if here.get(key) != before.get(key)}
+    return overrides
 
 
 def _usual(config: RunConfig, catalogue: Catalogue) -> dict[str, Any]:
@@ -188,16 +190,16 @@ def run_domain(plan: RunPlan, context: RunContext, absent: str | None) -> tuple[
     reports: dict[str, Report] = {}
     for number, name in enumerate(names, start=1):
         entry = catalogue.find("dataset", name, config.modality)
-        given = options_for(config, catalogue, name) if entry else {}
+        overrides = options_for(config, catalogue, name) if entry else {}
         public = entry is not None and issubclass(entry.value, PublicDataset)
-        if entry is None or (public and _missing(entry.value, given.get("dataset.root"))):
+        if entry is None or (public and _missing(entry.value, overrides.get("dataset.root"))):
             continue
         try:
-            done = _earlier_report(name, report, given, context)
+            done = _earlier_report(name, report, overrides, context)
             state = "was evaluated before" if done else "..."
             console.info(f"transfer   {number} of {len(names)}: {config.modality}/{name} {state}")
-            given |= {"device": config.device, "strict": config.strict}
-            reports[name] = done or evaluation.evaluate_run(given, context, folder / FOLDER / name)
+            overrides |= {"device": config.device, "strict": config.strict}
+            reports[name] = done or evaluation.evaluate_run(overrides, context, folder / FOLDER / name)
         except SslxError as error:
             if config.strict:
                 raise
@@ -227,12 +229,12 @@ def rewrite(report: Report, run: Run | None, context: RunContext) -> None:
         write(report, run, metrics, folder)
 
 
-def _earlier_report(name: str, report: Report, given: Mapping[str, Any], context: RunContext) -> Report | None:
+def _earlier_report(name: str, report: Report, overrides: Mapping[str, Any], context: RunContext) -> Report | None:
     """The report of a transfer set from before, if it is of the same encoder with the same options."""
     earlier = _report(context.folder / FOLDER / name)
     if earlier is None or earlier.steps != report.steps:
         return None
-    config, _ = evaluation.evaluation_config(load_config(context.folder), given, context.catalogue)
+    config, _ = evaluation.evaluation_config(load_config(context.folder), overrides, context.catalogue)
     values = config.model_dump(mode="json")
     same = all(earlier.config[part] == values[part] for part in ("dataset", "evaluate", "tokenizer"))
     return earlier if same else None

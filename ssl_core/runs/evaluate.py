@@ -20,11 +20,11 @@ from ssl_core.runs.scores import baseline_health, measure_health, score_run
 from ssl_core.training.metrics_log import METRICS, read_metrics
 
 
-def evaluate_run(given: Mapping[str, Any], context: RunContext, folder: Path) -> Report:
+def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path) -> Report:
     """Score the newest checkpoint of a run and write the report.
 
     Args:
-        given: options by dotted path: another data set, or options of the evaluation.
+        overrides: options by dotted path: another data set, or options of the evaluation.
         context: plugins, the run's folder and console.
         folder: where the report goes.
 
@@ -34,7 +34,7 @@ def evaluate_run(given: Mapping[str, Any], context: RunContext, folder: Path) ->
         DataError: the data set does not offer the fields that the encoder reads.
     """
     saved = load_config(context.folder)
-    run = load_for_evaluation(saved, given, context)
+    run = load_for_evaluation(saved, overrides, context)
     announce(run)
     rows = score_run(run)
     if not rows:
@@ -51,8 +51,8 @@ def evaluate_run(given: Mapping[str, Any], context: RunContext, folder: Path) ->
     return report
 
 
-def load_for_evaluation(saved: RunConfig, given: Mapping[str, Any], context: RunContext) -> Run:
-    """The trained run on the data, and with the options of the evaluation, that are given.
+def load_for_evaluation(saved: RunConfig, overrides: Mapping[str, Any], context: RunContext) -> Run:
+    """The trained run, with other data or options of the evaluation.
 
     Raises:
         CheckpointError: the run has no checkpoint.
@@ -60,18 +60,20 @@ def load_for_evaluation(saved: RunConfig, given: Mapping[str, Any], context: Run
         DataError: the data set does not offer the fields that the encoder reads.
     """
     start = load_checkpoint(context.folder)
-    other_data = "dataset.name" in given  # the data trained on need not be there
+    other_data = "dataset.name" in overrides  # the data trained on need not be there
     parts = PARTS[:-1] if other_data else PARTS
     for line in check_plugins(context.folder, saved, context.catalogue, start, parts):
         context.console.info(line)
-    if given:
-        config, plugins = evaluation_config(saved, given, context.catalogue)
+    if overrides:
+        config, plugins = evaluation_config(saved, overrides, context.catalogue)
     else:
         config, plugins = saved, plugins_of(saved, context.catalogue)
     return build_run(trained_config(config, start), plugins, context, start, for_training=False)
 
 
-def evaluation_config(saved: RunConfig, given: Mapping[str, Any], catalogue: Catalogue) -> tuple[RunConfig, Plugins]:
+def evaluation_config(
+    saved: RunConfig, overrides: Mapping[str, Any], catalogue: Catalogue
+) -> tuple[RunConfig, Plugins]:
     """The saved configuration with another data set or other options of the evaluation.
 
     `tokenizer.mean` and `tokenizer.std` may change where the run has `tokenizer.normalise=given`.
@@ -80,7 +82,7 @@ def evaluation_config(saved: RunConfig, given: Mapping[str, Any], catalogue: Cat
         ConfigError: any other change.
     """
     own = saved.tokenizer.options.get("normalise") == "given"
-    for path in given:
+    for path in overrides:
         if path.split(".")[0] not in ("dataset", "evaluate", "device", "strict") and not (own and path in CONSTANTS):
             raise ConfigError(
                 f"sslx eval cannot change '{path}', which training depends on; it takes dataset.* and evaluate.*"
@@ -88,8 +90,8 @@ def evaluation_config(saved: RunConfig, given: Mapping[str, Any], catalogue: Cat
             )
     base = flatten(saved.model_dump(mode="json"))
     base = {path: value for path, value in base.items() if path.partition(".")[0] not in BENCHMARK}
-    name = given.get("dataset.name", saved.dataset.name)
+    name = overrides.get("dataset.name", saved.dataset.name)
     entry = catalogue.find("dataset", str(name), saved.modality)
     if entry is None or entry.name != saved.dataset.name:  # an alias is not another data set
         base = {path: value for path, value in base.items() if not path.startswith("dataset.") and path != "data_label"}
-    return resolve(catalogue, {**base, **given, "preset": "none"})
+    return resolve(catalogue, {**base, **overrides, "preset": "none"})

@@ -67,9 +67,9 @@ def plan_run(request: RunRequest, catalogue: Catalogue) -> RunPlan:
         raise ConfigError("--resume needs --out with the folder of the stopped run")
     saved, start = run_dir.load_config(request.out), checkpoint.latest(request.out)
     warnings = run_dir.check_plugins(request.out, saved, catalogue, start)
-    wanted, plugins = resolve(catalogue, request.options, request.file or request.out / run_dir.CONFIG)
-    config = run_dir.check_resumable(saved, wanted)
-    config = config.model_copy(update={key: getattr(wanted, key) for key in BENCHMARK})
+    requested, plugins = resolve(catalogue, request.options, request.file or request.out / run_dir.CONFIG)
+    config = run_dir.check_resumable(saved, requested)
+    config = config.model_copy(update={key: getattr(requested, key) for key in BENCHMARK})
     return RunPlan(request, config, plugins, start, warnings)
 
 

@@ -32,8 +32,10 @@ FAILURE = "failure.json"
 LOCK = ".lock"
 FORMAT = 2
 """Format of config.json. sslx 0.1 wrote none."""
-PATIENCE = 15.0  # seconds: one that was told to stop saves first
-PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")  # plugins that a run depends on
+PATIENCE = 15.0
+"""Seconds to wait for another run: one that was stopped saves first."""
+PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")
+"""The plugins that a run depends on."""
 FREE_TO_CHANGE = frozenset(
     {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
 )
@@ -179,13 +181,13 @@ def read_failure(folder: Path) -> str | None:
         return None
 
 
-def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
+def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
     """The configuration to continue with. More steps are allowed where the learning rate is constant.
 
     Raises:
         ConfigError: the first difference that would change the steps already done.
     """
-    before, now = saved.model_dump(mode="json"), wanted.model_dump(mode="json")
+    before, now = saved.model_dump(mode="json"), requested.model_dump(mode="json")
     for path, value in _leaves(now):
         old = _at(before, path)
         if value == old or path[0] in FREE_TO_CHANGE:
@@ -196,7 +198,7 @@ def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
             continue
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
-    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": wanted.train.steps})})
+    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": requested.train.steps})})
 
 
 def check_plugins(
@@ -221,7 +223,7 @@ def check_plugins(
     Raises:
         ConfigError: one is missing; the message says why.
     """
-    noted = start.state.get("origins", {}) if start else {}
+    recorded = start.state.get("origins", {}) if start else {}
     changed = []
     for part in parts:
         config = getattr(saved, part)
@@ -229,7 +231,7 @@ def check_plugins(
             continue
         entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
         name = entry.name if entry else config.name
-        before = noted.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
+        before = recorded.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
         what = f"{'data set' if part == 'dataset' else part} '{name}'"
         if before is None:
             continue
@@ -253,8 +255,8 @@ def _absence(origin: str, catalogue: Catalogue) -> str:
     if plugin in catalogue.blocked:
         return "is blocked; leave out --block and SSLX_BLOCK"
     now = next((str(one) for one in catalogue.installed if one.plugin == plugin), None)
-    wanted = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
-    return f"is not offered by {now} any more; {wanted}" if now else f"is not installed; {wanted}"
+    install = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
+    return f"is not offered by {now} any more; {install}" if now else f"is not installed; {install}"
 
 
 def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -306,5 +308,5 @@ def summary(folder: Path) -> dict[str, str]:
 
 def find(root: Path) -> list[Path]:
     """Run folders in a folder and one level below it, oldest first."""
-    found = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
-    return sorted(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)
+    folders = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
+    return sorted(folders, key=lambda folder: (folder / CONFIG).stat().st_mtime)

@@ -176,9 +176,10 @@ def plugin_rule(tree: Tree, module: str, one: Import) -> str | None:
 
 def user_rule(tree: Tree, module: str, one: Import) -> str | None:
     """What is wrong with an import of the package for users, or None."""
-    if one.module.split(".")[0] in ("ssl_core", "ssl_plugins") and (one.module, one.name) != ("ssl_core", "__version__"):
-        return None if one.module == "ssl_core.api" else "sslx offers names of ssl_core.api only"
-    return None
+    if one.module == "ssl_core.api" or (one.module, one.name) == ("ssl_core", "__version__"):
+        return None
+    ours = one.module.split(".")[0] in ("ssl_core", "ssl_plugins")
+    return "sslx offers names of ssl_core.api only" if ours else None
 
 
 def cycles(tree: Tree) -> list[str]:

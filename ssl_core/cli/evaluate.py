@@ -33,7 +33,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--set",
-            help="An option of dataset or evaluate, as section.option=value; also tokenizer.mean and .std, where the run was given them.",
+            help="An option of dataset or evaluate, as section.option=value; also tokenizer.mean and .std, where the "
+            "run was given them.",
         ),
     ] = None,
     out: Annotated[

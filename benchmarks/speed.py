@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from ssl_core import Layout, Learner, plugins
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel
 from ssl_core.nn.attention_xformers import xformers_ops
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
@@ -150,7 +150,7 @@ class Subject:
         self.learner = self._learner(tokenizer, encoder, objective).to(device).train()
         self.draws = {
             name: value.to(device)
-            for name, value in self.learner.objective.draw(shape.batch, torch.Generator().manual_seed(0)).items()
+            for name, value in self.learner.draw(shape.batch, torch.Generator().manual_seed(0)).items()
         }
         self.encoder_options = encoder
 
@@ -165,7 +165,9 @@ class Subject:
         values = {"alpha": self.shape.alpha, "contrast_weight": self.shape.contrast_weight, "depth": self.shape.depth}
         options = plugin.Options(**{k: v for k, v in values.items() if k in plugin.Options.model_fields})
         return Learner(
-            tokenizer, Encoder(encoder, tokenizer.layout), plugin(options, tokenizer.layout, encoder.dim, masking)
+            tokenizer,
+            TransformerEncoder(encoder, tokenizer.layout),
+            plugin(options, tokenizer.layout, encoder.dim, {} if masking is None else {"mask": masking}),
         )
 
     def ours(self, precision: str, compiled: bool, cache: Path, graphed: bool = True) -> Callable[[], None]:

@@ -9,20 +9,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_core.contracts import Dataset, Draws, Inputs, Mask, Masking, Objective, Tokenizer
+    from ssl_core.contracts import (
+        Dataset,
+        Draws,
+        Ema,
+        Inputs,
+        Mask,
+        Masking,
+        Maskings,
+        Objective,
+        Predictor,
+        Probe,
+        Teacher,
+        Tokenizer,
+    )
     from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
     from ssl_core.public_data.dataset import PublicDataset
     from ssl_core.public_data.source import Archive, Source
-    from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Outcome, Segment, Target, Tokens
+    from ssl_core.tokens import (
+        ContinuousTarget,
+        DiscreteTarget,
+        Geometry,
+        Layout,
+        Outcome,
+        Segment,
+        Target,
+        Tokens,
+    )
     from ssl_core.training.learner import Learner
 
 __version__ = "0.2.0"
 
 _HOMES = {
-    "contracts": ("Dataset", "Draws", "Inputs", "Mask", "Masking", "Objective", "Tokenizer"),
+    "contracts": (
+        "Dataset", "Draws", "Ema", "Inputs", "Mask", "Masking", "Maskings", "Objective", "Predictor",
+        "Probe", "Teacher", "Tokenizer",
+    ),
     "data": (
         "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task", "Text",
     ),
@@ -32,7 +57,9 @@ _HOMES = {
     "options": ("Choice", "Options", "Preset"),
     "public_data.dataset": ("PublicDataset",),
     "public_data.source": ("Archive", "Source"),
-    "tokens": ("DiscreteTarget", "Layout", "Outcome", "Segment", "Target", "Tokens", "ContinuousTarget"),
+    "tokens": (
+        "ContinuousTarget", "DiscreteTarget", "Geometry", "Layout", "Outcome", "Segment", "Target", "Tokens",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -50,18 +77,23 @@ __all__ = [
     "Discrete",
     "DiscreteTarget",
     "Draws",
+    "Ema",
     "Field",
     "Fields",
+    "Geometry",
     "Inputs",
     "Layout",
     "Learner",
     "Mask",
     "Masking",
+    "Maskings",
     "Objective",
     "Options",
     "Outcome",
     "PluginError",
+    "Predictor",
     "Preset",
+    "Probe",
     "PublicDataset",
     "Sample",
     "Segment",
@@ -70,6 +102,7 @@ __all__ = [
     "SslxError",
     "Target",
     "Task",
+    "Teacher",
     "Text",
     "Tokenizer",
     "Tokens",

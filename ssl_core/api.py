@@ -19,7 +19,7 @@ from ssl_core.config.resolve import budgeted, flatten
 from ssl_core.contracts import Dataset
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.hookspecs import hookimpl
-from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.encoder import TransformerEncoder
 from ssl_core.pipeline.memory import MEMORY, ORIGIN, memory_dataset
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.report import Report
@@ -38,8 +38,6 @@ from ssl_core.utils.console import Console
 
 __all__ = ["EvaluateKeywords", "PretrainKeywords", "PretrainedEncoder", "Report", "Run", "embed", "evaluate", "load"]
 __all__ += ["pretrain"]
-
-PARTS = ("tokenizer", "encoder")
 
 
 class DataKeywords(TypedDict, total=False):
@@ -180,12 +178,18 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> PretrainedEn
     tokenizer_class = installed.load().tokenizer(config.tokenizer.name)
     with torch.random.fork_rng():
         tokenizer = tokenizer_class(tokenizer_class.Options(**config.tokenizer.options), fields, config.encoder.dim)
-        encoder = Encoder(config.encoder, tokenizer.layout)
+        encoder = TransformerEncoder(config.encoder, tokenizer.layout)
     state = start.state
     provenance = Provenance(path, start.step, state.get("versions", {}), state.get("origins", {}))
     model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance)
     tensors = checkpoint.read_model(start)
-    own = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in PARTS}
+    prefixes = {f"{prefix}.": f"{part}." for part, prefix in state["features"].items()}
+    own = {
+        part + name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        for prefix, part in prefixes.items()
+        if name.startswith(prefix)
+    }
     checkpoint.load_tensors(start, model, own)
     return model.to(pick_device(device)).eval()
 

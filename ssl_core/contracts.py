@@ -8,9 +8,10 @@ Shapes: B samples, L tokens of a row, Ls tokens of a segment, D encoder width, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,31 +22,66 @@ from ssl_core.data import Fields, Sample, Split, Task
 from ssl_core.nn.encoder import Encoder
 from ssl_core.options import Choice
 from ssl_core.public_data.source import Source
-from ssl_core.tokens import Layout, Outcome, Tokens
+from ssl_core.tokens import Geometry, Layout, Outcome, Tokens
 
 Inputs: TypeAlias = dict[str, np.ndarray]
 Draws: TypeAlias = Mapping[str, Tensor]
+PROGRESS = "progress"
+"""The draw that the engine adds to those of an objective: a 0-dim float, the share of the run that is done."""
 
 
 @dataclass(frozen=True)
 class Mask:
     """Which tokens of each row an encoder may see.
 
-    visible: (B, V) long, ascending places. hidden: (B, L) bool, true where a token is hidden. The two are
-    complementary and every row hides equally many.
+    visible: (B, V) long, ascending position ids; V is the same in every step. hidden: (B, L) bool, True where a token
+    is hidden. The two are complementary.
     """
 
     visible: Tensor
     hidden: Tensor
 
+    @classmethod
+    def from_order(
+        cls, order: Tensor, hidden: int, geometry: Geometry | None = None, ratio: float | None = None
+    ) -> Mask:
+        """Hide the first tokens of an order, a share of the valid tokens of each row.
+
+        A row without padding hides `hidden` tokens. A row with n < L valid tokens hides ceil(n ratio) of them, but not
+        all; padding fills up the V = L - hidden visible places. So every batch has the same shapes.
+
+        Args:
+            order: (B, L) long, the position ids of each row in the order in which they are hidden.
+            hidden: Number of tokens that are hidden in a row without padding.
+            geometry: Its `valid` says which tokens count.
+            ratio: Share of hidden tokens; by default hidden / L.
+        """
+        rows, length = order.shape
+        valid = None if geometry is None else geometry.valid
+        if valid is not None:
+            order = _visible_last(order, valid, hidden, hidden / length if ratio is None else ratio)
+        mask = torch.zeros(rows, length, dtype=torch.bool).scatter(1, order[:, :hidden], True)
+        return cls(order[:, hidden:].sort(dim=1).values, mask)
+
     @property
-    def hidden_places(self) -> Tensor:
-        """(B, H) long, ascending places of the hidden tokens."""
+    def hidden_position_ids(self) -> Tensor:
+        """(B, H) long, ascending position ids of the hidden tokens."""
         return torch.argsort(self.hidden.to(torch.uint8), dim=1, stable=True)[:, self.visible.shape[1] :]
 
 
+def _visible_last(order: Tensor, valid: Tensor, hidden: int, ratio: float) -> Tensor:
+    """The order rearranged: hidden valid tokens first, then padding, then visible valid tokens."""
+    holds_data = valid.gather(1, order)
+    count = holds_data.sum(dim=1, keepdim=True)
+    wanted = torch.where(count == order.shape[1], hidden, torch.ceil(count * ratio - 1e-9).long())
+    wanted = torch.minimum(wanted, (count - 1).clamp(min=0))
+    is_hidden = holds_data & (holds_data.cumsum(dim=1) <= wanted)
+    group = torch.where(is_hidden, 0, torch.where(holds_data, 2, 1))
+    return order.gather(1, group.argsort(dim=1, stable=True))
+
+
 class Masking:
-    """Chooses what to hide. Knows the layout, never the content."""
+    """Chooses what to hide. Knows the layout and which tokens are valid, never the embeddings."""
 
     name: ClassVar[str]
 
@@ -56,9 +92,112 @@ class Masking:
         self.options = options
         self.layout = layout
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
-        """A mask for `batch` rows, on the CPU. All chance comes from `generator`."""
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
+        """A mask for `batch` rows, on the CPU. All randomness comes from `generator`.
+
+        Shares are of the valid tokens of each row, as `geometry.valid` (batch, L) says; `Mask.from_order` does that.
+        """
         raise NotImplementedError
+
+
+Maskings: TypeAlias = Mapping[str, Masking]
+"""The maskings of an objective, by name."""
+
+
+@dataclass(frozen=True)
+class Ema:
+    """An exponential moving average of parts of the model, the teacher: copied, updated and saved by the engine.
+
+    It is updated once per optimiser step: teacher = m teacher + (1 - m) student, with the momentum m going from `start`
+    to `end` over the run. Buffers are copied. The teacher is in eval mode and has no gradient.
+
+    Args:
+        start: Momentum at the first step.
+        end: Momentum at the end of the run.
+        of: Parts that are averaged: "tokenizer", "encoder", and "objective.NAME" for a submodule of the objective.
+        evaluate: Whether features are computed by the teacher instead of the student.
+        schedule: How the momentum changes: "linear" (I-JEPA) or "cosine" (BYOL).
+    """
+
+    start: float = 0.996
+    end: float = 1.0
+    of: tuple[str, ...] = ("tokenizer", "encoder")
+    evaluate: bool = True
+    schedule: Literal["linear", "cosine"] = "linear"
+
+    def momentum(self, progress: Tensor) -> Tensor:
+        """The momentum at a 0-dim `progress` in [0, 1]."""
+        share = progress if self.schedule == "linear" else (1 - torch.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * share
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What an objective gets of its teacher. Nothing in it has a gradient.
+
+    Args:
+        tokens: The same batch through the teacher's tokenizer, or the student's tokens if it has none.
+        encoder: The teacher's encoder, or the student's if it has none.
+        modules: Copies of the objective's own submodules, by name.
+    """
+
+    tokens: Tokens
+    encoder: Encoder
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+class Predictor(Protocol):
+    """A fitted probe.
+
+    It may have two attributes more: `details`, a mapping of JSON values for the report, and `n_train`, the number of
+    rows that it was fitted on, if these are fewer than it was given.
+    """
+
+    def predict_scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores of features in the form in which `Probe.fit` got them.
+
+        Returns:
+            For n rows, by kind of task: "classes" (n, size), the largest is the prediction; "labels" (n, size), a
+            label is predicted where its score is above zero; "number" (n,), the prediction itself.
+        """
+        ...
+
+
+class Probe:
+    """Predicts labels from frozen features. Fitted on the training split, scored on another by the task's metric."""
+
+    name: ClassVar[str]
+    per_token: bool = False
+    """Whether it reads token features (n, L, D) where others read pooled ones (n, D)."""
+    layers: tuple[int, ...] | None = None
+    """Encoder blocks, counted from 1, whose outputs it reads side by side (D times their number); None for the
+    encoder's output. The raw input, as a baseline, has no layers."""
+    max_test_rows: int | None = None
+    """Most test rows that it predicts, drawn at random; None for all."""
+    evaluate_options: ClassVar[tuple[str, ...]] = ()
+    """Options that take their value from the option of this name in the section evaluate, such as "seed", unless
+    `evaluate.probe_options` sets them."""
+
+    class Options(_options.Options):
+        """No options."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, task: Task) -> Predictor:
+        """A predictor fitted to all training rows.
+
+        Args:
+            features: (n, D), or (n, L, D) with `per_token`. In a per-token task each token is a row (n, D), for every
+                probe.
+            labels: (n,) int64 classes, (n, size) int64 of 0 and 1, or (n,) float64 numbers.
+            task: What the labels mean.
+        """
+        raise NotImplementedError
+
+    def fit_groups(self, features: np.ndarray, labels: np.ndarray, task: Task, groups: np.ndarray) -> Predictor:
+        """As `fit`, with the sample that each row belongs to, (n,) int; override it if that matters to the fit."""
+        return self.fit(features, labels, task)
 
 
 class Objective(nn.Module):
@@ -66,46 +205,81 @@ class Objective(nn.Module):
 
     name: ClassVar[str]
     default_masking: ClassVar[Choice | None] = None
-    """The masking handed in unless the run names another; None for an objective that masks nothing."""
+    """The masking unless the run names another; None for an objective that masks nothing, or has several."""
+    default_maskings: ClassVar[Mapping[str, Choice]] = {}
+    """Several maskings, by name, for an objective that needs more than one; the run can replace each."""
     min_batch_size: int = 1
     """The smallest batch that the loss is defined for."""
     cross_sample_loss: bool = False
     """Whether a sample's loss depends on the other samples, so that accumulated small batches are not one large one.
     An objective for which that depends on an option sets it in `__init__`."""
+    views: int = 1
+    """Number of augmented views of each sample. With 2, rows B..2B-1 are the second view of rows 0..B-1."""
+    layers: tuple[int, ...] = ()
+    """Encoder layers, counted from 1, that `forward` asks for; the run refuses an encoder that has fewer."""
+    teacher: Ema | None = None
+    """A moving average that the engine keeps; set it here or in `__init__`. `forward` then gets a `Teacher`."""
 
     class Options(_options.Options):
         """No options."""
 
-    def __init__(self, options: Any, layout: Layout, dim: int, masking: Masking | None) -> None:
+    def __init__(self, options: Any, layout: Layout, dim: int, maskings: Maskings) -> None:
+        """Args:
+        options: The class's own `Options`.
+        layout: The layout of whole rows.
+        dim: Width D of the encoder.
+        maskings: Maskings by name; `self.masking` is the only one if `default_masking` is used.
+        """
         super().__init__()
         self.options = options
         self.layout = layout
         self.dim = dim
-        self.masking = masking
+        self.maskings = dict(maskings)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
-        """All chance of one step as named CPU tensors of fixed shape, a pure function of the generator's state.
+    @classmethod
+    def masking_choices(cls) -> dict[str, Choice]:
+        """The default maskings by name; `default_masking` is called "mask"."""
+        return {"mask": cls.default_masking} if cls.default_masking is not None else dict(cls.default_maskings)
 
-        By default the masking's mask: "visible" (B, V) long and "hidden" (B, L) bool; nothing without a masking.
+    @property
+    def masking(self) -> Masking | None:
+        """The masking of an objective that has exactly one."""
+        return next(iter(self.maskings.values())) if len(self.maskings) == 1 else None
+
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
+        """All randomness of one step as named CPU tensors of fixed shape, a pure function of the arguments.
+
+        By default the mask: "visible" (B, V) long and "hidden" (B, L) bool; with several maskings "NAME.visible" and
+        "NAME.hidden"; nothing without a masking. The engine adds "progress", a 0-dim float in [0, 1]: the share of the
+        run that is done, by the clock if the run has a time limit.
+
+        Args:
+            batch: Number of rows B, all views counted.
+            generator: Source of all randomness.
+            geometry: That of the batch, on the CPU.
         """
-        if self.masking is None:
-            return {}
-        mask = self.masking(batch, generator)
-        return {"visible": mask.visible, "hidden": mask.hidden}
+        draws: dict[str, Tensor] = {}
+        for name, masking in self.maskings.items():
+            mask = masking(batch, generator, geometry)
+            prefix = "" if len(self.maskings) == 1 else f"{name}."
+            draws |= {f"{prefix}visible": mask.visible, f"{prefix}hidden": mask.hidden}
+        return draws
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """The loss of one batch. `draws` is what `draw` returned, moved to the tokens' device.
 
-        What it decides in Python is decided once: compiled, or recorded as a CUDA graph, it is not called again. So it
-        keeps no count of steps, asks for no number of a tensor (`item`), and draws from torch alone, on the tokens'
-        device.
+        An objective with a `teacher` takes a fourth argument, `teacher: Teacher | None = None`.
+
+        What is decided in Python is decided once: a compiled step, or one recorded as a CUDA graph, does not call this
+        method again. So it keeps no count of steps, reads no number of a tensor (`item`), and draws from torch alone,
+        on the tokens' device.
         """
         raise NotImplementedError
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor] | None:
         """Predictions for whole rows, for the report's pictures: one (B, Ls, size) per segment, or None.
 
-        For "continuous" segments predicted patches, for "discrete" segments logits.
+        Predicted patches for continuous segments, logits for discrete ones.
         """
         return None
 
@@ -114,6 +288,9 @@ class Tokenizer(nn.Module):
     """Turns a batch of one modality's inputs into tokens. Knows no objective. Its name is the modality's name."""
 
     name: ClassVar[str]
+    mixes_tokens: ClassVar[bool] = False
+    """Whether a token's embedding or target depends on the input of other tokens, as after message passing. What an
+    objective hides may then reach the encoder."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""
 
@@ -127,37 +304,64 @@ class Tokenizer(nn.Module):
         self.dim = dim
 
     def fit(self, samples: Iterable[Inputs]) -> None:
-        """Learn what `prepare` needs, such as a vocabulary, from raw training samples. Most need nothing.
+        """Learn what `preprocess` needs, such as a vocabulary, from raw training samples. Most need nothing.
 
-        Called once before anything is prepared. The samples come in a fixed random order and are read only as far as
-        they are walked; each walk begins anew. What was learned is named by `learned` and kept in the state dict
-        (torch's `get_extra_state` and `set_extra_state`, as a tensor), so that a saved run needs no training data.
+        Called once before preprocessing. The samples come in a fixed random order and are read lazily; each iteration
+        starts again. The result is part of the state dict (torch's `get_extra_state` and `set_extra_state`, as a
+        tensor), so that a saved run needs no training data.
         """
 
     def fit_fingerprint(self) -> str:
-        """What `fit` learned, as text: part of the key under which prepared data is cached."""
+        """The result of `fit` as text: part of the key of the cache of preprocessed data."""
         return ""
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """One sample's inputs made ready: fixed shapes, no parameters, no chance. Done once and cached.
+        """One sample's inputs in fixed shapes, computed without parameters or randomness, once, and cached.
 
-        Errors: BadSample for a sample that cannot be used.
+        Raises:
+            BadSample: For a sample that cannot be used.
         """
         return inputs
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Take constants such as mean and scale from the prepared training data; keep them in buffers.
+        """Compute constants such as mean and scale from the preprocessed training data; keep them in buffers.
 
-        Called once before training, with chunks of prepared samples stacked along a first axis. A chunk may be a
-        memory-mapped view; the iterable can be walked once.
+        Called once before training, with chunks of preprocessed samples stacked along a first axis. A chunk may be a
+        memory-mapped view. The iterable can be consumed once.
         """
 
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """What differs from row to row: padding, coordinates, neighbours, attention bias. By default nothing.
+
+        A function of preprocessed inputs alone, without parameters. The engine calls it on the CPU before masks are
+        drawn; `forward` calls it for the tokens it returns.
+        """
+        return Geometry()
+
+    def draw_view(self, batch: int, generator: torch.Generator) -> Draws:
+        """All randomness of the augmentations of `batch` rows, as named CPU tensors of fixed shape. By default none."""
+        return {}
+
+    def view(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """An augmented view of preprocessed inputs, for objectives with several views. By default the inputs.
+
+        It must not change the geometry. `draws` is what `draw_view` returned, on the inputs' device.
+        """
+        return inputs
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """Prepared inputs, stacked along B, to tokens. As `Objective.forward`, it decides in Python once."""
+        """Preprocessed inputs, stacked along B, to tokens. As for `Objective.forward`, Python decides once."""
         raise NotImplementedError
 
+    def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor | None:
+        """The preprocessed input itself as features, (B, n), or (B, L, n) with `per_token`: the baseline of a probe.
+
+        By default None, and the targets serve as raw features.
+        """
+        return None
+
     def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
-        """Patches (B, Ls, size) of a "continuous" segment put together as (B, channels, *space), for pictures."""
+        """Patches (B, Ls, size) of a continuous segment put together as (B, channels, *space), for pictures."""
         return None
 
 
@@ -193,13 +397,17 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, the same each time. Errors: BadSample if it cannot be read."""
+        """Sample `index`, the same each time.
+
+        Raises:
+            BadSample: If it cannot be read.
+        """
         raise NotImplementedError
 
     def describe(self, index: int) -> str:
-        """What to call a sample in a message: a path, a row."""
+        """The name of a sample in messages: a path, a row."""
         return f"sample {index} of the {self.split} split"
 
     def fingerprint(self) -> str:
-        """Changes whenever the samples do; part of the key under which prepared data is cached."""
+        """Changes whenever the samples do; part of the key of the cache of preprocessed data."""
         return f"{self.modality}/{self.name}:{self.split}:{self.options.model_dump_json()}"

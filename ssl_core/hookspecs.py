@@ -14,7 +14,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from ssl_core.config.schema import RunConfig
-    from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+    from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
     from ssl_core.options import Preset
     from ssl_core.report.schema import Report
 
@@ -85,6 +85,22 @@ def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
         @hookimpl
         def register_maskings():
             return [Comb]
+    """
+
+
+@hookspec
+def register_probes() -> list[type[Probe]]:  # type: ignore[empty-body]
+    """Offer probes: classes that predict labels from frozen features.
+
+    A run fits the probes that `evaluate.probes` names; their scores are in the report beside those of shipped probes.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_probes():
+            return [NearestCentroid]
     """
 
 

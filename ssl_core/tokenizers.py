@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
 from ssl_core.nn.indexing import embedding_lookup
-from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Segment, Tokens
+from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Geometry, Layout, Segment, Tokens
 
 MEASURED = 2**24  # numbers measured at a time
 
@@ -170,7 +171,7 @@ class GridTokenizer(Tokenizer):
             x = x * self.unit
         x = (x - self.mean.view(-1, *ones)) / self.std.view(-1, *ones)
         patches = patchify(x, self.patch)
-        return Tokens(self.embed(patches), (ContinuousTarget(patches),), self.layout)
+        return Tokens(self.embed(patches), (ContinuousTarget(patches),), self.layout, self.geometry(inputs))
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """Patches put together and the normalisation undone: (B, C, *space), in the units of the prepared input."""
@@ -203,7 +204,8 @@ class IdTokenizer(Tokenizer):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field]: (B, L) to Tokens."""
         ids = inputs[self.field].long()
-        return Tokens(embedding_lookup(self.table, ids), (DiscreteTarget(ids, self.table),), self.layout)
+        target = DiscreteTarget(ids, self.table)
+        return Tokens(embedding_lookup(self.table, ids), (target,), self.layout, self.geometry(inputs))
 
 
 class JointTokenizer(Tokenizer):
@@ -238,15 +240,20 @@ class JointTokenizer(Tokenizer):
         for part in self.parts:
             part.fit_normalization(kept)  # type: ignore[operator]
 
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """The geometries of all parts, joined."""
+        rows = len(next(iter(inputs.values())))
+        geometries = [part.geometry(inputs) for part in self.parts]  # type: ignore[operator]
+        return _join_geometries(geometries, [part.layout for part in self.parts], rows)  # type: ignore[misc]
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """Tokens of all parts, in order."""
-        made: list[Tokens] = [part(inputs) for part in self.parts]
-        embeddings = torch.cat([tokens.embeddings for tokens in made], dim=1)
-        valid = None
-        if any(tokens.valid is not None for tokens in made):
-            whole = [tokens.embeddings.new_ones(tokens.embeddings.shape[:2], dtype=torch.bool) for tokens in made]
-            valid = torch.cat([own if t.valid is None else t.valid for t, own in zip(made, whole, strict=True)], 1)
-        return Tokens(embeddings, tuple(target for tokens in made for target in tokens.targets), self.layout, valid)
+        parts: list[Tokens] = [part(inputs) for part in self.parts]
+        embeddings = torch.cat([tokens.embeddings for tokens in parts], dim=1)
+        targets = tuple(target for tokens in parts for target in tokens.targets)
+        layouts = [tokens.layout for tokens in parts]
+        geometry = _join_geometries([tokens.geometry for tokens in parts], layouts, len(embeddings))
+        return Tokens(embeddings, targets, self.layout, geometry)
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
         """The picture that the part which owns the segment makes."""
@@ -256,3 +263,51 @@ class JointTokenizer(Tokenizer):
                 return part.to_image(segment, patches)  # type: ignore[operator]
             segment -= count
         raise IndexError("no such segment")
+
+
+def _join_geometries(geometries: Sequence[Geometry], layouts: Sequence[Layout], rows: int) -> Geometry:
+    """One geometry for rows that consist of several parts.
+
+    A part without coordinates or neighbours gets those of its grid; bias is zero between parts.
+    """
+    parts = list(zip(geometries, layouts, strict=True))
+    device = next((t.device for geometry in geometries for t in geometry.tensors().values()), torch.device("cpu"))
+    joined: dict[str, Tensor] = {}
+    if any(geometry.valid is not None for geometry in geometries):
+        whole = torch.ones(rows, 1, dtype=torch.bool, device=device)
+        joined["valid"] = torch.cat(
+            [whole.expand(-1, layout.length) if g.valid is None else g.valid for g, layout in parts], dim=1
+        )
+    if any(geometry.coords is not None for geometry in geometries):
+        own = [_rows_of(layout.coordinates, rows, device) if g.coords is None else g.coords for g, layout in parts]
+        width = max(coords.shape[-1] for coords in own)
+        joined["coords"] = torch.cat([F.pad(coords, (0, width - coords.shape[-1])) for coords in own], dim=1)
+    if any(geometry.neighbours is not None for geometry in geometries):
+        joined["neighbours"] = _join_neighbours(parts, rows, device)
+    if any(geometry.bias is not None for geometry in geometries):
+        length, start = sum(layout.length for layout in layouts), 0
+        bias = torch.zeros(rows, length, length, device=device)
+        for geometry, layout in parts:
+            span = slice(start, start + layout.length)
+            if geometry.bias is not None:
+                bias[:, span, span] = geometry.bias
+            start += layout.length
+        joined["bias"] = bias
+    return Geometry(**joined)
+
+
+def _rows_of(table: Tensor, rows: int, device: torch.device) -> Tensor:
+    """A table (L, k) that is the same in every row: (rows, L, k)."""
+    return table.to(device).expand(rows, -1, -1)
+
+
+def _join_neighbours(parts: Sequence[tuple[Geometry, Layout]], rows: int, device: torch.device) -> Tensor:
+    """(rows, L, K) long; a missing neighbour is the token itself."""
+    own = [_rows_of(layout.neighbours, rows, device) if g.neighbours is None else g.neighbours for g, layout in parts]
+    most, start, tables = max(table.shape[-1] for table in own), 0, []
+    for table in own:
+        itself = torch.arange(table.shape[1], device=device).view(1, -1, 1)
+        filler = itself.expand(rows, -1, most - table.shape[-1])
+        tables.append(torch.cat([table, filler], dim=2) + start)
+        start += table.shape[1]
+    return torch.cat(tables, dim=1)

@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_core import Learner, Objective, Tokenizer
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core import Geometry, Learner, Objective, Tokenizer
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
 from ssl_plugins.maskings.random import RandomMasking
 
@@ -110,7 +110,7 @@ class Case:
 
     def draws(self, seed: int = 0, rows: int | None = None) -> Mapping[str, Tensor]:
         rows = len(self.batch[0]) if rows is None else rows
-        return self.objective.draw(rows, torch.Generator().manual_seed(seed))
+        return self.objective.draw(rows, torch.Generator().manual_seed(seed), Geometry())
 
     def chosen(self, draws: Mapping[str, Tensor]) -> Tensor:
         """(B, L) bool: the nearby tokens that MetaMAE's draws put into the support set."""
@@ -128,10 +128,10 @@ def make_case(plain: ModuleType) -> Callable[..., Case]:
     ) -> Case:
         tokenizer = small_tokenizer(kind)
         layout = tokenizer.layout
-        encoder = Encoder(EncoderOptions(dim=DIM, depth=2, heads=2), layout)
+        encoder = TransformerEncoder(EncoderOptions(dim=DIM, depth=2, heads=2), layout)
         masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
         options = {"depth": 2, "width": DECODER, "heads": 3} | options
-        made = objective(objective.Options(**options), layout, DIM, masking)
+        made = objective(objective.Options(**options), layout, DIM, {} if masking is None else {"mask": masking})
         learner = Learner(tokenizer, encoder, made).double()
         with torch.no_grad():
             for parameter in learner.parameters():  # the second-order term is tiny near initialisation

@@ -26,7 +26,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
 )
 ROW = {unit: row for row, units in enumerate(LADDER) for unit in units}
 LAST_PUBLIC_ROW = ROW["tokenizers"]  # ssl_core/__init__.py offers names of the rows up to this one
-PUBLIC = ("ssl_core", "ssl_core.nn", "ssl_core.tokenizers")  # what shipped plugins may import
+PUBLIC = ("ssl_core", "ssl_core.evaluation", "ssl_core.nn", "ssl_core.tokenizers")  # what shipped plugins may import
 SHARED = ("ssl_plugins.datasets._io",)  # private packages that the packages beside them may import
 NEVER = ("tests", "benchmarks", "docs", "sslx")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from ssl_core.config.benchmarks import expand, find_domain
 from ssl_core.config.schema import Part, RunConfig
-from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.evaluation.options import EvaluateOptions
+from ssl_core.evaluation.protocols import probe_values
 from ssl_core.nn.encoder import EncoderOptions
 from ssl_core.options import Options, Preset
 from ssl_core.plugins import Catalogue
@@ -41,6 +42,7 @@ class Plugins:
     tokenizer: type[Tokenizer]
     dataset: type[Dataset]
     masking: type[Masking] | None
+    probes: Mapping[str, type[Probe]] = field(default_factory=dict)
 
 
 def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None = None) -> tuple[RunConfig, Plugins]:
@@ -101,7 +103,8 @@ def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None 
         config = RunConfig(**parts, **top, preset_sources=sources)
     except ValidationError as error:
         raise ConfigError(explain("", error)) from None
-    return config, Plugins(objective, tokenizer, dataset, masking)
+    probes = _probes(catalogue, config.evaluate, config.seed)
+    return config, Plugins(objective, tokenizer, dataset, masking, probes)
 
 
 def plugins_of(config: RunConfig, catalogue: Catalogue) -> Plugins:
@@ -115,7 +118,32 @@ def plugins_of(config: RunConfig, catalogue: Catalogue) -> Plugins:
         catalogue.tokenizer(config.tokenizer.name),
         catalogue.dataset(config.dataset.name, config.modality),
         catalogue.masking(config.masking.name) if config.masking else None,
+        _probes(catalogue, config.evaluate, config.seed),
     )
+
+
+def _probes(catalogue: Catalogue, options: EvaluateOptions, seed: int) -> dict[str, type[Probe]]:
+    """The probe classes that `evaluate.probes` names, by name; checks their options and the names of metrics.
+
+    Raises:
+        ConfigError: For an unknown probe, option of a probe or metric (naming the nearest), or a value that does not
+            fit.
+    """
+    classes = {name: catalogue.probe(name) for name in options.probes}
+    for name in options.probe_options:
+        if name not in classes:
+            raise ConfigError(
+                f"evaluate.probe_options has options of probe '{name}', which evaluate.probes does not name; "
+                f"{nearest(name, classes, 'probe')}"
+            )
+    for name, probe_class in classes.items():
+        values = probe_values(name, probe_class, options, seed)
+        validate(f"evaluate.probe_options.{name}", probe_class.Options, values)
+    if options.metrics:
+        from ssl_core.evaluation.metrics import check_names  # scikit-learn takes a second to import
+
+        check_names(options.metrics)
+    return classes
 
 
 def _dataset(catalogue: Catalogue, overrides: Mapping[str, Any]) -> type[Dataset]:

@@ -4,8 +4,8 @@ from ssl_core.nn.attention import Attention, attend, choose_kernel
 from ssl_core.nn.decoder import Decoder
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.dropout import Dropout
-from ssl_core.nn.encoder import Encoder, EncoderOptions
-from ssl_core.nn.heads import ReconstructionHead, masked_mean
+from ssl_core.nn.encoder import Encoder, EncoderOptions, TransformerEncoder
+from ssl_core.nn.heads import ReconstructionHead, masked_mean, score_prediction
 from ssl_core.nn.indexing import (
     all_position_ids,
     embedding_lookup,
@@ -15,7 +15,6 @@ from ssl_core.nn.indexing import (
     mean_pool,
     prepend_cls,
     scatter_tokens,
-    split_cls,
 )
 from ssl_core.nn.positions import Positions, sincos
 from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
@@ -30,6 +29,7 @@ __all__ = [
     "ReconstructionHead",
     "Transformer",
     "TransformerBlock",
+    "TransformerEncoder",
     "all_position_ids",
     "attend",
     "choose_kernel",
@@ -43,6 +43,6 @@ __all__ = [
     "mean_pool",
     "prepend_cls",
     "scatter_tokens",
+    "score_prediction",
     "sincos",
-    "split_cls",
 ]

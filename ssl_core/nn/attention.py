@@ -8,7 +8,7 @@ Shapes: B rows, N tokens, M queries, h heads, e head width.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,11 +58,21 @@ def choose_kernel(
     return "double_backward" if long else "math"
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
     """Softmax attention. q: (B, h, M, e); k, v: (B, h, N, e). Returns (B, h, M, e).
 
-    keep: (B, N) bool, the keys that count; each row needs one.
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        kernel: How it is computed. With `bias` only "sdpa" and "math" are possible.
+        key_mask: (B, N) bool, the keys that count; each row needs one.
+        bias: (B, M, N), added to the logits of every head; -inf forbids a pair. Each query needs one key.
     """
+    if bias is not None:
+        return _attend_biased(q, k, v, kernel, key_mask, bias)
     mask = None if key_mask is None else key_mask[:, None, None, :]
     if kernel == "xformers" and mask is None:
         return attend_xformers(q, k, v)
@@ -70,7 +80,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | N
         return double_backward_attention(q, k, v, key_mask)
     if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if q.is_cuda or not torch.compiler.is_compiling():  # what the compiler makes for the CPU is quick at any length
+    if q.is_cuda or not torch.compiler.is_compiling():  # compiled code for the CPU is fast at any length
         key_mask, k, v = fill_up(filling(k), key_mask, k, v)
         mask = None if key_mask is None else key_mask[:, None, None, :]
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
@@ -79,12 +89,34 @@ def attend(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | N
     return scores.softmax(dim=-1) @ v
 
 
-class Attention(nn.Module):
-    """Self-attention in the form that timm's Block takes as `attn_layer`.
+def _attend_biased(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | None, bias: Tensor) -> Tensor:
+    added = bias[:, None].to(q.dtype)
+    if key_mask is not None:
+        added = added.masked_fill(~key_mask[:, None, None, :], -torch.inf)
+    if kernel in ("sdpa", "xformers"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1) + added
+    return scores.softmax(dim=-1) @ v
 
-    One joint projection without bias unless `qkv_bias`, an output projection with bias, dropout after it; no dropout
-    on the attention weights. `head_dim` defaults to dim / num_heads. `backend` "auto" asks `choose_kernel`;
-    `double_backward` keeps to kernels with a second derivative.
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    One joint projection for queries, keys and values, without bias unless `qkv_bias`; an output projection with bias
+    and dropout after it; no dropout on the attention weights.
+
+    Args:
+        dim: Width D.
+        num_heads: Number of heads h.
+        qkv_bias: Bias of the joint projection.
+        proj_bias: Bias of the output projection.
+        proj_drop: Dropout after the output projection.
+        head_dim: Width of a head, by default dim / num_heads.
+        backend: Attention kernel; "auto" asks `choose_kernel`.
+        double_backward: Use kernels that have a second derivative.
+
+    Raises:
+        ConfigError: If `dim` is not a multiple of `num_heads` and `head_dim` is not given.
     """
 
     def __init__(
@@ -98,7 +130,6 @@ class Attention(nn.Module):
         head_dim: int | None = None,
         backend: Backend = "auto",
         double_backward: bool = False,
-        **unused: Any,  # timm hands over more than is wanted here, and adds to it with each release
     ) -> None:
         super().__init__()
         if head_dim is None:
@@ -114,7 +145,7 @@ class Attention(nn.Module):
 
     def kernel_for(self, q: Tensor, tokens: int, needs_double_backward: bool = True) -> Kernel:
         """The kernel that this call uses."""
-        # compiled, torch.func.grad does not mark what it differentiates, so what may be differentiated twice counts so
+        # a compiled torch.func.grad does not mark what it differentiates, so the second derivative is assumed
         twice = self.double_backward and needs_double_backward and torch.is_grad_enabled()
         derivatives = 2 if twice else int(q.requires_grad)
         compiled = torch.compiler.is_compiling()
@@ -130,25 +161,31 @@ class Attention(nn.Module):
         x: Tensor,
         queries: slice | None = None,
         key_mask: Tensor | None = None,
+        bias: Tensor | None = None,
         needs_double_backward: bool = True,
-        **unused: Any,
     ) -> Tensor:
-        """x: (B, N, D) to (B, M, D), where `queries` picks the M tokens that ask (all by default).
+        """x: (B, N, D) to (B, M, D).
 
-        key_mask: (B, N) bool, the tokens that are attended to (all by default).
-        needs_double_backward: False if this call is differentiated at most once, which allows a faster kernel although
-        `double_backward` is set.
+        Args:
+            x: Tokens.
+            queries: Slice of the M tokens that attend; all by default.
+            key_mask: (B, N) bool, the tokens that are attended to; all by default.
+            bias: (B, N, N), added to the attention logits of every head.
+            needs_double_backward: False if this call is differentiated at most once, which allows a faster kernel
+                although `double_backward` is set.
         """
         rows, length, _ = x.shape
         inner = self.num_heads * self.head_dim
-        # split by width, not by a view with an axis of three: the gradient is then put together in one pass
+        # split by width instead of a view with an axis of three, so that one pass assembles the gradient
         if queries is None:
             parts = self.qkv(x).split(inner, dim=-1)
         else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            asking = F.linear(x[:, queries], weight[:inner], None if bias is None else bias[:inner])
-            kv = F.linear(x, weight[inner:], None if bias is None else bias[inner:])
+            weight, offset = self.qkv.weight, self.qkv.bias
+            asking = F.linear(x[:, queries], weight[:inner], None if offset is None else offset[:inner])
+            kv = F.linear(x, weight[inner:], None if offset is None else offset[inner:])
             parts = (asking, *kv.split(inner, dim=-1))
         q, k, v = (part.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2) for part in parts)
-        out = attend(q, k, v, self.kernel_for(q, length, needs_double_backward), key_mask)
+        if bias is not None and queries is not None:
+            bias = bias[:, queries]
+        out = attend(q, k, v, self.kernel_for(q, length, needs_double_backward), key_mask, bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(rows, -1, inner)))

@@ -1,4 +1,4 @@
-"""Predictions compared with targets: the only place that looks at the kind of a target."""
+"""Predictions compared with targets: the only module that depends on the kind of a target."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Target
 
 
 class ReconstructionHead(nn.Module):
-    """Predicts each token's target and scores it.
+    """Predicts each token's target and scores the prediction.
 
-    A "continuous" segment: a linear map to the patch, scored by the mean square over the patch. A "discrete" segment: a
-    linear map to the encoder's width and the inner product with the live embedding table, scored by cross-entropy; not
-    `tied`: a linear map to the vocabulary, which leaves the table alone (M3AE).
-    `dim` is the encoder's width, `width` that of the hidden vectors handed in.
+    A continuous segment: a linear map to the patch, scored by the mean squared error over the patch. A discrete
+    segment: a linear map to the encoder's width and the inner product with the live embedding table, scored by
+    cross-entropy. A segment with a `score` of its own is scored by that.
+
+    Args:
+        layout: The layout of whole rows.
+        dim: Width of the encoder.
+        width: Width of the hidden vectors that are passed in.
+        tied: Predict ids with the embedding table. If False, a linear map to the vocabulary does (M3AE).
     """
 
     def __init__(self, layout: Layout, dim: int, width: int, tied: bool = True) -> None:
@@ -27,30 +32,33 @@ class ReconstructionHead(nn.Module):
         self.layout = layout
         self.tied = tied
         self.maps = nn.ModuleList(
-            nn.Linear(width, dim if tied and segment.target == "discrete" else segment.size)
-            for segment in layout.segments
+            nn.Linear(width, dim if tied and s.target == "discrete" else s.size) for s in layout.segments
         )
         initialise(self)
 
     def errors(self, hidden: Tensor, targets: Sequence[Target], position_ids: Tensor | None = None) -> Tensor:
         """One error per token, (B, n), in fp32 whatever the autocast.
 
-        hidden: (B, n, width) for the places `at` (B, n) of the rows, in any order; by default for whole rows, n = L.
+        Args:
+            hidden: (B, n, width), the vectors of the tokens at `position_ids`, in any order.
+            targets: One for each segment.
+            position_ids: (B, n) long; by default whole rows, n = L.
         """
         if position_ids is None:
             position_ids = all_position_ids(hidden.shape[0], self.layout.length, hidden.device)
         if len(targets) == 1:
-            return self._score(0, hidden, self._pick(targets[0], position_ids))
+            return self._score(0, hidden, _gather_target(targets[0], position_ids))
         out = hidden.new_zeros(position_ids.shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
         for number, (segment, span) in enumerate(self.layout.spans):
-            # how many of a row's places lie in a segment differs from row to row; so that shapes do not, each row gives
-            # as many as there could be, its own first, and what fills it up counts nothing
-            mine = (position_ids >= span.start) & (position_ids < span.stop)
-            first = mine.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+            # The number of tokens in a segment differs from row to row. Each row contributes the largest possible
+            # number, its own tokens first, so that shapes are fixed; the rest count nothing.
+            inside = (position_ids >= span.start) & (position_ids < span.stop)
+            first = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
             first = first[:, : min(position_ids.shape[1], segment.length)]
-            place = (position_ids.gather(1, first) - span.start).clamp(0, segment.length - 1)
-            scored = self._score(number, gather_tokens(hidden, first), self._pick(targets[number], place)).to(out.dtype)
-            out = out.scatter_add(1, first, torch.where(mine.gather(1, first), scored, 0.0))
+            within = (position_ids.gather(1, first) - span.start).clamp(0, segment.length - 1)
+            errors = self._score(number, gather_tokens(hidden, first), _gather_target(targets[number], within))
+            counted = torch.where(inside.gather(1, first), errors.to(out.dtype), 0.0)
+            out = out.scatter_add(1, first, counted)
         return out
 
     def predict(self, hidden: Tensor, targets: Sequence[Target]) -> list[Tensor]:
@@ -64,37 +72,49 @@ class ReconstructionHead(nn.Module):
         return mapped @ target.table.to(mapped.dtype).T
 
     def _score(self, number: int, hidden: Tensor, target: Target) -> Tensor:
-        predicted = self._predict(number, hidden, target)
-        predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
-        if isinstance(target, ContinuousTarget):
-            return (predicted - target.patches).square().mean(dim=-1)
-        return F.cross_entropy(predicted.flatten(0, -2), target.ids.flatten(), reduction="none").view(target.ids.shape)
+        return score_prediction(self.layout, number, self._predict(number, hidden, target), target)
 
-    @staticmethod
-    def _pick(target: Target, position_ids: Tensor) -> Target:
-        if isinstance(target, ContinuousTarget):
-            return ContinuousTarget(
-                (gather_tokens if target.patches.requires_grad else gather_targets)(target.patches, position_ids)
-            )
-        return DiscreteTarget(target.ids.gather(1, position_ids), target.table)
+
+def score_prediction(layout: Layout, number: int, prediction: Tensor, target: Target) -> Tensor:
+    """The error of each token of segment `number`, (B, n), at least in fp32.
+
+    The segment's own score if it has one; else the mean squared error over the patch, or the cross-entropy.
+    prediction: (B, n, size).
+    """
+    score = layout.segments[number].score
+    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    if score is not None:
+        return score(prediction, target.patches if isinstance(target, ContinuousTarget) else target.ids)
+    if isinstance(target, ContinuousTarget):
+        return (prediction - target.patches).square().mean(dim=-1)
+    errors = F.cross_entropy(prediction.flatten(0, -2), target.ids.flatten(), reduction="none")
+    return errors.view(target.ids.shape)
+
+
+def _gather_target(target: Target, position_ids: Tensor) -> Target:
+    """The target of the tokens at positions within the segment."""
+    if isinstance(target, ContinuousTarget):
+        gather = gather_tokens if target.patches.requires_grad else gather_targets
+        return ContinuousTarget(gather(target.patches, position_ids))
+    return DiscreteTarget(target.ids.gather(1, position_ids), target.table)
 
 
 def masked_mean(errors: Tensor, where: Tensor, layout: Layout, position_ids: Tensor | None = None) -> Tensor:
     """Weighted mean over the batch within each segment, then over the segments that have any weight. A scalar.
 
-    errors: (B, n); where: (B, n), bool or weights; at: (B, n) places of the errors, by default whole rows.
+    errors: (B, n). where: (B, n), bool or weights. position_ids: (B, n) of the errors; by default whole rows.
     """
     weights = where.to(errors.dtype)
     if len(layout.segments) == 1:
         return _mean(weights, errors)
     if position_ids is None:
         position_ids = all_position_ids(errors.shape[0], errors.shape[1], errors.device)
-    means, valid = [], []
+    means, weighted = [], []
     for _, span in layout.spans:
-        mine = weights * ((position_ids >= span.start) & (position_ids < span.stop))
-        means.append(_mean(mine, errors))
-        valid.append((mine.sum() > 0).to(errors.dtype))
-    return torch.stack(means).sum() / torch.stack(valid).sum().clamp(min=1)
+        inside = weights * ((position_ids >= span.start) & (position_ids < span.stop))
+        means.append(_mean(inside, errors))
+        weighted.append((inside.sum() > 0).to(errors.dtype))
+    return torch.stack(means).sum() / torch.stack(weighted).sum().clamp(min=1)
 
 
 def _mean(weights: Tensor, errors: Tensor) -> Tensor:

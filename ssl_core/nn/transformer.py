@@ -1,46 +1,73 @@
-"""A stack of timm's pre-norm transformer blocks with our attention, and its final norm."""
+"""A stack of pre-norm transformer blocks and a final norm."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
-from timm.models.vision_transformer import Block
+from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
 from ssl_core.nn.attention import Attention, Backend
 from ssl_core.nn.dropout import Dropout
 
-LAYER_NORM_EPS = 1e-5  # MetaMAE's and DABS' blocks; timm's own default is 1e-6
+LAYER_NORM_EPS = 1e-5  # that of MetaMAE's and DABS's blocks
 
 
-class TransformerBlock(Block):
-    """timm's block, which can also answer for a slice of its tokens only, with our dropout in its MLP."""
+class TransformerBlock(nn.Module):
+    """Pre-norm block: x + Attention(LayerNorm(x)), then x + MLP(LayerNorm(x)) with GELU.
 
-    def __init__(self, dim: int, num_heads: int, *, proj_drop: float = 0.0, **values: Any) -> None:
-        super().__init__(dim, num_heads, proj_drop=proj_drop, **values)
-        self.mlp.drop1, self.mlp.drop2 = Dropout(proj_drop), Dropout(proj_drop)
+    Args:
+        dim: Width D.
+        attention: The attention module.
+        mlp_ratio: Hidden width of the MLP as a multiple of `dim`.
+        dropout: Rate of the dropout after each linear map of the MLP.
+        drop_path: Rate of stochastic depth (Huang et al., ECCV 2016) of both residual branches.
+        layer_scale: Initial value of LayerScale (Touvron et al., ICCV 2021) on both branches; None for none.
+    """
 
-    def forward(  # type: ignore[override]
+    def __init__(
+        self,
+        dim: int,
+        attention: Attention,
+        mlp_ratio: float = 2.0,
+        *,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=dropout)
+        self.mlp.drop1, self.mlp.drop2 = Dropout(dropout), Dropout(dropout)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+
+    def forward(
         self,
         x: Tensor,
         output_slice: slice | None = None,
         key_mask: Tensor | None = None,
+        bias: Tensor | None = None,
         needs_double_backward: bool = True,
     ) -> Tensor:
         """x: (B, N, D) to (B, N, D), or to (B, M, D) for the M tokens of `output_slice`: the same values, less work.
 
-        key_mask: (B, N) bool, the tokens that are attended to. needs_double_backward: as in `Attention.forward`.
+        The other arguments are those of `Attention.forward`.
         """
-        kept = x if output_slice is None else x[:, output_slice]
-        kept = kept + self.attn(
-            self.norm1(x), queries=output_slice, key_mask=key_mask, needs_double_backward=needs_double_backward
-        )
-        return kept + self.mlp(self.norm2(kept))
+        residual = x if output_slice is None else x[:, output_slice]
+        attended = self.attn(self.norm1(x), output_slice, key_mask, bias, needs_double_backward)
+        residual = residual + self.drop_path(self.scale1(attended))
+        return residual + self.drop_path(self.scale2(self.mlp(self.norm2(residual))))
 
 
 class Transformer(nn.Module):
-    """`depth` blocks (LayerNorm, attention, LayerNorm, GELU MLP) and a final LayerNorm (paper: Table 7)."""
+    """`depth` blocks (LayerNorm, attention, LayerNorm, GELU MLP) and a final LayerNorm (MetaMAE, Table 7).
+
+    The rate of stochastic depth rises linearly from 0 in the first block to `drop_path` in the last.
+    """
 
     def __init__(
         self,
@@ -54,41 +81,68 @@ class Transformer(nn.Module):
         attention: Backend = "auto",
         double_backward: bool = False,
         final_norm: bool = True,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=LAYER_NORM_EPS)
-
-        class Layer(Attention):  # timm wants a class, and hands it only what it knows of
-            def __init__(self, *args: Any, **values: Any) -> None:
-                values |= {"head_dim": head_dim, "backend": attention, "double_backward": double_backward}
-                super().__init__(*args, **values)
-
-        self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, mlp_ratio=mlp_ratio, proj_drop=dropout, norm_layer=norm, attn_layer=Layer)
-            for _ in range(depth)
-        )
-        self.norm = norm(dim) if final_norm else nn.Identity()
+        self.blocks = nn.ModuleList()
+        for number in range(depth):
+            layer = Attention(
+                dim, heads, proj_drop=dropout, head_dim=head_dim, backend=attention, double_backward=double_backward
+            )
+            rate = drop_path * number / max(depth - 1, 1)
+            self.blocks.append(
+                TransformerBlock(dim, layer, mlp_ratio, dropout=dropout, drop_path=rate, layer_scale=layer_scale)
+            )
+        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
 
     def forward(
         self,
         x: Tensor,
         output_slice: slice | None = None,
         key_mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        *,
         needs_double_backward: bool = True,
-    ) -> Tensor:
-        """x: (B, N, D) to (B, N, D), or to (B, M, D) for the `output_slice` tokens: the last block computes only those.
+        layers: Sequence[int] | None = None,
+    ) -> Tensor | list[Tensor]:
+        """x: (B, N, D) to (B, N, D), or to (B, M, D) for `output_slice`: the last block computes only those tokens.
 
-        key_mask: (B, N) bool, the tokens that are attended to; all by default.
-        needs_double_backward: as in `Attention.forward`.
+        key_mask: (B, N) bool, the tokens that are attended to; all by default. bias: (B, N, N), added to the attention
+        logits. needs_double_backward: as in `Attention.forward`. layers: numbers from 1 to the depth; the outputs of
+        these blocks are returned as a list, the last block's with the final norm.
+
+        Raises:
+            ValueError: For a layer that does not exist, or `layers` together with `output_slice`.
         """
+        if layers is not None:
+            return self._layers(x, layers, key_mask, bias, needs_double_backward, output_slice)
         *first, last = self.blocks
         for block in first:
-            x = block(x, None, key_mask, needs_double_backward)
-        return self.norm(last(x, output_slice, key_mask, needs_double_backward))
+            x = block(x, None, key_mask, bias, needs_double_backward)
+        return self.norm(last(x, output_slice, key_mask, bias, needs_double_backward))
+
+    def _layers(
+        self,
+        x: Tensor,
+        layers: Sequence[int],
+        key_mask: Tensor | None,
+        bias: Tensor | None,
+        needs_double_backward: bool,
+        output_slice: slice | None,
+    ) -> list[Tensor]:
+        depth = len(self.blocks)
+        if output_slice is not None or not layers or not all(1 <= layer <= depth for layer in layers):
+            raise ValueError(f"layers {tuple(layers)}: use numbers from 1 to {depth}, and no output_slice")
+        outputs: dict[int, Tensor] = {}
+        for number in range(1, max(layers) + 1):
+            x = self.blocks[number - 1](x, None, key_mask, bias, needs_double_backward)
+            outputs[number] = self.norm(x) if number == depth else x
+        return [outputs[layer] for layer in layers]
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform linear weights with bias 0, LayerNorm 1 and 0 (MetaMAE; protocol of the paper's code)."""
+    """Xavier-uniform linear weights with bias 0, LayerNorm 1 and 0 (MetaMAE's published code)."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

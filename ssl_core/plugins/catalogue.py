@@ -13,10 +13,10 @@ from ssl_core.errors import ConfigError, PluginError, nearest
 from ssl_core.plugins import verify
 
 if TYPE_CHECKING:
-    from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+    from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
     from ssl_core.options import Preset
 
-Kind = Literal["objective", "tokenizer", "dataset", "masking", "preset"]
+Kind = Literal["objective", "tokenizer", "dataset", "masking", "probe", "preset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 T = TypeVar("T")
 QUOTED = 3  # errors of plugins set aside that one message quotes
@@ -88,6 +88,7 @@ class Catalogue:
         self.tokenizers: dict[str, Entry[type[Tokenizer]]] = {}
         self.datasets: dict[tuple[str, str], Entry[type[Dataset]]] = {}
         self.maskings: dict[str, Entry[type[Masking]]] = {}
+        self.probes: dict[str, Entry[type[Probe]]] = {}
         self.presets: list[Entry[Preset]] = []
         self.installed: list[Origin] = []
         self.set_aside: list[SetAside] = []
@@ -204,6 +205,10 @@ class Catalogue:
     def masking(self, name: str) -> type[Masking]:
         """The masking of that name. Errors: ConfigError."""
         return self.get("masking", name).value
+
+    def probe(self, name: str) -> type[Probe]:
+        """The probe of that name. Errors: ConfigError."""
+        return self.get("probe", name).value
 
     def dataset(self, name: str, modality: str | None = None) -> type[Dataset]:
         """The data set of that name or alias. Without a modality only one may have it. Errors: ConfigError."""

@@ -11,12 +11,19 @@ import pluggy
 from ssl_core import hookspecs
 from ssl_core.errors import PluginError, SslxError, nearest, place_of
 
-BASES = {"objective": "Objective", "tokenizer": "Tokenizer", "dataset": "Dataset", "masking": "Masking"}
+BASES = {
+    "objective": "Objective",
+    "tokenizer": "Tokenizer",
+    "dataset": "Dataset",
+    "masking": "Masking",
+    "probe": "Probe",
+}
 METHODS = {  # what a class of each kind must write itself
     "objective": ("forward",),
     "tokenizer": ("forward",),
     "dataset": ("__len__", "__getitem__"),
     "masking": ("__call__",),
+    "probe": ("fit",),
 }
 API_VARIABLE = "SSLX_API"
 LONGEST = 300  # characters of another's message that are worth quoting
@@ -112,6 +119,14 @@ def class_problem(kind: str, value: Any) -> str | None:
             f"{value.__name__}.Options must derive from {base.__name__}.Options, so that its values are checked and "
             f"saved; write `class Options({base.__name__}.Options):`"
         )
+    if kind == "probe":
+        from ssl_core.evaluation.options import EvaluateOptions
+
+        taken = getattr(value, "evaluate_options", ())
+        for known, where in ((EvaluateOptions, "the section evaluate"), (own, f"{value.__name__}.Options")):
+            unknown = [one for one in taken if one not in known.model_fields]
+            if unknown:
+                return f"`evaluate_options` of class {value.__name__} has '{unknown[0]}', which {where} lacks"
     for method in METHODS[kind]:
         if getattr(value, method, None) is getattr(base, method, None):
             return f"class {value.__name__} does not define {method}"

@@ -17,9 +17,10 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.data import Split
 from ssl_core.errors import CheckpointError, ConfigError, DataError
+from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
-from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.encoder import TransformerEncoder
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.plugins import Catalogue
 from ssl_core.runs.fields import check_fields, fields_from_json
@@ -72,12 +73,12 @@ def build_learner(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Lear
         plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.encoder.dim
     )
     layout = tokenizer.layout
-    encoder = Encoder(config.encoder, layout)
-    masking = None
+    encoder = TransformerEncoder(config.encoder, layout)
+    maskings = {}
     if plugins.masking is not None and config.masking is not None:
-        masking = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
+        maskings["mask"] = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
     options = plugins.objective.Options(**config.objective.options)
-    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, masking))
+    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, maskings))
 
 
 def build_run(
@@ -132,7 +133,8 @@ def build_run(
         config, notes = resolve_runtime(config, learner, device, data["train"])
     scored: Data = {"train": data["train"], "test": data[config.evaluate.split]}
     task, width = splits["train"].task, config.encoder.dim
-    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device)
+    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
+    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
     notes += data_warnings(splits, data) + lines
     run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
     if start is not None:

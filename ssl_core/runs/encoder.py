@@ -73,7 +73,7 @@ class PretrainedEncoder(nn.Module):
             (B, D), or (B, L, D) with `per_token`.
         """
         tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
+        encoded = self.encoder(tokens.embeddings, geometry=tokens.geometry)
         return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.valid)
 
     def preprocess(self, x: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from ssl_core.runs import run_dir
 from ssl_core.runs.build import announce, build_run, sample_counts, step_key, versions
 from ssl_core.runs.fields import fields_to_json
 from ssl_core.runs.report import make_report, write
-from ssl_core.runs.run import Run, RunContext
+from ssl_core.runs.run import Run, RunContext, feature_prefixes
 from ssl_core.runs.scores import FEATURES, OnlineProbe, score_run, scores_named
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
@@ -149,6 +149,7 @@ def training_plan(run: Run, probe: OnlineProbe) -> TrainingPlan:
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state={
             "config": config.model_dump(mode="json"), "fields": fields_to_json(run.splits["train"].fields),
+            "features": feature_prefixes(run.learner),
             "samples": sample_counts(run.data), "versions": versions(), "origins": context.catalogue.origins(),
         },
         probe=probe, probe_every=config.evaluate.every, compiled=compiled, listener=log, warn=warn,

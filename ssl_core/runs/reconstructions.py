@@ -19,7 +19,7 @@ def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
     """Reconstructions of a few samples; an empty list for an objective that reconstructs nothing."""
     learner.eval()
     device = next(learner.parameters()).device
-    draws = learner.objective.draw(len(batch), generator(seed, "pictures"))
+    draws = learner.draw(len(batch), generator(seed, "pictures"), learner.tokenizer.geometry(batch.inputs))
     draws = {name: value.to(device) for name, value in draws.items()}
     tokens = learner.tokenizer(batch.to(device).inputs)
     predictions = learner.objective.reconstruct(tokens, learner.encoder, draws)

@@ -27,6 +27,9 @@ from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import MetricsLog
 from ssl_core.utils.console import Console
 
+PARTS = ("tokenizer", "encoder")
+"""The parts of a `PretrainedEncoder`."""
+
 
 @dataclass(frozen=True)
 class RunContext:
@@ -140,26 +143,34 @@ class Run:
             entries.get("versions", {}),
             entries.get("origins", self.context.catalogue.origins()),
         )
-        parts = self.learner.tokenizer, self.learner.encoder
+        parts = self.learner.feature_parts()
         return PretrainedEncoder(*parts, self.splits["train"].fields, self.config, provenance)
 
     @contextmanager
     def random_init_baseline(self) -> Iterator[Learner]:
-        """The learner with the weights from before training, for as long as the context is open.
+        """The learner with the weights from before training and without a teacher, while the context is open.
 
         The tokenizer's buffers stay: its constants, such as mean and scale, belong to the data and not to the training.
         """
+        teacher, self.learner.teacher = self.learner.teacher, None
         current = {name: value.clone() for name, value in _tensors(self.learner).items()}
         try:
             _put(self.learner, self.initial)
             yield self.learner.eval()
         finally:
             _put(self.learner, current)
+            self.learner.teacher = teacher
 
 
 def snapshot(learner: Learner) -> dict[str, Tensor]:
     """Copies of all parameters and of the buffers that belong to no tokenizer, on the CPU."""
     return {name: value.to("cpu", copy=True) for name, value in _tensors(learner).items()}
+
+
+def feature_prefixes(learner: Learner) -> dict[str, str]:
+    """Names of the modules that compute features: "tokenizer" and "encoder", or the teacher's."""
+    names = {id(module): name for name, module in learner.named_modules()}
+    return {part: names[id(module)] for part, module in zip(PARTS, learner.feature_parts(), strict=True)}
 
 
 def _tensors(learner: Learner) -> dict[str, Tensor]:

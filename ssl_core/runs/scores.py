@@ -14,7 +14,7 @@ from torch import Tensor
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import drawn, score
+from ssl_core.evaluation.protocols import group_by_features, make_probes, probe_seed, random_subset, score
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.runs.encoder import EMBED_BATCH
 from ssl_core.runs.run import Run
@@ -34,8 +34,8 @@ class ProbeData:
 
     def limited(self, options: EvaluateOptions, seed: int) -> ProbeData:
         """At most `max_train` and `max_test` samples, chosen before their features are computed."""
-        fit = drawn(len(self.fit[1]), options.max_train, seed)
-        scored = drawn(len(self.scored[1]), options.max_test, seed)
+        fit = random_subset(len(self.fit[1]), options.max_train, seed)
+        scored = random_subset(len(self.scored[1]), options.max_test, seed)
         return ProbeData(
             self.fit if fit is None else (self.fit[0], self.fit[1][fit]),
             self.scored if scored is None else (self.scored[0], self.scored[1][scored]),
@@ -88,20 +88,21 @@ def score_features(
     """Rows of scores of one kind of features, one for each probe."""
     task = run.task
     assert task is not None
-    seed = run.config.seed if options.seed is None else options.seed
-    chosen = data.limited(options, seed)
-    arrays: list[Any] = []
-    for split, index in (chosen.fit, chosen.scored):
-        with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
-            batches = (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index))
-            arrays += features(partial(embed, per_token=task.per_token), batches, len(index))
-    train_x, train_y, test_x, test_y = arrays
-    dataset = run.splits["train"]
-    for row in score(task, train_x, train_y, test_x, test_y, options, run.config.seed):
-        yield {
-            "dataset": f"{dataset.modality}/{dataset.name}", "task": task.title,
-            "features": kind, "seed": run.config.seed, **row,
-        }  # fmt: skip
+    seed = probe_seed(options, run.config.seed)
+    chosen, dataset = data.limited(options, seed), run.splits["train"]
+    for spec, probes in group_by_features(make_probes(run.plugins.probes, options, run.config.seed), task).items():
+        layers = {} if kind == "raw_input" else {"layers": spec.layers}
+        arrays = []
+        for split, index in (chosen.fit, chosen.scored):
+            with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
+                batches = (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index))
+                arrays.append(features(partial(embed, per_token=spec.per_token, **layers), batches, len(index)))
+        train, scored = arrays
+        for row in score(task, train, scored, probes, options.metrics, seed):
+            yield {
+                "dataset": f"{dataset.modality}/{dataset.name}", "task": task.title,
+                "features": kind, "seed": run.config.seed, **row,
+            }  # fmt: skip
 
 
 def measure_health(run: Run) -> dict[str, float]:

@@ -209,5 +209,5 @@ def fits_its_modality(setting: Setting) -> None:
     tokenizer = found.value(make_options(found.value, {}), dataset.fields, DIM)
     tokenizer.fit([dict(dataset[index]["inputs"]) for index in places(dataset)])
     arrays = stack([tokenizer.preprocess(dict(dataset[index]["inputs"])) for index in places(dataset)[:2]])
-    content = tokenizer(batch(arrays)).content
-    expect(content.isfinite().all(), f"tokenizer '{found.name}' makes tokens of it that are not finite")
+    embeddings = tokenizer(batch(arrays)).embeddings
+    expect(embeddings.isfinite().all(), f"tokenizer '{found.name}' makes tokens of it that are not finite")

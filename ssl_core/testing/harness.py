@@ -1,4 +1,4 @@
-"""An objective on its bench: a small tokenizer, an encoder and a batch, built afresh for every check."""
+"""A test harness for objectives: a small tokenizer, an encoder and a batch, built anew for every check."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_core import plugins
-from ssl_core.contracts import Draws, Masking, Objective
+from ssl_core.contracts import PROGRESS, Draws, Maskings, Objective, Tokenizer
 from ssl_core.errors import ConfigError
-from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.encoder import Encoder, TransformerEncoder
 from ssl_core.testing.check import CheckFailed, expect
 from ssl_core.testing.layouts import DIM, ENCODER, make_tokenizer, renamed, sample
 from ssl_core.testing.options import make_options
-from ssl_core.tokens import ContinuousTarget, Layout, Outcome, Tokens
+from ssl_core.tokens import ContinuousTarget, Geometry, Layout, Outcome, Tokens
+from ssl_core.training.learner import VIEW, Learner
 
 ROWS = 8
 
@@ -35,26 +36,30 @@ class Setting:
         """The size of a usual batch."""
         return max(ROWS, self.objective.min_batch_size)
 
-    def masking(self, layout: Layout) -> Masking | None:
-        """The objective's own default masking. Breaks the promise if it is not installed."""
-        choice = self.objective.default_masking
-        if choice is None:
-            return None
-        try:
-            cls = _installed().masking(choice.name)
-        except ConfigError as error:
-            raise CheckFailed(f"default_masking: {error}") from None
-        return cls(make_options(cls, choice.values), layout)
+    def maskings(self, layout: Layout) -> Maskings:
+        """The objective's own default maskings.
 
-    def build(self, seed: int = 0, blind: bool = False) -> Bench:
-        """A freshly initialised learner, the same for the same seed; `blind`: built for a layout without names."""
+        Raises:
+            CheckFailed: If one is not installed.
+        """
+        maskings = {}
+        for name, choice in self.objective.masking_choices().items():
+            try:
+                cls = _installed().masking(choice.name)
+            except ConfigError as error:
+                raise CheckFailed(f"default_masking: {error}") from None
+            maskings[name] = cls(make_options(cls, choice.values), layout)
+        return maskings
+
+    def build(self, seed: int = 0, blind: bool = False) -> Harness:
+        """A freshly initialised learner, the same for the same seed. With `blind` the layout has no names."""
         torch.manual_seed(seed)
         tokenizer = make_tokenizer(self.case)
         layout = renamed(tokenizer.layout) if blind else tokenizer.layout
-        encoder = Encoder(ENCODER, tokenizer.layout)
+        encoder = TransformerEncoder(ENCODER, tokenizer.layout)
         options = make_options(self.objective, self.values)
         torch.manual_seed(seed + 1)
-        return Bench(self, tokenizer, encoder, self.objective(options, layout, DIM, self.masking(layout)))
+        return Harness(self, tokenizer, encoder, self.objective(options, layout, DIM, self.maskings(layout)))
 
 
 @functools.cache
@@ -62,35 +67,48 @@ def _installed() -> plugins.Catalogue:
     return plugins.load()
 
 
-class Bench(nn.Module):
-    """Tokenizer, encoder and objective, and what is done with them."""
+class Harness(Learner):
+    """A learner with a batch of its own, and what checks do with it."""
 
-    def __init__(self, setting: Setting, tokenizer: Any, encoder: Encoder, objective: Objective) -> None:
-        super().__init__()
+    def __init__(self, setting: Setting, tokenizer: Tokenizer, encoder: Encoder, objective: Objective) -> None:
+        super().__init__(tokenizer, encoder, objective)
         self.setting = setting
-        self.tokenizer = tokenizer
-        self.encoder = encoder
-        self.objective = objective
+        self.start_teacher()
 
     @functools.cached_property
     def inputs(self) -> dict[str, Tensor]:
         """The usual batch."""
         return sample(self.tokenizer, self.setting.rows)
 
-    def tokens(self, inputs: Mapping[str, Tensor] | None = None) -> Tokens:
-        """The batch as the objective's layout has it."""
-        return replace(self.tokenizer(self.inputs if inputs is None else inputs), layout=self.objective.layout)
+    def inputs_of_views(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """The inputs of all views, one after the other."""
+        views = self.objective.views
+        if views == 1:
+            return inputs
+        own = {name.removeprefix(VIEW): value for name, value in draws.items() if name.startswith(VIEW)}
+        return self.tokenizer.view({name: torch.cat([value] * views) for name, value in inputs.items()}, own)
+
+    def tokens(self, inputs: Mapping[str, Tensor] | None = None, draws: Draws | None = None) -> Tokens:
+        """The batch as the objective's layout has it, all views."""
+        inputs = self.inputs_of_views(self.inputs if inputs is None else inputs, draws or {})
+        return replace(self.tokenizer(inputs), layout=self.objective.layout)
 
     def draws(self, rows: int | None = None, seed: int = 0) -> Draws:
-        """The chance of one step."""
-        return self.objective.draw(rows or self.setting.rows, torch.Generator().manual_seed(seed))
+        """The draws of one step."""
+        made = self.draw(rows or self.setting.rows, torch.Generator().manual_seed(seed), Geometry())
+        return made | {PROGRESS: torch.tensor(0.5)}
 
     def outcome(self, tokens: Tokens | None = None, draws: Draws | None = None, seed: int = 0) -> Outcome:
-        """One step, by default on the usual batch; all chance comes from the seed."""
-        tokens = self.tokens() if tokens is None else tokens
-        draws = self.draws(tokens.embeddings.shape[0], seed) if draws is None else draws
+        """One step, by default on the usual batch; all randomness comes from the seed."""
+        rows = None if tokens is None else tokens.embeddings.shape[0] // self.objective.views
+        draws = self.draws(rows, seed) if draws is None else draws
+        tokens = self.tokens(draws=draws) if tokens is None else tokens
         torch.manual_seed(seed)
-        outcome = self.objective(tokens, self.encoder, draws)
+        if self.teacher is None:
+            outcome = self.objective(tokens, self.encoder, draws)
+        else:
+            teacher = self.teacher.view(self, self.inputs_of_views(self.inputs, draws), tokens)
+            outcome = self.objective(tokens, self.encoder, draws, replace(teacher, tokens=tokens_without_grad(tokens)))
         expect(
             isinstance(outcome, Outcome),
             f"forward returned {type(outcome).__name__}, not Outcome; write `return Outcome(loss)`",
@@ -102,9 +120,18 @@ class Bench(nn.Module):
         return self.outcome(seed=seed).loss
 
 
-def targets_of(tokens: Tokens) -> list[Tensor]:
-    """The numbers of all targets."""
-    numbers: list[Tensor] = []
+def tokens_without_grad(tokens: Tokens) -> Tokens:
+    """The tokens as a teacher's tokenizer with equal weights gives them: without gradients."""
+    targets = tuple(
+        target if isinstance(target, ContinuousTarget) else replace(target, table=target.table.detach())
+        for target in tokens.targets
+    )
+    return replace(tokens, embeddings=tokens.embeddings.detach(), targets=targets)
+
+
+def target_tensors(tokens: Tokens) -> list[Tensor]:
+    """The tensors of all targets."""
+    tensors: list[Tensor] = []
     for target in tokens.targets:
-        numbers += [target.patches] if isinstance(target, ContinuousTarget) else [target.ids, target.table]
-    return numbers
+        tensors += [target.patches] if isinstance(target, ContinuousTarget) else [target.ids, target.table]
+    return tensors

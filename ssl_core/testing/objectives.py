@@ -16,9 +16,9 @@ from ssl_core.contracts import Draws, Objective
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, listed, recorder, same
-from ssl_core.testing.harness import Bench, Setting, targets_of
+from ssl_core.testing.harness import Harness, Setting, target_tensors
 from ssl_core.testing.layouts import CASES, DIM, sample
-from ssl_core.tokens import ContinuousTarget, DiscreteTarget
+from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Tokens
 
 STEPS = 30
 FALL = 0.05  # the part of its first value by which the loss must fall at least
@@ -35,7 +35,9 @@ def checks(objective: type[Objective], values: Mapping[str, Any]) -> list[Check]
         for one in CHECKS:
             applies = one.only in (None, case)
             if one.function is hidden_tokens_do_not_reach_encoder:
-                applies &= objective.default_masking is not None
+                applies &= bool(objective.masking_choices())
+            if one.function is teacher_is_an_average_of_the_student:
+                applies &= setting.build().teacher is not None
             if one.function is reconstruction_fits_the_layout:
                 applies &= objective.reconstruct is not Objective.reconstruct
             if applies:
@@ -108,7 +110,7 @@ def tokens_are_left_unchanged(setting: Setting) -> None:
     """Content and targets of the tokens are not written to, neither forward nor backward."""
     bench = setting.build()
     tokens = bench.tokens()
-    before = [tokens.embeddings, *targets_of(tokens)]
+    before = [tokens.embeddings, *target_tensors(tokens)]
     kept = [numbers.detach().clone() for numbers in before]
     bench.outcome(tokens).loss.backward()
     same(kept, [numbers.detach() for numbers in before], "content and targets")
@@ -152,7 +154,7 @@ def bf16_autocast_is_finite(setting: Setting) -> None:
     _finite_gradients(bench, loss)
 
 
-def _finite_gradients(bench: Bench, loss: Tensor) -> None:
+def _finite_gradients(bench: Harness, loss: Tensor) -> None:
     loss.backward()
     wrong = [name for name, p in bench.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     expect(not wrong, f"the gradient is not finite in {', '.join(wrong)}")
@@ -213,24 +215,56 @@ def state_dict_round_trip(setting: Setting) -> None:
 
 @check("forward")
 def hidden_tokens_do_not_reach_encoder(setting: Setting) -> None:
-    """What the masking hides does not reach the encoder: other content there leaves the encoder's input unchanged."""
-    bench = setting.build()
-    tokens, draws = bench.tokens(), bench.draws()
-    expect("visible" in draws, f"draw returned {sorted(draws)}; the places that may be seen belong under 'visible'")
-    seen = torch.zeros(tokens.embeddings.shape[:2], dtype=torch.bool).scatter(1, draws["visible"], True)
-    noise = 10 * torch.randn(tokens.embeddings.shape, generator=torch.Generator().manual_seed(1))
-    other = replace(tokens, embeddings=torch.where(seen.unsqueeze(-1), tokens.embeddings, noise))
-    calls: list[list[Any]] = []
+    """No call of the encoder sees a hidden token: its input depends only on the embeddings at the call's position_ids.
+    A call without position_ids, for whole rows, depends only on what the draws name as visible.
+    """
+    learner = setting.build()
+    draws = learner.draws()
+    names = [name for name in draws if name.rpartition(".")[2] == "visible"]
+    expect(names, f"draw returned {sorted(draws)}; name the position ids that may be seen 'visible' or 'NAME.visible'")
+    tokens = learner.tokens(draws=draws)
+    shape = tokens.embeddings.shape
+    seen = torch.zeros(shape[:2], dtype=torch.bool)
+    for name in names:
+        seen = seen.scatter(1, draws[name], True)
+    expected = _encoder_calls(learner, tokens, draws)
+    expect(expected, "the encoder was not called")
+    noise = 10 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    for number, (_, position_ids) in enumerate(expected):
+        visible = seen
+        if position_ids is not None:
+            visible = torch.zeros(shape[:2], dtype=torch.bool).scatter(1, position_ids, True)
+        other = replace(tokens, embeddings=torch.where(visible.unsqueeze(-1), tokens.embeddings, noise))
+        calls = _encoder_calls(learner, other, draws)
+        expect(len(calls) == len(expected), f"the encoder was called {len(expected)} times, then {len(calls)} times")
+        same(expected[number], calls[number], f"the input of call {number + 1} of the encoder")
+
+
+def _encoder_calls(learner: Harness, tokens: Tokens, draws: Draws) -> list[tuple[Tensor, Tensor | None]]:
+    """Embeddings and position ids of every call of the encoder in one step."""
+    calls: list[tuple[Tensor, Tensor | None]] = []
 
     def record(_: nn.Module, args: Any, kwargs: Any) -> None:
-        calls[-1].append([value.detach().clone() for value in (*args, *kwargs.values()) if isinstance(value, Tensor)])
+        values = dict(zip(("embeddings", "position_ids"), args, strict=False)) | kwargs
+        position_ids = values.get("position_ids")
+        calls.append((values["embeddings"].detach().clone(), position_ids))
 
-    bench.encoder.register_forward_pre_hook(record, with_kwargs=True)
-    for given in (tokens, other):
-        calls.append([])
-        bench.outcome(given, draws)
-    expect(calls[0], "the encoder was not called")
-    same(calls[0], calls[1], "what the encoder was called with")
+    handle = learner.encoder.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        learner.outcome(tokens, draws)
+    finally:
+        handle.remove()
+    return calls
+
+
+@check("teacher")
+def teacher_is_an_average_of_the_student(setting: Setting) -> None:
+    """The teacher gets no gradient, and the loss trains without it being trained."""
+    learner = setting.build()
+    learner.loss().backward()
+    assert learner.teacher is not None
+    touched = [name for name, parameter in learner.teacher.named_parameters() if parameter.grad is not None]
+    expect(not touched, f"the loss has a gradient in the teacher: {listed(touched)}")
 
 
 @check("reconstruct")
@@ -253,13 +287,13 @@ def reconstruction_fits_the_layout(setting: Setting) -> None:
 @check("draw")
 def draw_is_pure(setting: Setting) -> None:
     """`draw` depends on its generator and nothing else, and gives named tensors on the CPU."""
-    objective = setting.build().objective
+    learner = setting.build()
     made = []
     for seed in (11, 12):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)
-        made.append(objective.draw(setting.rows, torch.Generator().manual_seed(3)))
+        made.append(learner.draw(setting.rows, torch.Generator().manual_seed(3)))
     for name, value in made[0].items():
         expect(isinstance(value, Tensor), f"'{name}' is {type(value).__name__}, not a tensor")
         expect(value.device.type == "cpu", f"'{name}' is on {value.device}")

@@ -24,6 +24,7 @@ from ssl_core.testing.options import make_options
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Tokens
 
 ROWS = 4
+CHANGES = 24  # numbers of each input that are changed, one at a time
 
 CHECKS: list[CheckSpec] = []
 check = recorder(CHECKS)
@@ -177,6 +178,38 @@ def samples_are_independent(setting: Setting) -> None:
         tokenizer.train(mode)
         first, second = (numbers(tokenizer(each)) for each in (inputs, alone))
         same([x[:1] for x in first], [x[:1] for x in second], "the first sample's tokens among other samples")
+
+
+@check("forward")
+def tokens_depend_on_their_own_place(setting: Setting) -> None:
+    """One number of the preprocessed input changes at most one token, in training and evaluation mode, unless the class
+    sets `mixes_tokens`: otherwise what an objective hides reaches the encoder through the other tokens.
+    """
+    tokenizer, inputs = setting.ready()
+    if type(tokenizer).mixes_tokens:
+        return
+    generator = np.random.default_rng(0)
+    for mode in (True, False):
+        tokenizer.train(mode)
+        before = numbers(tokenizer(inputs))
+        for name, x in inputs.items():
+            for place in generator.choice(x[0].numel(), min(CHANGES, x[0].numel()), replace=False).tolist():
+                changed = x.clone()
+                row, other = changed.view(len(x), -1)[0], x.view(len(x), -1)[-1]
+                row[place] = row[place] + 1 if x.is_floating_point() else other[place]
+                after = numbers(tokenizer({**inputs, name: changed}))
+                count = len(_changed_tokens(before, after, [s.length for s in tokenizer.layout.segments]))
+                expect(count <= 1, f"one number of '{name}' changed {count} tokens; set mixes_tokens = True if it must")
+
+
+def _changed_tokens(before: Sequence[Tensor], after: Sequence[Tensor], lengths: Sequence[int]) -> set[int]:
+    """The tokens of the first sample whose embedding or target differs. The first tensors are the embeddings."""
+    starts = [0, *itertools.accumulate([0, *lengths[:-1]])]
+    changed: set[int] = set()
+    for start, one, other in zip(starts, before, after, strict=True):
+        differs = (one[0] != other[0]).reshape(len(one[0]), -1).any(dim=1)
+        changed |= {start + token for token in differs.nonzero().flatten().tolist()}
+    return changed
 
 
 @check("forward")

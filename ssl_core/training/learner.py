@@ -2,56 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ssl_core.contracts import Draws, Objective, Tokenizer
+from ssl_core.contracts import Draws, Ema, Objective, Teacher, Tokenizer
 from ssl_core.nn.encoder import Encoder
-from ssl_core.tokens import ContinuousTarget, Outcome
+from ssl_core.tokens import ContinuousTarget, Geometry, Outcome, Tokens
 
-ONE_HOT_LIMIT = 64  # larger vocabularies are counted per row instead: 128 x 30k one-hot numbers a row help nobody
+ONE_HOT_LIMIT = 64  # ids of larger vocabularies are counted per row: 30k one-hot numbers a token fill memory in vain
+VIEW = "view."  # prefix of the draws of the tokenizer's augmentations
 
 
 class Learner(nn.Module):
-    """What is trained. Its state dict holds everything that a checkpoint needs."""
+    """What is trained. Its state dict holds everything that a checkpoint needs, the teacher included."""
 
     def __init__(self, tokenizer: Tokenizer, encoder: Encoder, objective: Objective) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.objective = objective
+        self.teacher: TeacherCopy | None = None
 
     def forward(self, inputs: Mapping[str, Tensor], draws: Draws) -> Outcome:
-        """The loss of a batch of prepared inputs."""
-        return self.objective(self.tokenizer(inputs), self.encoder, draws)
+        """The loss of a batch of preprocessed inputs."""
+        views = self.objective.views
+        if views > 1:
+            inputs = {name: torch.cat([value] * views) for name, value in inputs.items()}
+            own = {name.removeprefix(VIEW): value for name, value in draws.items() if name.startswith(VIEW)}
+            inputs = self.tokenizer.view(inputs, own)
+        tokens = self.tokenizer(inputs)
+        if self.teacher is None:
+            outcome: Outcome = self.objective(tokens, self.encoder, draws)
+            return outcome
+        outcome = self.objective(tokens, self.encoder, draws, self.teacher.view(self, inputs, tokens))
+        return outcome
+
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> dict[str, Tensor]:
+        """All randomness of a step for `batch` samples: that of the objective, and of the tokenizer's views.
+
+        geometry: that of the samples, on the CPU.
+        """
+        views = self.objective.views
+        geometry = geometry or Geometry()
+        draws = dict(self.objective.draw(views * batch, generator, geometry.repeat(views)))
+        if views > 1:
+            draws |= {VIEW + name: value for name, value in self.tokenizer.draw_view(views * batch, generator).items()}
+        return draws
+
+    def start_teacher(self) -> None:
+        """Copy the teacher's parts from the student, if the objective wants a teacher."""
+        if self.objective.teacher is not None:
+            self.teacher = TeacherCopy(self, self.objective.teacher)
+
+    @torch.no_grad()
+    def update_teacher(self, progress: Tensor) -> None:
+        """One step of the teacher's moving average, after an optimiser step. progress: 0-dim, as in the draws."""
+        if self.teacher is not None:
+            self.teacher.update(self, progress)
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters of each part."""
         parts = {"tokenizer": self.tokenizer, "encoder": self.encoder, "objective": self.objective}
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
+    def feature_parts(self) -> tuple[Tokenizer, Encoder]:
+        """The tokenizer and the encoder that compute features: the teacher's where it has them and is evaluated."""
+        if self.teacher is None or not self.teacher.ema.evaluate:
+            return self.tokenizer, self.encoder
+        parts = dict(self.teacher.parts.items())
+        return parts.get("tokenizer", self.tokenizer), parts.get("encoder", self.encoder)  # type: ignore[return-value]
+
     @torch.no_grad()
-    def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
-        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""
-        tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
-        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.valid)
+    def embed(
+        self, inputs: Mapping[str, Tensor], per_token: bool = False, layers: Sequence[int] | None = None
+    ) -> Tensor:  # fmt: skip
+        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode.
+
+        With `layers`, numbers of encoder layers from 1, the outputs of these layers side by side in place of the
+        encoder's output.
+        """
+        tokenizer, encoder = self.feature_parts()
+        tokens = tokenizer(inputs)
+        if layers is None:
+            outputs = [encoder(tokens.embeddings, geometry=tokens.geometry)]
+        else:
+            outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+        features = [part[:, 1:] if per_token else encoder.pool(part, tokens.valid) for part in outputs]
+        return torch.cat(features, dim=-1)
 
     @torch.no_grad()
     def stages(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The tokenizer's output (B, L, D), the encoder's (B, L, D) and pooled features (B, D). Call in eval mode."""
-        tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.embeddings, valid=tokens.valid)
-        return tokens.embeddings, encoded[:, 1:], self.encoder.pool(encoded, tokens.valid)
+        tokenizer, encoder = self.feature_parts()
+        tokens = tokenizer(inputs)
+        encoded = encoder(tokens.embeddings, geometry=tokens.geometry)
+        return tokens.embeddings, encoded[:, 1:], encoder.pool(encoded, tokens.valid)
 
     @torch.no_grad()
     def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
-        """The prepared, normalised input itself as features: what a probe gets without any encoder.
+        """The preprocessed, normalised input itself as features, (B, n), or (B, L, n): the baseline of a probe.
 
-        ContinuousTarget as they are; ids one-hot, or counted per row for vocabularies over 64. (B, n), or (B, L, n).
+        The tokenizer's `raw` if it has one. Else patches as they are and ids one-hot, or counted per row if the
+        vocabulary is larger than 64.
         """
+        own = self.tokenizer.raw(inputs, per_token)
+        if own is not None:
+            return own
         parts: list[Tensor] = []
         for target, segment in zip(self.tokenizer(inputs).targets, self.tokenizer.layout.segments, strict=True):
             if isinstance(target, ContinuousTarget):
@@ -65,6 +124,58 @@ class Learner(nn.Module):
         if per_token:
             return _per_token(parts)
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+class TeacherCopy(nn.Module):
+    """Copies of parts of a learner, averaged over the steps of training."""
+
+    def __init__(self, learner: Learner, ema: Ema) -> None:
+        super().__init__()
+        self.ema = ema
+        # a ModuleDict takes no dots in its keys
+        self.parts = nn.ModuleDict({_key(name): copy.deepcopy(part) for name, part in _parts_of(learner, ema)})
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> TeacherCopy:
+        """The teacher stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def view(self, learner: Learner, inputs: Mapping[str, Tensor], tokens: Tokens) -> Teacher:
+        """What the objective gets of the teacher for a batch."""
+        parts, prefix = dict(self.parts.items()), _key("objective.")
+        own = parts["tokenizer"](inputs) if "tokenizer" in parts else _detached(tokens)
+        modules = {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
+        return Teacher(own, parts.get("encoder", learner.encoder), modules)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def update(self, learner: Learner, progress: Tensor) -> None:
+        """teacher = m teacher + (1 - m) student for parameters; buffers are copied. No number leaves the device."""
+        momentum = self.ema.momentum(progress)
+        for name, student in _parts_of(learner, self.ema):
+            teacher = self.parts[_key(name)]
+            mine: list[Tensor] = list(teacher.parameters())
+            theirs: list[Tensor] = list(student.parameters())
+            if mine:
+                torch._foreach_mul_(mine, momentum)
+                torch._foreach_add_(mine, list(torch._foreach_mul(theirs, 1 - momentum)))
+            for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
+                own.copy_(other)
+
+
+def _parts_of(learner: Learner, ema: Ema) -> Iterator[tuple[str, nn.Module]]:
+    """The student's modules that a teacher averages."""
+    for name in ema.of:
+        yield name, learner.get_submodule(name)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _detached(tokens: Tokens) -> Tokens:
+    return Tokens(tokens.embeddings.detach(), tokens.targets, tokens.layout, tokens.geometry)
 
 
 def _per_token(parts: list[Tensor]) -> Tensor:

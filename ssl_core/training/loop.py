@@ -23,7 +23,7 @@ from ssl_core.training.accel.cuda_graph import GraphedStep
 from ssl_core.training.device import Precision, autocast
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import METRICS, MetricAverager, MetricsLog
-from ssl_core.training.optim import make_optimizer, rate_at, set_rate
+from ssl_core.training.optim import is_capturable, make_optimizer, rate_at, set_rate
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.signals import Signals
 from ssl_core.utils.console import Console, Progress
@@ -140,7 +140,7 @@ def train(
         run_probe(learner, state, plan)
     with (
         Signals() as signals,
-        BatchStream(learner.objective, data, options.batch_size, plan.seed, plan.device, batches(plan, state)) as feed,
+        BatchStream(learner, data, options.batch_size, plan.seed, plan.device, batches(plan, state)) as feed,
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
@@ -171,7 +171,8 @@ def train(
 
 def is_graphed(options: TrainOptions, device: torch.device) -> bool:
     """Whether steps are replayed as a CUDA graph."""
-    return options.cuda_graph and device.type == "cuda" and options.accumulate_steps == 1
+    possible = is_capturable(options.optimizer) and options.accumulate_steps == 1
+    return options.cuda_graph and device.type == "cuda" and possible
 
 
 def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | None) -> TrainingState:

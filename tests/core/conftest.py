@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_core import BadSample, Continuous, Dataset, Learner, Task
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.tokenizers import GridTokenizer
 
 
@@ -103,10 +103,16 @@ def make_learner(objective_class, seed=0, dropout=0.0, **options):
 
     torch.manual_seed(seed)
     tokenizer = Toy(Toy.Options(), {"x": Continuous((2, 16))}, 16)
-    encoder = Encoder(EncoderOptions(dim=16, depth=1, heads=2, dropout=dropout), tokenizer.layout)
+    encoder = TransformerEncoder(EncoderOptions(dim=16, depth=1, heads=2, dropout=dropout), tokenizer.layout)
     masking = RandomMasking(RandomMasking.Options(ratio=0.5), tokenizer.layout)
     small = {"depth": 1, "width": 8, "heads": 1} | options
-    return Learner(tokenizer, encoder, objective_class(objective_class.Options(**small), tokenizer.layout, 16, masking))
+    return Learner(
+        tokenizer,
+        encoder,
+        objective_class(
+            objective_class.Options(**small), tokenizer.layout, 16, {} if masking is None else {"mask": masking}
+        ),
+    )
 
 
 @pytest.fixture

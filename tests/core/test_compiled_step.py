@@ -177,7 +177,7 @@ def test_one_process_compiles_as_many_learners_as_it_likes(toy, tmp_path, monkey
     torch.compiler.reset()
     for seed in range(10):
         learner = toy.make_learner(MAE, seed=seed)
-        draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+        draws = learner.draw(8, torch.Generator().manual_seed(0))
         CompiledStep(learner, "key", tmp_path)({"x": torch.randn(8, 2, 16)}, draws)
 
 
@@ -204,7 +204,7 @@ def test_the_compiler_gets_our_changes_to_its_graphs_by_the_name_of_our_code(toy
 def test_a_step_is_known_once_its_gradient_is_compiled(toy, tmp_path, monkeypatch):
     backend(monkeypatch, "aot_eager")
     learner = toy.make_learner(MAE)
-    draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+    draws = learner.draw(8, torch.Generator().manual_seed(0))
     step = CompiledStep(learner, "key", tmp_path)
     outcome = step({"x": torch.randn(8, 2, 16)}, draws)
     assert not is_known("key", tmp_path)
@@ -223,7 +223,7 @@ def test_a_compiler_that_fails_says_what_to_do(toy, tmp_path, monkeypatch, where
 
     backend(monkeypatch, aot_autograd(fw_compiler=broken if where == "forward" else sound, bw_compiler=broken))
     step = CompiledStep(toy.make_learner(MAE), "key", tmp_path)
-    draws = step.learner.objective.draw(8, torch.Generator().manual_seed(0))
+    draws = step.learner.draw(8, torch.Generator().manual_seed(0))
 
     def first_step():
         outcome = step({"x": torch.randn(8, 2, 16)}, draws)
@@ -252,7 +252,7 @@ def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective,
         return outcome.loss.detach(), [p.grad.clone() for p in learner.parameters() if p.grad is not None]
 
     for seed in range(2):
-        draws = learner.objective.draw(8, torch.Generator().manual_seed(seed))
+        draws = learner.draw(8, torch.Generator().manual_seed(seed))
         (loss, eager), (again, compiled) = gradients(learner, draws), gradients(step, draws)
         torch.testing.assert_close(again, loss, rtol=1e-9, atol=0)
         for one, other in zip(eager, compiled, strict=True):
@@ -268,7 +268,7 @@ def test_a_compiled_step_drops_what_the_eager_one_drops(toy, tmp_path, monkeypat
     for block in learner.encoder.transformer.blocks:
         block.mlp.drop1.p = block.mlp.drop2.p = block.attn.proj_drop.p = 0.4
     inputs, step = {"x": torch.randn(8, 2, 16, dtype=torch.float64)}, CompiledStep(learner, "key", tmp_path)
-    draws = learner.objective.draw(8, torch.Generator().manual_seed(0))
+    draws = learner.draw(8, torch.Generator().manual_seed(0))
     found = []
     for function in (learner, step):
         learner.zero_grad()
@@ -287,7 +287,7 @@ def test_a_compiled_step_on_cuda_is_the_eager_one(toy, tmp_path, dtype):
     step = CompiledStep(learner, "key", tmp_path)
     for seed in range(2):
         inputs = {"x": torch.randn(8, 2, 16, device="cuda")}
-        draws = {k: v.cuda() for k, v in learner.objective.draw(8, torch.Generator().manual_seed(seed)).items()}
+        draws = {k: v.cuda() for k, v in learner.draw(8, torch.Generator().manual_seed(seed)).items()}
         found = []
         for function in (learner, step):
             learner.zero_grad()

@@ -285,7 +285,7 @@ def test_ten_steps_replayed_are_ten_plain_ones(toy):
         for number in range(10):
             noise = torch.Generator().manual_seed(number)
             inputs = {"x": torch.randn(8, 2, 16, generator=noise).cuda()}
-            draws = {k: v.cuda() for k, v in learner.objective.draw(8, noise).items()}
+            draws = {k: v.cuda() for k, v in learner.draw(8, noise).items()}
             set_rate(optimizer, 1e-2 / (1 + number))
             torch.manual_seed(number)
             losses.append(step(inputs, draws)["loss"].item())

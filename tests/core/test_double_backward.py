@@ -209,7 +209,7 @@ def test_a_step_in_mixed_precision_through_a_fused_kernel(fused, monkeypatch, to
     torch.compiler.allow_in_graph(double_backward_attention)
     learner = toy.make_learner(MetaMAE, width=32, heads=4).train()
     inputs = {"x": torch.randn(8, 2, 16, generator=torch.Generator().manual_seed(0))}
-    draws = learner.objective.draw(8, torch.Generator().manual_seed(1))
+    draws = learner.draw(8, torch.Generator().manual_seed(1))
 
     def gradient(kernel, function):
         monkeypatch.setattr(attention, "choose_kernel", lambda *_: kernel)

@@ -9,21 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import Layout, Segment
-from ssl_core.nn import Encoder, EncoderOptions, gather_tokens
+from ssl_core.nn import EncoderOptions, TransformerEncoder, gather_tokens
 
 GRIDS = [((9,),), ((2, 5),), ((2, 3), (4,))]
 
 
-def build(grids: tuple[tuple[int, ...], ...], **options: object) -> Encoder:
+def build(grids: tuple[tuple[int, ...], ...], **options: object) -> TransformerEncoder:
     layout = Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
-    encoder = Encoder(EncoderOptions.model_validate({"dim": 16, "depth": 2, "heads": 2} | options), layout).double()
+    encoder = TransformerEncoder(
+        EncoderOptions.model_validate({"dim": 16, "depth": 2, "heads": 2} | options), layout
+    ).double()
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     return encoder
 
 
-def content_of(encoder: Encoder, rows: int = 3) -> Tensor:
+def content_of(encoder: TransformerEncoder, rows: int = 3) -> Tensor:
     return torch.randn(rows, len(encoder.positions()) - 1, 16, dtype=torch.float64)
 
 
@@ -88,5 +90,5 @@ def test_dropout_also_after_the_embedding() -> None:
 
 def test_the_summary_starts_small_and_without_a_position() -> None:
     layout = Layout([Segment("x", (4,), "continuous", 4)])
-    summary = torch.cat([Encoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
+    summary = torch.cat([TransformerEncoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
     assert summary.std().item() == pytest.approx(0.02, abs=0.001)

@@ -107,7 +107,7 @@ def check_form(mask, layout: Layout, rows: int, ratio: float) -> None:
         assert visible == [i for i in range(length) if not row[i]]
         assert sum(row) == hidden
         assert 0 < hidden < length
-    assert mask.hidden_places.tolist() == [[i for i in range(length) if row[i]] for row in mask.hidden.tolist()]
+    assert mask.hidden_position_ids.tolist() == [[i for i in range(length) if row[i]] for row in mask.hidden.tolist()]
 
 
 @examples

@@ -77,7 +77,7 @@ def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(to
         assert data.labels is not None
         assert inputs.keys() == {"x"}
         assert torch.equal(inputs["x"], data.take(batch_index(5, number, len(data), 8)).inputs["x"])
-        expected = learner.objective.draw(8, generator(5, "draw", number))
+        expected = learner.draw(8, generator(5, "draw", number))
         assert draws.keys() == expected.keys()
         assert all(torch.equal(draws[name], expected[name]) for name in draws)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from types import ModuleType
 
 import pytest
@@ -41,11 +42,40 @@ def test_it_equals_the_transcription(plain: ModuleType, depth: int) -> None:
     torch.testing.assert_close(transformer(x), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_block_is_timms_block() -> None:
-    block = perturbed(Transformer(16, 1, 2)).blocks[0]
+@pytest.mark.parametrize("layer_scale", [None, 0.3])
+def test_block_equals_timms_block(layer_scale: float | None) -> None:
+    block = perturbed(Transformer(16, 1, 2, layer_scale=layer_scale)).blocks[0]
+    norm = partial(torch.nn.LayerNorm, eps=1e-5)
+    reference = Block(16, 2, mlp_ratio=2.0, norm_layer=norm, init_values=layer_scale).double()
+    weights = {name.replace("scale", "ls"): value for name, value in block.state_dict().items()}
+    reference.load_state_dict(weights)
     x = torch.randn(3, 7, 16, dtype=torch.float64)
-    torch.testing.assert_close(block(x), Block.forward(block, x), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(block(x), reference(x), rtol=1e-12, atol=1e-14)
     assert isinstance(block, TransformerBlock)
+
+
+def test_stochastic_depth_drops_whole_rows_and_keeps_the_mean() -> None:
+    transformer = Transformer(8, 3, 2, drop_path=0.5).double()
+    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in transformer.blocks]
+    assert rates == [0.0, 0.25, 0.5]
+    block, x = transformer.blocks[2], torch.randn(1, 4, 8, dtype=torch.float64)
+    with torch.no_grad():
+        branch = block.eval().attn(block.norm1(x))
+        torch.manual_seed(0)
+        many = block.drop_path.train()(branch.expand(4000, -1, -1))
+    dropped = (many == 0).all(dim=(1, 2))
+    assert dropped.double().mean().item() == pytest.approx(0.5, abs=0.04)
+    torch.testing.assert_close(many[~dropped][0], 2 * branch[0])
+
+
+def test_layers_are_the_outputs_of_blocks() -> None:
+    transformer = perturbed(Transformer(16, 3, 2))
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    first, third = transformer(x, layers=(1, 3))
+    torch.testing.assert_close(first, transformer.blocks[0](x))
+    torch.testing.assert_close(third, transformer(x))
+    with pytest.raises(ValueError, match="1 to 3"):
+        transformer(x, layers=(4,))
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_core import plugins
 from ssl_core.contracts import Objective
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.testing.harness import Setting
 from ssl_core.tokenizers import IdTokenizer
 from ssl_core.tokens import Outcome
@@ -57,7 +57,7 @@ def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.Mo
     step = CompiledStep(twin, "key", tmp_path)
     inputs: Mapping[str, Tensor] = bench.inputs
     for seed in range(2):
-        draws = learner.objective.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(seed))
+        draws = learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(seed))
         losses = []
         for one, function in ((learner, learner), (twin, step)):
             one.zero_grad()
@@ -80,7 +80,7 @@ def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypat
     learner = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0})
     first_order = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0, "first_order": True})
     inputs = learner.inputs
-    draws = learner.objective.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(0))
+    draws = learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(0))
     step = CompiledStep(copy.deepcopy(learner.learner), "key", tmp_path)
 
     def gradient(module: Learner, function: Callable[..., Outcome], half: bool) -> Tensor:
@@ -106,14 +106,14 @@ def test_a_compiled_step_on_ids_is_the_same_each_time(tmp_path: Path, monkeypatc
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch.set_num_threads(2)
     tokenizer = IdTokenizer(IdTokenizer.Options(), {}, 64, field="x", length=128, vocab=5)
-    encoder = Encoder(EncoderOptions(dim=64, depth=1, heads=2, positions="learned"), tokenizer.layout)
+    encoder = TransformerEncoder(EncoderOptions(dim=64, depth=1, heads=2, positions="learned"), tokenizer.layout)
     cls, masking = CATALOGUE.objective("mae"), CATALOGUE.masking("random")
     options = cls.Options(depth=1, width=32, heads=2)  # type: ignore[call-arg]
     learner = Learner(
         tokenizer, encoder, cls(options, tokenizer.layout, 64, masking(masking.Options(ratio=0.5), tokenizer.layout))
     )
     inputs = {"x": torch.randint(5, (64, 128))}
-    draws = learner.objective.draw(64, torch.Generator().manual_seed(0))
+    draws = learner.draw(64, torch.Generator().manual_seed(0))
     step, found = CompiledStep(learner, "key", tmp_path), []
     for _ in range(8):
         learner.zero_grad()

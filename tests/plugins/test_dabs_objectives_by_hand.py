@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_core import ContinuousTarget, Layout, Objective, Segment, Tokens
+from ssl_core import ContinuousTarget, Geometry, Layout, Objective, Segment, Tokens
 from ssl_core.tokens import DiscreteTarget, Target
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.capri import Capri
@@ -36,7 +36,7 @@ class Adds(nn.Module):
 def small(objective: type[Objective], *segments: Segment, dim: int = 2, **options: Any) -> Any:
     layout = Layout(segments)
     masking = RandomMasking(RandomMasking.Options(ratio=0.5), layout) if objective.default_masking else None
-    return objective(objective.Options(**options), layout, dim, masking)
+    return objective(objective.Options(**options), layout, dim, {} if masking is None else {"mask": masking})
 
 
 def values(length: int, size: int = 2) -> Segment:
@@ -183,7 +183,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("beta", [1.0, 4.0, 0.3])
 def test_emix_draws_the_larger_share(beta: float) -> None:
     """Shares of Beta(b, b), folded at a half; the variance of Beta(b, b) is 1 / (4 (2 b + 1))."""
-    weight = small(EMix, values(1), beta=beta).draw(20_000, seeded())["weight"].double()
+    weight = small(EMix, values(1), beta=beta).draw(20_000, seeded(), Geometry())["weight"].double()
     assert weight.min() >= 0.5
     assert weight.max() <= 1
     assert (weight - 0.5).square().mean().item() == pytest.approx(1 / (4 * (2 * beta + 1)), rel=0.05)
@@ -194,7 +194,7 @@ def test_emix_draws_the_larger_share(beta: float) -> None:
 
 def test_emix_draws_a_uniform_permutation() -> None:
     objective, generator = small(EMix, values(1)), seeded()
-    partners = torch.stack([objective.draw(4, generator)["partner"] for _ in range(2400)])
+    partners = torch.stack([objective.draw(4, generator, Geometry())["partner"] for _ in range(2400)])
     assert torch.equal(partners.sort(dim=1).values, torch.arange(4).expand(2400, 4))
     codes, counts = (partners * torch.tensor([64, 16, 4, 1])).sum(dim=1).unique(return_counts=True)
     assert len(codes) == 24
@@ -204,7 +204,7 @@ def test_emix_draws_a_uniform_permutation() -> None:
 # Protocol, the lengths of the rows: 250 genomics, 128 proteins and text, 228 image and text, 28 HIGGS, ...
 @pytest.mark.parametrize("length", [2, 7, 20, 28, 64, 128, 196, 228, 250])
 def test_shed_moves_exactly_k_in_one_cycle(length: int) -> None:
-    draws = small(ShED, values(length)).draw(60, seeded())
+    draws = small(ShED, values(length)).draw(60, seeded(), Geometry())
     count = max((15 * length + 99) // 100, 2)
     home = torch.arange(length).expand(60, length)
     source, moved = draws["source"], draws["moved"]
@@ -224,15 +224,15 @@ def test_shed_moves_exactly_k_in_one_cycle(length: int) -> None:
 def test_shed_of_one_token_as_published() -> None:
     """P36: nothing moves, and a token is called moved. With min_moved 2, the default, two change places."""
     home = torch.arange(6).expand(50, 6)
-    draws = small(ShED, values(6), min_moved=1).draw(50, seeded())
+    draws = small(ShED, values(6), min_moved=1).draw(50, seeded(), Geometry())
     assert torch.equal(draws["source"], home)
     assert (draws["moved"].sum(dim=1) == 1).all()
-    draws = small(ShED, values(6)).draw(50, seeded())
+    draws = small(ShED, values(6)).draw(50, seeded(), Geometry())
     assert ((draws["source"] != home).sum(dim=1) == 2).all()
 
 
 def test_shed_chooses_places_and_their_order_uniformly() -> None:
-    draws = small(ShED, values(5), ratio=0.6).draw(6000, seeded())
+    draws = small(ShED, values(5), ratio=0.6).draw(6000, seeded(), Geometry())
     assert (draws["moved"].float().mean(dim=0) - 0.6).abs().max() < 0.03
     for place in range(5):  # from each of the four others equally often
         sources = draws["source"][:, place][draws["moved"][:, place] == 1]
@@ -247,7 +247,9 @@ def test_masks_hide_15_percent_and_keep_the_rest(objective: type[Objective], len
     assert objective.default_masking is not None
     assert objective.default_masking.name == "random"
     masking = RandomMasking(RandomMasking.Options(**objective.default_masking.values), layout)
-    draws = objective(objective.Options(), layout, 2, masking).draw(40, seeded())
+    draws = objective(objective.Options(), layout, 2, {} if masking is None else {"mask": masking}).draw(
+        40, seeded(), Geometry()
+    )
     hidden = draws["hidden"].nonzero()[:, 1].view(40, -1) if "hidden" in draws else draws["masked"]
     assert hidden.shape == (40, (15 * length + 99) // 100)
     both = torch.cat([draws["visible"], hidden], dim=1)
@@ -263,10 +265,10 @@ def test_draws_depend_on_the_generator_alone(objective: type[Objective]) -> None
         return all(torch.equal(a[name], b[name]) for name in a)
 
     state = torch.get_rng_state()
-    first = made.draw(16, seeded(5))
+    first = made.draw(16, seeded(5), Geometry())
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     generator = seeded(5)
-    assert same(made.draw(16, generator), first)
-    assert not same(made.draw(16, generator), first)
-    assert not same(made.draw(16, seeded(6)), first)
+    assert same(made.draw(16, generator, Geometry()), first)
+    assert not same(made.draw(16, generator, Geometry()), first)
+    assert not same(made.draw(16, seeded(6), Geometry()), first)

@@ -150,7 +150,9 @@ def build(make_case: Callable[..., Any], kind: str, objective: type[Objective], 
     """A case of tests/conftest.py whose objective is another one, its weights perturbed as the rest."""
     case = make_case(kind, MAE, rows=rows)
     masking = case.objective.masking if objective.default_masking else None
-    made = objective(objective.Options(**options), case.learner.tokenizer.layout, 16, masking).double()
+    made = objective(
+        objective.Options(**options), case.learner.tokenizer.layout, 16, {} if masking is None else {"mask": masking}
+    ).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -67,7 +67,7 @@ def losses(objective: type[Objective], case: str, **values: Any) -> list[float]:
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(TRAIN, step)
-        draws = learner.objective.draw(setting.rows, generator(SEED, "draw", step))
+        draws = learner.draw(setting.rows, generator(SEED, "draw", step))
         inputs = sample(bench.tokenizer, setting.rows, seed=step)
         seed_torch(SEED, "step", step)
         outcome = learner(inputs, draws)

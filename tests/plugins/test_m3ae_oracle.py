@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_core import Tokens
+from ssl_core import Geometry, Tokens
 from ssl_plugins.maskings.segments import SegmentsMasking
 from ssl_plugins.objectives.m3ae import M3AE
 
@@ -53,7 +53,7 @@ def transcription(
     plain: Any, params: Mapping[str, Tensor], batch: Sequence[Tensor], visible: Tensor, valid: Tensor, sizes: Any,
     *, weights: Sequence[float], all_tokens: bool, absent: str, tied: bool, mistake: str = "",
 ) -> Made:  # fmt: skip
-    targets = plain.targets_of(batch, sizes)
+    targets = plain.target_tensors(batch, sizes)
     embeddings = plain.embed(params, targets, sizes)
     encoder_at = plain.positions(params, "encoder", sizes, sizes.dim)
     decoder_at = plain.positions(params, "decoder", sizes, sizes.decoder_dim)
@@ -147,7 +147,7 @@ def weights_of(case: Any) -> tuple[float, ...]:
 
 
 def tokens_of(case: Any, valid: Tensor | None) -> Tokens:
-    return replace(case.learner.tokenizer(case.inputs), valid=valid)
+    return replace(case.learner.tokenizer(case.inputs), geometry=Geometry(valid=valid))
 
 
 def expected(case: Any, draws: Mapping[str, Tensor], valid: Tensor, **changes: Any) -> Made:

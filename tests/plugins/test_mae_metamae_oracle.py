@@ -216,7 +216,7 @@ def test_pictures_show_the_predictions_of_the_transcription(make_case: Callable[
         if objective is MetaMAE:
             latent = oracle(case, draws).adapted
         else:
-            embeddings = plain.embed(parameters, plain.targets_of(case.batch, case.sizes), case.sizes)
+            embeddings = plain.embed(parameters, plain.target_tensors(case.batch, case.sizes), case.sizes)
             latent = plain.encode(parameters, embeddings, visible, case.sizes)
         expected = plain.predict(parameters, plain.decode(parameters, latent, visible, case.sizes), case.sizes)
         for ours, theirs in zip(made, expected, strict=True):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_core import ContinuousTarget, Layout, Learner, Segment, Tokens
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core import ContinuousTarget, Geometry, Layout, Learner, Segment, Tokens
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.mae import MAE
@@ -36,7 +36,7 @@ def small(grid: tuple[int, ...], ratio: float = 0.5, **options: Any) -> MetaMAE:
     layout = Layout([Segment("x", grid, "continuous", 3)])
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
     sizes = {"depth": 1, "width": 8, "heads": 1, "projector_hidden": 4, "projector_out": 3}
-    return MetaMAE(MetaMAE.Options(**(sizes | options)), layout, 8, masking)
+    return MetaMAE(MetaMAE.Options(**(sizes | options)), layout, 8, {} if masking is None else {"mask": masking})
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -212,7 +212,7 @@ def test_counts_of_the_protocol(name: str) -> None:
     grid, ratio, kept, adjacent, nearby = SETS[name]
     objective = small(grid, ratio, nearby_ratio=0.1)
     rows = 6000
-    draws = objective.draw(rows, seeded())
+    draws = objective.draw(rows, seeded(), Geometry())
     assert draws["visible"].shape == (rows, kept)
     expected = expected_touching(grid, math.prod(grid) - kept)
     assert expected == pytest.approx(adjacent, abs=0.2)  # the table's numbers were drawn, and are rounded
@@ -223,10 +223,10 @@ def test_counts_of_the_protocol(name: str) -> None:
 
 @pytest.mark.parametrize("grid", [(30,), (5, 7), (3, 3, 4)])
 def test_ratio_zero_and_one(grid: tuple[int, ...], plain: ModuleType) -> None:
-    draws = small(grid, 0.7, nearby_ratio=0.0).draw(50, seeded())
+    draws = small(grid, 0.7, nearby_ratio=0.0).draw(50, seeded(), Geometry())
     assert draws["support"].shape == draws["visible"].shape
     assert draws["support"].all()
-    draws = small(grid, 0.7, nearby_ratio=1.0).draw(50, seeded())
+    draws = small(grid, 0.7, nearby_ratio=1.0).draw(50, seeded(), Geometry())
     hidden = plain.hidden_from(draws["visible"], math.prod(grid))
     dilate = plain.dilate(hidden, [plain.Piece("continuous", grid, 1)])
     assert torch.equal(supported(draws) & hidden, dilate)
@@ -235,7 +235,7 @@ def test_ratio_zero_and_one(grid: tuple[int, ...], plain: ModuleType) -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0])
 def test_a_share_of_the_hidden_tokens(ratio: float, plain: ModuleType) -> None:
     """nearby_count "hidden", as the paper: r times the number of hidden tokens, as far as so many are near (D32)."""
-    draws = small((6, 6), 0.8, nearby_ratio=ratio, nearby_count="hidden").draw(200, seeded())
+    draws = small((6, 6), 0.8, nearby_ratio=ratio, nearby_count="hidden").draw(200, seeded(), Geometry())
     hidden = plain.hidden_from(draws["visible"], 36)
     dilate = plain.dilate(hidden, [plain.Piece("continuous", (6, 6), 1)])
     wanted = round(ratio * int(hidden[0].sum()))
@@ -245,7 +245,7 @@ def test_a_share_of_the_hidden_tokens(ratio: float, plain: ModuleType) -> None:
 
 def test_near_tokens_are_chosen_independently_and_equally_often(plain: ModuleType) -> None:
     """Each near token with probability r whatever its place: pooled over rows the count is binomial."""
-    draws = small((12,), 0.5, nearby_ratio=0.3).draw(20_000, seeded())
+    draws = small((12,), 0.5, nearby_ratio=0.3).draw(20_000, seeded(), Geometry())
     hidden = plain.hidden_from(draws["visible"], 12)
     near = plain.dilate(hidden, [plain.Piece("continuous", (12,), 1)])
     chosen = supported(draws) & hidden
@@ -268,7 +268,7 @@ def supported(draws: Mapping[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("grid", [(28,), (8, 8), (2, 3, 4)])
 def test_order_is_visible_then_nearby_then_the_rest(grid: tuple[int, ...], count: str) -> None:
     objective = small(grid, 0.6, nearby_ratio=0.3, nearby_count=count)
-    draws = objective.draw(64, seeded(1))
+    draws = objective.draw(64, seeded(1), Geometry())
     visible, order, support = draws["visible"], draws["order"], draws["support"]
     length, kept = math.prod(grid), visible.shape[1]
     assert torch.equal(order.sort(dim=1).values, torch.arange(length).expand(64, length))
@@ -284,7 +284,7 @@ def test_shapes_are_fixed(name: str) -> None:
     """Else a compiled step would be compiled anew. The room is for more nearby tokens than a row is likely to have."""
     grid, ratio = SETS[name][:2]
     objective = small(grid, ratio, nearby_ratio=0.1)
-    draws = [objective.draw(64, seeded(seed)) for seed in range(30)]
+    draws = [objective.draw(64, seeded(seed), Geometry()) for seed in range(30)]
     assert len({tuple((name, x.shape) for name, x in each.items()) for each in draws}) == 1
     room = draws[0]["support"].shape[1] - draws[0]["visible"].shape[1]
     most = max(chosen_counts(each).max().item() for each in draws)
@@ -305,22 +305,24 @@ def test_a_batch_that_overflows_the_room_loses_nothing(make_case: Callable[..., 
 def test_draws_depend_on_the_generator_alone() -> None:
     objective = small((8, 8), 0.6, nearby_ratio=0.3)
     state = torch.get_rng_state()
-    first = objective.draw(16, seeded(5))
+    first = objective.draw(16, seeded(5), Geometry())
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     objective.eval()
-    again, other = objective.draw(16, seeded(5)), objective.draw(16, seeded(6))
+    again, other = objective.draw(16, seeded(5), Geometry()), objective.draw(16, seeded(6), Geometry())
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["order"], other["order"])
     generator = seeded(5)
-    assert torch.equal(objective.draw(16, generator)["order"], first["order"])
-    assert not torch.equal(objective.draw(16, generator)["order"], first["order"])
+    assert torch.equal(objective.draw(16, generator, Geometry())["order"], first["order"])
+    assert not torch.equal(objective.draw(16, generator, Geometry())["order"], first["order"])
 
 
 def test_mae_draws_an_order_with_the_visible_first() -> None:
     layout = Layout([Segment("x", (5, 4), "continuous", 3)])
     masking = RandomMasking(RandomMasking.Options(ratio=0.7), layout)
-    draws = MAE(MAE.Options(depth=1, width=8, heads=1), layout, 8, masking).draw(32, seeded())
+    draws = MAE(MAE.Options(depth=1, width=8, heads=1), layout, 8, {} if masking is None else {"mask": masking}).draw(
+        32, seeded(), Geometry()
+    )
     assert torch.equal(draws["order"].sort(dim=1).values, torch.arange(20).expand(32, 20))
     assert torch.equal(draws["order"][:, :6], draws["visible"])
 
@@ -364,7 +366,7 @@ def test_trainable_totals_of_the_published_models(name: str) -> None:
     layout = tokenizer.layout
     masking = RandomMasking(RandomMasking.Options(ratio=0.5), layout)
     objective = MetaMAE(MetaMAE.Options(depth=depth), layout, 256, masking)
-    encoder = Encoder(EncoderOptions(), layout)
+    encoder = TransformerEncoder(EncoderOptions(), layout)
     assert round(count(Learner(tokenizer, encoder, objective)) / 1e6, 2) == millions
     assert count(encoder.transformer.blocks[0]) == 526_336
     assert count(objective.projector) == 395_264

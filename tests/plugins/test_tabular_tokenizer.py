@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, Discrete, DiscreteTarget, Fields, Tokens
+from ssl_core import (
+    BadSample,
+    ConfigError,
+    Continuous,
+    ContinuousTarget,
+    Discrete,
+    DiscreteTarget,
+    Fields,
+    Geometry,
+    Tokens,
+)
 from ssl_core.nn import Encoder
-from ssl_core.nn.encoder import EncoderOptions
+from ssl_core.nn.encoder import EncoderOptions, TransformerEncoder
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.metamae import MetaMAE
 from ssl_plugins.tokenizers.tabular import Tabular
@@ -143,16 +153,18 @@ def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
     tokenizer = make(MIXED)
     rows = mixed_rows(40)
     tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))
-    encoder = Encoder(EncoderOptions(dim=DIM, depth=1, heads=2), tokenizer.layout)
+    encoder = TransformerEncoder(EncoderOptions(dim=DIM, depth=1, heads=2), tokenizer.layout)
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), tokenizer.layout)
-    objective = MetaMAE(MetaMAE.Options(width=16, heads=2, depth=1), tokenizer.layout, DIM, masking)
+    objective = MetaMAE(
+        MetaMAE.Options(width=16, heads=2, depth=1), tokenizer.layout, DIM, {} if masking is None else {"mask": masking}
+    )
     return tokenizer, encoder.eval(), objective
 
 
 def test_metamae_learns_from_a_mixed_table_with_missing_values():
     """One loss end to end: finite, and its gradient reaches every parameter of the tokenizer."""
     tokenizer, encoder, objective = bench()
-    draws = objective.draw(12, torch.Generator().manual_seed(0))
+    draws = objective.draw(12, torch.Generator().manual_seed(0), Geometry())
     loss = objective(tokens(tokenizer, mixed_rows()), encoder, draws).loss
     assert math.isfinite(loss.item())
     loss.backward()
@@ -164,7 +176,7 @@ def test_metamae_learns_from_a_mixed_table_with_missing_values():
 def test_a_missing_number_counts_in_no_loss_and_is_seen_by_nobody():
     """Whatever stands in a missing cell, target and content: the loss is the same to the last bit."""
     tokenizer, encoder, objective = bench()
-    draws = objective.draw(12, torch.Generator().manual_seed(1))
+    draws = objective.draw(12, torch.Generator().manual_seed(1), Geometry())
     inputs = {name: torch.from_numpy(x) for name, x in stacked(tokenizer, mixed_rows()).items()}
     gone = inputs["missing"]
     made = tokenizer(inputs)
@@ -173,11 +185,11 @@ def test_a_missing_number_counts_in_no_loss_and_is_seen_by_nobody():
     wild = ContinuousTarget(torch.where(gone.unsqueeze(-1), torch.tensor(1e3), target.patches))
     embeddings = made.embeddings.clone()
     embeddings[:, :3][gone] = 7.0
-    changed = Tokens(embeddings, (wild, *made.targets[1:]), made.layout, made.valid)
+    changed = Tokens(embeddings, (wild, *made.targets[1:]), made.layout, made.geometry)
     losses = [objective(each, encoder, draws).loss.item() for each in (made, changed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     known = ContinuousTarget(torch.where(gone.unsqueeze(-1), target.patches, target.patches + 1))
-    moved = Tokens(made.embeddings, (known, *made.targets[1:]), made.layout, made.valid)
+    moved = Tokens(made.embeddings, (known, *made.targets[1:]), made.layout, made.geometry)
     assert objective(moved, encoder, draws).loss.item() != pytest.approx(losses[0], rel=1e-3)
 
 
@@ -189,7 +201,7 @@ def test_that_a_number_is_missing_reaches_the_features():
     other = copy.deepcopy(row)
     other["missing"] = np.array([1, 0, 0])
     made = tokens(tokenizer, [row, other])
-    encoded = encoder(made.embeddings, valid=made.valid)[:, 1:]
+    encoded = encoder(made.embeddings, geometry=made.geometry)[:, 1:]
     assert not torch.allclose(encoded[0, 1], encoded[1, 1], atol=1e-4)
 
 

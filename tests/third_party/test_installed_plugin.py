@@ -23,7 +23,7 @@ MAIN = "from ssl_core.cli.app import main; main()"
 SCRIPT = """
 import json, torch
 from ssl_core import Learner, plugins
-from ssl_core.nn import Encoder, EncoderOptions
+from ssl_core.nn import EncoderOptions, TransformerEncoder
 torch.set_num_threads(1)
 torch.manual_seed(0)
 catalogue = plugins.load()
@@ -35,13 +35,13 @@ dataset_class = catalogue.default_dataset("video")
 dataset = dataset_class(dataset_class.Options(), "train")
 tokenizer_class, objective_class = catalogue.tokenizer("video"), catalogue.objective("denoise")
 tokenizer = tokenizer_class(tokenizer_class.Options(), dataset.fields, 32)
-encoder = Encoder(EncoderOptions(dim=32, depth=2, heads=4), tokenizer.layout)
+encoder = TransformerEncoder(EncoderOptions(dim=32, depth=2, heads=4), tokenizer.layout)
 learner = Learner(tokenizer, encoder, objective_class(objective_class.Options(), tokenizer.layout, 32, None))
 batch = {"clip": torch.stack([torch.from_numpy(dataset[i]["inputs"]["clip"]) for i in range(16)])}
 optimiser = torch.optim.AdamW(learner.parameters(), lr=2e-3)
 losses = []
 for step in range(20):
-    draws = learner.objective.draw(16, torch.Generator().manual_seed(step))
+    draws = learner.draw(16, torch.Generator().manual_seed(step))
     loss = learner(batch, draws).loss
     optimiser.zero_grad()
     loss.backward()

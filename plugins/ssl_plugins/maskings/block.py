@@ -7,7 +7,7 @@ import math
 import torch
 from pydantic import Field
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class BlockMasking(Masking):
@@ -25,7 +25,7 @@ class BlockMasking(Masking):
         super().__init__(options, layout)
         self.hidden = min(math.ceil(layout.length * options.ratio - 1e-9), layout.length - 1)
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Lay blocks in random order until enough is hidden; the block that overflows is cut at random places."""
         length = self.layout.length
         order = torch.rand(batch, length, generator=generator).argsort(dim=1)
@@ -33,9 +33,7 @@ class BlockMasking(Masking):
         # the earliest block that covers each place; ties inside a block are broken at random
         covered = torch.cat([self._earliest(rank[:, span], part.grid) for part, span in self.layout.spans], dim=1)
         score = covered + torch.rand(batch, length, generator=generator)
-        chosen = score.argsort(dim=1)
-        hidden = torch.zeros(batch, length, dtype=torch.bool).scatter(1, chosen[:, : self.hidden], True)
-        return Mask(chosen[:, self.hidden :].sort(dim=1).values, hidden)
+        return Mask.from_order(score.argsort(dim=1), self.hidden, geometry, self.options.ratio)
 
     def _earliest(self, rank: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
         """(B, Ls): for each place the least rank of the blocks that reach it, from ranks of where blocks start.

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 REACH = 4  # a Gaussian is cut at so many standard deviations
 
@@ -60,12 +60,11 @@ class ColorNoiseMasking(Masking):
         self.reach = math.ceil(REACH * max(used))
         self.kernels = [_gaussian(sigma, self.reach) for sigma in sigmas]
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Hide the places of the highest noise."""
         noise = [self._noise(batch, segment.grid, generator) for segment in self.layout.segments]
-        chosen = torch.cat(noise, dim=1).argsort(dim=1, descending=True)
-        hidden = torch.zeros(chosen.shape, dtype=torch.bool).scatter(1, chosen[:, : self.hidden], True)
-        return Mask(chosen[:, self.hidden :].sort(dim=1).values, hidden)
+        order = torch.cat(noise, dim=1).argsort(dim=1, descending=True)
+        return Mask.from_order(order, self.hidden, geometry, self.options.ratio)
 
     def _noise(self, batch: int, grid: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """(B, Ls): filtered noise of variance 1. An axis of one token has no frequencies and is not filtered."""

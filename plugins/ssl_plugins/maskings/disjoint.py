@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class DisjointMasking(Masking):
@@ -35,14 +35,18 @@ class DisjointMasking(Masking):
         self.views = min(options.views, layout.length)
         self.kept = layout.length // self.views
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Deal out the places of one permutation for each group of rows."""
         groups = -(-batch // self.views)
         order = torch.rand(groups, self.layout.length, generator=generator).argsort(dim=1)
         dealt = order[:, : self.views * self.kept].reshape(groups * self.views, self.kept)
-        visible = dealt[:batch].sort(dim=1).values
+        visible = dealt[:batch]
         hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
-        return Mask(visible, hidden)
+        mask = Mask(visible.sort(dim=1).values, hidden)
+        if geometry is None or geometry.valid is None:
+            return mask
+        order = torch.where(hidden, 0.0, 1.0) + torch.rand(batch, self.layout.length, generator=generator)
+        return Mask.from_order(order.argsort(dim=1), self.layout.length - self.kept, geometry)
 
 
 @hookimpl

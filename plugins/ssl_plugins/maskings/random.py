@@ -7,11 +7,11 @@ import math
 import torch
 from pydantic import Field
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class RandomMasking(Masking):
-    """Hide a fixed share of the tokens, chosen uniformly in each row (MAE)."""
+    """Hide a fixed share of the valid tokens, chosen uniformly in each row (MAE)."""
 
     name = "random"
 
@@ -22,15 +22,13 @@ class RandomMasking(Masking):
 
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
-        hidden = math.ceil(layout.length * options.ratio - 1e-9)  # safe against 0.9 * 10 = 9.000000000000002 (D15)
-        self.kept = max(layout.length - hidden, 1)
+        hidden = math.ceil(layout.length * options.ratio - 1e-9)  # rounding: 0.9 * 10 may exceed 9
+        self.hidden = min(hidden, layout.length - 1)
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
-        """Keep the places of the smallest of L uniform numbers."""
-        noise = torch.rand(batch, self.layout.length, generator=generator)
-        visible = noise.argsort(dim=1)[:, : self.kept].sort(dim=1).values
-        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
-        return Mask(visible, hidden)
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
+        """Hide the positions of the largest of L uniform numbers."""
+        order = torch.rand(batch, self.layout.length, generator=generator).argsort(dim=1).flip(1)
+        return Mask.from_order(order, self.hidden, geometry, self.options.ratio)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import math
 import torch
 from pydantic import Field, field_validator
 
-from ssl_core import ConfigError, Layout, Mask, Masking, hookimpl
+from ssl_core import ConfigError, Geometry, Layout, Mask, Masking, hookimpl
 
 
 class SegmentsMasking(Masking):
@@ -49,23 +49,28 @@ class SegmentsMasking(Masking):
         self.groups: list[tuple[torch.Tensor, int]] = []
         for members in groups.values():
             hidden = math.ceil(sum(layout.segments[i].length * ratios[i] for i in members) - 1e-9)
-            places = torch.cat([torch.arange(spans[i].start, spans[i].stop) for i in members])
-            self.groups.append((places, len(places) - hidden))
+            position_ids = torch.cat([torch.arange(spans[i].start, spans[i].stop) for i in members])
+            self.groups.append((position_ids, len(position_ids) - hidden))
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
-        """Keep the places of the smallest of L uniform numbers within each segment.
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
+        """Hide the positions of the largest of L uniform numbers within each segment.
 
         A segment too short to show a token at its ratio shares a draw with the longest one: were it always hidden, the
         encoder would never learn to read it. Each row shows at least one token.
         """
         noise = torch.rand(1 if self.options.shared else batch, self.layout.length, generator=generator)
-        chosen = [places[noise[:, places].argsort(dim=1)[:, :kept]] for places, kept in self.groups]
-        visible = torch.cat(chosen, dim=1).sort(dim=1).values
-        if not visible.shape[1]:
-            visible = noise.argmin(dim=1, keepdim=True)
-        visible = visible.expand(batch, -1).contiguous()
-        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
-        return Mask(visible, hidden)
+        noise = noise.expand(batch, -1)
+        valid = None if geometry is None else geometry.valid
+        visible = []
+        for position_ids, kept in self.groups:
+            order = noise[:, position_ids].argsort(dim=1).flip(1)
+            own = None if valid is None else Geometry(valid=valid[:, position_ids])
+            visible.append(position_ids[Mask.from_order(order, len(position_ids) - kept, own).visible])
+        chosen = torch.cat(visible, dim=1).sort(dim=1).values
+        if not chosen.shape[1]:
+            chosen = noise.argmin(dim=1, keepdim=True)
+        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, chosen, False)
+        return Mask(chosen, hidden)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class SpanMasking(Masking):
@@ -35,15 +35,13 @@ class SpanMasking(Masking):
         ends = torch.cat([torch.full((span.stop - span.start,), span.stop) for _, span in layout.spans])
         self.room = ends - torch.arange(layout.length)
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Lay the spans of all L places in random order; hide the first tokens of that order."""
         length = self.layout.length
         order = torch.rand(batch, length, generator=generator).argsort(dim=1)
         rank = torch.empty_like(order).scatter(1, order, torch.arange(length).expand(batch, length))
         lengths = torch.minimum(self.lengths(torch.rand(batch, length, generator=generator)), self.room)
-        chosen = self._turn(rank, lengths).argsort(dim=1)
-        hidden = torch.zeros(batch, length, dtype=torch.bool).scatter(1, chosen[:, : self.hidden], True)
-        return Mask(chosen[:, self.hidden :].sort(dim=1).values, hidden)
+        return Mask.from_order(self._turn(rank, lengths).argsort(dim=1), self.hidden, geometry, self.options.ratio)
 
     def lengths(self, uniform: Tensor) -> Tensor:
         """Span lengths 1 to `longest` from uniform numbers in [0, 1): the geometric distribution inverted."""

@@ -9,14 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import Layout, Mask, Masking, hookimpl
+from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 @dataclass(frozen=True)
 class _Pool:
-    """Units of equally many tokens, chosen among each other. places: (units, tokens of a unit); kept: units shown."""
+    """Units of equally many tokens that are drawn together.
 
-    places: Tensor
+    position_ids: (units, tokens of a unit) long. kept: number of visible units.
+    """
+
+    position_ids: Tensor
     kept: int
 
 
@@ -39,28 +42,31 @@ class TubeMasking(Masking):
         super().__init__(options, layout)
         tubes, single = [], []
         for segment, span in layout.spans:
-            places = torch.arange(span.start, span.stop)
+            position_ids = torch.arange(span.start, span.stop)
             times = segment.grid[0] if len(segment.grid) == 3 else 1
             if 1 < times < segment.length:
-                tubes.append(places.view(times, -1).T)
+                tubes.append(position_ids.view(times, -1).T)
             else:
-                single.append(places.view(-1, 1))
+                single.append(position_ids.view(-1, 1))
         units = [*tubes, torch.cat(single)] if single else tubes
-        self.pools = [_Pool(places, self._kept(len(places))) for places in units]
+        self.pools = [_Pool(unit, self._kept(len(unit))) for unit in units]
 
     def _kept(self, units: int) -> int:
         """Units shown; of a pool of one there is no share to hide, so it is hidden whole."""
         return max(units - math.ceil(units * self.options.ratio - 1e-9), min(units - 1, 1))
 
-    def __call__(self, batch: int, generator: torch.Generator) -> Mask:
-        """In each pool show the units of the smallest of uniform numbers."""
-        shown = []
+    def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
+        """In each pool hide the units of the largest of uniform numbers. A unit is valid if one of its tokens is."""
+        valid = None if geometry is None else geometry.valid
+        visible = []
         for pool in self.pools:
-            noise = torch.rand(batch, len(pool.places), generator=generator)
-            shown.append(pool.places[noise.argsort(dim=1)[:, : pool.kept]].flatten(1))
-        visible = torch.cat(shown, dim=1).sort(dim=1).values
-        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
-        return Mask(visible, hidden)
+            order = torch.rand(batch, len(pool.position_ids), generator=generator).argsort(dim=1).flip(1)
+            own = None if valid is None else Geometry(valid=valid[:, pool.position_ids].any(dim=2))
+            mask = Mask.from_order(order, len(pool.position_ids) - pool.kept, own, self.options.ratio)
+            visible.append(pool.position_ids[mask.visible].flatten(1))
+        chosen = torch.cat(visible, dim=1).sort(dim=1).values
+        hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, chosen, False)
+        return Mask(chosen, hidden)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Choice, ConfigError, Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import Encoder, gather_mask, gather_tokens, scatter_tokens
 
 
@@ -43,28 +43,28 @@ class Capri(Objective):
             description="others come from the same row, or from the whole batch (then masked tokens only, in any case)",
         )
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.predictor = nn.Linear(dim, dim)
         self.cross_sample_loss = options.negatives == "batch"
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """ "visible" (B, V) and "masked" (B, H), the places of both."""
         assert self.masking is not None, "Capri needs a masking"
-        mask = self.masking(batch, generator)
+        mask = self.masking(batch, generator, geometry)
         alone = self.options.positions == "masked" and self.options.negatives == "sequence"
         if alone and self.layout.length - mask.visible.shape[1] < 2:
             raise ConfigError(
                 f"capri tells the masked tokens of a row from each other, and one of {self.layout.length} is masked; "
                 f"raise masking.ratio, or set objective.positions=all or objective.negatives=batch"
             )
-        return {"visible": mask.visible, "masked": mask.hidden_places}
+        return {"visible": mask.visible, "masked": mask.hidden_position_ids}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean cross-entropy of finding each token's own embedding. Gradients flow into the targets, too."""
         visible = draws["visible"]
         blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
-        predicted, wanted = self.predictor(encoder(blanked, valid=tokens.valid)[:, 1:]), tokens.embeddings
+        predicted, wanted = self.predictor(encoder(blanked, geometry=tokens.geometry)[:, 1:]), tokens.embeddings
         counted = tokens.valid
         if self.options.positions == "masked" or self.options.negatives == "batch":
             predicted, wanted = (gather_tokens(part, draws["masked"]) for part in (predicted, wanted))

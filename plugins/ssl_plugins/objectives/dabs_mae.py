@@ -7,7 +7,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Choice, ContinuousTarget, Draws, Layout, Masking, Objective, Outcome, Target, Tokens, hookimpl
+from ssl_core import (
+    Choice,
+    ContinuousTarget,
+    Draws,
+    Geometry,
+    Layout,
+    Maskings,
+    Objective,
+    Outcome,
+    Target,
+    Tokens,
+    hookimpl,
+)
 from ssl_core.nn import Encoder, gather_tokens, masked_mean, scatter_tokens
 
 
@@ -24,17 +36,17 @@ class DabsMAE(Objective):
             False, description="score a patch by the mean square instead of the Euclidean norm, as published (D17)"
         )
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         # ids need no map: the encoder's output meets the embedding table (D16)
         self.maps = nn.ModuleDict(
             {str(i): nn.Linear(dim, s.size) for i, s in enumerate(layout.segments) if s.target == "continuous"}
         )
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """ "visible" (B, V) and "hidden" (B, L)."""
         assert self.masking is not None, "DABS' MAE needs a masking"
-        mask = self.masking(batch, generator)
+        mask = self.masking(batch, generator, geometry)
         return {"visible": mask.visible, "hidden": mask.hidden}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
@@ -49,7 +61,7 @@ class DabsMAE(Objective):
     def encode(self, tokens: Tokens, encoder: Encoder, visible: Tensor) -> Tensor:
         """(B, L, D): the whole row encoded with zeros in the hidden places."""
         blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
-        return encoder(blanked, valid=tokens.valid)[:, 1:]
+        return encoder(blanked, geometry=tokens.geometry)[:, 1:]
 
     def predict(self, number: int, encoded: Tensor, target: Target) -> Tensor:
         """Patches, or logits against the table: (B, Ls, size), at least fp32."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import Encoder
 
 
@@ -33,11 +34,11 @@ class EMix(Objective):
             "mean over the batch, which a broadcast makes of it in the published code",
         )
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, options.out))
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """ "weight" (B,) in [0.5, 1] and "partner" (B,), a permutation of the batch."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         weight = torch.from_numpy(rng.beta(self.options.beta, self.options.beta, batch)).float()
@@ -53,9 +54,10 @@ class EMix(Objective):
             embeddings = embeddings * valid.unsqueeze(-1)  # padding mixes nothing in
         mixed = share * embeddings + (1 - share) * embeddings[partner].detach()
         either = None if valid is None else valid | valid[partner]
-        found, known = self.represent(mixed, encoder, either), self.represent(embeddings, encoder, valid)
-        with torch.autocast(found.device.type, enabled=False):
-            logits = found @ known.T / self.options.temperature
+        queries = self.represent(mixed, encoder, replace(tokens.geometry, valid=either))
+        keys = self.represent(embeddings, encoder, tokens.geometry)
+        with torch.autocast(queries.device.type, enabled=False):
+            logits = queries @ keys.T / self.options.temperature
             if self.options.coefficient == "batch-mean":
                 weight = weight.mean().expand_as(weight)
             itself = torch.arange(len(logits), device=logits.device)
@@ -65,9 +67,9 @@ class EMix(Objective):
         accuracy = (logits.argmax(dim=1) == itself).float().mean()
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
-    def represent(self, embeddings: Tensor, encoder: Encoder, valid: Tensor | None = None) -> Tensor:
+    def represent(self, embeddings: Tensor, encoder: Encoder, geometry: Geometry) -> Tensor:
         """(B, L, D) to unit vectors (B, out)."""
-        features = self.head(encoder.pool(encoder(embeddings, valid=valid), valid))
+        features = self.head(encoder.pool(encoder(embeddings, geometry=geometry), geometry.valid))
         return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from ssl_core import Choice, ConfigError, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Choice, ConfigError, Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_mask, gather_tokens, invert_permutation
 
 
@@ -60,9 +60,9 @@ class M3AE(Objective):
 
     segment_of: Tensor
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
         """Errors: ConfigError for a number of weights that is not the number of segments."""
-        super().__init__(options, layout, dim, masking)
+        super().__init__(options, layout, dim, maskings)
         weights = options.weights or [
             options.discrete_weight if s.target == "discrete" else 1.0 for s in layout.segments
         ]
@@ -78,18 +78,18 @@ class M3AE(Objective):
         )
         self.head = ReconstructionHead(layout, dim, options.width, tied=options.tied)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
         assert self.masking is not None, "M3AE needs a masking"
-        mask = self.masking(batch, generator)
-        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_places], dim=1)}
+        mask = self.masking(batch, generator, geometry)
+        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_position_ids], dim=1)}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Weighted sum of the segments' losses; each, without its weight, is logged as "segment1", "segment2", ..."""
         visible, order = draws["visible"], draws["order"]
         scored = slice(0 if self.options.all_tokens else visible.shape[1], None)
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
-        decoded = self.decoder(latent, order, scored, tokens.valid)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
+        decoded = self.decoder(latent, order, scored, tokens.geometry)
         position_ids = order[:, scored]
         losses = self.segment_losses(
             self.head.errors(decoded, tokens.targets, position_ids),
@@ -115,8 +115,8 @@ class M3AE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
-        decoded = self.decoder(latent, order, valid=tokens.valid)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
+        decoded = self.decoder(latent, order, geometry=tokens.geometry)
         return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 

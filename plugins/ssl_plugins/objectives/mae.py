@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Choice, Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import (
     Decoder,
     Encoder,
@@ -31,23 +31,23 @@ class MAE(Objective):
         width: int = Field(128, ge=8, description="decoder width (Table 7: d_model 128)")
         heads: int = Field(4, ge=1, description="decoder attention heads (Table 7: h 4)")
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.decoder = Decoder(layout, options.width, dim, options.depth, options.heads)
         self.head = ReconstructionHead(layout, dim, options.width)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
         assert self.masking is not None, "MAE needs a masking"
-        mask = self.masking(batch, generator)
-        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_places], dim=1)}
+        mask = self.masking(batch, generator, geometry)
+        return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_position_ids], dim=1)}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean over the hidden tokens of the squared error or cross-entropy (paper: eq. 1)."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
-        decoded = self.decoder(latent, order, hidden, tokens.valid)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
+        decoded = self.decoder(latent, order, hidden, tokens.geometry)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
         counted = gather_mask(tokens.valid, order[:, hidden])
         where = torch.ones_like(errors) if counted is None else counted
@@ -56,8 +56,8 @@ class MAE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
-        decoded = self.decoder(latent, order, valid=tokens.valid)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
+        decoded = self.decoder(latent, order, geometry=tokens.geometry)
         return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 

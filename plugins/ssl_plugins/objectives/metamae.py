@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Choice, Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Choice, Draws, Geometry, Layout, Masking, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import (
     Decoder,
     Encoder,
@@ -67,13 +67,13 @@ class MetaMAE(Objective):
         projector_hidden: int = Field(1024, ge=1, description="hidden width of the projector (D23)")
         projector_out: int = Field(128, ge=1, description="output width of the projector (Table 7)")
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.decoder = Decoder(
             layout, options.width, dim, options.depth, options.heads, double_backward=not options.first_order
         )
         self.head = ReconstructionHead(layout, dim, options.width)
-        self.room = self._room(masking) if masking is not None else 0
+        self.room, self.dense_room = (0, 0) if self.masking is None else self._rooms(self.masking)
         self.projector = nn.Sequential(  # torch's default initialisation (D24)
             nn.Linear(dim, options.projector_hidden, bias=False),
             nn.BatchNorm1d(options.projector_hidden),
@@ -81,15 +81,17 @@ class MetaMAE(Objective):
             nn.Linear(options.projector_hidden, options.projector_out, bias=False),
         )
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """The mask and the nearby tokens, as an order of places: visible | chosen nearby | other hidden.
 
         "visible" (B, V), "order" (B, L), "support" (B, V + K) weights 1 or 0 of the first places. K is the room for
         nearby tokens: fixed, so that shapes are, but for a batch that overflows it, which gets all the room there is.
         """
         assert self.masking is not None, "MetaMAE needs a masking"
-        mask = self.masking(batch, generator)
-        near = self.layout.dilate(~mask.hidden) & mask.hidden
+        mask = self.masking(batch, generator, geometry)
+        near = geometry.dilate(~mask.hidden, self.layout) & mask.hidden
+        if geometry.valid is not None:
+            near &= geometry.valid
         lot = torch.rand(mask.hidden.shape, generator=generator)
         if self.options.nearby_count == "near":
             chosen = near & (lot < self.options.nearby_ratio)
@@ -100,29 +102,33 @@ class MetaMAE(Objective):
         group = torch.where(mask.hidden, torch.where(chosen, 1, 2), 0)
         order = group.argsort(dim=1, stable=True)
         support = (group.gather(1, order) < 2).float()
-        overflows = int(chosen.sum(dim=1).max()) > self.room
-        size = self.layout.length if overflows else mask.visible.shape[1] + self.room
+        room = self.room if geometry.neighbours is None else self.dense_room
+        overflows = int(chosen.sum(dim=1).max()) > room
+        size = self.layout.length if overflows else mask.visible.shape[1] + room
         return {"visible": order[:, : mask.visible.shape[1]], "order": order, "support": support[:, :size].contiguous()}
 
-    def _room(self, masking: Masking) -> int:
-        """A number of nearby tokens that a row exceeds about once in ten million."""
-        from scipy.stats import binom  # a second to import, for one number
+    def _rooms(self, masking: Masking) -> tuple[int, int]:
+        """Counts of nearby tokens that one row in ten million exceeds: on the grid, and for any neighbours."""
+        from scipy.stats import binom  # takes a second to import
 
         mask = masking(256, torch.Generator().manual_seed(0))
-        near = self.layout.dilate(~mask.hidden) & mask.hidden
+        hidden = int(mask.hidden[0].sum())
         if self.options.nearby_count == "hidden":
-            return round(self.options.nearby_ratio * int(mask.hidden[0].sum()))
-        most = min(int(mask.hidden[0].sum()), math.ceil(1.25 * int(near.sum(dim=1).max())))  # rows yet unseen have more
-        return int(binom.ppf(1 - 1e-7, most, self.options.nearby_ratio))
+            most = round(self.options.nearby_ratio * hidden)
+            return most, most
+        near = self.layout.dilate(~mask.hidden) & mask.hidden
+        most = min(hidden, math.ceil(1.25 * int(near.sum(dim=1).max())))  # a margin for rows that are yet to come
+        room, dense = (int(binom.ppf(1 - 1e-7, count, self.options.nearby_ratio)) for count in (most, hidden))
+        return room, dense
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """The loss of eq. 5 and its two parts."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
         valid = gather_mask(tokens.valid, visible)
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, valid)
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, hidden, tokens.valid, needs_double_backward=False)
+        decoded = self.decoder(adapted, order, hidden, tokens.geometry, needs_double_backward=False)
         errors = self.head.errors(decoded, tokens.targets, order[:, hidden])
         counted = gather_mask(tokens.valid, order[:, hidden])
         where = torch.ones_like(errors) if counted is None else counted
@@ -146,7 +152,7 @@ class MetaMAE(Objective):
         """How badly the latent rebuilds its support set: visible and chosen nearby tokens (D31, D34)."""
         rows = slice(0, support.shape[1])
         position_ids = order[:, rows]
-        errors = self.head.errors(self.decoder(latent, order, rows, tokens.valid), tokens.targets, position_ids)
+        errors = self.head.errors(self.decoder(latent, order, rows, tokens.geometry), tokens.targets, position_ids)
         counted = gather_mask(tokens.valid, position_ids)
         support = support if counted is None else support * counted
         if self.options.inner_mean == "batch":
@@ -171,9 +177,9 @@ class MetaMAE(Objective):
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows from the adapted latent."""
         visible, order = draws["visible"], draws["order"]
-        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, gather_mask(tokens.valid, visible))
+        latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
         adapted = self.adapt(latent, tokens, order, draws["support"])
-        decoded = self.decoder(adapted, order, valid=tokens.valid)
+        decoded = self.decoder(adapted, order, geometry=tokens.geometry)
         return self.head.predict(gather_tokens(decoded, invert_permutation(order)), tokens.targets)
 
 

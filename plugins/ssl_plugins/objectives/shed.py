@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import Encoder, all_position_ids, gather_tokens
 
 
@@ -29,23 +29,33 @@ class ShED(Objective):
             "leaves that one in place and still calls it moved",
         )
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.moved = min(max(math.ceil(layout.length * options.ratio - 1e-9), options.min_moved), layout.length)
         self.head = nn.Linear(dim, 2)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """ "source" (B, L): the place that each place's embedding comes from; "moved" (B, L): 1 for a moved one."""
         length = self.layout.length
-        chosen = torch.rand(batch, length, generator=generator).argsort(dim=1)[:, : self.moved]
-        source = torch.arange(length).repeat(batch, 1).scatter(1, chosen, chosen.roll(1, dims=1))
-        moved = torch.zeros(batch, length, dtype=torch.long).scatter(1, chosen, 1)
-        return {"source": source, "moved": moved}
+        noise = torch.rand(batch, length, generator=generator)
+        if geometry.valid is None:
+            chosen = noise.argsort(dim=1)[:, : self.moved]
+            source = torch.arange(length).repeat(batch, 1).scatter(1, chosen, chosen.roll(1, dims=1))
+            moved = torch.zeros(batch, length, dtype=torch.long).scatter(1, chosen, 1)
+            return {"source": source, "moved": moved}
+        order = torch.where(geometry.valid, noise, 2.0).argsort(dim=1)  # valid tokens first
+        count = geometry.valid.sum(dim=1, keepdim=True)
+        wanted = torch.ceil(count * self.options.ratio - 1e-9).long().clamp(min=self.options.min_moved)
+        wanted = torch.minimum(wanted, count)
+        rank = torch.arange(length).expand(batch, -1)
+        previous = torch.where(rank < wanted, (rank - 1) % wanted.clamp(min=1), rank)
+        source = torch.empty_like(order).scatter(1, order, order.gather(1, previous))
+        return {"source": source, "moved": torch.zeros_like(order).scatter(1, order, (rank < wanted).long())}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean cross-entropy over all tokens, moved or not. Gradients flow into the moved embeddings."""
         source, moved = self.within(draws["source"], draws["moved"], tokens.valid)
-        encoded = encoder(gather_tokens(tokens.embeddings, source), valid=tokens.valid)[:, 1:]
+        encoded = encoder(gather_tokens(tokens.embeddings, source), geometry=tokens.geometry)[:, 1:]
         logits = self.head(encoded).flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         errors = F.cross_entropy(logits, moved.flatten(), reduction="none")

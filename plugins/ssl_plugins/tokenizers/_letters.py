@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Discrete, Fields, Inputs, Text, Tokenizer, Tokens
+from ssl_core import BadSample, ConfigError, Discrete, Fields, Geometry, Inputs, Text, Tokenizer
 from ssl_core.tokenizers import IdTokenizer
 
 NO_LETTER = 255
@@ -58,7 +58,7 @@ class LetterTokenizer(IdTokenizer):
         )
         self.filling = 0 if options.pad is None else alphabet.index(options.pad)
         self.absent = options.pad is not None and options.mask_padding
-        self.places = embedding_lookup(alphabet, options.unknown)
+        self.places = byte_table(alphabet, options.unknown)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """{"sequence": text, or ids} to {"sequence": (length,) uint8, "letters": how many of them are not padding}.
@@ -96,17 +96,15 @@ class LetterTokenizer(IdTokenizer):
             )
         return ids
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """inputs["sequence"]: (B, length) to Tokens; padding is absent if `mask_padding`."""
-        tokens = super().forward(inputs)
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Which letters are no padding, if `mask_padding`."""
         if not self.absent:
-            return tokens
+            return Geometry()
         count = inputs["letters"].long()[:, None]
-        valid = torch.arange(self.layout.length, device=count.device) < count
-        return Tokens(tokens.embeddings, tokens.targets, tokens.layout, valid)
+        return Geometry(valid=torch.arange(self.layout.length, device=count.device) < count)
 
 
-def embedding_lookup(alphabet: str, unknown: str | None) -> np.ndarray:
+def byte_table(alphabet: str, unknown: str | None) -> np.ndarray:
     """(256,) uint8: for each byte the letter's place in the alphabet, that of `unknown`, or NO_LETTER."""
     table = np.full(256, NO_LETTER if unknown is None else alphabet.index(unknown), dtype=np.uint8)
     for place, letter in enumerate(alphabet):

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, DataError, Fields, Inputs, Text, Tokenizer, Tokens
+from ssl_core import BadSample, ConfigError, DataError, Fields, Geometry, Inputs, Text, Tokenizer
 from ssl_core.tokenizers import IdTokenizer
 
 PAD, UNKNOWN, BEGIN, BETWEEN, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -126,11 +126,9 @@ class WordTokenizer(IdTokenizer):
             ids = np.array(encoding.ids, dtype=np.int32)
         return {**inputs, self.field: ids}
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """inputs[field]: (B, length) to Tokens; padding is absent if `mask_padding`."""
-        tokens = super().forward(inputs)
-        valid = inputs[self.field] != self.pad if self.options.mask_padding else None
-        return Tokens(tokens.embeddings, tokens.targets, tokens.layout, valid)
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Which ids are no padding, if `mask_padding`."""
+        return Geometry(valid=inputs[self.field] != self.pad) if self.options.mask_padding else Geometry()
 
 
 def texts_of(value: np.ndarray) -> list[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Literal
 
 import librosa
@@ -21,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, Tokens, hookimpl
+from ssl_core import BadSample, ConfigError, Continuous, Fields, Geometry, Inputs, Tokenizer, hookimpl
 from ssl_core.tokenizers import GridTokenizer
 
 USUAL_SECONDS = 1.0  # clip length where nothing says otherwise
@@ -177,16 +176,14 @@ class Speech(GridTokenizer):
         heard = np.moveaxis(chunk["spectrogram"][:, 0], 1, 2)[(frames >= first) & (frames < end)]
         return {"spectrogram": heard[:, np.newaxis, :, np.newaxis]}
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """inputs["spectrogram"]: (B, 1, n_mels, frames) to Tokens; patches of padding alone are not present."""
-        tokens = super().forward(inputs)
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """A patch that holds padding alone is invalid."""
         if not self.pads:
-            return tokens
+            return Geometry()
         bands, moments = self.layout.segments[0].grid
-        begin = torch.arange(moments, device=tokens.embeddings.device) * self.patch[1]
+        begin = torch.arange(moments, device=inputs["sounding"].device) * self.patch[1]
         first, end = inputs["sounding"][:, :1], inputs["sounding"][:, 1:]
-        there = (begin < end) & (begin + self.patch[1] > first)
-        return replace(tokens, valid=there.repeat(1, bands))
+        return Geometry(valid=((begin < end) & (begin + self.patch[1] > first)).repeat(1, bands))
 
     def _fit(self, clip: np.ndarray) -> np.ndarray:
         """The clip cut or padded to `samples`."""

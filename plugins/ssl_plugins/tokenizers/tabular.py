@@ -28,6 +28,7 @@ from ssl_core import (
     Discrete,
     DiscreteTarget,
     Fields,
+    Geometry,
     Inputs,
     Layout,
     Segment,
@@ -174,14 +175,18 @@ class NumericColumns(Tokenizer):
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(std))
 
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Columns whose number is missing are invalid."""
+        return Geometry() if self.missing == "refuse" else Geometry(valid=~inputs[MISSING])
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """numeric (B, columns), missing (B, columns) bool, to Tokens; what is missing is absent, its target 0."""
+        """numeric (B, columns), missing (B, columns) bool, to Tokens; the target of a missing number is 0."""
         x = (inputs[NUMERIC].to(self.weight.dtype) - self.mean) / self.std
-        valid = None if self.missing == "refuse" else ~inputs[MISSING]
-        if valid is not None:
-            x = x * valid
+        geometry = self.geometry(inputs)
+        if geometry.valid is not None:
+            x = x * geometry.valid
         x = x.unsqueeze(-1)
-        return Tokens(x * self.weight + self.bias, (ContinuousTarget(x),), self.layout, valid)
+        return Tokens(x * self.weight + self.bias, (ContinuousTarget(x),), self.layout, geometry)
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """The numbers in their own units, as a curve over the columns: (B, 1, columns)."""
@@ -201,11 +206,15 @@ class MissingColumns(Tokenizer):
         """Nothing: the numeric columns say what is missing."""
         return {}
 
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Columns whose number is missing are valid."""
+        return Geometry(valid=inputs[MISSING])
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """missing (B, columns) bool to Tokens, all of the one entry."""
-        gone = inputs[MISSING]
-        ids = torch.zeros(gone.shape, dtype=torch.long, device=gone.device)
-        return Tokens(embedding_lookup(self.table, ids), (DiscreteTarget(ids, self.table),), self.layout, gone)
+        ids = torch.zeros(inputs[MISSING].shape, dtype=torch.long, device=self.table.device)
+        target = DiscreteTarget(ids, self.table)
+        return Tokens(embedding_lookup(self.table, ids), (target,), self.layout, self.geometry(inputs))
 
 
 class CategoricalColumns(IdTokenizer):

@@ -7,7 +7,6 @@ mean and standard deviation of each channel, since heart rates and accelerations
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, Tokens, hookimpl
+from ssl_core import BadSample, ConfigError, Continuous, Fields, Geometry, Inputs, Tokenizer, hookimpl
 from ssl_core.tokenizers import GridTokenizer
 
 USUAL_LENGTH = 320  # PAMAP2
@@ -106,13 +105,12 @@ class TimeSeries(GridTokenizer):
             return np.pad(x, around)
         return np.pad(x, around, mode="wrap" if self.options.fill == "repeat" else "edge")
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """series (B, C, length), and steps (B,), to Tokens; a token beyond the last step is absent."""
-        tokens = super().forward(inputs)
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """A token beyond the last step is invalid."""
         if not self.may_be_short:
-            return tokens
-        starts = torch.arange(0, self.length, self.patch[0], device=tokens.embeddings.device)
-        return replace(tokens, valid=starts < inputs["steps"].unsqueeze(1))
+            return Geometry()
+        starts = torch.arange(0, self.length, self.patch[0], device=inputs["steps"].device)
+        return Geometry(valid=starts < inputs["steps"].unsqueeze(1))
 
 
 def _series(fields: Fields) -> tuple[int, int | None]:

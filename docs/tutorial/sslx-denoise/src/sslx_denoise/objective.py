@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from ssl_core import Draws, Layout, Masking, Objective, Outcome, Tokens, hookimpl
+from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import Encoder, ReconstructionHead, masked_mean
 from torch import Tensor
 
@@ -22,11 +22,11 @@ class Denoise(Objective):
         sigma: float = Field(1.0, gt=0, description="deviation of the noise, as a multiple of the embedding's own")
         drop: float = Field(0.5, ge=0, lt=1, description="share of tokens whose embedding is nothing but noise")
 
-    def __init__(self, options: Options, layout: Layout, dim: int, masking: Masking | None) -> None:
-        super().__init__(options, layout, dim, masking)
+    def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
+        super().__init__(options, layout, dim, maskings)
         self.head = ReconstructionHead(layout, dim, dim)
 
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+    def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """All chance of a step: "noise" (B, L, D), and "kept" (B, L), 0 for a token that is nothing but noise."""
         rows = (batch, self.layout.length)
         kept = torch.rand(rows, generator=generator) >= self.options.drop
@@ -37,7 +37,7 @@ class Denoise(Objective):
         # the noise grows with the embeddings, or else these would grow until no noise is felt
         scale = self.options.sigma * tokens.embeddings.detach().std(dim=-1, keepdim=True)
         noisy = tokens.embeddings * draws["kept"].unsqueeze(-1) + scale * draws["noise"]
-        return encoder(noisy, valid=tokens.valid)[:, 1:]
+        return encoder(noisy, geometry=tokens.geometry)[:, 1:]
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """Mean error of the rebuilt targets, over all tokens that are valid."""

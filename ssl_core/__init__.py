@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from ssl_core.training.learner import Learner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "contracts": (

@@ -376,14 +376,15 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """Other names that it goes by, e.g. in a paper's code; unique within the modality like `name`."""
     source: ClassVar[Source | None] = None
     """Where a public data set comes from; see `PublicDataset`."""
-    splits: tuple[Split, ...] = ("train", "test")
-    """Splits that the options and the data provide."""
     fields: Fields
     """Set by `__init__`: what each sample's inputs hold."""
     task: Task | None = None
     """What its labels mean; None if there are none."""
     warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
+    splits: tuple[Split, ...] = ("train", "test")
+    """The splits that the options and the data provide. `__init__` sets it where they decide; a run opens only these.
+    Choices are made on "validation"; "test" is for the final scores alone."""
 
     class Options(_options.Options):
         """No options."""

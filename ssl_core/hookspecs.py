@@ -167,3 +167,32 @@ def run_finished(folder: Path, report: Report) -> None:
         def run_finished(folder, report):
             (folder / "done.txt").write_text(f"{len(report.scores)} scores")
     """
+
+
+@hookspec
+def run_failed(folder: Path, error: BaseException) -> None:
+    """A run ended by an exception or a signal. Its checkpoints stay, and `sslx run --resume` continues from the last.
+
+    Called:
+        once, instead of `run_finished`, before the error is reported.
+
+    Example:
+        @hookimpl
+        def run_failed(folder, error):
+            print(f"{folder} stopped: {error}")
+    """
+
+
+@hookspec
+def eval_finished(folder: Path, report: Report) -> None:
+    """An evaluation of a trained encoder is complete. `folder` holds its report; `report.run` names the run.
+
+    Called:
+        once for each `sslx eval` or `sslx.evaluate`, and for each transfer set of a benchmark, after the report is
+        written.
+
+    Example:
+        @hookimpl
+        def eval_finished(folder, report):
+            print(f"{report.dataset}: {len(report.scores)} scores in {folder}")
+    """

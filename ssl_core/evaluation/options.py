@@ -10,8 +10,11 @@ from ssl_core.options import Options
 
 
 class EvaluateOptions(Options):
-    """How frozen features are scored. Nothing is selected on the test split."""
+    """How frozen features are scored. Choose options with split=validation; nothing is selected on the test split."""
 
+    split: Literal["test", "validation"] = Field(
+        "test", description="split that the final scores are computed on; validation to choose options"
+    )
     probes: tuple[str, ...] = Field(("linear", "knn"), description="probes to fit; see `sslx list probes`")
     probe_options: dict[str, dict[str, Any]] = Field(
         {}, description="options of probes by name and option, as {attentive.epochs = 20}"
@@ -33,9 +36,13 @@ class EvaluateOptions(Options):
         None, ge=1, description="knn: most training rows, at random; none = as many as the budget of work allows"
     )
     knn_test: int | None = Field(
-        None, ge=1, description="knn: most test rows, at random; none = as many as the budget of work allows"
+        None,
+        ge=1,
+        description="knn: most rows of the scored split, at random; none = as many as the budget of work allows",
     )
     max_train: int | None = Field(None, ge=1, description="most training samples, at random; none = all that fit")
-    max_test: int | None = Field(None, ge=1, description="most test samples, at random; none = all that fit")
+    max_test: int | None = Field(
+        None, ge=1, description="most samples of the scored split, at random; none = all that fit"
+    )
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")

@@ -259,12 +259,13 @@ class Catalogue:
     # --- notices and reports -----------------------------------------------------------------------------------------
 
     def notify(self, hook: str, **values: Any) -> list[str]:
-        """Send a notice to every plugin that wants it, in the order of their origins.
+        """Send a notice to every plugin that implements it, in pluggy's call order.
 
-        A plugin that fails stops neither the run nor the others; each failure is returned as one line.
+        The plugin registered last is called first; `tryfirst` and `trylast` are honoured. A plugin that fails stops
+        neither the run nor the others; each failure is returned as one line.
         """
         failures = []
-        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+        for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             try:
                 impl.function(*(values[name] for name in impl.argnames))
             except (Exception, SystemExit) as error:

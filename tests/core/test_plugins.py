@@ -305,14 +305,30 @@ def test_notices_reach_every_plugin_and_no_failure_stops_them():
         plugin.heard = heard
     catalogue = Catalogue.from_plugins({"a:x": quiet, "b:y": broken, "c:z": exits, "d:w": loud})
     failures = catalogue.notify("metrics_logged", folder="f", step=3, metrics={"train/loss": 1.0})
-    assert heard == [("quiet", 3), ("f", 3, {"train/loss": 1.0})]
+    assert heard == [("f", 3, {"train/loss": 1.0}), ("quiet", 3)]
     assert [failure.partition(" (")[0] for failure in failures] == [
-        "plugin 'b:y' failed in metrics_logged: OSError: no network",
         "plugin 'c:z' failed in metrics_logged: SystemExit: 1",
+        "plugin 'b:y' failed in metrics_logged: OSError: no network",
     ]
     assert catalogue.notify("run_finished", folder="f", report=None) == []
     with pytest.raises(AttributeError):
         catalogue.notify("no_such_hook")
+
+
+def test_notices_follow_the_call_order_of_pluggy():
+    """Last registered first, tryfirst before all, trylast after all: as a call through pluggy itself."""
+    heard = []
+    marks = {"a:one": "", "b:first": "(tryfirst=True)", "c:last": "(trylast=True)", "d:two": ""}
+    offered = {}
+    for name, mark in marks.items():
+        offered[name] = module(f"@hookimpl{mark}\ndef run_started(folder): heard.append({name!r})")
+        offered[name].heard = heard
+    catalogue = Catalogue.from_plugins(offered)
+    assert catalogue.notify("run_started", config=None, folder="f") == []
+    assert heard == ["b:first", "d:two", "a:one", "c:last"]
+    ours, heard[:] = list(heard), []
+    catalogue.manager.hook.run_started(config=None, folder="f")
+    assert heard == ours
 
 
 # --- installed plugins ----------------------------------------------------------------------------------------------

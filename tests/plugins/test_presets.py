@@ -9,7 +9,7 @@ import pytest
 from ssl_core import ConfigError, Continuous, Discrete, Learner, Text, plugins
 from ssl_core.config.resolve import resolve
 from ssl_core.config.schema import RunConfig
-from ssl_core.runs.build import build
+from ssl_core.runs.build import build_learner
 from ssl_plugins.presets import dabs, metamae
 
 # The data as the papers have it (Table 16; protocol 2.11): only what a tokenizer reads of a data set.
@@ -70,7 +70,7 @@ def config_of(catalogue, modality: str, objective: str = "metamae", preset: str 
 def learner_of(catalogue, config: RunConfig) -> Learner:
     from ssl_core.config.resolve import plugins_of
 
-    return build(config, plugins_of(config, catalogue), Only(config.modality))
+    return build_learner(config, plugins_of(config, catalogue), Only(config.modality))
 
 
 def shapes(learner: Learner) -> list[tuple[int, int]]:

@@ -19,7 +19,6 @@ from ssl_core.config.resolve import budgeted, flatten
 from ssl_core.contracts import Dataset
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.hookspecs import hookimpl
-from ssl_core.nn.encoder import TransformerEncoder
 from ssl_core.pipeline.memory import MEMORY, ORIGIN, memory_dataset
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.report import Report
@@ -170,15 +169,17 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> PretrainedEn
 
     Raises:
         CheckpointError: the folder holds no run or no checkpoint, or it is damaged.
-        ConfigError: the tokenizer's plugin is not installed.
+        ConfigError: the plugin of the tokenizer or of the encoder is not installed.
     """
     path = Path(folder)
     config, start = load_config(path), load_checkpoint(path)
     fields = fields_from_json(start.state["fields"])
-    tokenizer_class = installed.load().tokenizer(config.tokenizer.name)
+    catalogue = installed.load()
+    tokenizer_class = catalogue.tokenizer(config.tokenizer.name)
+    encoder_class = catalogue.encoder(config.encoder.name)
     with torch.random.fork_rng():
-        tokenizer = tokenizer_class(tokenizer_class.Options(**config.tokenizer.options), fields, config.encoder.dim)
-        encoder = TransformerEncoder(config.encoder, tokenizer.layout)
+        tokenizer = tokenizer_class(tokenizer_class.Options(**config.tokenizer.options), fields, config.dim)
+        encoder = encoder_class(encoder_class.Options(**config.encoder.options), tokenizer.layout)
     state = start.state
     provenance = Provenance(path, start.step, state.get("versions", {}), state.get("origins", {}))
     model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance)

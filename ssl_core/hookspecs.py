@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    import typer
+
     from ssl_core.config.schema import RunConfig
-    from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
+    from ssl_core.contracts import Dataset, Encoder, Masking, Objective, Probe, Tokenizer
     from ssl_core.options import Preset
     from ssl_core.report.schema import Report
 
@@ -85,6 +87,40 @@ def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
         @hookimpl
         def register_maskings():
             return [Comb]
+    """
+
+
+@hookspec
+def register_encoders() -> list[type[Encoder]]:  # type: ignore[empty-body]
+    """Offer encoders: classes that map embeddings to a cls token and encoded tokens.
+
+    A run uses the one that `encoder.name` names; its options are `encoder.OPTION`.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_encoders():
+            return [ParallelEncoder]
+    """
+
+
+@hookspec
+def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
+    """Offer commands: typer apps that become `sslx NAME`.
+
+    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        app = typer.Typer(name="summarise", help="Summarise runs.")
+
+        @hookimpl
+        def register_commands():
+            return [app]
     """
 
 

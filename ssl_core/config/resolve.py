@@ -18,8 +18,8 @@ from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import probe_values
-from ssl_core.nn.encoder import EncoderOptions
-from ssl_core.options import Options, Preset
+from ssl_core.nn.encoder import Encoder, EncoderOptions
+from ssl_core.options import Choice, Options, Preset
 from ssl_core.plugins import Catalogue
 from ssl_core.training.options import TrainOptions
 
@@ -29,6 +29,7 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
 }
+DEFAULT_ENCODER = "transformer"
 NO_LIMIT = 10**9  # steps, where the time decides
 TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label", "benchmark", "domain")
 TRANSFER = "transfer"  # section of a benchmark's options for its transfer sets
@@ -41,7 +42,8 @@ class Plugins:
     objective: type[Objective]
     tokenizer: type[Tokenizer]
     dataset: type[Dataset]
-    masking: type[Masking] | None
+    encoder: type[Encoder]
+    maskings: Mapping[str, type[Masking]]
     probes: Mapping[str, type[Probe]] = field(default_factory=dict)
 
 
@@ -68,34 +70,33 @@ def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None 
     base: dict[str, Any] = {}
     for preset in presets:
         base |= preset.values
-    default = objective.default_masking
-    masking_name = overrides.get("masking.name", base.get("masking.name", default.name if default else None))
-    masking = catalogue.masking(masking_name) if masking_name is not None and default is not None else None
-    if default is None and "masking.name" in overrides:
-        raise ConfigError(f"objective '{objective.name}' uses no masking, so masking.name cannot be set")
-
+    encoder = catalogue.encoder(overrides.get("encoder.name", base.get("encoder.name", DEFAULT_ENCODER)))
+    choices = objective.masking_choices()
+    maskings = _maskings(catalogue, objective.name, choices, base | overrides)
     sections: dict[str, tuple[str | None, type[Options]]] = {
         "objective": (objective.name, objective.Options),
         "tokenizer": (tokenizer.name, tokenizer.Options),
         "dataset": (dataset.name, dataset.Options),
-        **{name: (None, options) for name, options in ENGINE_SECTIONS.items()},
+        "encoder": (encoder.name, encoder.Options),
+        **{name: (None, options) for name, options in ENGINE_SECTIONS.items() if name != "encoder"},
     }
-    if masking is not None and default is not None:
-        sections["masking"] = (masking.name, masking.Options)
-        # defaults and presets may have been written for another masking: keep the options that this one has
-        base = {f"masking.{key}": value for key, value in default.values.items()} | base
-        known = {f"masking.{key}" for key in masking.Options.model_fields}
-        base = {path: value for path, value in base.items() if not path.startswith("masking.") or path in known}
-    else:
-        base = {path: value for path, value in base.items() if not path.startswith("masking.")}
+    base = {f"{masking_section(name)}.{key}": v for name, c in choices.items() for key, v in c.values.items()} | base
+    sections |= {masking_section(name): (masking.name, masking.Options) for name, masking in maskings.items()}
+    # defaults and presets may have been written for another masking or encoder: keep the options that this one has
+    replaceable = [masking_section(name) for name in maskings] + ["encoder"]
+    known = {f"{section}.{key}" for section in replaceable for key in sections[section][1].model_fields}
+    base = {path: v for path, v in base.items() if path.split(".")[0] not in ("masking", "encoder") or path in known}
 
     values = base | overrides
-    parts: dict[str, Any] = {"masking": None}
+    _check_masking_paths(overrides, objective.name, maskings)
+    parts: dict[str, Any] = {}
     for section, (name, cls) in sections.items():
-        mine = {path.split(".", 1)[1]: value for path, value in values.items() if path.startswith(section + ".")}
+        mine = {path.removeprefix(f"{section}."): v for path, v in values.items() if path.startswith(f"{section}.")}
         mine.pop("name", None)
         resolved = validate(section, cls, mine)
         parts[section] = resolved if name is None else Part(name=name, **resolved.model_dump(mode="json"))
+    by_name = {name: parts.pop(masking_section(name)) for name in maskings}
+    parts["masking"] = by_name.get("mask") if set(by_name) <= {"mask"} else by_name
     top = {key: overrides[key] for key in TOP_LEVEL if key in overrides} | {"modality": modality}
     top[TRANSFER] = _transfer(catalogue, all_presets, overrides)
     sources = tuple(f"{preset.name}: {preset.source}" for preset in presets)
@@ -104,7 +105,7 @@ def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None 
     except ValidationError as error:
         raise ConfigError(explain("", error)) from None
     probes = _probes(catalogue, config.evaluate, config.seed)
-    return config, Plugins(objective, tokenizer, dataset, masking, probes)
+    return config, Plugins(objective, tokenizer, dataset, encoder, maskings, probes)
 
 
 def plugins_of(config: RunConfig, catalogue: Catalogue) -> Plugins:
@@ -117,9 +118,48 @@ def plugins_of(config: RunConfig, catalogue: Catalogue) -> Plugins:
         catalogue.objective(config.objective.name),
         catalogue.tokenizer(config.tokenizer.name),
         catalogue.dataset(config.dataset.name, config.modality),
-        catalogue.masking(config.masking.name) if config.masking else None,
+        catalogue.encoder(config.encoder.name),
+        {name: catalogue.masking(part.name) for name, part in config.maskings.items()},
         _probes(catalogue, config.evaluate, config.seed),
     )
+
+
+def masking_section(name: str) -> str:
+    """The section of a masking's options: "masking" for the only one, "masking.NAME" for one of several."""
+    return "masking" if name == "mask" else f"masking.{name}"
+
+
+def _maskings(
+    catalogue: Catalogue, objective: str, choices: Mapping[str, Choice], values: Mapping[str, Any]
+) -> dict[str, type[Masking]]:
+    """The classes of an objective's maskings, by name.
+
+    Raises:
+        ConfigError: an unknown masking, or one for an objective that masks nothing or has several.
+    """
+    if "masking.name" in values and set(choices) != {"mask"}:
+        if choices:
+            names = " and ".join(f"masking.{name}.name" for name in choices)
+            raise ConfigError(f"objective '{objective}' has several maskings; set {names} instead of masking.name")
+        raise ConfigError(f"objective '{objective}' uses no masking, so masking.name cannot be set")
+    return {
+        name: catalogue.masking(values.get(f"{masking_section(name)}.name", choice.name))
+        for name, choice in choices.items()
+    }
+
+
+def _check_masking_paths(overrides: Mapping[str, Any], objective: str, maskings: Mapping[str, type[Masking]]) -> None:
+    """Raises:
+    ConfigError: an option of a masking that the objective does not have.
+    """
+    if set(maskings) == {"mask"}:
+        return
+    for path in overrides:
+        name = path.removeprefix("masking.").partition(".")[0]
+        if path.startswith("masking.") and name not in maskings:
+            if not maskings:
+                raise ConfigError(f"objective '{objective}' uses no masking, so {path} cannot be set")
+            raise ConfigError(f"unknown option '{path}'; {nearest(name, maskings, 'masking')}")
 
 
 def _probes(catalogue: Catalogue, options: EvaluateOptions, seed: int) -> dict[str, type[Probe]]:
@@ -223,7 +263,9 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Sections as dotted paths; values that are None or derived are left out."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key == "masking" and any(isinstance(v, Mapping) for v in value.values()):
+            flat |= {f"{key}.{path}": item for path, item in flatten(value).items()}  # several maskings, by name
+        elif isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         elif value is not None and key != "preset_sources":
             flat[key] = value

@@ -14,13 +14,13 @@ import torch
 from ssl_core import plugins as installed
 from ssl_core.config.resolve import Plugins, plugins_of
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Dataset, Tokenizer
+from ssl_core.contracts import Dataset, Objective, Tokenizer
 from ssl_core.data import Split
 from ssl_core.errors import CheckpointError, ConfigError, DataError
 from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
-from ssl_core.nn.encoder import TransformerEncoder
+from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.plugins import Catalogue
 from ssl_core.runs.fields import check_fields, fields_from_json
@@ -70,15 +70,29 @@ def build_learner(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Lear
     """A freshly initialised learner, the same for the same configuration and seed."""
     seed_torch(config.seed, "init")
     tokenizer: Tokenizer = plugins.tokenizer(
-        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.encoder.dim
+        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.dim
     )
     layout = tokenizer.layout
-    encoder = TransformerEncoder(config.encoder, layout)
-    maskings = {}
-    if plugins.masking is not None and config.masking is not None:
-        maskings["mask"] = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
+    encoder = plugins.encoder(plugins.encoder.Options(**config.encoder.options), layout)
+    maskings = {
+        name: cls(cls.Options(**config.maskings[name].options), layout) for name, cls in plugins.maskings.items()
+    }
     options = plugins.objective.Options(**config.objective.options)
-    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, maskings))
+    objective = plugins.objective(options, layout, config.dim, maskings)
+    _check_layers(objective, encoder)
+    return Learner(tokenizer, encoder, objective)
+
+
+def _check_layers(objective: Objective, encoder: Encoder) -> None:
+    """Raises:
+    ConfigError: the objective reads a layer that the encoder does not have.
+    """
+    depth = encoder.options.model_dump().get("depth")
+    if objective.layers and depth is not None and max(objective.layers) > depth:
+        raise ConfigError(
+            f"objective '{objective.name}' reads encoder layer {max(objective.layers)}, and the encoder has {depth}; "
+            f"set encoder.depth={max(objective.layers)} or more"
+        )
 
 
 def build_run(
@@ -132,7 +146,7 @@ def build_run(
             _check_sample_counts(start.state.get("samples"), data)
         config, notes = resolve_runtime(config, learner, device, data["train"])
     scored: Data = {"train": data["train"], "test": data[config.evaluate.split]}
-    task, width = splits["train"].task, config.encoder.dim
+    task, width = splits["train"].task, config.dim
     probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
     limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
     notes += data_warnings(splits, data) + lines
@@ -270,7 +284,10 @@ def header(run: Run) -> list[str]:
         f"{segment.length} tokens ({' x '.join(map(str, segment.grid))}, {segment.target} of {segment.size})"
         for segment in learner.tokenizer.layout.segments
     )
-    masking = "" if config.masking is None else f", masking {config.masking.name} {_brief(config.masking.options)}"
+    masking = "".join(
+        f", masking {'' if name == 'mask' else f'{name}: '}{part.name} {_brief(part.options)}"
+        for name, part in config.maskings.items()
+    )
     kernel, hardware = attention_kernel(config, learner, run.device), describe(run.device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
@@ -285,11 +302,12 @@ def header(run: Run) -> list[str]:
 
 def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) -> str:
     """The encoder's attention kernel for whole rows, and whether it was chosen or set."""
-    if config.encoder.attention != "auto":
-        return config.encoder.attention
+    options = config.encoder.options
+    backend = options.get("attention", "none")  # of an encoder that has no such option nothing is known
+    if backend != "auto":
+        return str(backend)
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    encoder = config.encoder
-    width = encoder.head_dim or encoder.dim // encoder.heads
+    width = options["head_dim"] or options["dim"] // options["heads"]
     length, compiled = learner.tokenizer.layout.length, config.train.compile == "on"
     return f"{choose_kernel(device, dtype, length, 1, width, compiled)} (auto)"
 

@@ -55,7 +55,7 @@ class PretrainedEncoder(nn.Module):
     @property
     def dim(self) -> int:
         """Width D of the features."""
-        return self.config.encoder.dim
+        return self.config.dim
 
     @property
     def device(self) -> torch.device:

@@ -45,7 +45,7 @@ def make_report(
         modality=config.modality,
         dataset=config.dataset.name,
         tokenizer=config.tokenizer.name,
-        masking=config.masking.name if config.masking else None,
+        masking=", ".join(part.name for part in config.maskings.values()) or None,
         preset_sources=list(config.preset_sources),
         split=run.scored_split,
         seed=config.seed,

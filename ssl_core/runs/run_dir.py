@@ -34,7 +34,7 @@ FORMAT = 2
 """Format of config.json. sslx 0.1 wrote none."""
 PATIENCE = 15.0
 """Seconds to wait for another run: one that was stopped saves first."""
-PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")
+PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "encoder", "dataset")
 """The plugins that a run depends on."""
 FREE_TO_CHANGE = frozenset(
     {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
@@ -225,10 +225,12 @@ def check_plugins(
     """
     recorded = start.state.get("origins", {}) if start else {}
     changed = []
-    for part in parts:
-        config = getattr(saved, part)
-        if config is None:
-            continue
+    configs = [
+        (part, config)
+        for part in parts
+        for config in (saved.maskings.values() if part == "masking" else [getattr(saved, part)])
+    ]
+    for part, config in configs:
         entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
         name = entry.name if entry else config.name
         before = recorded.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_core.errors import CheckpointError
+from ssl_core.training.learner import Learner
 from ssl_core.utils.formats import first_version_message
 
 FOLDER = "checkpoints"
@@ -130,7 +131,10 @@ def load_model(checkpoint: Checkpoint, learner: nn.Module) -> None:
     Raises:
         CheckpointError: the file is damaged, or its tensors differ in name or shape from the learner's.
     """
-    load_tensors(checkpoint, learner, read_model(checkpoint))
+    tensors = read_model(checkpoint)
+    if isinstance(learner, Learner) and any(name.startswith("teacher.") for name in tensors):
+        learner.start_teacher()  # its weights are then replaced by the saved ones
+    load_tensors(checkpoint, learner, tensors)
 
 
 def read_model(checkpoint: Checkpoint) -> dict[str, Tensor]:

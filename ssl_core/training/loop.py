@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ssl_core.contracts import PROGRESS
 from ssl_core.errors import ConfigError, SslxError
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.prefetch import BatchStream, TensorDict
@@ -140,7 +141,9 @@ def train(
         run_probe(learner, state, plan)
     with (
         Signals() as signals,
-        BatchStream(learner, data, options.batch_size, plan.seed, plan.device, batches(plan, state)) as feed,
+        BatchStream(
+            learner, data, options.batch_size, plan.seed, plan.device, batches(plan, state), progress_of(plan, state)
+        ) as feed,
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
@@ -193,6 +196,8 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
     if start is not None:
         checkpoint.load_optimizer(start, learner, optimizer)
         averager, step, seconds = MetricAverager(**start.state["window"]), start.step, float(start.state["seconds"])
+    else:
+        learner.start_teacher()
     log = MetricsLog(plan.folder / METRICS, step, plan.listener)
     learner.train()
     return TrainingState(optimizer, averager, Clock(seconds), log, step)
@@ -201,6 +206,14 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
 def batches(plan: TrainingPlan, state: TrainingState) -> range:
     """The numbers of the batches that are left."""
     return range(plan.options.accumulate_steps * state.step, plan.options.accumulate_steps * plan.options.steps)
+
+
+def progress_of(plan: TrainingPlan, state: TrainingState) -> Callable[[int], float]:
+    """The share of the run that is done at a batch, in [0, 1]: by steps, or by the clock under a time limit."""
+    options, limit = plan.options, plan.options.max_seconds
+    if limit is not None:
+        return lambda number: min(1.0, state.clock() / limit)
+    return lambda number: number // options.accumulate_steps / max(options.steps, 1)
 
 
 def step_functions(
@@ -224,6 +237,7 @@ def step_functions(
             values[GRAD_NORM] = nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
         optimizer.step()
         optimizer.zero_grad()
+        learner.update_teacher(draws[PROGRESS])
         return values
 
     if plan.graphed:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, DiscreteTarget, Layout, Text
-from ssl_plugins.tokenizers.image_text import ImageText
+from ssl_plugins.tokenizers.image_text import ImageTextTokenizer
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "disc"]
 FIELDS = {"image": Continuous((3, 4, 8)), "caption": Text()}
@@ -21,7 +21,7 @@ def vocabulary(tmp_path):
 
 
 def build(fields=FIELDS, **options):
-    return ImageText(ImageText.Options(**options), fields, 8)
+    return ImageTextTokenizer(ImageTextTokenizer.Options(**options), fields, 8)
 
 
 def batch_of(tokenizer, *captions):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
-from ssl_plugins.tokenizers.multispectral import Multispectral
+from ssl_plugins.tokenizers.multispectral import MultispectralTokenizer
 
 MEAN = (1354.3003, 1117.7579, 1042.2800, 947.6443, 1199.6334, 2001.9829, 2372.5579, 2299.6663, 731.0175, 12.0956,
         1822.4083, 1119.5759, 2598.4456)  # fmt: skip
@@ -15,8 +15,8 @@ STD = (244.0469, 323.4128, 385.0928, 584.1638, 566.0543, 858.5753, 1083.6704, 11
        759.6080, 1228.4104)  # fmt: skip
 
 
-def make(shape: tuple[int | None, ...], **options: object) -> Multispectral:
-    return Multispectral(Multispectral.Options(**options), {"image": Continuous(shape)}, 16)
+def make(shape: tuple[int | None, ...], **options: object) -> MultispectralTokenizer:
+    return MultispectralTokenizer(MultispectralTokenizer.Options(**options), {"image": Continuous(shape)}, 16)
 
 
 def test_eurosat_as_published():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_core import BadSample, ConfigError, Continuous, Discrete
-from ssl_plugins.tokenizers.speech import Speech
+from ssl_plugins.tokenizers.speech import SpeechTokenizer
 
 PROTOCOL = {
     "n_mels": 224, "frames": 224, "patch": (16, 16), "samples": 150_526, "hop": 672, "n_fft": 2048,
@@ -21,16 +21,16 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> Speech:
+def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> SpeechTokenizer:
     options = {"padding": "content"} | options  # one field to prepare, unless padding is what is tested
-    return Speech(Speech.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
+    return SpeechTokenizer(SpeechTokenizer.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
 
 
 def tone(rate: float, seconds: float, pitch: float = 440.0) -> np.ndarray:
     return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate).astype(np.float32)[None]
 
 
-def spectrogram(tokenizer: Speech, waveform: np.ndarray) -> np.ndarray:
+def spectrogram(tokenizer: SpeechTokenizer, waveform: np.ndarray) -> np.ndarray:
     return tokenizer.preprocess({"waveform": waveform})["spectrogram"]
 
 
@@ -254,7 +254,7 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 def test_clip_length_is_that_of_the_data_where_all_clips_have_one() -> None:
     for length, seconds, samples in ((12_000, None, 12_000), (12_000, 2.0, 16_000), (None, None, 8000)):
         fields = {"waveform": Continuous((1, length), 8000.0)}
-        assert Speech(Speech.Options(seconds=seconds), fields, 16).samples == samples
+        assert SpeechTokenizer(SpeechTokenizer.Options(seconds=seconds), fields, 16).samples == samples
 
 
 def test_no_sample_lies_between_two_windows() -> None:
@@ -277,13 +277,13 @@ def test_explicit_hop_decides_the_length() -> None:
 @pytest.mark.parametrize("fields", [{}, {"waveform": Discrete(10, 10)}, {"waveform": Continuous((1, None))}])
 def test_data_without_a_waveform_or_rate(fields: dict) -> None:
     with pytest.raises(ConfigError, match="sampling rate"):
-        Speech(Speech.Options(), fields, 16)
+        SpeechTokenizer(SpeechTokenizer.Options(), fields, 16)
 
 
 # --- padding --------------------------------------------------------------------------------------------------------
 
 
-def batch(tokenizer: Speech, *clips: np.ndarray) -> dict[str, torch.Tensor]:
+def batch(tokenizer: SpeechTokenizer, *clips: np.ndarray) -> dict[str, torch.Tensor]:
     made = [tokenizer.preprocess({"waveform": clip}) for clip in clips]
     return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
 
@@ -321,9 +321,9 @@ def test_padding_has_no_part_in_mean_and_scale() -> None:
 
 
 def test_clips_of_one_length_have_no_padding() -> None:
-    fixed = Speech(Speech.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+    fixed = SpeechTokenizer(SpeechTokenizer.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
     assert fixed(batch(fixed, tone(8000.0, 1.0))).valid is None
-    shorter = Speech(Speech.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+    shorter = SpeechTokenizer(SpeechTokenizer.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
     assert shorter(batch(shorter, tone(8000.0, 1.0))).valid is not None
 
 
@@ -338,7 +338,7 @@ def test_what_a_microphone_adds_to_all_frames_goes(place: str) -> None:
     first, end = mean.preprocess({"waveform": x[None]})["sounding"]
     assert 0 < end - first < 64
 
-    def heard(tokenizer: Speech, clip: np.ndarray) -> np.ndarray:
+    def heard(tokenizer: SpeechTokenizer, clip: np.ndarray) -> np.ndarray:
         return spectrogram(tokenizer, clip[None])[0][:, first:end]
 
     np.testing.assert_allclose(heard(mean, x).mean(axis=1), 0, atol=1e-4)

@@ -14,7 +14,7 @@ from ssl_core.nn import Encoder
 from ssl_core.nn.encoder import EncoderOptions
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.metamae import MetaMAE
-from ssl_plugins.tokenizers.tabular import Tabular
+from ssl_plugins.tokenizers.tabular import TabularTokenizer
 
 DIM = 16
 MIXED: Fields = {
@@ -22,17 +22,17 @@ MIXED: Fields = {
 }  # fmt: skip
 
 
-def make(fields: Fields, **options: object) -> Tabular:
+def make(fields: Fields, **options: object) -> TabularTokenizer:
     torch.manual_seed(0)
-    return Tabular(Tabular.Options(**options), fields, DIM)
+    return TabularTokenizer(TabularTokenizer.Options(**options), fields, DIM)
 
 
-def stacked(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def stacked(tokenizer: TabularTokenizer, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     prepared = [tokenizer.preprocess(row) for row in rows]
     return {name: np.stack([one[name] for one in prepared]) for name in prepared[0]}
 
 
-def tokens(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> Tokens:
+def tokens(tokenizer: TabularTokenizer, rows: list[dict[str, np.ndarray]]) -> Tokens:
     return tokenizer({name: torch.from_numpy(x) for name, x in stacked(tokenizer, rows).items()})
 
 
@@ -139,7 +139,7 @@ def test_missing_may_be_only_absent_or_refused():
     assert make(fields, missing="token").layout.length == 4
 
 
-def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
+def bench(ratio: float = 0.5) -> tuple[TabularTokenizer, Encoder, MetaMAE]:
     tokenizer = make(MIXED)
     rows = mixed_rows(40)
     tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))

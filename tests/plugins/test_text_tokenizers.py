@@ -13,8 +13,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ssl_core import BadSample, ConfigError, Continuous, DataError, DiscreteTarget, Text
-from ssl_plugins.tokenizers import _words
-from ssl_plugins.tokenizers.multilingual_text import MultilingualText
+from ssl_plugins.tokenizers import _subword
+from ssl_plugins.tokenizers.multilingual_text import MultilingualTextTokenizer
 from ssl_plugins.tokenizers.text import TextTokenizer
 
 FIELDS = {"text": Text()}
@@ -84,7 +84,7 @@ def test_json_of_the_library_with_its_own_padding(tmp_path):
     )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = build(MultilingualText, file=str(tmp_path / "tokenizer.json"), length=6)
+    tokenizer = build(MultilingualTextTokenizer, file=str(tmp_path / "tokenizer.json"), length=6)
     assert tokenizer.pad == 1
     ids = tokenizer.preprocess({"text": np.array("a b z")})["text"]
     assert ids.tolist() == [0, 4, 5, 3, 2, 1]
@@ -133,12 +133,12 @@ MANY = """
 import numpy as np
 from ssl_core import Text
 from ssl_plugins.tokenizers.text import TextTokenizer
-from ssl_plugins.tokenizers.multilingual_text import MultilingualText
+from ssl_plugins.tokenizers.multilingual_text import MultilingualTextTokenizer
 rng = np.random.default_rng(0)
 words = ["".join(rng.choice(list("abcdefghij"), 4)) for _ in range(60)]
 said = [dict(text=np.array(" ".join(rng.choice(words, 12)))) for _ in range(60)]
 made = []
-for cls in (TextTokenizer, MultilingualText):
+for cls in (TextTokenizer, MultilingualTextTokenizer):
     tokenizer = cls(cls.Options(vocab_size=300), dict(text=Text()), 8)
     tokenizer.fit(said)
     made.append(tokenizer.learned())
@@ -155,7 +155,7 @@ def test_training_gives_the_same_vocabularies_in_another_process():
     assert there.splitlines() == here["made"]
 
 
-@pytest.mark.parametrize("cls", [TextTokenizer, MultilingualText])
+@pytest.mark.parametrize("cls", [TextTokenizer, MultilingualTextTokenizer])
 def test_trained_vocabulary_knows_the_words(cls):
     tokenizer = build(cls, length=16, vocab_size=400)
     tokenizer.fit(SAID)
@@ -169,7 +169,7 @@ def test_trained_vocabulary_knows_the_words(cls):
 
 
 def test_only_the_multilingual_one_minds_capitals():
-    for cls, same in ((TextTokenizer, True), (MultilingualText, False)):
+    for cls, same in ((TextTokenizer, True), (MultilingualTextTokenizer, False)):
         tokenizer = build(cls, length=8, vocab_size=400)
         tokenizer.fit(SAID)
         upper, lower = (tokenizer.preprocess(texts(word)[0])["text"].tolist() for word in ("CAT", "cat"))
@@ -177,7 +177,7 @@ def test_only_the_multilingual_one_minds_capitals():
 
 
 def test_bytes_know_every_letter_and_wordpiece_has_unknown_ones():
-    piece, bpe = build(TextTokenizer, vocab_size=400), build(MultilingualText, vocab_size=400)
+    piece, bpe = build(TextTokenizer, vocab_size=400), build(MultilingualTextTokenizer, vocab_size=400)
     for tokenizer in (piece, bpe):
         tokenizer.fit(SAID)
     strange = {"text": np.array("მზე 日本")}
@@ -197,7 +197,7 @@ def test_vocabulary_too_small_for_the_letters():
     with pytest.raises(ConfigError, match=r"tokenizer.vocab_size=20 .* use more than \d+"):
         build(vocab_size=20).fit(SAID)
     with pytest.raises(ConfigError, match=r"use more than 261"):
-        build(MultilingualText, vocab_size=200).fit(SAID)
+        build(MultilingualTextTokenizer, vocab_size=200).fit(SAID)
 
 
 def test_no_text_to_train_on():
@@ -218,7 +218,7 @@ def test_only_so_many_characters_are_held(monkeypatch):
         yield from SAID[:2]
         pytest.fail("read on")
 
-    monkeypatch.setattr(_words, "CHARACTERS", len(SAID[0]["text"].item()) + 1)
+    monkeypatch.setattr(_subword, "CHARACTERS", len(SAID[0]["text"].item()) + 1)
     build().fit(walk())
 
 

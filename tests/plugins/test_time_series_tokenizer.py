@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
-from ssl_plugins.tokenizers.time_series import TimeSeries
+from ssl_plugins.tokenizers.time_series import TimeSeriesTokenizer
 
 RNG = np.random.default_rng(0)
 
 
-def make(shape: tuple[int | None, ...], **options: object) -> TimeSeries:
-    return TimeSeries(TimeSeries.Options(**options), {"series": Continuous(shape)}, 16)
+def make(shape: tuple[int | None, ...], **options: object) -> TimeSeriesTokenizer:
+    return TimeSeriesTokenizer(TimeSeriesTokenizer.Options(**options), {"series": Continuous(shape)}, 16)
 
 
-def tokens(tokenizer: TimeSeries, *series: np.ndarray):
+def tokens(tokenizer: TimeSeriesTokenizer, *series: np.ndarray):
     prepared = [tokenizer.preprocess({"series": each}) for each in series]
     return tokenizer({name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]})
 
@@ -89,7 +89,7 @@ def test_chosen_channels_and_measured_constants():
         (ConfigError, lambda: make((3, 317)), ("317", "tokenizer.length", "320")),
         (ConfigError, lambda: make((3, 320), channels=(3,)), ("channel 3", "0 to 2")),
         (ConfigError, lambda: make((None, 320)), ("'series'",)),
-        (ConfigError, lambda: TimeSeries(TimeSeries.Options(), {"wave": Continuous((1, 5))}, 8), ("'wave'",)),
+        (ConfigError, lambda: TimeSeriesTokenizer(TimeSeriesTokenizer.Options(), {"wave": Continuous((1, 5))}, 8), ("'wave'",)),
         (BadSample, lambda: make((2, 4), patch=1).preprocess({"series": np.ones((3, 4))}), ("(3, 4)", "(2, steps)")),
         (BadSample, lambda: make((2, None), length=4, patch=1).preprocess({"series": np.ones((2, 0))}), ("(2, 0)",)),
         (BadSample, lambda: make((1, 4), patch=1).preprocess({"series": np.full((1, 4), np.nan)}), ("channel 0",)),

@@ -119,29 +119,29 @@ def test_levels_of_deep_images_are_kept(dtype, maximum, prepared_dtype):
     """12-bit images in 16-bit files: as bytes, 4,096 levels would become 17."""
     fields = {"image": Continuous((1, 64, 64), dtype=dtype)}
     tokenizer = ImageTokenizer(ImageTokenizer.Options(), fields, 16)
-    picture = np.arange(64 * 64).reshape(1, 64, 64) % (maximum + 1)
-    prepared = tokenizer.preprocess({"image": picture.astype(dtype)})["image"]
+    image = np.arange(64 * 64).reshape(1, 64, 64) % (maximum + 1)
+    prepared = tokenizer.preprocess({"image": image.astype(dtype)})["image"]
     assert prepared.dtype == prepared_dtype
     assert len(np.unique(prepared)) == maximum + 1
     as_bytes = ImageTokenizer(ImageTokenizer.Options(pixel_dtype="uint8"), fields, 16)
-    assert as_bytes.preprocess({"image": picture.astype(dtype)})["image"].dtype == np.uint8
+    assert as_bytes.preprocess({"image": image.astype(dtype)})["image"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("pixel_dtype", ["uint8", "float32"])
 def test_normalised_patches_of_any_shape_equal_a_loop(pixel_dtype):
     """Images of seven channels that are not square; `to_image` inverts the patches."""
-    pictures = RNG.integers(0, 256, (5, 7, 12, 20), dtype=np.uint8)
+    images = RNG.integers(0, 256, (5, 7, 12, 20), dtype=np.uint8)
     tokenizer = make(ImageTokenizer, (7, 12, 20), patch=(3, 5), pixel_dtype=pixel_dtype)
-    prepared = np.stack([tokenizer.preprocess({"image": each})["image"] for each in pictures])
+    prepared = np.stack([tokenizer.preprocess({"image": each})["image"] for each in images])
     assert prepared.dtype == pixel_dtype
     tokenizer.fit_normalization(iter([{"image": prepared[:2]}, {"image": prepared[2:]}]))
-    scaled = pictures / 255
+    scaled = images / 255
     mean, std = (f(scaled, axis=(0, 2, 3)).reshape(7, 1, 1) for f in (np.mean, np.std))
     np.testing.assert_allclose(tokenizer.mean, mean.ravel(), rtol=1e-5)
     target = patches(tokenizer, "image", prepared[0])
     np.testing.assert_allclose(target, patches_by_loop((scaled[0] - mean) / std, (3, 5)), atol=1e-4)
-    picture = tokenizer.to_image(0, torch.from_numpy(target[np.newaxis]))
-    np.testing.assert_allclose(picture[0], prepared[0], atol=1e-3 * prepared.max())
+    image = tokenizer.to_image(0, torch.from_numpy(target[np.newaxis]))
+    np.testing.assert_allclose(image[0], prepared[0], atol=1e-3 * prepared.max())
 
 
 def test_bytes_and_floats_give_equal_tokens():
@@ -206,7 +206,7 @@ def check_refusal(error: type[Exception], call, *words: str) -> None:
 def test_invalid_options_are_refused_in_one_line():
     check_refusal(ConfigError, lambda: make(ImageTokenizer, (3, 32, 32), patch=5), "patch (5, 5)", "(32, 32)")
     check_refusal(ConfigError, lambda: make(ImageTokenizer, (3, 31, 32)), "31", "tokenizer.size")
-    check_refusal(ConfigError, lambda: make(ImageTokenizer, (3, 32, 32), "picture"), "'image'", "'picture'")
+    check_refusal(ConfigError, lambda: make(ImageTokenizer, (3, 32, 32), "photo"), "'image'", "'photo'")
     check_refusal(ConfigError, lambda: make(ImageTokenizer, (3, 32)), "(channels, H, W)")
     check_refusal(
         ConfigError, lambda: ImageTokenizer(ImageTokenizer.Options(), {"image": Discrete(4, 2)}, 16), "'image'"

@@ -43,7 +43,7 @@ class LayoutRow(BaseModel):
 
     name: str = Field(description="name of the segment")
     grid: tuple[int, ...] = Field(description="tokens along each axis")
-    target: str = Field(description="values or ids")
+    target: str = Field(description="continuous or discrete")
     size: int = Field(description="numbers in a patch, or entries of the vocabulary")
 
 

@@ -143,7 +143,12 @@ def summary(array: np.ndarray) -> dict[str, Any]:
     flat = array.ravel()
     places = np.linspace(0, flat.size - 1, min(VALUES, flat.size)).astype(int)
     values = [float(f"{value:.5g}") for value in flat[places].astype(np.float64)]
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "mean": float(f"{flat.mean():.5g}"), "values": values}
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "mean": float(f"{flat.mean():.5g}"),
+        "values": values,
+    }
 
 
 def recorded_samples(cls: type[SyntheticDataset], options: dict[str, Any], split: Split) -> list[dict[str, Any]]:

@@ -226,8 +226,8 @@ def lswmd_pickle(path: Path) -> None:
     ]
     sizes = np.array([columns["dieSize"]])
     blocks = [
-        {"continuous": sizes, "mgr_locs": slice(1, 2, 1)},
-        {"continuous": np.asfortranarray(objects), "mgr_locs": np.array([0, 2])},
+        {"values": sizes, "mgr_locs": slice(1, 2, 1)},
+        {"values": np.asfortranarray(objects), "mgr_locs": np.array([0, 2])},
     ]
     frame = OldFrame()
     frame._data, frame._typ = OldManager(), "dataframe"

@@ -67,7 +67,7 @@ PUBLIC = {
 def test_every_public_set_has_its_published_size():
     assert set(PUBLIC) == {*PROTOCOL, *UPSTREAM, *TOTAL, *NONE}
     for name, cls in PUBLIC.items():
-        counts = dict(cls.source.counts)
+        counts = dict(cls.source.sample_counts)
         for table in (PROTOCOL, UPSTREAM):
             wanted = dict(zip(("train", "test"), table.get(name, (None, None)), strict=True))
             wanted = {split: count for split, count in wanted.items() if count is not None}
@@ -86,7 +86,7 @@ def test_parts_of_a_set_are_cut_as_the_protocol_computes():
         "wafer": 638_507, "wafer_transfer": 172_950,
     }  # fmt: skip
     for name, count in rows.items():
-        assert (PUBLIC[name].source.counts["train"], PUBLIC[name].source.counts["test"]) == (
+        assert (PUBLIC[name].source.sample_counts["train"], PUBLIC[name].source.sample_counts["test"]) == (
             -(-9 * count // 10), count // 10,
         )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_as_many_windows_of_pamap2_as_published_and_verify_has_nothing_to_compar
     for cls in (pamap2.Pamap2, pamap2_spectrogram.Pamap2Spectrogram):
         options = cls.Options()
         assert (options.train_size, options.test_size) == (50_000, 10_000)
-        assert dict(cls.source.counts) == {}
+        assert dict(cls.source.sample_counts) == {}
 
 
 # --- classes and constants -------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_of_a_long_clip_either_part_is_trained_on_and_the_first_is_tested(speech
     assert parts(opened(speech, "train", longest=900, side="random", side_seed=1), 900) != sides
     assert set(parts(opened(speech, "train", longest=900), 900)) == {"first"}
     assert set(parts(opened(speech, "test", longest=900, side="random"), 900)) == {"first"}
-    coins = [train._ends(index) for index in range(4000)]
+    coins = [train._keeps_end(index) for index in range(4000)]
     assert abs(np.mean(coins) - 0.5) < 4 * 0.5 / math.sqrt(4000)
 
 

@@ -133,7 +133,7 @@ def test_structure_labels_are_named_by_family() -> None:
     assert "elements of 6" in dataset.describe(1)
 
 
-# --- recorded samples -----------------------------------------------------------------------------------------------
+# --- recorded samples ------------------------------------------------------------------------------------------------
 
 
 def summary(array: np.ndarray) -> dict[str, Any]:

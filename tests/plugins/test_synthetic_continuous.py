@@ -49,7 +49,7 @@ def test_options_set_the_shape(cls, options, field, shape):
         assert np.isfinite(dataset[i]["inputs"][field]).all()
 
 
-# --- what tells the classes apart -----------------------------------------------------------------------------------
+# --- what tells the classes apart ------------------------------------------------------------------------------------
 
 
 def flat(dataset: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +241,7 @@ def test_crowded_ribs_have_a_higher_frequency():
     assert ratios[1] > 2 * ratios[0]
 
 
-# --- bundled with scikit-learn --------------------------------------------------------------------------------------
+# --- bundled with scikit-learn ---------------------------------------------------------------------------------------
 
 
 def test_digits():

@@ -27,7 +27,7 @@ def speaker(tract: float = 1.0, pitch: float = 120.0, **values: Any) -> _speech_
     return _speech_synthesis.Speaker(tract=tract, pitch=pitch, **(neutral | values))
 
 
-# --- the data set -----------------------------------------------------------------------------------------------------
+# --- the data set ----------------------------------------------------------------------------------------------------
 
 
 def test_samples_fit_the_field() -> None:
@@ -105,7 +105,7 @@ def test_noise_has_the_ratio_of_the_option(monkeypatch: pytest.MonkeyPatch) -> N
         assert np.mean(ratios) == pytest.approx(10 * np.log10(1 + 10 ** (snr / 10)), abs=4)
 
 
-# --- the voice ------------------------------------------------------------------------------------------------------
+# --- the voice -------------------------------------------------------------------------------------------------------
 
 
 def test_words_differ_and_consist_of_known_phonemes() -> None:

@@ -165,7 +165,7 @@ class _Extractor:
         if os.path.isabs(entry.target) or target is None or not target.is_relative_to(top):
             raise self._refuse(f"the link '{entry.name}' points outside of it, to '{entry.target}'")
         if not place.parent.resolve().is_relative_to(top):
-            raise self._refuse(f"the link '{entry.name}' lies outside of it")
+            raise self._refuse(f"the link '{entry.name}' is outside of it")
         place.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             place.symlink_to(os.path.relpath(target, place.parent.resolve()))

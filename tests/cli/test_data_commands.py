@@ -75,7 +75,7 @@ def served(handler, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/master.zip"
     real = AudioMnist.source.archives[0]
-    archive = Archive(url, real.file, real.kind, real.produces, strip_components=real.strip)
+    archive = Archive(url, real.file, real.kind, real.produces, strip_components=real.strip_components)
     source = dataclasses.replace(AudioMnist.source, archives=(archive,), sample_counts={"train": 96, "test": 24})
     monkeypatch.setattr(AudioMnist, "source", source)
     yield site

@@ -64,7 +64,7 @@ class WindowDataset(PublicDataset):
             "all", description="dabs: without ironing, which DABS's list lacks; there are 12 outputs either way"
         )
         protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: draw the windows of the test anew each time the data set is opened"
+            "fixed", description="published: draw other test windows each time the data set is opened"
         )
         seed: int = Field(0, ge=0, description="seed of the windows")
 

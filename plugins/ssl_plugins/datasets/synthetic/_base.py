@@ -57,7 +57,7 @@ class SyntheticDataset(Dataset):
         return getattr(self.options, f"n_{self.split}")
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample `index`, generated anew at each call.
+        """Generate sample `index`.
 
         Raises:
             IndexError: for an index outside the split.

@@ -1,6 +1,6 @@
-"""What is said of many samples (class, group, split), as numbers, and which of them are held out.
+"""Sample metadata (label, group, split) as integer arrays, and the rules that split samples into train and test.
 
-Rows are arrays, so that millions of them divide in seconds. The rules are those of `_listing.divide`.
+All rules work on whole arrays, so that millions of samples are split in seconds.
 """
 
 from __future__ import annotations
@@ -8,187 +8,235 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ssl_core import ConfigError, DataError, nearest
 
 SPLIT_SEED = 42
-TRAIN, TEST, LEFT_OUT = 0, 1, -1
+TRAIN, TEST, EXCLUDED = 0, 1, -1
 SPLITS = ("train", "test")
 
-Where = Callable[[int], str]
+DescribeRow = Callable[[int], str]
+"""Maps a row index to the name of the sample in messages."""
 
 
 @dataclass(frozen=True)
-class Marks:
-    """One name for each sample: names[codes[i]]. codes: (n,) int32."""
+class Codes:
+    """A categorical column: the value of row i is `names[codes[i]]`. codes: (n,) int32."""
 
     codes: np.ndarray
     names: tuple[str, ...]
 
-    def taken(self, rows: np.ndarray) -> Marks:
-        """Those of some samples; the names stay."""
-        return Marks(self.codes[rows], self.names)
+    def take(self, rows: np.ndarray) -> Codes:
+        """Select rows; `names` stays the same."""
+        return Codes(self.codes[rows], self.names)
 
-    def used(self) -> Marks:
-        """Without names that no sample has."""
-        known, codes = np.unique(self.codes, return_inverse=True)
-        return Marks(codes.astype(np.int32), tuple(self.names[code] for code in known))
+    def remove_unused(self) -> Codes:
+        """Drop the names that no row has."""
+        present, codes = np.unique(self.codes, return_inverse=True)
+        return Codes(codes.astype(np.int32), tuple(self.names[code] for code in present))
 
 
-class Coder:
-    """Collects names block by block as numbers; -1 stands for none."""
+class LabelEncoder:
+    """Encodes names as integers, chunk by chunk; -1 is a missing name. `index` maps each name to its integer."""
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self.parts: list[np.ndarray] = []
+        self.index: dict[str, int] = {}
+        self.chunks: list[np.ndarray] = []
 
-    def add(self, column: Any) -> None:
-        """A pyarrow array of texts, null where there is none."""
+    def append(self, column: Any) -> None:
+        """Encode a pyarrow string array; null is a missing name."""
         encoded = column.dictionary_encode()
-        entries = encoded.dictionary.to_pylist()
-        table = np.array([self.known.setdefault(tidy(name), len(self.known)) for name in entries] or [0], np.int32)
-        places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        self.parts.append(np.where(places < 0, np.int32(-1), table[places]))
+        table = np.array([self._code(name) for name in encoded.dictionary.to_pylist()] or [0], np.int32)
+        indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        self.chunks.append(np.where(indices < 0, np.int32(-1), table[indices]))
 
-    def say(self, name: str | None, count: int) -> None:
-        """One name `count` times."""
-        code = -1 if name is None else self.known.setdefault(tidy(name), len(self.known))
-        self.parts.append(np.full(count, code, np.int32))
+    def append_constant(self, name: str | None, count: int) -> None:
+        """Encode `count` rows of one name."""
+        self.chunks.append(np.full(count, -1 if name is None else self._code(name), np.int32))
 
-    def each(self, names: Iterable[str | None]) -> None:
-        """Names one by one."""
-        known = self.known
-        codes = [-1 if name is None else known.setdefault(tidy(name), len(known)) for name in names]
-        self.parts.append(np.array(codes, np.int32))
+    def append_names(self, names: Iterable[str | None]) -> None:
+        """Encode one row for each name."""
+        self.chunks.append(np.array([-1 if name is None else self._code(name) for name in names], np.int32))
+
+    def _code(self, name: str) -> int:
+        return self.index.setdefault(normalize_name(name), len(self.index))
 
     @property
     def codes(self) -> np.ndarray:
-        """(n,) int32 of all blocks."""
-        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
+        """(n,) int32, the codes of all chunks in the order in which the names first occurred."""
+        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int32)
 
-    def marks(self, what: str, where: Where) -> Marks | None:
-        """All, with the names in order; None if nothing was said. Errors: DataError if it was for some only."""
+    def sorted_codes(self, kind: str, describe: DescribeRow) -> Codes | None:
+        """All rows with the names in natural order, or None if every name is missing.
+
+        Args:
+            kind: what the names are ("label", "group", "split"), for the message.
+            describe: names a row in the message.
+
+        Raises:
+            DataError: some rows have a name and others have none.
+        """
         codes = self.codes
-        silent = np.flatnonzero(codes < 0)
-        if len(silent) == len(codes):
+        missing = np.flatnonzero(codes < 0)
+        if len(missing) == len(codes):
             return None
-        if len(silent):
-            raise DataError(f"{where(int(silent[0]))} has no {what}; fill it in everywhere or leave it out")
-        names = in_order(self.known)
+        if len(missing):
+            raise DataError(f"{describe(int(missing[0]))} has no {kind}; fill it in everywhere or leave it out")
+        names = natural_order(self.index)
         rank = np.empty(len(names), np.int32)
-        rank[[self.known[name] for name in names]] = np.arange(len(names))
-        return Marks(rank[codes], names)
+        rank[[self.index[name] for name in names]] = np.arange(len(names))
+        return Codes(rank[codes], names)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of `count` samples, and what to call each in a message."""
+class SampleMetadata:
+    """Label, group and split of `count` samples, where the data name them; `describe` names a row in messages."""
 
     count: int
-    where: Where
-    label: Marks | None = None
-    group: Marks | None = None
-    split: Marks | None = None
+    describe: DescribeRow
+    label: Codes | None = None
+    group: Codes | None = None
+    split: Codes | None = None
+
+    def take(self, rows: np.ndarray) -> SampleMetadata:
+        """Select rows."""
+
+        def describe(row: int) -> str:
+            return self.describe(int(rows[row]))
+
+        label, group, split = (
+            None if codes is None else codes.take(rows) for codes in (self.label, self.group, self.split)
+        )
+        return SampleMetadata(len(rows), describe, label, group, split)
 
 
-def tidy(name: str) -> str:
-    """A name without blanks around it; a whole number without its decimals (1.0 is 1)."""
+class SplitOptions(Protocol):
+    """The options that a split depends on."""
+
+    @property
+    def test_fraction(self) -> float: ...
+
+    @property
+    def test_groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def train_groups(self) -> tuple[str, ...]: ...
+
+
+def normalize_name(name: str) -> str:
+    """Strip a name; a whole number loses its decimals ("1.0" becomes "1")."""
     name = name.strip()
     if re.fullmatch(r"-?[0-9]+\.[0-9]*([eE][+-]?[0-9]+)?", name) and float(name).is_integer():
         return str(int(float(name)))
     return name
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Different names in order, whole numbers by size."""
-    found = set(names)
-    numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in found)
-    return tuple(sorted(found, key=lambda name: (int(name) if numbers else 0, name)))
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Unique names in alphabetical order, or in numerical order if all are whole numbers."""
+    unique = set(names)
+    numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in unique)
+    return tuple(sorted(unique, key=lambda name: (int(name) if numeric else 0, name)))
 
 
-def divide_rows(said: Said, fraction: float, test_groups: Sequence[str], train_groups: Sequence[str]) -> np.ndarray:
-    """(n,) int8, TRAIN, TEST or LEFT_OUT: as the data say, by named groups, by random whole groups, or at random.
+def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
+    """(n,) int8: the split of each sample (TRAIN or TEST), or EXCLUDED.
 
-    At random means a seeded shuffle, within each class if there are classes. Errors: ConfigError, DataError.
+    The first rule that applies decides: the split that the data name; the groups that the options name; a random
+    choice of whole groups; a random choice of samples, within each class if there are labels. Random choices are
+    seeded.
+
+    Raises:
+        ConfigError: an option contradicts the data, or names an unknown group.
+        DataError: the data name an unknown split, or the result fails `check_split`.
     """
-    if said.split is not None:
-        if test_groups or train_groups:
+    if metadata.split is not None:
+        if options.test_groups or options.train_groups:
             raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
-        held = _as_said(said)
-    elif said.group is not None:
-        held = by_group(said.group, fraction, test_groups, train_groups)
-    elif test_groups or train_groups:
+        split = _split_by_name(metadata)
+    elif metadata.group is not None:
+        split = _split_by_group(metadata.group, options)
+    elif options.test_groups or options.train_groups:
         raise ConfigError("dataset.test_groups and train_groups need groups; name them by (?P<group>...) or a column")
     else:
-        held = _at_random(said, fraction)
-    check_classes(said, held)
-    return held
+        split = np.where(_draw_samples(metadata, options.test_fraction), TEST, TRAIN).astype(np.int8)
+    check_split(metadata, split)
+    return split
 
 
-def check_classes(said: Said, held: np.ndarray) -> None:
-    """Errors: DataError if a split is empty, or if a class is in the test split alone."""
-    for split, name in enumerate(SPLITS):
-        if not (held == split).any():
+def check_split(metadata: SampleMetadata, split: np.ndarray) -> None:
+    """Check that no split is empty and that training covers every class.
+
+    Raises:
+        DataError: a split is empty, or a class of the test split has no training sample.
+    """
+    for code, name in enumerate(SPLITS):
+        if not (split == code).any():
             raise DataError(f"no sample is left for the {name} split; change dataset.test_fraction or the groups")
-    if said.label is None:
+    if metadata.label is None:
         return
-    count = len(said.label.names)
-    taught = np.bincount(said.label.codes[held == TRAIN], minlength=count)
-    asked = np.bincount(said.label.codes[held == TEST], minlength=count)
-    lacking = np.flatnonzero((asked > 0) & (taught == 0))
-    if len(lacking):
-        row = int(np.flatnonzero((said.label.codes == lacking[0]) & (held == TEST))[0])
+    codes, names = metadata.label.codes, metadata.label.names
+    trained = np.bincount(codes[split == TRAIN], minlength=len(names)) > 0
+    tested = np.bincount(codes[split == TEST], minlength=len(names)) > 0
+    untrained = np.flatnonzero(tested & ~trained)
+    if len(untrained):
+        row = int(np.flatnonzero((codes == untrained[0]) & (split == TEST))[0])
         raise DataError(
-            f"class '{said.label.names[lacking[0]]}' is only in the test split (e.g. {said.where(row)}); "
-            f"hold out other groups, or leave the class out"
+            f"class '{names[untrained[0]]}' is only in the test split (e.g. {metadata.describe(row)}); hold out other "
+            f"groups, or leave the class out"
         )
 
 
-def by_group(group: Marks, fraction: float, test: Sequence[str], train: Sequence[str]) -> np.ndarray:
-    """Whole groups held out: those named, or a random share of them. Errors: ConfigError, DataError."""
+def _split_by_name(metadata: SampleMetadata) -> np.ndarray:
+    assert metadata.split is not None
+    codes, names = metadata.split.codes, metadata.split.names
+    unknown = [code for code, name in enumerate(names) if name not in SPLITS]
+    if unknown:
+        row = int(np.flatnonzero(codes == unknown[0])[0])
+        raise DataError(f"{metadata.describe(row)}: split is '{names[unknown[0]]}', it must be train or test")
+    return np.array([SPLITS.index(name) for name in names], np.int8)[codes]
+
+
+def _split_by_group(group: Codes, options: SplitOptions) -> np.ndarray:
     groups = sorted(group.names)
-    for option, named in (("test_groups", test), ("train_groups", train)):
-        for one in named:
-            if one not in groups:
-                raise ConfigError(f"dataset.{option}: no group '{one}'; {nearest(one, groups, 'group')}")
-    both = set(test) & set(train)
-    if both:
-        raise ConfigError(f"group '{min(both)}' is in both dataset.test_groups and dataset.train_groups")
-    held = set(test)
-    if not test and not train:
-        if len(groups) < 2:
-            raise DataError(f"there is one group only ('{groups[0]}'), so none can be held out; name another group")
-        order = [groups[i] for i in np.random.RandomState(SPLIT_SEED).permutation(len(groups))]
-        held = set(order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)])
-    elif not test:
-        held = set(groups) - set(train)
-    kept = set(train) if train else set(groups) - held
-    place = [TEST if name in held else TRAIN if name in kept else LEFT_OUT for name in group.names]
-    return np.array(place, np.int8)[group.codes]
+    test, train = set(options.test_groups), set(options.train_groups)
+    for option, names in (("test_groups", options.test_groups), ("train_groups", options.train_groups)):
+        for name in names:
+            if name not in groups:
+                raise ConfigError(f"dataset.{option}: no group '{name}'; {nearest(name, groups, 'group')}")
+    if test & train:
+        raise ConfigError(f"group '{min(test & train)}' is in both dataset.test_groups and dataset.train_groups")
+    if not test:
+        test = set(groups) - train if train else _draw_groups(groups, options.test_fraction)
+    train = train or set(groups) - test
+    codes = [TEST if name in test else TRAIN if name in train else EXCLUDED for name in group.names]
+    return np.array(codes, np.int8)[group.codes]
 
 
-def _as_said(said: Said) -> np.ndarray:
-    assert said.split is not None
-    wrong = [code for code, name in enumerate(said.split.names) if name not in SPLITS]
-    if wrong:
-        row = int(np.flatnonzero(said.split.codes == wrong[0])[0])
-        raise DataError(f"{said.where(row)}: split is '{said.split.names[wrong[0]]}', it must be train or test")
-    return np.array([SPLITS.index(name) for name in said.split.names], np.int8)[said.split.codes]
+def _draw_groups(groups: Sequence[str], fraction: float) -> set[str]:
+    """A random share of the groups: at least one, and not all."""
+    if len(groups) < 2:
+        raise DataError(f"there is one group only ('{groups[0]}'), so none can be held out; name another group")
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(groups))
+    return {groups[i] for i in order[: _share(fraction, len(groups))]}
 
 
-def _at_random(said: Said, fraction: float) -> np.ndarray:
+def _draw_samples(metadata: SampleMetadata, fraction: float) -> np.ndarray:
+    """(n,) bool: a random share of the samples, within each class if there are labels."""
     random = np.random.RandomState(SPLIT_SEED)
-    held = np.full(said.count, TRAIN, np.int8)
-    codes = np.zeros(said.count, np.int32) if said.label is None else said.label.codes
-    names = ("",) if said.label is None else said.label.names
-    starts = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[starts], np.arange(len(names) + 1))
-    for code in sorted(range(len(names)), key=lambda code: names[code]):
-        mine = starts[edges[code] : edges[code + 1]]
-        order = random.permutation(len(mine))
-        count = min(max(1, round(fraction * len(mine))), len(mine) - 1) if len(mine) > 1 else 0
-        held[mine[order[:count]]] = TEST
-    return held
+    drawn = np.zeros(metadata.count, bool)
+    label = metadata.label or Codes(np.zeros(metadata.count, np.int32), ("",))
+    by_class = np.argsort(label.codes, kind="stable")
+    edges = np.searchsorted(label.codes[by_class], np.arange(len(label.names) + 1))
+    for code in sorted(range(len(label.names)), key=lambda code: label.names[code]):
+        rows = by_class[edges[code] : edges[code + 1]]
+        order = random.permutation(len(rows))
+        drawn[rows[order[: _share(fraction, len(rows))]]] = True
+    return drawn
+
+
+def _share(fraction: float, count: int) -> int:
+    """How many of `count` to hold out: at least one and not all, or none of a single one."""
+    return min(max(1, round(fraction * count)), count - 1) if count > 1 else 0

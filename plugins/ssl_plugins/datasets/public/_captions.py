@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Split, Text
-from ssl_plugins.datasets._io.file_state import stamp
+from ssl_plugins.datasets._io.file_state import file_state_digest
 
 TALL = (480, 640)  # width, height: every picture is first made this, upright or not (P23)
 BULKY = ("segmentation", "bbox", "answers", "license", "coco_url", "flickr_url", "date_captured")  # nobody asks for
@@ -55,7 +55,7 @@ class Captioned(PublicDataset):
         """Changes with the options, and with any picture's name, text, class, size or time of change."""
         rows = zip(self.paths, self.texts, self.labels, strict=True)
         made = hashlib.sha256("\n".join(map(repr, rows)).encode())
-        return f"{super().fingerprint()}:{made.hexdigest()}:{stamp(self.folder, self.paths)}"
+        return f"{super().fingerprint()}:{made.hexdigest()}:{file_state_digest(self.folder, self.paths)}"
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:

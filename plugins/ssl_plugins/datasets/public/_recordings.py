@@ -13,7 +13,7 @@ import soundfile
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Continuous, PublicDataset, Sample, Split, Task
-from ssl_plugins.datasets._io.file_state import stamp
+from ssl_plugins.datasets._io.file_state import file_state_digest
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Recordings(PublicDataset):
         made = hashlib.sha256("\n".join(self.paths).encode())
         if self.labels is not None:
             made.update(np.asarray(self.labels, dtype="<i8").tobytes())
-        return f"{super().fingerprint()}:{made.hexdigest()}:{stamp(self.folder, self.paths)}"
+        return f"{super().fingerprint()}:{made.hexdigest()}:{file_state_digest(self.folder, self.paths)}"
 
 
 def read(path: Path, rate: int) -> np.ndarray:

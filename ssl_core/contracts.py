@@ -178,6 +178,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """What its labels mean; None if there are none."""
     warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
+    splits: tuple[Split, ...] = ("train", "test")
+    """Splits that the options and the data provide."""
 
     class Options(_options.Options):
         """No options."""

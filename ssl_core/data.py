@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 TaskKind = Literal["classes", "labels", "number"]
 MetricName = Literal["accuracy", "weighted_f1", "auroc", "pearson", "spearman"]
 

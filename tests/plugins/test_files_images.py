@@ -69,7 +69,7 @@ def test_train_and_test_folders(photos, open_both, assert_refused):
     train, _ = open_both(ImageFiles, photos, label_pattern=r"(?P<label>\d)\.png")  # without a split group
     assert (len(train), len(train.task.names)) == (15, 10)
     (photos / "train").rename(photos / "val")
-    assert_refused(ImageFiles, photos, "folders test, val", "call those to use train and test")
+    assert_refused(ImageFiles, photos, "folders test, val", "call those to use train, val and test")
 
 
 def test_channels_of_tif_npz_and_transparent_png(tmp_path, open_both, assert_refused):

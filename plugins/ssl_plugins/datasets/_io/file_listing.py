@@ -15,11 +15,17 @@ from typing import Any
 import numpy as np
 
 from ssl_core import ConfigError, DataError
-from ssl_plugins.datasets._io.splitting import SPLITS, LabelEncoder, SampleMetadata
+from ssl_plugins.datasets._io.splitting import (
+    SPLIT_NAMES,
+    LabelEncoder,
+    SampleMetadata,
+    is_validation,
+    split_name_error,
+)
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
 METADATA_COLUMNS = ("label", "group", "split")
-SPLIT_LIKE_FOLDERS = frozenset({*SPLITS, "training", "testing", "val", "valid", "validation", "dev", "eval"})
+SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None) -> lis
     """All files of a folder, or of a table with the columns path, label, group and split (only path is required).
 
     Labels come from `pattern`, from the table, or from sub-folders if every file is in one. Where the top folders are
-    train/ and test/, they are the split and the folders below are the labels.
+    train/ and at least one of val/ and test/, they are the split and the folders below are the labels.
 
     Raises:
         ConfigError: `pattern` cannot be used.
@@ -85,7 +91,7 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None) -> lis
 def list_sources(root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
     """The files that hold the samples: root itself, or all files of that folder; then those of `test_root`.
 
-    With a `test_root`, its files are the test split and those of root the training split.
+    With a `test_root`, its files are the test split, and those of root the training split but for a validation split.
 
     Raises:
         ConfigError: `pattern` cannot be used.
@@ -100,7 +106,13 @@ def list_sources(root: str, test_root: str | None, extensions: Sequence[str], pa
             raise DataError(f"dataset.{option} {root_path} does not exist; name a file or a folder")
         part = [FileEntry(path, path.name)] if path.is_file() else _entries_of_folder(path, extensions, pattern)
         part = apply_pattern(part, pattern) if pattern is not None else part
-        entries += [replace(entry, split=entry.split if split is None else split) for entry in part]
+        if split is not None:
+            keeps_validation = split == "train"
+            part = [
+                entry if keeps_validation and is_validation(entry.split) else replace(entry, split=split)
+                for entry in part
+            ]
+        entries += part
     return entries
 
 
@@ -111,12 +123,13 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
     parts = {path: path.relative_to(root).parts for path in paths}
     paths.sort(key=lambda path: "/".join(parts[path]))
     top_folders = {names[0] if len(names) > 1 else "" for names in parts.values()}
-    has_split = top_folders == set(SPLITS)
+    splits = [SPLIT_NAMES.get(folder.lower()) for folder in top_folders]
+    has_split = None not in splits and len(set(splits)) == len(splits) > 1 and "train" in splits
     split_like = {folder.lower() for folder in top_folders} <= SPLIT_LIKE_FOLDERS
     if pattern is None and len(top_folders) > 1 and not has_split and split_like:
         raise DataError(
-            f"dataset.root {root} holds the folders {', '.join(sorted(top_folders))}; call those to use train and "
-            f"test, and leave others out"
+            f"dataset.root {root} holds the folders {', '.join(sorted(top_folders))}; call those to use train, "
+            f"val and test, one for each split, and leave others out"
         )
     below = {path: names[1:] if has_split else names for path, names in parts.items()}
     label_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
@@ -124,7 +137,7 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
     return [
         FileEntry(
             path, "/".join(parts[path]), below[path][0] if has_labels else None,
-            split=parts[path][0] if has_split else None,
+            split=SPLIT_NAMES[parts[path][0].lower()] if has_split else None,
         )
         for path in paths
     ]  # fmt: skip
@@ -172,8 +185,8 @@ def _entries_of_table(table: Path) -> list[FileEntry]:
         if not (file := table.parent / str(path)).is_file():
             raise DataError(f"{location}: there is no file {path}; paths are relative to the table's folder")
         split = columns["split"][row]
-        if split not in (None, *SPLITS):
-            raise DataError(f"{location}: split is '{split}', it must be train or test")
+        if split is not None and split.lower() not in SPLIT_NAMES:
+            raise DataError(f"{location}: {split_name_error(split)}")
         entries.append(FileEntry(file, str(path), columns["label"][row], columns["group"][row], split))
     for column, names in columns.items():
         missing = [row + 1 for row, value in enumerate(names) if value is None]

@@ -15,11 +15,13 @@ import numpy as np
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.file_listing import FileEntry
+from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
 from ssl_plugins.datasets._io.tables import MetadataCollector
 
 LABEL_KEYS = ("labels", "label", "y")
 GROUP_KEYS = ("groups", "group", "subjects", "subject")
 ARRAY_EXTENSIONS = (".npy", ".npz")
+PREFIXES = {f"{name}_": split for name, split in SPLIT_NAMES.items()}
 UNLABELLED = -1  # a label in files with `label_names`, as in WM-811K
 MIN_SHARED_BYTES = 1 << 24  # arrays of at least this size are shared by the splits
 
@@ -89,7 +91,7 @@ def read_arrays(
 
     Args:
         path: the file.
-        keys: names that the array of samples may have; "train_" or "test_" before it names the split.
+        keys: names that the array of samples may have; a prefix such as "train_" names the split (`PREFIXES`).
         entry: metadata of the whole file.
         metadata: receives the metadata of each sample.
 
@@ -112,10 +114,15 @@ def read_arrays(
     if {"pixels", "offset", "height", "width"} <= set(arrays):
         return [_ragged_maps(path, arrays, entry, metadata)]
     parts: list[SampleArray | RaggedMaps] = []
-    for prefix, split in (("", entry.split), ("train_", "train"), ("test_", "test")):
-        key = next((prefix + key for key in keys if prefix + key in arrays), None)
-        if key is None or (prefix and entry.split not in (None, split)):
+    key_of = {
+        prefix: next((prefix + key for key in keys if prefix + key in arrays), None) for prefix in ("", *PREFIXES)
+    }
+    for prefix, key in key_of.items():
+        split = PREFIXES.get(prefix, entry.split)
+        if key is None or not _is_part_of(entry.split, split):
             continue
+        if not prefix and split is None and key_of["train_"] is None and any(key_of[other] for other in PREFIXES):
+            split = "train"  # such as images beside test_images
         labels, groups = (
             next((arrays[prefix + name] for name in names if prefix + name in arrays), None)
             for names in (LABEL_KEYS, GROUP_KEYS)
@@ -127,6 +134,11 @@ def read_arrays(
     if not parts:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the array of samples must be called {keys[0]}")
     return parts
+
+
+def _is_part_of(file_split: str | None, split: str | None) -> bool:
+    """Whether a file of `file_split` may hold samples of `split`: its own, or validation in a file for training."""
+    return file_split in (None, split) or (file_split == "train" and split == "validation")
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ class SeriesTable:
     order: (rows,) index of each row before sorting.
     label, group, split: metadata of each row, or None.
     target: (rows,) float64 numeric labels, or None.
-    shared_id: the id of each row, or None. Set if several files hold series of one id, such as a person on two days.
+    series_id: id of each series. Several files may hold series of one id, such as a person on two days.
     """
 
     def __init__(self, options: Any, entries: Sequence[FileEntry]) -> None:
@@ -61,10 +61,9 @@ class SeriesTable:
         self.label, self.group, self.split = metadata.label, metadata.group, metadata.split
         target = self.metadata.target()
         self.target = None if target is None else target[self.order]
-        series_ids = ids[self.order][self.starts]
-        is_shared = len(self.ids.index) > 1 and len(np.unique(series_ids)) < len(series_ids)
-        shared_id = self.ids.sorted_codes("id", self.locations) if is_shared else None
-        self.shared_id = None if shared_id is None else shared_id.take(self.order)
+        series_id = self.ids.sorted_codes("id", self.locations)
+        assert series_id is not None
+        self.series_id = series_id.take(self.order[self.starts])
 
     def describe(self, row: int) -> str:
         """File and row of one of the sorted rows."""

@@ -1,4 +1,4 @@
-"""Sample metadata (label, group, split) as integer arrays, and the rules that split samples into train and test.
+"""Sample metadata (label, group, split) as integer arrays, and the rules that split samples.
 
 All rules work on whole arrays, so that millions of samples are split in seconds.
 """
@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError, nearest
+from ssl_core import ConfigError, DataError, Split, nearest
 
 SPLIT_SEED = 42
-TRAIN, TEST, EXCLUDED = 0, 1, -1
-SPLITS = ("train", "test")
+TRAIN, VALIDATION, TEST, EXCLUDED = 0, 1, 2, -1
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+VALIDATION_NAMES = ("val", "valid", "validation", "dev")
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "test": "test", **dict.fromkeys(VALIDATION_NAMES, "validation")}
+"""Maps the lower-case names of splits in the user's data to splits."""
+
+VALIDATION_CONFLICT = "the data name the validation split; leave dataset.validation_fraction and validation_groups out"
+GROUP_CURE = "name them by (?P<group>...) or a column"
 
 DescribeRow = Callable[[int], str]
 """Maps a row index to the name of the sample in messages."""
@@ -112,6 +118,10 @@ class SampleMetadata:
         )
         return SampleMetadata(len(rows), describe, label, group, split)
 
+    def remove_unused_groups(self) -> SampleMetadata:
+        """Drop the groups without a sample, so that a random choice of groups cannot take only these."""
+        return self if self.group is None else replace(self, group=self.group.remove_unused())
+
 
 class SplitOptions(Protocol):
     """The options that a split depends on."""
@@ -124,6 +134,12 @@ class SplitOptions(Protocol):
 
     @property
     def train_groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def validation_fraction(self) -> float: ...
+
+    @property
+    def validation_groups(self) -> tuple[str, ...]: ...
 
 
 def normalize_name(name: str) -> str:
@@ -141,78 +157,203 @@ def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique, key=lambda name: (int(name) if numeric else 0, name)))
 
 
-def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
-    """(n,) int8: the split of each sample (TRAIN or TEST), or EXCLUDED.
+def needs_test_split(split: Codes | None) -> bool:
+    """Whether the data name training and validation but no test split, so that it is cut from the training part."""
+    return split is not None and {SPLIT_NAMES.get(name.lower()) for name in split.names} == {"train", "validation"}
 
-    The first rule that applies decides: the split that the data name; the groups that the options name; a random
-    choice of whole groups; a random choice of samples, within each class if there are labels. Random choices are
-    seeded.
+
+def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
+    """(n,) int8: the split of each sample (TRAIN, VALIDATION or TEST), or EXCLUDED.
+
+    For the test split, the first rule that applies decides: the split that the data name; the groups that the options
+    name; a random choice of whole groups; a random choice of samples, within each class if there are labels. The same
+    rules then cut a validation split from the training part, if an option asks for one and the data name none. Random
+    choices are seeded, and the test split does not depend on the options of the validation split.
 
     Raises:
         ConfigError: an option contradicts the data, or names an unknown group.
         DataError: the data name an unknown split, or the result fails `check_split`.
     """
-    if metadata.split is not None:
-        if options.test_groups or options.train_groups:
-            raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
-        split = _split_by_name(metadata)
-    elif metadata.group is not None:
-        split = _split_by_group(metadata.group, options)
-    elif options.test_groups or options.train_groups:
-        raise ConfigError("dataset.test_groups and train_groups need groups; name them by (?P<group>...) or a column")
+    if metadata.split is None:
+        split = _cut_test(metadata, options)
     else:
-        split = np.where(_draw_samples(metadata, options.test_fraction), TEST, TRAIN).astype(np.int8)
-    check_split(metadata, split)
+        split = split_by_name(metadata)
+        if needs_test_split(metadata.split) and (split == TRAIN).any():
+            train = np.flatnonzero(split == TRAIN)
+            split[train] = _cut_test(metadata.take(train).remove_unused_groups(), options)
+        elif options.test_groups or options.train_groups:
+            raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
+    _cut_validation(metadata, options, split)
+    check_split(metadata, split, wants_validation(options))
     return split
 
 
-def check_split(metadata: SampleMetadata, split: np.ndarray) -> None:
+def wants_validation(options: SplitOptions) -> bool:
+    """Whether the options ask for a validation split."""
+    return options.validation_fraction > 0 or bool(options.validation_groups)
+
+
+def check_split(metadata: SampleMetadata, split: np.ndarray, needs_validation: bool = False) -> None:
     """Check that no split is empty and that training covers every class.
 
+    Args:
+        metadata: the samples.
+        split: (n,) split codes.
+        needs_validation: whether the validation split must not be empty.
+
     Raises:
-        DataError: a split is empty, or a class of the test split has no training sample.
+        DataError: a split is empty, or a class of another split has no training sample.
     """
     for code, name in enumerate(SPLITS):
-        if not (split == code).any():
-            raise DataError(f"no sample is left for the {name} split; change dataset.test_fraction or the groups")
+        if not (split == code).any() and (code != VALIDATION or needs_validation):
+            option = "validation_fraction" if code == VALIDATION else "test_fraction"
+            raise DataError(f"no sample is left for the {name} split; change dataset.{option} or the groups")
     if metadata.label is None:
         return
     codes, names = metadata.label.codes, metadata.label.names
-    trained = np.bincount(codes[split == TRAIN], minlength=len(names)) > 0
-    tested = np.bincount(codes[split == TEST], minlength=len(names)) > 0
-    untrained = np.flatnonzero(tested & ~trained)
+    counts = np.array([np.bincount(codes[split == code], minlength=len(names)) for code in range(len(SPLITS))])
+    untrained = np.flatnonzero((counts[TRAIN] == 0) & counts.any(axis=0))
     if len(untrained):
-        row = int(np.flatnonzero((codes == untrained[0]) & (split == TEST))[0])
+        row = int(np.flatnonzero((codes == untrained[0]) & (split != EXCLUDED))[0])
+        where = " and ".join(name for code, name in enumerate(SPLITS) if counts[code, untrained[0]])
         raise DataError(
-            f"class '{names[untrained[0]]}' is only in the test split (e.g. {metadata.describe(row)}); hold out other "
-            f"groups, or leave the class out"
+            f"class '{names[untrained[0]]}' is only in the {where} split (e.g. {metadata.describe(row)}); hold out "
+            f"other groups, or leave the class out"
         )
 
 
-def _split_by_name(metadata: SampleMetadata) -> np.ndarray:
+def split_windows(
+    metadata: SampleMetadata, record: np.ndarray, begin: np.ndarray, window: int, length: np.ndarray,
+    options: SplitOptions,
+) -> np.ndarray:  # fmt: skip
+    """(n,) int8: split codes of windows that are cut from sequences. The end of each sequence is the test split.
+
+    The end of the training part is the validation split, if the options ask for one. A window that crosses a border is
+    EXCLUDED. If the data name training and validation sequences, only the training sequences are cut.
+
+    Args:
+        metadata: the sequences.
+        record: (n,) index of each window's sequence.
+        begin: (n,) position of each window in its sequence.
+        window: length of a window.
+        length: (n,) length of each window's sequence.
+        options: the shares.
+
+    Raises:
+        ConfigError: the options ask for a validation split and the data name one.
+    """
+    test_start = np.floor(length * (1 - options.test_fraction)).astype(np.int64)
+    validation_start = np.floor(test_start * (1 - options.validation_fraction)).astype(np.int64)
+    end = begin + window
+    conditions = [begin >= test_start, (begin >= validation_start) & (end <= test_start), end <= validation_start]
+    split = np.select(conditions, [TEST, VALIDATION, TRAIN], EXCLUDED).astype(np.int8)
+    if metadata.split is not None:
+        if wants_validation(options):
+            raise ConfigError(VALIDATION_CONFLICT)
+        split[split_by_name(metadata)[record] == VALIDATION] = VALIDATION
+    return split
+
+
+def split_by_name(metadata: SampleMetadata) -> np.ndarray:
+    """(n,) int8: the splits that the data name.
+
+    Raises:
+        DataError: a name is not in `SPLIT_NAMES`.
+    """
     assert metadata.split is not None
     codes, names = metadata.split.codes, metadata.split.names
-    unknown = [code for code, name in enumerate(names) if name not in SPLITS]
+    unknown = [code for code, name in enumerate(names) if name.lower() not in SPLIT_NAMES]
     if unknown:
         row = int(np.flatnonzero(codes == unknown[0])[0])
-        raise DataError(f"{metadata.describe(row)}: split is '{names[unknown[0]]}', it must be train or test")
-    return np.array([SPLITS.index(name) for name in names], np.int8)[codes]
+        raise DataError(f"{metadata.describe(row)}: {split_name_error(names[unknown[0]])}")
+    return np.array([SPLITS.index(SPLIT_NAMES[name.lower()]) for name in names], np.int8)[codes]
 
 
-def _split_by_group(group: Codes, options: SplitOptions) -> np.ndarray:
-    groups = sorted(group.names)
-    test, train = set(options.test_groups), set(options.train_groups)
-    for option, names in (("test_groups", options.test_groups), ("train_groups", options.train_groups)):
-        for name in names:
-            if name not in groups:
-                raise ConfigError(f"dataset.{option}: no group '{name}'; {nearest(name, groups, 'group')}")
-    if test & train:
-        raise ConfigError(f"group '{min(test & train)}' is in both dataset.test_groups and dataset.train_groups")
-    if not test:
-        test = set(groups) - train if train else _draw_groups(groups, options.test_fraction)
-    train = train or set(groups) - test
-    codes = [TEST if name in test else TRAIN if name in train else EXCLUDED for name in group.names]
-    return np.array(codes, np.int8)[group.codes]
+def is_validation(name: str | None) -> bool:
+    """Whether a name stands for the validation split."""
+    return name is not None and name.lower() in VALIDATION_NAMES
+
+
+def split_name_error(name: str) -> str:
+    """The message for an unknown name of a split."""
+    return f"split is '{name}', it must be train, validation or test"
+
+
+def _cut_test(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
+    """(n,) int8: TRAIN, TEST or EXCLUDED for samples whose split the data do not name."""
+    test_groups, train_groups = set(options.test_groups), set(options.train_groups)
+    if metadata.group is None:
+        if test_groups or train_groups:
+            raise ConfigError(f"dataset.test_groups and train_groups need groups; {GROUP_CURE}")
+        drawn = _draw_samples(metadata.label, metadata.count, options.test_fraction)
+        return np.where(drawn, TEST, TRAIN).astype(np.int8)
+    groups = sorted(metadata.group.names)
+    _check_groups("test_groups", options.test_groups, groups)
+    _check_groups("train_groups", options.train_groups, groups)
+    _check_disjoint("test_groups", test_groups, "train_groups", train_groups)
+    if not test_groups:
+        test_groups = set(groups) - train_groups if train_groups else _draw_groups(groups, options.test_fraction)
+    train_groups = train_groups or set(groups) - test_groups
+    codes = [
+        TEST if name in test_groups else TRAIN if name in train_groups else EXCLUDED for name in metadata.group.names
+    ]
+    return np.array(codes, np.int8)[metadata.group.codes]
+
+
+def _cut_validation(metadata: SampleMetadata, options: SplitOptions, split: np.ndarray) -> None:
+    """Move samples of the training part to the validation split, in place, if the options ask for it."""
+    if not wants_validation(options):
+        return
+    if (split == VALIDATION).any():
+        raise ConfigError(VALIDATION_CONFLICT)
+    if options.validation_groups:
+        split[_rows_of_validation_groups(metadata, options, split)] = VALIDATION
+        return
+    train = np.flatnonzero(split == TRAIN)
+    part = metadata.take(train).remove_unused_groups()
+    if part.group is None:
+        drawn = _draw_samples(part.label, part.count, options.validation_fraction)
+    elif len(part.group.names) < 2:
+        raise DataError(
+            "fewer than two groups are left for training, so that no validation split can be cut from them; lower "
+            "dataset.test_fraction, or leave dataset.validation_fraction out"
+        )
+    else:
+        groups = _draw_groups(sorted(part.group.names), options.validation_fraction)
+        drawn = np.array([name in groups for name in part.group.names])[part.group.codes]
+    split[train[drawn]] = VALIDATION
+
+
+def _rows_of_validation_groups(metadata: SampleMetadata, options: SplitOptions, split: np.ndarray) -> np.ndarray:
+    """(n,) bool: the samples of the groups that the options name for the validation split."""
+    if options.validation_fraction > 0:
+        raise ConfigError("dataset.validation_groups names the validation split; leave dataset.validation_fraction out")
+    if metadata.group is None:
+        raise ConfigError(f"dataset.validation_groups needs groups; {GROUP_CURE}")
+    names = set(options.validation_groups)
+    _check_groups("validation_groups", options.validation_groups, metadata.group.names)
+    _check_disjoint("validation_groups", names, "test_groups", set(options.test_groups))
+    _check_disjoint("validation_groups", names, "train_groups", set(options.train_groups))
+    rows = np.array([name in names for name in metadata.group.names])[metadata.group.codes]
+    in_test = np.flatnonzero(rows & (split == TEST))
+    if len(in_test):
+        name = metadata.group.names[metadata.group.codes[in_test[0]]]
+        cure = "" if metadata.split is not None else ", or name the groups of the test split in dataset.test_groups"
+        raise ConfigError(f"dataset.validation_groups: group '{name}' is in the test split; choose another{cure}")
+    return rows
+
+
+def _check_groups(option: str, names: Sequence[str], groups: Sequence[str]) -> None:
+    for name in names:
+        if name not in groups:
+            raise ConfigError(f"dataset.{option}: no group '{name}'; {nearest(name, groups, 'group')}")
+
+
+def _check_disjoint(option: str, names: set[str], other_option: str, other_names: set[str]) -> None:
+    if names & other_names:
+        raise ConfigError(
+            f"group '{min(names & other_names)}' is in both dataset.{option} and dataset.{other_option}; keep one"
+        )
 
 
 def _draw_groups(groups: Sequence[str], fraction: float) -> set[str]:
@@ -223,11 +364,11 @@ def _draw_groups(groups: Sequence[str], fraction: float) -> set[str]:
     return {groups[i] for i in order[: _share(fraction, len(groups))]}
 
 
-def _draw_samples(metadata: SampleMetadata, fraction: float) -> np.ndarray:
-    """(n,) bool: a random share of the samples, within each class if there are labels."""
+def _draw_samples(label: Codes | None, count: int, fraction: float) -> np.ndarray:
+    """(count,) bool: a random share of the samples, within each class if there are labels."""
     random = np.random.RandomState(SPLIT_SEED)
-    drawn = np.zeros(metadata.count, bool)
-    label = metadata.label or Codes(np.zeros(metadata.count, np.int32), ("",))
+    drawn = np.zeros(count, bool)
+    label = label or Codes(np.zeros(count, np.int32), ("",))
     by_class = np.argsort(label.codes, kind="stable")
     edges = np.searchsorted(label.codes[by_class], np.arange(len(label.names) + 1))
     for code in sorted(range(len(label.names)), key=lambda code: label.names[code]):

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_core import ConfigError, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa, pc, pq, pv
 from ssl_plugins.datasets._io.file_listing import METADATA_COLUMNS, FileEntry
-from ssl_plugins.datasets._io.splitting import DescribeRow, LabelEncoder, SampleMetadata
+from ssl_plugins.datasets._io.splitting import VALIDATION_NAMES, DescribeRow, LabelEncoder, SampleMetadata
 
 CSV_BLOCK_BYTES = 8 << 20
 PARQUET_BLOCK_ROWS = 1 << 16
@@ -207,7 +207,8 @@ class MetadataCollector:
         Args:
             block: the rows.
             columns: maps "label", "group" and "split" to columns of the block.
-            entry: the file, whose metadata holds for rows without such a column; its split overrides the column.
+            entry: the file, whose metadata holds for rows without such a column. Its split overrides the column, but
+            for rows of the validation split in a file of the training split.
             describe: names a row of the block in messages.
 
         Raises:
@@ -228,8 +229,10 @@ class MetadataCollector:
             self.target_chunks.append(self._targets_of(block[columns.pop("label")], describe))
         for kind, encoder in self.encoders.items():
             name = getattr(entry, kind)
-            if kind in columns and not (kind == "split" and name is not None):
+            if kind in columns and (kind != "split" or name is None):
                 encoder.append(as_names(block[columns[kind]]))
+            elif kind in columns and name == "train":
+                encoder.append(_train_or_validation(block[columns[kind]]))
             else:
                 encoder.append_constant(None if kind == "label" and self.target_chunks is not None else name, count)
 
@@ -278,6 +281,12 @@ class MetadataCollector:
     def target(self) -> np.ndarray | None:
         """(n,) float64, the labels if they are numbers."""
         return None if self.target_chunks is None else np.concatenate(self.target_chunks)
+
+
+def _train_or_validation(column: Any) -> Any:
+    """The split of the rows of a training file: "validation" where the column says so, else "train"."""
+    names = pc.utf8_lower(as_names(column))
+    return pc.if_else(pc.is_in(names, value_set=pa.array(VALIDATION_NAMES, pa.string())), "validation", "train")
 
 
 def has_decimals(column: Any) -> bool:

@@ -10,9 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import Dataset, Task
+from ssl_core import DataError, Dataset, Task
 from ssl_plugins.datasets._io.file_state import file_state_digest
-from ssl_plugins.datasets._io.splitting import SPLITS, DescribeRow, SampleMetadata, split_rows
+from ssl_plugins.datasets._io.splitting import (
+    SPLITS,
+    DescribeRow,
+    SampleMetadata,
+    needs_test_split,
+    split_rows,
+    split_windows,
+)
 
 
 class UserDataOptions(Dataset.Options):
@@ -31,6 +38,14 @@ class UserDataOptions(Dataset.Options):
     train_groups: tuple[str, ...] = Field(
         (), description="names of the groups of the training split; by default all others"
     )
+
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training part for the validation split; 0 = none, unless the data name one",
+    )
+    validation_groups: tuple[str, ...] = Field((), description="names of the groups of the validation split")
 
     @field_validator("root", mode="after")
     @classmethod
@@ -58,7 +73,7 @@ class RowOptions(UserDataOptions):
     )
     label: str | None = Field(None, description="column of the label; by default the one called label")
     group: str | None = Field(None, description="column of the group; by default the one called group")
-    split: str | None = Field(None, description="column of train or test; by default the one called split")
+    split: str | None = Field(None, description="column of train, val or test; by default the one called split")
     columns: tuple[str, ...] = Field((), description="names of the columns of a CSV file without a header line")
     task: Literal["auto", "classes", "number"] = Field(
         "auto", description="type of the label; auto = a number if it has decimals, else a class"
@@ -99,7 +114,7 @@ class UserData(Dataset):
 
         Args:
             metadata: label, group and split of all samples.
-            split: (n,) split codes; by default those of `split_rows`.
+            split: (n,) split codes; by default those of `split_samples`.
             title: name of the label in reports.
             target: (n,) numeric labels.
 
@@ -108,7 +123,13 @@ class UserData(Dataset):
             DataError: the data cannot be split.
         """
         if split is None:
-            split = split_rows(metadata, self.options)
+            split = self.split_samples(metadata)
+        self.splits = tuple(name for code, name in enumerate(SPLITS) if (split == code).any())
+        if self.split not in self.splits:
+            raise DataError(
+                f"dataset.root {self.options.root} has no {self.split} split; set dataset.{self.split}_fraction, or "
+                f"name the split in the data"
+            )
         self.describe_row = metadata.describe
         self.metadata_digest = _metadata_digest(metadata, split, target)
         self.rows = np.flatnonzero(split == SPLITS.index(self.split))
@@ -121,6 +142,33 @@ class UserData(Dataset):
             if len(classes) > 1:
                 self.task = Task("classes", len(classes), "accuracy", names=classes, title=title)
                 self.labels = (np.cumsum(present) - 1)[codes[self.rows]]
+
+    def split_samples(self, metadata: SampleMetadata) -> np.ndarray:
+        """The split codes of `split_rows`. Adds a warning if the data name a validation but no test split.
+
+        Raises:
+            ConfigError: the split options contradict the data.
+            DataError: the data cannot be split.
+        """
+        split = split_rows(metadata, self.options)
+        self._warn_of_test_split(metadata)
+        return split
+
+    def split_windows(
+        self, metadata: SampleMetadata, record: np.ndarray, begin: np.ndarray, window: int, length: np.ndarray
+    ) -> np.ndarray:
+        """The split codes of `splitting.split_windows`. Adds the same warning as `split_samples`.
+
+        Raises:
+            ConfigError: the options ask for a validation split and the data name one.
+        """
+        split = split_windows(metadata, record, begin, window, length, self.options)
+        self._warn_of_test_split(metadata)
+        return split
+
+    def _warn_of_test_split(self, metadata: SampleMetadata) -> None:
+        if needs_test_split(metadata.split):
+            self.warnings += ("the data name a validation and no test split: the test split is cut from training",)
 
     def label_of(self, index: int) -> Any:
         """The label of a sample of this split, or None."""

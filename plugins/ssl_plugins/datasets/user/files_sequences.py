@@ -15,7 +15,7 @@ from ssl_plugins.datasets._io.file_listing import (
     apply_pattern,
     list_sources,
 )
-from ssl_plugins.datasets._io.splitting import EXCLUDED, TEST, TRAIN, SampleMetadata, check_split, split_rows
+from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split, wants_validation
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.texts import FastaRecords, TextLines, TextSource, locations_of, read_columns
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
@@ -81,8 +81,12 @@ class SequenceFiles(UserData):
     def _cut_windows(self, metadata: SampleMetadata, window: int, stride: int) -> None:
         """Cut all sequences into windows and assign the split.
 
-        Whole sequences are split if the data name groups or the split, else the end of each sequence is the test
-        split. metadata: of the sequences.
+        Whole sequences are split if the data name groups or the test split, else each sequence is split.
+
+        Args:
+            metadata: the sequences.
+            window: letters of a window.
+            stride: letters from one window to the next.
         """
         records = [(source, i) for source in self.sources for i in range(len(source))]
         lengths = np.array(
@@ -103,14 +107,13 @@ class SequenceFiles(UserData):
         locations = _WindowLocations(self.locations, self.record, self.begin, window)
         window_metadata = SampleMetadata(len(self.record), locations, label)
         options = self.options
-        if metadata.split is not None or metadata.group is not None:
-            split = split_rows(metadata, options)[self.record]
-        elif options.test_groups or options.train_groups:
-            raise ConfigError("dataset.test_groups and train_groups need groups; name them in label_pattern")
+        names_test = metadata.split is not None and not needs_test_split(metadata.split)
+        group_options = (*options.test_groups, *options.train_groups, *options.validation_groups)
+        if names_test or metadata.group is not None or group_options:
+            split = self.split_samples(metadata)[self.record]
         else:
-            cut = np.floor(lengths[self.record] * (1 - options.test_fraction)).astype(np.int64)
-            split = np.where(self.begin >= cut, TEST, np.where(self.begin + window <= cut, TRAIN, EXCLUDED))
-        check_split(window_metadata, split)
+            split = self.split_windows(metadata, self.record, self.begin, window, lengths[self.record])
+        check_split(window_metadata, split, wants_validation(options))
         self.assign_split(window_metadata, split)
 
     def __getitem__(self, index: int) -> Sample:

@@ -12,7 +12,16 @@ from ssl_core import Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations, list_sources
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
 from ssl_plugins.datasets._io.series_table import SeriesTable, WindowLocations, majority_labels, window_means
-from ssl_plugins.datasets._io.splitting import EXCLUDED, TEST, TRAIN, Codes, SampleMetadata, check_split, split_rows
+from ssl_plugins.datasets._io.splitting import (
+    EXCLUDED,
+    TRAIN,
+    Codes,
+    SampleMetadata,
+    check_split,
+    needs_test_split,
+    split_by_name,
+    wants_validation,
+)
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
@@ -113,7 +122,7 @@ class SeriesFiles(UserData):
         metadata = SampleMetadata(len(series), locations, label)
         split = self._split_windows(table, series, offset, label)
         split[~is_labelled] = EXCLUDED
-        check_split(metadata, split)
+        check_split(metadata, split, wants_validation(options))
         target = None if table.target is None else window_means(table.target, begin, window)
         self.assign_split(metadata, split, title=options.label or "label", target=target)
         if (~is_labelled).any():
@@ -128,8 +137,8 @@ class SeriesFiles(UserData):
     ) -> np.ndarray:
         """(n,) int8 split codes of the windows.
 
-        Whole series are split if there are several with a window, else the end of the series is the test split.
-        Series of one id in several files form a group, unless the data name groups or the split.
+        Whole series are split if there are several with a window, else the single series is. Series of one id in
+        several files form a group, unless the data name groups or the test split.
 
         Args:
             table: the series.
@@ -137,40 +146,46 @@ class SeriesFiles(UserData):
             offset: (n,) first row of each window within its series.
             label: label of each window.
         """
-        options, window = self.options, self.options.window
-        group = None if table.group is None else _codes_of_series(table, table.group, "group")
-        named_split = None if table.split is None else _codes_of_series(table, table.split, "split")
-        has_window = np.bincount(series, minlength=len(table.starts)) > 0
-        if group is None and named_split is None and table.shared_id is not None:
-            group = table.shared_id.take(table.starts)
+        options, window, count = self.options, self.options.window, len(table.starts)
 
         def describe(index: int) -> str:
             return table.describe(int(table.starts[index]))
 
-        metadata = SampleMetadata(len(table.starts), describe, None, group, named_split)
-        if named_split is not None or group is not None or options.test_groups or options.train_groups:
-            return self._split_series(metadata, has_window)[series]
-        if has_window.sum() > 1:
-            if label is not None:
-                lowest, highest = np.full(len(table.starts), 1 << 30), np.full(len(table.starts), -1)
+        group = None if table.group is None else _codes_of_series(table, table.group, "group")
+        named_split = None if table.split is None else _codes_of_series(table, table.split, "split")
+        metadata = SampleMetadata(count, describe, None, group, named_split)
+        has_window = np.bincount(series, minlength=count) > 0
+        is_cut = np.ones(count, bool)  # series from which the test split is cut
+        if named_split is not None:
+            if not needs_test_split(named_split):
+                return self._split_series(metadata, has_window)[series]
+            is_cut = split_by_name(metadata) == TRAIN
+        if group is None and len(table.series_id.names) > 1:
+            ids = table.series_id.codes[is_cut]
+            if len(np.unique(ids)) < len(ids):
+                metadata = replace(metadata, group=table.series_id)
+        group_options = (*options.test_groups, *options.train_groups, *options.validation_groups)
+        if metadata.group is None and not group_options:
+            usable = is_cut & has_window
+            if usable.sum() == 1:
+                return self.split_windows(metadata, series, offset, window, table.lengths[series])
+            if label is not None and usable.any():
+                lowest, highest = np.full(count, 1 << 30), np.full(count, -1)
                 np.minimum.at(lowest, series, label.codes)
                 np.maximum.at(highest, series, label.codes)
-                if (lowest[has_window] == highest[has_window]).all():  # one label a series: stratify by it
-                    codes = np.where(has_window, lowest, 0).astype(np.int32)
-                    metadata = SampleMetadata(metadata.count, describe, Codes(codes, label.names))
-            return self._split_series(metadata, has_window)[series]
-        cut = np.floor(table.lengths[series] * (1 - options.test_fraction)).astype(np.int64)
-        return np.where(offset >= cut, TEST, np.where(offset + window <= cut, TRAIN, EXCLUDED)).astype(np.int8)
+                if (lowest[usable] == highest[usable]).all():  # one label a series: stratify by it
+                    codes = np.where(usable, lowest, lowest[usable][0]).astype(np.int32)
+                    metadata = replace(metadata, label=Codes(codes, label.names))
+        return self._split_series(metadata, has_window)[series]
 
     def _split_series(self, metadata: SampleMetadata, has_window: np.ndarray) -> np.ndarray:
         """(series,) int8 split codes; EXCLUDED for series without a window."""
         rows = np.flatnonzero(has_window)
         used = metadata.take(rows)
-        if used.group is not None and not (self.options.test_groups or self.options.train_groups):
-            # otherwise the random choice may take only groups without a window
-            used = replace(used, group=used.group.remove_unused())
+        if not (self.options.test_groups or self.options.train_groups):
+            used = used.remove_unused_groups()
         split = np.full(metadata.count, EXCLUDED, np.int8)
-        split[rows] = split_rows(used, self.options)
+        split[rows] = self.split_samples(used)
         return split
 
     def __getitem__(self, index: int) -> Sample:

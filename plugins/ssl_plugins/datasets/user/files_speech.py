@@ -13,7 +13,6 @@ from pydantic import Field
 from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._io.file_listing import list_files, metadata_of_files
 from ssl_plugins.datasets._io.file_state import file_state
-from ssl_plugins.datasets._io.splitting import split_rows
 from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 
 MAX_HEADERS = 2000  # headers to read for the common rate
@@ -34,7 +33,7 @@ class SpeechFiles(UserData):
         super().__init__(options, split)
         entries = list_files(options.root, options.extensions, options.label_pattern)
         metadata = metadata_of_files(entries)
-        split_codes = split_rows(metadata, options)
+        split_codes = self.split_samples(metadata)
         self.assign_split(metadata, split_codes)
         self.entries = [entries[row] for row in self.rows]
         rates = _rate_counts([entries[row].path for row in np.flatnonzero(split_codes >= 0)])

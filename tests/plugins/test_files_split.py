@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,12 @@ from ssl_plugins.datasets.user.files_series import SeriesFiles
 from ssl_plugins.datasets.user.files_speech import SpeechFiles
 from ssl_plugins.datasets.user.files_tables import TableFiles
 from ssl_plugins.datasets.user.files_text import MultilingualTextFiles, TextFiles
-from tests.miniatures.own import WRITERS
 
 CLASSES = (
     CaptionFiles, ImageFiles, MedicalImageFiles, MultilingualTextFiles, MultispectralFiles, ProteinFiles,
     SequenceFiles, SeriesFiles, SpeechFiles, TableFiles, TextFiles, WaferFiles,
 )  # fmt: skip
+WRITERS = runpy.run_path(str(Path(__file__).parents[1] / "miniatures" / "own.py"))["WRITERS"]
 NAMES = ("a", "b", "c", "10", "9", "x y")
 
 
@@ -297,7 +298,8 @@ def write_recordings(folder: Path) -> None:
 
 
 def writer_of(cls: type[Dataset]) -> Callable[[Path], None]:
-    return WRITERS.get((cls.modality, "files"), write_recordings)
+    writer: Callable[[Path], None] = WRITERS.get((cls.modality, "files"), write_recordings)
+    return writer
 
 
 def open_splits(cls: type[Dataset], root: Path, names: Sequence[Any] = SPLITS, **options: Any) -> list[Any]:

@@ -162,7 +162,10 @@ def test_invalid_tables(tmp_path: Path) -> None:
     assert_refused(DataError, table(tmp_path, path=paths, label=["a", None, "b", "b"]), "row 2", "label")
     assert_refused(DataError, table(tmp_path, path=paths, group=["a", "a", "b", None]), "row 4", "group")
     assert_refused(
-        DataError, table(tmp_path, path=paths, split=["train", "test", "exam", "train"]), "'exam'", "train, validation or test"
+        DataError,
+        table(tmp_path, path=paths, split=["train", "test", "exam", "train"]),
+        "'exam'",
+        "train, validation or test",
     )
     assert_refused(DataError, table(tmp_path, path=[]), "no rows")
     whole = table(tmp_path, path=paths, group=["a", "a", "b", "b"], split=["train", "train", "test", "test"])

@@ -376,8 +376,6 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """Other names that it goes by, e.g. in a paper's code; unique within the modality like `name`."""
     source: ClassVar[Source | None] = None
     """Where a public data set comes from; see `PublicDataset`."""
-    splits: tuple[Split, ...] = ("train", "test")
-    """Splits that the options and the data provide."""
     fields: Fields
     """Set by `__init__`: what each sample's inputs hold."""
     task: Task | None = None

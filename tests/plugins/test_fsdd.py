@@ -53,8 +53,8 @@ def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], tes
     assert train.warnings == ()
     assert train.task is not None
     assert train.task.names == classes
-    assert {item.group for item in test.items} == test_groups
-    assert test_groups.isdisjoint({item.group for item in train.items})
+    assert {entry.group for entry in test.entries} == test_groups
+    assert test_groups.isdisjoint({entry.group for entry in train.entries})
     for dataset in (train, test):
         for i in range(0, len(dataset), 97):
             name = Path(dataset.describe(i)).stem.split("_")[0 if task == "digit" else 1]

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Split, Text
-from ssl_plugins.datasets._io.file_state import stamp
+from ssl_plugins.datasets._io.file_state import file_state_digest
 
 RESIZED = (480, 640)  # width, height; landscape images too, as in the published codes
 UNUSED_KEYS = ("segmentation", "bbox", "answers", "license", "coco_url", "flickr_url", "date_captured")
@@ -56,7 +56,7 @@ class CaptionedImages(PublicDataset):
         """Changes with the options, and with the name, text, class, size or time of modification of any image."""
         rows = zip(self.paths, self.texts, self.labels, strict=True)
         digest = hashlib.sha256("\n".join(map(repr, rows)).encode())
-        return f"{super().fingerprint()}:{digest.hexdigest()}:{stamp(self.folder, self.paths)}"
+        return f"{super().fingerprint()}:{digest.hexdigest()}:{file_state_digest(self.folder, self.paths)}"
 
 
 def read_image(path: Path, size: int) -> np.ndarray:

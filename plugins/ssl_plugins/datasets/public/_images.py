@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Source, Split, Task
-from ssl_plugins.datasets._io.file_state import stamp
+from ssl_plugins.datasets._io.file_state import file_state_digest
 from ssl_plugins.datasets._io.texts import table_lines
 from ssl_plugins.datasets.public._arrays import SPLIT_SEED
 
@@ -97,7 +97,7 @@ class ImageDataset(PublicDataset):
         digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
         if self.boxes:
             digest.update(np.asarray(self.boxes, dtype="<i8").tobytes())
-        return f"{super().fingerprint()}:{digest.hexdigest()}:{stamp(self.folder, self.paths)}"
+        return f"{super().fingerprint()}:{digest.hexdigest()}:{file_state_digest(self.folder, self.paths)}"
 
 
 def read_image(path: Path, mode: Literal["RGB", "L"], box: Box | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ import soundfile
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Continuous, PublicDataset, Sample, Split, Task
-from ssl_plugins.datasets._io.file_state import stamp
+from ssl_plugins.datasets._io.file_state import file_state_digest
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SpeechDataset(PublicDataset):
         digest = hashlib.sha256("\n".join(self.paths).encode())
         if self.labels is not None:
             digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
-        return f"{super().fingerprint()}:{digest.hexdigest()}:{stamp(self.folder, self.paths)}"
+        return f"{super().fingerprint()}:{digest.hexdigest()}:{file_state_digest(self.folder, self.paths)}"
 
 
 def read_recording(path: Path, rate: int) -> np.ndarray:

@@ -234,7 +234,7 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
 
     objective = SimpleNamespace(draw=lambda size, generator: {"m": Thing(generator.initial_seed())})
     taken, draws = [], set()
-    with BatchStream(objective, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
+    with BatchStream(learner, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
         for number in range(5, 12):
             inputs, drawn = feed.take()
             taken.append(inputs["x"].number)
@@ -340,8 +340,8 @@ def data(toy, tmp_path):
 @needs_cuda
 def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
     objective = toy.make_learner(MetaMAE).objective
-    here = BatchStream(objective, data, 8, 3, CPU, range(20))
-    with BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed:
+    here = BatchStream(learner, data, 8, 3, CPU, range(20))
+    with BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
             for brought, made in zip(feed.take(), here.take(), strict=True):
                 assert brought.keys() == made.keys()
@@ -359,7 +359,7 @@ def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
 
     objective.draw = broken
     with (
-        BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed,
+        BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),
     ):
         feed.take()

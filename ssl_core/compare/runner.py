@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from ssl_core.runs.run_dir import CONFIG
 from ssl_core.training.device import pick_device
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
+from ssl_core.utils.locks import file_lock
 
 CELLS = "cells"
 MOST_JOBS = 4
-LIBC = ctypes.CDLL(None)  # loaded before any fork
-PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LOCK = ".lock"
 
 
@@ -108,17 +109,17 @@ def _within_run(path: Path, top: Path) -> bool:
     return any((one / CONFIG).exists() for one in above if one == top or top in one.parents)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one comparison at a time in a folder. Errors: ConfigError."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"another sslx compare is at work in {folder}; wait for it, or use another --out"
-            ) from None
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a comparison's folder.
+
+    Raises:
+        ConfigError: if another comparison holds it, or the lock file cannot be written.
+    """
+
+    def refuse() -> None:
+        raise ConfigError(f"another sslx compare is at work in {folder}; wait for it, or use another --out")
+
+    return file_lock(folder / LOCK, refuse, remove=False)
 
 
 def _record(folder: Path, cell: Cell) -> None:
@@ -205,7 +206,8 @@ def _run_cell(
         with guard:
             process = subprocess.Popen(
                 [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True, preexec_fn=_die_with_parent,
+                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True,
+                preexec_fn=_die_with_parent if LIBC else None,
             )  # fmt: skip
             running.add(process)
             if caught:  # a signal came while it was being started
@@ -216,8 +218,8 @@ def _run_cell(
 
 
 def _die_with_parent() -> None:
-    """On Linux: save and end when the comparison is killed, so that nobody goes on writing unseen."""
-    if sys.platform == "linux":
+    """Linux only: have the system send SIGTERM to this process when the comparison is killed."""
+    if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

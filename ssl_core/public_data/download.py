@@ -161,12 +161,16 @@ def _room(folder: Path, wanted: int, archive: Archive) -> None:
 
 
 def _only_one(part: Path) -> AbstractContextManager[None]:
-    """Errors: DataError while another process downloads the same file."""
+    """Hold the lock of one download.
 
-    def taken() -> None:
+    Raises:
+        DataError: while another process downloads the same file.
+    """
+
+    def refuse() -> None:
         raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it")
 
-    return file_lock(part.with_name(part.name + ".lock"), taken)
+    return file_lock(part.with_name(part.name + ".lock"), refuse)
 
 
 def _size(path: Path) -> int:

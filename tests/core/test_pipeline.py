@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.runs.build import data_warnings
 from ssl_core.utils.console import Console
-from ssl_core.utils.locks import file_lock
 from ssl_core.utils.seeds import derive
 
 
@@ -169,29 +166,6 @@ def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(mak
     assert len(make(count=10).labels) == 10
 
 
-def test_who_waited_for_a_lock_that_is_removed_since_holds_one_that_excludes_a_third(tmp_path):
-    path = tmp_path / "it.lock"
-    waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
-
-    def second():
-        with file_lock(path, waiting.set):
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=second, daemon=True)
-    with file_lock(path, waiting.clear):
-        thread.start()
-        assert waiting.wait(10)
-    try:
-        assert inside.wait(10)
-        with path.open("w") as third, pytest.raises(BlockingIOError):
-            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    finally:
-        leave.set()
-        thread.join(10)
-    assert not path.exists()
-
-
 def test_a_field_may_be_called_anything(make, toy, monkeypatch):
     names = ["labels", "labels-old", "meta.json", "a/b", "../x", "x" * 300, "naïve"]
 
@@ -224,8 +198,8 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
 
 
 def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
-    file_lock = make(count=40, bad=(3, 17))
-    x, labels = np.array(file_lock.arrays["x"]), file_lock.labels
+    alone = make(count=40, bad=(3, 17))
+    x, labels = np.array(alone.arrays["x"]), alone.labels
     shutil.rmtree(tmp_path / "prepared")
     monkeypatch.setattr(preprocess, "PIECE", 4)
     monkeypatch.setattr(preprocess, "WORTH_WORKERS", 1)
@@ -233,7 +207,7 @@ def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
     together = make(count=40, bad=(3, 17))
     np.testing.assert_array_equal(together.arrays["x"], x)
     np.testing.assert_array_equal(together.labels, labels)
-    assert together.skipped == file_lock.skipped
+    assert together.skipped == alone.skipped
 
 
 def test_bad_data_is_refused_from_another_process_too(make, tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.errors import BadSample
 from ssl_core.pipeline.preprocess import META, array_file, build_cache
-from ssl_core.utils.cache import files_of, source_of
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
+from ssl_core.utils.source_digest import source_digest, source_files
 
 FORMAT = 2
 CHUNK = 1024
@@ -109,7 +109,7 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
     parts += [
         repr(tokenizer.fields),
         tokenizer.fit_fingerprint(),
-        *map(source_of, files_of(_classes(dataset, tokenizer))),
+        *map(source_digest, source_files(_classes(dataset, tokenizer))),
     ]
     for part in parts:
         digest.update(part.encode() + b"\0")

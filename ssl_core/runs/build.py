@@ -30,7 +30,7 @@ from ssl_core.training.accel.cuda_graph import FIRST_STEPS
 from ssl_core.training.device import autocast, describe, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
 
@@ -109,7 +109,7 @@ def resolve_runtime(
         )
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.max_seconds
+        options.compile, options.steps, device, step_key(trial, device, learner), cache_dir(), options.max_seconds
     )
     notes.append(f"compile    {why}")
     if is_graphed(options, device):

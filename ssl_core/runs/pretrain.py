@@ -46,7 +46,7 @@ from ssl_core.training.device import pick_device
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import METRICS, append_metrics, read_metrics
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
 
@@ -85,7 +85,7 @@ def run(
     else:
         checkpoint.load_model(start, learner)  # with what the tokenizer learned, which preparing needs
     data = {
-        split: preprocess_dataset(splits[split], learner.tokenizer, cache_root(), console, config.strict)
+        split: preprocess_dataset(splits[split], learner.tokenizer, cache_dir(), console, config.strict)
         for split in splits
     }
     extent: dict[str, int] = {split: len(part) for split, part in data.items()}
@@ -114,7 +114,7 @@ def run(
         console.info(text)
 
     if config.train.compile == "on":
-        compiled = CompiledStep(learner, step_key(config, device, learner), cache_root())
+        compiled = CompiledStep(learner, step_key(config, device, learner), cache_dir())
     steps, seconds = train(
         learner, data["train"], config.train, seed=config.seed, device=device,
         precision=config.train.precision, folder=folder, console=console,  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ def evaluate_run(
     if config.tokenizer != saved.tokenizer:
         _give_constants(learner, build(config, plugins, splits["train"]))
     data = {
-        split: preprocess_dataset(splits[split], learner.tokenizer, cache_root(), console, config.strict)
+        split: preprocess_dataset(splits[split], learner.tokenizer, cache_dir(), console, config.strict)
         for split in splits
     }
     measure, said = limit_samples(config.evaluate, splits["train"].task, data, learner.raw, config.encoder.dim, device)
@@ -263,7 +263,7 @@ def rewrite(report: Report, run_folder: Path, catalogue: Catalogue, console: Con
         learner = build(saved, plugins, splits["train"]).to(device)
         checkpoint.load_model(start, learner)
         data: dict[Split, PreprocessedSplit] = {
-            "test": preprocess_dataset(splits["test"], learner.tokenizer, cache_root(), console, saved.strict)
+            "test": preprocess_dataset(splits["test"], learner.tokenizer, cache_dir(), console, saved.strict)
         }
     except SslxError as error:
         console.info(f"warning: the report has no pictures, as {error}")

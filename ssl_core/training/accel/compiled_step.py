@@ -26,7 +26,7 @@ from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import Outcome
-from ssl_core.utils.cache import files_of, source_of
+from ssl_core.utils.source_digest import source_digest, source_files
 
 Choice = Literal["auto", "on", "off"]
 
@@ -86,7 +86,7 @@ def key_of(config: Mapping[str, Any], device: str, classes: Iterable[type] = ())
 
 def code_of(classes: Iterable[type]) -> list[str]:
     """Digests of what a step of modules of these classes runs: their code, all of `nn`, and what changes its graphs."""
-    return [source_of(file) for file in files_of(classes) + sorted(map(str, [PRODUCTS, *NN.glob("*.py")]))]
+    return [source_digest(file) for file in source_files(classes) + sorted(map(str, [PRODUCTS, *NN.glob("*.py")]))]
 
 
 def is_known(key: str, cache: Path) -> bool:

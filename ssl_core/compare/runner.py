@@ -22,6 +22,7 @@ from ssl_core.compare.grid import Cell
 from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.report import REPORT, Report, read
 from ssl_core.runs.run_dir import CONFIG
+from ssl_core.training.accel.threads import available_cores, share_cores
 from ssl_core.training.device import pick_device
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
@@ -75,7 +76,7 @@ def usual_jobs(device: str | None) -> int:
     """
     if pick_device(device or "auto").type == "cuda":
         return 1
-    return max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    return min(MOST_JOBS, available_cores())
 
 
 def is_finished(folder: Path, cell: Cell) -> bool:
@@ -141,8 +142,7 @@ def _record(folder: Path, cell: Cell) -> None:
 
 def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> list[Failure]:
     """Run cells, `jobs` at a time, each with its share of the cores."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ if jobs > 1 else dict(os.environ)
+    environment = share_cores(os.environ, jobs) if jobs > 1 else dict(os.environ)
     running: set[subprocess.Popen[bytes]] = set()
     caught: list[int] = []
     failures: list[Failure] = []

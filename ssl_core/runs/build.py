@@ -27,6 +27,7 @@ from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
+from ssl_core.training.accel.threads import describe_threads
 from ssl_core.training.device import autocast, describe, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
@@ -112,6 +113,8 @@ def resolve_runtime(
         options.compile, options.steps, device, step_key(trial, device, learner), cache_dir(), options.max_seconds
     )
     notes.append(f"compile    {why}")
+    if device.type == "cpu":
+        notes.append(f"cores      {describe_threads(torch.get_num_threads())}")
     if is_graphed(options, device):
         notes.append(f"launching  each step whole, as a CUDA graph, after the first {FIRST_STEPS}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes

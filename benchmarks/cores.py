@@ -19,16 +19,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ssl_core.training.accel.threads import WAIT_VARIABLES, available_cores, configure_threads
 
 HERE = Path(__file__).resolve().parent
-SSLX = "sslx"
-SETTINGS: dict[str, dict[str, str]] = {
-    "OpenMP default": {},
+DEFAULT = "OpenMP default"
+SETTINGS: dict[str, dict[str, str] | None] = {
+    "sslx": None,  # what the command chooses
+    DEFAULT: {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
     "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
@@ -111,43 +112,45 @@ def ask(process: subprocess.Popen[str], seconds: float) -> float:
     return float(process.stdout.readline())
 
 
-def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """Samples per second of each setting, by the number of busy processes: one value a round."""
-    load = os.getloadavg()
-    processes, threads = {}, {}
+def measure(settings: Mapping[str, dict[str, str] | None], rounds: int, seconds: float, out: Path) -> dict[str, Any]:
+    """Samples per second of each setting, by the number of busy processes: one value a round. Written after each."""
+    import torch  # not at the top: a worker loads it with its own environment
+
+    results: dict[str, Any] = {
+        "machine": {
+            "processor": platform.processor() or platform.machine(), "cores": available_cores(),
+            "torch": torch.__version__, "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
+        },
+        "seconds": seconds, "threads": {}, "samples_per_second": {},
+    }  # fmt: skip
+    threads, rates = results["threads"], results["samples_per_second"]
+    processes: dict[str, subprocess.Popen[str]] = {}
     try:
-        for name, setting in {SSLX: None, **SETTINGS}.items():
+        for name, setting in settings.items():
             processes[name] = process = subprocess.Popen(
                 [sys.executable, __file__, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env=environment_of(setting),
             )  # fmt: skip
             assert process.stdout is not None
             threads[name] = int(process.stdout.readline())
-        rates: dict[str, dict[str, list[float]]] = {name: {str(count): [] for count in BUSY} for name in processes}
+            rates[name] = {str(count): [] for count in BUSY}
         for _ in range(rounds):
             for count in BUSY:
                 with busy(count):
                     for name, process in processes.items():
                         rates[name][str(count)].append(ask(process, seconds))
+                        out.write_text(json.dumps(results, indent=2) + "\n")
     finally:
         for process in processes.values():
             process.kill()
             process.communicate()
-    import torch
-
-    return {
-        "machine": {
-            "processor": platform.processor() or platform.machine(), "cores": available_cores(),
-            "torch": torch.__version__, "load_average_at_start": [round(value, 2) for value in load],
-        },
-        "seconds": seconds, "threads": threads, "samples_per_second": rates,
-    }  # fmt: skip
+    return results
 
 
 def table(results: dict[str, Any]) -> str:
     """Ratios to OpenMP's default on an idle machine."""
     rates = results["samples_per_second"]
-    base = statistics.median(rates["OpenMP default"]["0"])
+    base = statistics.median(rates[DEFAULT]["0"])
     lines = ["| setting | threads | idle | 1 busy process | 2 busy processes |", "|---|--:|--:|--:|--:|"]
     for name, by_count in rates.items():
         ratios = [f"{statistics.median(by_count[str(count)]) / base:.2f}" for count in BUSY]
@@ -159,15 +162,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a turn")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "cores.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         worker()
         return
-    results = measure(arguments.rounds, arguments.seconds)
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    settings = {name: SETTINGS[name] for name in (DEFAULT, *arguments.settings)}
+    print(table(measure(settings, arguments.rounds, arguments.seconds, arguments.out)))
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def ahead(pretended, monkeypatch):
 
 def test_what_is_made_ahead_comes_in_the_order_in_which_it_was_asked_for(ahead, pretended):
     for number in (4, 7, 2):
-        ahead.order(number)
+        ahead.submit(number)
     assert len(ahead) == 3
     assert [(x["x"].number, m["m"].number) for x, m in (ahead.take() for _ in range(3))] == [(4, -4), (7, -7), (2, -2)]
     assert pretended.count("wait event") == 6  # both copies of each
@@ -209,7 +209,7 @@ def test_what_a_maker_raises_comes_out_where_its_number_is_taken(pretended, monk
 
     made = Prefetcher((make,), torch.device("cuda"))
     for number in (1, 2, 3):
-        made.order(number)
+        made.submit(number)
     assert made.take()[0]["x"].number == 1
     with pytest.raises(ValueError, match="no batch"):
         made.take()

@@ -29,14 +29,25 @@ ROOT = Path(__file__).resolve().parent.parent
 DIM, DECODER = 16, 12
 # The files of the fast tier, besides those that set the marker themselves: each area of the code has at least one.
 FAST = {
-    *("test_api_freeze.py", "test_layers.py"),
-    *(f"cli/test_{name}.py" for name in ("listing",)),
+    *("test_api_freeze.py", "test_layers.py", "cli/test_listing.py", "core/kit/test_testing_objectives.py"),
     *(
         f"core/test_{name}.py"
         for name in (
-            *("attention", "config", "cpu_matmul", "decoder", "dropout", "encoder", "errors", "features", "heads"),
-            *("health", "knn", "metrics", "options", "pipeline", "plugins", "positions", "public_data", "report"),
-            *("run_dir", "sample_limits", "tokenizer_fit", "tokens", "transformer"),
+            *("attention", "comparison", "config", "cpu_matmul", "decoder", "dropout", "encoder", "errors", "features"),
+            *(
+                "heads",
+                "health",
+                "knn",
+                "linear",
+                "metrics",
+                "options",
+                "pipeline",
+                "plugins",
+                "positions",
+                "public_data",
+                "report",
+            ),
+            *("run_dir", "sample_limits", "tokenizer_fit", "tokens", "training_loop", "transformer"),
         )
     ),
     *(

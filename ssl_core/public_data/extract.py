@@ -209,6 +209,11 @@ class _Header(tarfile.TarInfo):
 
 
 def _tar(path: Path) -> Generator[Entry]:
+    """Entries of a tar archive.
+
+    `tarfile.data_filter` would replace none of the checks of `_Unpacking`: zip archives need them too, and the filter
+    strips a leading slash from a name, where an archive with such a name is refused here.
+    """
     with tarfile.open(path, "r:*", tarinfo=_Header) as archive:
         for member in archive:
             if member.isdir():

@@ -30,10 +30,11 @@ from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
 from ssl_core.training.accel.memory import keep_freed_memory
+from ssl_core.training.accel.threads import describe_threads
 from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.seeds import seed_torch
 
 Splits = Mapping[Split, Dataset]
@@ -135,7 +136,7 @@ def build_run(
             if name in constants:
                 buffer.copy_(constants[name])
     data: dict[Split, PreprocessedSplit] = {
-        split: preprocess_dataset(dataset, learner.tokenizer, cache_root(), context.console, config.strict)
+        split: preprocess_dataset(dataset, learner.tokenizer, cache_dir(), context.console, config.strict)
         for split, dataset in splits.items()
     }
     notes: list[str] = []
@@ -238,9 +239,11 @@ def resolve_runtime(
         )
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.max_seconds
+        options.compile, options.steps, device, step_key(trial, device, learner), cache_dir(), options.max_seconds
     )
     notes.append(f"compile    {why}")
+    if device.type == "cpu":
+        notes.append(f"cores      {describe_threads(torch.get_num_threads())}")
     if is_graphed(options, device):
         notes.append(f"launching  each step whole, as a CUDA graph, after the first {FIRST_STEPS}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssl_core import Learner
+from ssl_core import Learner, Tokenizer
 from ssl_core.pipeline import prefetch as feeding
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
@@ -192,7 +192,7 @@ def ahead(pretended, monkeypatch):
 
 def test_what_is_made_ahead_comes_in_the_order_in_which_it_was_asked_for(ahead, pretended):
     for number in (4, 7, 2):
-        ahead.order(number)
+        ahead.submit(number)
     assert len(ahead) == 3
     assert [(x["x"].number, m["m"].number) for x, m in (ahead.take() for _ in range(3))] == [(4, -4), (7, -7), (2, -2)]
     assert pretended.count("wait event") == 6  # both copies of each
@@ -209,7 +209,7 @@ def test_what_a_maker_raises_comes_out_where_its_number_is_taken(pretended, monk
 
     made = Prefetcher((make,), torch.device("cuda"))
     for number in (1, 2, 3):
-        made.order(number)
+        made.submit(number)
     assert made.take()[0]["x"].number == 1
     with pytest.raises(ValueError, match="no batch"):
         made.take()
@@ -232,7 +232,8 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
             asked.append(index)
             return SimpleNamespace(inputs=things(index))
 
-    objective = SimpleNamespace(draw=lambda size, generator: {"m": Thing(generator.initial_seed())})
+    draw = lambda size, generator, geometry: {"m": Thing(generator.initial_seed())}  # noqa: E731
+    learner = SimpleNamespace(tokenizer=Tokenizer.__new__(Tokenizer), draw=draw)
     taken, draws = [], set()
     with BatchStream(learner, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
         for number in range(5, 12):
@@ -312,7 +313,7 @@ def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
         return {"sum": total, "chance": torch.rand((), device="cuda")}
 
     step, held = GraphedStep(update, device, said.append), []
-    with BatchStream(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
+    with BatchStream(toy.make_learner(MetaMAE), data, 8, 0, device, range(60)) as feed:
         for number in range(60):
             inputs, draws = feed.take()
             torch.manual_seed(number)
@@ -339,7 +340,7 @@ def data(toy, tmp_path):
 
 @needs_cuda
 def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
+    learner = toy.make_learner(MetaMAE)
     here = BatchStream(learner, data, 8, 3, CPU, range(20))
     with BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
@@ -352,12 +353,12 @@ def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
 
 @needs_cuda
 def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
+    learner = toy.make_learner(MetaMAE)
 
-    def broken(batch, generator):
+    def broken(batch, generator, geometry):
         raise ValueError("no draw")
 
-    objective.draw = broken
+    learner.draw = broken
     with (
         BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),

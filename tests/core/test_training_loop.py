@@ -248,7 +248,7 @@ def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
     learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
     go(learner, steps=1, accumulate_steps=3)
     optimizer = make_optimizer(plain, options)
-    feed = BatchStream(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    feed = BatchStream(plain, data, 8, 3, torch.device("cpu"), range(3))
     losses = [plain(*feed.take()).loss for _ in range(3)]
     (sum(losses) / 3).backward()
     optimizer.step()

@@ -312,7 +312,7 @@ def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
         return {"sum": total, "chance": torch.rand((), device="cuda")}
 
     step, held = GraphedStep(update, device, said.append), []
-    with BatchStream(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
+    with BatchStream(toy.make_learner(MetaMAE), data, 8, 0, device, range(60)) as feed:
         for number in range(60):
             inputs, draws = feed.take()
             torch.manual_seed(number)
@@ -339,9 +339,9 @@ def data(toy, tmp_path):
 
 @needs_cuda
 def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
-    here = BatchStream(objective, data, 8, 3, CPU, range(20))
-    with BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed:
+    learner = toy.make_learner(MetaMAE)
+    here = BatchStream(learner, data, 8, 3, CPU, range(20))
+    with BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
             for brought, made in zip(feed.take(), here.take(), strict=True):
                 assert brought.keys() == made.keys()
@@ -352,14 +352,14 @@ def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
 
 @needs_cuda
 def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
+    learner = toy.make_learner(MetaMAE)
 
-    def broken(batch, generator):
+    def broken(batch, generator, geometry):
         raise ValueError("no draw")
 
-    objective.draw = broken
+    learner.objective.draw = broken
     with (
-        BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed,
+        BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),
     ):
         feed.take()

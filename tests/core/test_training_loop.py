@@ -71,13 +71,13 @@ def test_the_loss_falls(go, toy, objective):
 def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(toy, data):
     """No objective sees one."""
     learner = toy.make_learner(MAE)
-    feed = BatchStream(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
+    feed = BatchStream(learner, data, 8, 5, torch.device("cpu"), range(3, 5))
     for number in (3, 4):
         inputs, draws = feed.take()
         assert data.labels is not None
         assert inputs.keys() == {"x"}
         assert torch.equal(inputs["x"], data.take(batch_index(5, number, len(data), 8)).inputs["x"])
-        expected = learner.draw(8, generator(5, "draw", number))
+        expected = learner.draw(8, generator(5, "draw", number)) | {"progress": torch.tensor(0.0)}
         assert draws.keys() == expected.keys()
         assert all(torch.equal(draws[name], expected[name]) for name in draws)
 
@@ -225,7 +225,7 @@ def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
     learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
     go(learner, steps=1, accumulate_steps=3)
     optimizer = make_optimizer(plain, options)
-    feed = BatchStream(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    feed = BatchStream(plain, data, 8, 3, torch.device("cpu"), range(3))
     losses = [plain(*feed.take()).loss for _ in range(3)]
     (sum(losses) / 3).backward()
     optimizer.step()

@@ -88,8 +88,8 @@ def test_no_objective_and_no_modality_is_left_out() -> None:
 
 def test_matrix(cell: Cell) -> None:
     options, learner = cell.config.train, cell.learner.train()
-    before = fixed_loss(cell)
     learner.start_teacher()
+    before = fixed_loss(cell)
     optimizer = make_optimizer(learner, options)
     reached: set[str] = set()
     feed = BatchStream(learner, cell.data, options.batch_size, 0, CPU, range(STEPS))

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ssl_core.data import Batch
-from ssl_core.report.reconstruction import Rebuilt
+from ssl_core.report.reconstruction import Reconstruction
 from ssl_core.tokens import ContinuousTarget
 from ssl_core.training.learner import Learner
 from ssl_core.utils.seeds import generator
 
 
 @torch.no_grad()
-def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
+def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Reconstruction]:
     """Reconstructions of a few samples; an empty list for an objective that rebuilds nothing."""
     learner.eval()
     device = next(learner.parameters()).device
@@ -32,7 +32,7 @@ def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
 
 def _segments(
     learner: Learner, targets: tuple[object, ...], predictions: list[Tensor], hidden: Tensor
-) -> Iterator[Rebuilt]:
+) -> Iterator[Reconstruction]:
     for number, (segment, span) in enumerate(learner.tokenizer.layout.spans):
         gone = hidden[:, span]
         target = targets[number]
@@ -49,4 +49,6 @@ def _segments(
             known = target.ids  # type: ignore[attr-defined]
             shown = [known, known.masked_fill(gone, -1), torch.where(gone, predictions[number].argmax(-1), known)]
         original, masked, reconstruction = (part.cpu().numpy() for part in shown)
-        yield Rebuilt(segment.name, segment.target, segment.grid, original, masked, reconstruction, gone.cpu().numpy())
+        yield Reconstruction(
+            segment.name, segment.target, segment.grid, original, masked, reconstruction, gone.cpu().numpy()
+        )

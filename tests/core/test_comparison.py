@@ -22,7 +22,7 @@ from ssl_core.report.comparison_tables import (
     latex,
     markdown,
     rich_tables,
-    score_sheets,
+    score_tables,
     verdicts,
     write_all,
 )
@@ -66,14 +66,14 @@ def test_means_and_deviations_by_hand(made):
     assert made.values["alpha", column].mean == pytest.approx(0.72)
     assert made.values["alpha", column].deviation == pytest.approx(0.02)  # sqrt((0.02^2 + 0.02^2 + 0) / 2)
     assert made.rows == ["alpha", "beta_x", "random init", "raw input"]
-    assert made.best(column) == made.leader(column) == "alpha"
+    assert made.best(column) == made.best_method(column) == "alpha"
     assert made.runner_up(column) == "beta_x"
     assert made.baseline(column) == "random init"
 
 
 def test_the_paired_test_by_hand(made):
     (column,) = made.columns
-    gain, p, seeds = made.against("alpha", "beta_x", column)
+    gain, p, seeds = made.gain("alpha", "beta_x", column)
     # gains 0.10, 0.08, 0.09: mean 0.09, deviation 0.01, t = 0.09 / (0.01 / sqrt(3)) = 15.588 with 2 degrees of freedom
     assert gain == pytest.approx(0.09)
     assert seeds == 3
@@ -86,7 +86,7 @@ def test_the_paired_test_by_hand(made):
 def test_only_common_seeds_are_paired():
     made = compare([report("alpha", 0), report("alpha", 1), report("beta_x", 1)])
     (column,) = made.columns
-    assert made.against("alpha", "beta_x", column) == (pytest.approx(0.08), None, 1)
+    assert made.gain("alpha", "beta_x", column) == (pytest.approx(0.08), None, 1)
     assert any("not every method has every seed" in note for note in made.notes)
 
 
@@ -127,16 +127,16 @@ def test_of_runs_with_different_options_that_one_stands_for_both_is_said():
 def test_more_data_than_rows_are_the_rows():
     """Five data sets by four rows: the table is turned, and what is bold stays so."""
     data = ["a", "b", "c", "d", "e"]
-    table = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data]))[0]
+    table = score_tables(compare([report(m, 0, name) for m in METHODS for name in data]))[0]
     assert table.header == ["data", "alpha", "beta_x", "random init", "raw input"]
     assert [line[0] for line in table.body] == [*(f"{name}: word, accuracy %" for name in data), "mean rank"]
     assert table.body[4][1:] == ["70.0", "60.0", "50.0", "40.0"]
     assert table.bold == {(at, 1) for at in range(5)}
-    assert table.rule is None
-    upright = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data[:4]]))[0]
+    assert table.separator_row is None
+    upright = score_tables(compare([report(m, 0, name) for m in METHODS for name in data[:4]]))[0]
     assert upright.header[0] == "method"
     assert upright.bold == {(0, at) for at in range(1, 5)}
-    assert upright.rule == 2
+    assert upright.separator_row == 2
 
 
 def test_every_format_holds_the_numbers(made, tmp_path):

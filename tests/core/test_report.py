@@ -17,10 +17,21 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from ssl_core.errors import CheckpointError, SslxError
-from ssl_core.report import LayoutRow, Point, Report, Score, lines, read, show, table, write_html, write_json
+from ssl_core.report import (
+    LayoutRow,
+    Point,
+    Report,
+    Score,
+    format_score,
+    read,
+    score_rows,
+    score_table,
+    write_html,
+    write_json,
+)  # fmt: skip
 from ssl_core.report import page as page_module
 from ssl_core.report.page import curves, duration, page, sentence
-from ssl_core.report.reconstruction import Rebuilt
+from ssl_core.report.reconstruction import Reconstruction
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
@@ -58,19 +69,19 @@ def grid_of(space, patches, hidden):
     return shown
 
 
-def rebuilt(name, shape, patches, rows=2, seed=0):
+def reconstruction(name, shape, patches, rows=2, seed=0):
     rng = np.random.default_rng(seed)
     original = rng.normal(size=(rows, *shape))
     hidden = rng.random((rows, int(np.prod(patches)))) < 0.6
     hidden[:, 0], hidden[:, -1] = True, False
     mask = np.broadcast_to(grid_of(shape[1:], patches, hidden), original.shape)
     made = np.where(mask, 0.5 * original, original)
-    return Rebuilt(name, "continuous", patches, original, np.where(mask, np.nan, original), made, hidden)
+    return Reconstruction(name, "continuous", patches, original, np.where(mask, np.nan, original), made, hidden)
 
 
-def rebuilt_text(tokens, hidden, made):
+def text_reconstruction(tokens, hidden, made):
     masked = np.where(hidden, "", tokens)
-    return Rebuilt("bases", "discrete", (tokens.shape[1],), tokens, masked, made, hidden)
+    return Reconstruction("bases", "discrete", (tokens.shape[1],), tokens, masked, made, hidden)
 
 
 METRICS = [
@@ -89,7 +100,8 @@ def test_a_report_comes_back_the_same(tmp_path):
     assert content["schema_version"] == 1
     assert content["scores"][0] | {"details": {}} == {
         "dataset": "speech/synthetic", "task": "word", "probe": "linear", "metric": "accuracy", "features": "trained",
-        "value": 0.712, "n_train": 2000, "n_test": 1000, "seed": 0, "standard_error": 0.01, "details": {},
+        "higher_is_better": True, "value": 0.712, "n_train": 2000, "n_test": 1000, "seed": 0, "standard_error": 0.01,
+        "details": {},
     }  # fmt: skip
     assert {"wall_seconds", "steps", "samples_per_second", "peak_memory_bytes"} <= content.keys()
 
@@ -167,27 +179,27 @@ def test_importing_is_quick():
 
 
 def test_gain_is_over_the_better_baseline():
-    linear, knn = lines(make().scores)
+    linear, knn = score_rows(make().scores)
     assert linear.baseline == "raw_input"
     assert linear.gain.value == pytest.approx(0.192)
     assert linear.gain.standard_error == pytest.approx(np.hypot(0.01, 0.01))
     assert knn.baseline == "random_init"
-    assert show("accuracy", knn.gain, sign=True) == "-10.0 ±1.4"
+    assert format_score("accuracy", knn.gain, sign=True) == "-10.0 ±1.4"
 
 
 def test_what_is_missing_or_undefined_is_said():
-    (alone,) = lines([score("trained", 0.7)])
+    (alone,) = score_rows([score("trained", 0.7)])
     assert alone.gain is None
-    (undefined,) = lines([score("trained", None, error=None), score("raw_input", 0.5)])
+    (undefined,) = score_rows([score("trained", None, error=None), score("raw_input", 0.5)])
     assert undefined.gain is None
-    assert show("accuracy", undefined.cells["trained"]) == "undefined"
-    assert show("auroc", undefined.cells["raw_input"]) == "0.500 ±0.010"
-    assert show("auroc", None) == "-"
+    assert format_score("accuracy", undefined.values["trained"]) == "undefined"
+    assert format_score("auroc", undefined.values["raw_input"]) == "0.500 ±0.010"
+    assert format_score("auroc", None) == "-"
 
 
 def rendered(report, width):
     console = Console(width=width, file=io.StringIO(), record=True)
-    console.print(table(report))
+    console.print(score_table(report))
     return console.export_text()
 
 
@@ -237,12 +249,12 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module")
 def whole():
     pictures = [
-        rebuilt("spectrogram", (1, 8, 8), (4, 4)),
-        rebuilt("photo", (3, 4, 6), (2, 3)),
-        rebuilt("bands", (12, 4, 4), (2, 2)),
-        rebuilt("sensor", (5, 40), (10,)),
-        rebuilt("volume", (1, 6, 4, 4), (3, 2, 2)),
-        rebuilt_text(np.array([list("ACGTACGT")]), np.arange(8)[None] % 2 == 1, np.array([list("ACGTAAAT")])),
+        reconstruction("spectrogram", (1, 8, 8), (4, 4)),
+        reconstruction("photo", (3, 4, 6), (2, 3)),
+        reconstruction("bands", (12, 4, 4), (2, 2)),
+        reconstruction("sensor", (5, 40), (10,)),
+        reconstruction("volume", (1, 6, 4, 4), (3, 2, 2)),
+        text_reconstruction(np.array([list("ACGTACGT")]), np.arange(8)[None] % 2 == 1, np.array([list("ACGTAAAT")])),
     ]
     notes = ["skipped <script>alert(1)</script>"]
     return page(make(notes=notes), pictures, METRICS)
@@ -269,7 +281,10 @@ def test_text_from_outside_cannot_become_markup(whole):
     evil = '"><script>x</script>$\\frac{'
     odd = page(
         make(objective=evil, notes=[evil], scores=[score("trained", 0.5, task=evil)], config={evil: evil}),
-        [rebuilt(evil, (1, 4), (2,)), rebuilt_text(np.array([[evil]]), np.array([[False]]), np.array([[evil]]))],
+        [
+            reconstruction(evil, (1, 4), (2,)),
+            text_reconstruction(np.array([[evil]]), np.array([[False]]), np.array([[evil]])),
+        ],
         [{"step": 1, f"train/{evil}": 1.0}],
     )
     assert not Elements(odd).all("script")
@@ -339,7 +354,7 @@ def test_hidden_pixels_are_transparent_and_the_rest_is_the_original(whole):
     original = picture_of(whole, "photo, sample 1: original")
     masked = picture_of(whole, "photo, sample 1: masked")
     made = picture_of(whole, "photo, sample 1: reconstruction")
-    hidden = grid_of((4, 6), (2, 3), rebuilt("photo", (3, 4, 6), (2, 3)).hidden)[0, 0]
+    hidden = grid_of((4, 6), (2, 3), reconstruction("photo", (3, 4, 6), (2, 3)).hidden)[0, 0]
     assert original.shape == (4, 6, 4)
     assert (original[..., 3] == 1).all()
     assert (original[..., :3].min(), original[..., :3].max()) == (0, 1)  # colours span the sample's own range
@@ -350,8 +365,8 @@ def test_hidden_pixels_are_transparent_and_the_rest_is_the_original(whole):
 
 
 def test_volumes_show_their_middle_slice_and_many_channels_the_first(whole):
-    volume = rebuilt("volume", (1, 6, 4, 4), (3, 2, 2))
-    flat = Rebuilt(
+    volume = reconstruction("volume", (1, 6, 4, 4), (3, 2, 2))
+    flat = Reconstruction(
         "flat", "continuous", (2, 2), volume.original[:, :, 3], volume.masked[:, :, 3], volume.reconstruction[:, :, 3],
         volume.hidden[:, 4:8],
     )  # fmt: skip
@@ -369,18 +384,18 @@ def test_hidden_tokens_are_marked_and_not_given_away():
     tokens = np.array([list("ACGTACGT")])
     hidden = np.array([[False, True] * 4])
     made = np.array([list("ACGAAAAT")])
-    text = page(make(), [rebuilt_text(tokens, hidden, made)], [])
+    text = page(make(), [text_reconstruction(tokens, hidden, made)], [])
     cells = re.findall(r'<td class="tokens">(.*?)</td>', text, re.DOTALL)
     plain = [re.sub(r"<[^>]*>", "", cell).strip() for cell in cells]
     assert plain == ["ACGTACGT", "A▢G▢A▢G▢", "ACGAAAAT"]
     assert cells[2].count('class="right"') == 2
     assert cells[2].count('class="wrong"') == 2
-    assert "rebuilt rightly (underlined): 2 of 4" in text
+    assert "right (underlined): 2 of 4" in text
 
 
 def test_ids_are_words_apart_and_long_rows_are_cut():
     tokens = np.arange(1000, 1300)[None]
-    text = page(make(), [rebuilt_text(tokens, tokens % 2 == 0, tokens)], [])
+    text = page(make(), [text_reconstruction(tokens, tokens % 2 == 0, tokens)], [])
     assert "1000 1001" in text
     assert "1239" in text
     assert "1240" not in text
@@ -388,10 +403,10 @@ def test_ids_are_words_apart_and_long_rows_are_cut():
 
 
 def test_values_without_a_picture_are_left_out():
-    patches = Rebuilt(
+    patches = Reconstruction(
         "odd", "continuous", (2, 2), *(np.zeros((1, 4, 3)) for _ in range(3)), np.zeros((1, 4), dtype=bool)
     )
-    assert "What it rebuilds" not in page(make(), [patches], [])
+    assert "Reconstructions" not in page(make(), [patches], [])
 
 
 def test_curves_begin_with_the_loss_and_skip_what_is_not_finite():
@@ -408,11 +423,11 @@ def test_curves_begin_with_the_loss_and_skip_what_is_not_finite():
 
 
 def test_long_curves_are_thinned_by_means():
-    from ssl_core.report.plots import MOST_POINTS, thin
+    from ssl_core.report.plots import MAX_POINTS, thin
 
     steps, values = np.arange(10_000.0), np.tile([1.0, 3.0], 5_000)
     few_steps, few = thin(steps, values)
-    assert len(few) == MOST_POINTS
+    assert len(few) == MAX_POINTS
     assert few_steps[-1] == steps[-1]
     assert few.mean() == pytest.approx(2.0, abs=0.01)
     assert few.std() < 0.1
@@ -420,23 +435,23 @@ def test_long_curves_are_thinned_by_means():
 
 def test_a_run_with_nothing_to_show_has_a_page():
     text = page(make(scores=[], masking=None, loss_first=None, loss_last=None), [], [])
-    assert "Nothing was probed: the data has no labels." in text
+    assert "No scores: the data has no labels." in text
     assert "No training metrics were logged." in text
 
 
 def test_the_result_in_words():
-    linear, knn = lines(make().scores)
+    linear, knn = score_rows(make().scores)
     assert sentence(linear) == (
         "word, linear probe: accuracy 71.2 % from the trained features, 45.1 % from a random encoder's and 52.0 % from "
         "the raw input. Gain over the better of the two: +19.2 ±1.4 points."
     )
     assert sentence(knn).endswith("-10.0 ±1.4 points: the random init is ahead.")
-    (equal,) = lines([score("trained", 0.51, metric="auroc"), score("raw_input", 0.5, metric="auroc")])
+    (equal,) = score_rows([score("trained", 0.51, metric="auroc"), score("raw_input", 0.5, metric="auroc")])
     assert sentence(equal).endswith("+0.010 ±0.014: no clear difference.")
 
 
 def test_only_plugins_of_the_run_come_first():
-    assert page_module.used(make()) == [("objective", "mae", "sslx:objectives.mae 0.1.0")]
+    assert page_module.used_plugins(make()) == [("objective", "mae", "sslx:objectives.mae 0.1.0")]
 
 
 @pytest.mark.parametrize(

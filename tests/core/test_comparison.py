@@ -15,7 +15,7 @@ from ssl_core.compare.grid import cell_options, cells, make_grid, read_grid, see
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import load
 from ssl_core.report import Report
-from ssl_core.report.comparison import compare, paired_t
+from ssl_core.report.comparison import as_records, compare, paired_t
 from ssl_core.report.comparison_tables import (
     csv_text,
     html,
@@ -161,6 +161,41 @@ def test_every_format_holds_the_numbers(made, tmp_path):
     paths = write_all(made, tmp_path, "t", ["failed: x"])
     assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
     assert json.loads((tmp_path / "comparison.json").read_text())["failures"] == ["failed: x"]
+
+
+def error_report(method, seed, error):
+    """A report whose metric is an error: 2.0 with random features, 3.0 with the raw input."""
+    one = report(method, seed)
+    values = {"trained": error, "random_init": 2.0, "raw_input": 3.0}
+    scores = tuple(
+        s.model_copy(update={"metric": "mae", "higher_is_better": False, "value": values[s.features]})
+        for s in one.scores
+    )
+    return one.model_copy(update={"scores": scores})
+
+
+def test_a_smaller_error_is_better_in_every_figure():
+    errors = {"alpha": (1.0, 1.2), "beta_x": (1.5, 1.6)}
+    comparison = compare([error_report(m, seed, value) for m, of in errors.items() for seed, value in enumerate(of)])
+    (column,) = comparison.columns
+    assert comparison.best(column) == comparison.best_method(column) == "alpha"
+    assert comparison.runner_up(column) == "beta_x"
+    assert comparison.baseline(column) == "random init"
+    gain, p, seeds = comparison.gain("alpha", "beta_x", column)
+    assert (gain, seeds) == (pytest.approx(0.45), 2)  # (0.5 + 0.4) / 2
+    assert p == pytest.approx(paired_t([0.5, 0.4]))
+    assert comparison.ranks("linear") == {"alpha": 1.0, "beta_x": 2.0}
+    assert "alpha (+0.450 to beta_x" in verdicts(comparison)[0].replace("best method ", "")
+    table = score_tables(comparison)[0]
+    assert table.header[1].endswith("MAE ↓")
+    assert table.bold == {(0, 1)}
+    assert r"MAE $\downarrow$" in latex(comparison)
+    records = json.loads(json.dumps(as_records(comparison)))
+    assert [record["best"] for record in records] == [True, False, False, False]
+    assert records[0]["gain_over_untrained"] == pytest.approx(0.9)
+    assert records[0]["values"] == {"0": 1.0, "1": 1.2}
+    assert records[0]["higher_is_better"] is False
+    assert "MAE ↓" in html(comparison, "errors")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,16 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from ssl_core.data import Task
-from ssl_core.errors import PluginError
-from ssl_core.evaluation.metrics import _auroc_error, _f1_of_confusions, check, decide, measure
+from ssl_core.errors import ConfigError, PluginError
+from ssl_core.evaluation.metrics import (
+    METRICS,
+    _auroc_error,
+    _f1_of_confusions,
+    check,
+    decide,
+    measure,
+    tasks_by_metric,
+)
 
 
 def task(kind, size, metric, **more):
@@ -196,3 +204,141 @@ def test_decisions():
     assert decide(task("classes", 2, "accuracy"), np.array([[1, 2], [2, 1]])).tolist() == [1, 0]
     assert decide(task("labels", 2, "accuracy"), np.array([[0.1, -1.0]])).tolist() == [[1, 0]]
     assert decide(task("number", 1, "pearson"), np.array([1.5])).tolist() == [1.5]
+
+
+# --- R2, MAE, mean average precision, macro F1, balanced accuracy -----------------------------------------------------
+
+
+def test_r2_and_mae_by_hand():
+    labels, predicted = np.array([1.0, 2.0, 3.0, 6.0]), np.array([2.0, 2.0, 4.0, 4.0])
+    # squared errors 1 + 0 + 1 + 4 = 6; deviations from the mean 3: 4 + 1 + 0 + 9 = 14
+    assert measure(task("number", 1, "r2"), predicted, labels).value == pytest.approx(1 - 6 / 14)
+    mae = measure(task("number", 1, "mae"), predicted, labels)
+    assert mae.value == pytest.approx(1.0)
+    assert mae.standard_error == pytest.approx(np.std([1, 0, 1, 2]) / np.sqrt(4))
+
+
+def test_r2_of_constant_labels_is_undefined_with_a_note():
+    result = measure(task("number", 1, "r2"), np.arange(5.0), np.ones(5))
+    assert result.value is None
+    assert "R2 is undefined" in result.notes[0]
+
+
+def test_mean_average_precision_by_hand():
+    # ranked by score the labels are 1, 0, 1: precision 1 at the first positive and 2/3 at the second
+    scores = np.array([[0.9, 0.1], [0.8, 0.9], [0.7, 0.3]])
+    labels = np.array([[1, 0], [0, 1], [1, 0]])
+    result = measure(task("labels", 2, "map"), scores, labels)
+    first = (1 + 2 / 3) / 2
+    assert result.value == pytest.approx((first + 1.0) / 2)
+    assert result.standard_error == pytest.approx(np.sqrt(first * (1 - first) / 2) / 2)
+
+
+def test_mean_average_precision_leaves_out_classes_without_a_positive():
+    scores = np.random.default_rng(0).random((6, 3))
+    result = measure(task("classes", 3, "map"), scores, np.array([0, 0, 1, 1, 0, 1]))
+    wanted = [sk.average_precision_score(np.array([0, 0, 1, 1, 0, 1]) == j, scores[:, j]) for j in (0, 1)]
+    assert result.value == pytest.approx(np.mean(wanted))
+    assert result.notes == ("mean average precision leaves out classes 2: no positive in the test split",)
+    empty = measure(task("labels", 2, "map"), scores[:, :2], np.zeros((6, 2), dtype=int))
+    assert empty.value is None
+    assert "no positive label" in empty.notes[0]
+
+
+def test_mean_average_precision_of_two_classes_is_that_of_the_second():
+    rng = np.random.default_rng(1)
+    labels, margin = rng.integers(2, size=40), rng.normal(size=40)
+    scores = np.stack([np.zeros(40), margin], axis=1)
+    wanted = sk.average_precision_score(labels, margin)
+    assert measure(task("classes", 2, "map"), scores, labels).value == pytest.approx(wanted)
+
+
+def test_macro_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
+    rng = np.random.default_rng(2)
+    labels, predicted = rng.integers(3, size=200), rng.integers(4, size=200)  # class 3 is in predictions only
+    wanted = sk.f1_score(labels, predicted, average="macro", zero_division=0)
+    assert measure(task("classes", 5, "macro_f1"), one_hot(predicted, 5), labels).value == pytest.approx(wanted)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "macro")[0] == pytest.approx(wanted)
+    absent = np.pad(sk.confusion_matrix(labels, predicted), (0, 1))[None]  # a class that a draw lacks does not count
+    assert _f1_of_confusions(absent, "macro")[0] == pytest.approx(wanted)
+    several = rng.integers(2, size=(50, 3))
+    result = measure(task("labels", 3, "macro_f1"), several - 0.5, several)
+    assert (result.value, result.standard_error) == (1.0, None)
+
+
+def test_balanced_accuracy_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    predicted = np.array([0, 0, 0, 1, 1, 2])
+    result = measure(task("classes", 4, "balanced_accuracy"), one_hot(predicted, 4), labels)
+    assert result.value == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert result.standard_error == pytest.approx(np.sqrt(3 / 16 / 4 + 1 / 4 / 2) / 2)
+    assert result.notes == ("balanced accuracy leaves out classes 2, 3: not in the test split",)
+
+
+def draw_numbers(rng):
+    labels = rng.normal(size=200)
+    return "number", 1, labels + 0.8 * rng.normal(size=200), labels
+
+
+def draw_classes(rng):
+    labels = np.arange(300) % 3
+    margins = 1.2 * one_hot(labels, 3) + rng.normal(size=(300, 3))
+    return "classes", 3, margins, labels
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw", "tolerance"),
+    [("r2", draw_numbers, 0.15), ("mae", draw_numbers, 0.15), ("macro_f1", draw_classes, 0.15),
+     ("balanced_accuracy", draw_classes, 0.15)],
+)  # fmt: skip
+def test_standard_errors_are_the_spread_over_test_sets(metric, draw, tolerance):
+    rng = np.random.default_rng(4)
+    results = []
+    for _ in range(300):
+        kind, size, scores, labels = draw(rng)
+        results.append(measure(task(kind, size, metric), scores, labels))
+    spread = np.std([result.value for result in results])
+    assert np.mean([result.standard_error for result in results]) == pytest.approx(spread, rel=tolerance)
+
+
+def test_standard_error_of_average_precision_is_of_the_size_of_the_spread():
+    """The binomial interval is an approximation."""
+    rng = np.random.default_rng(5)
+    results = []
+    for _ in range(300):
+        labels = (np.arange(200) % 4 == 0).astype(int)[:, None]
+        results.append(measure(task("labels", 1, "map"), labels + rng.normal(size=(200, 1)), labels))
+    spread = np.std([result.value for result in results])
+    assert 0.7 < np.mean([result.standard_error for result in results]) / spread < 2
+
+
+def test_errors_of_tokens_are_known_for_means_only():
+    rng = np.random.default_rng(6)
+    labels = rng.normal(size=60)
+    groups = np.arange(20).repeat(3)
+    per_token = {"per_token": True}
+    assert measure(task("number", 1, "mae", **per_token), labels + 1, labels, groups).standard_error is not None
+    assert measure(task("number", 1, "r2", **per_token), labels + 1, labels, groups).standard_error is None
+
+
+def test_only_errors_are_better_if_lower():
+    assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["mae"]
+
+
+def test_an_unknown_metric_of_a_task_is_refused_with_the_known_ones():
+    with pytest.raises(PluginError, match=r"task 'age': unknown metric 'rmse'; known metrics: accuracy, auroc, .*r2"):
+        check(Task("number", 1, "rmse", title="age"))
+
+
+def test_metrics_of_the_options_follow_the_tasks_own_once():
+    tasks = tasks_by_metric(task("classes", 3, "accuracy"), ("macro_f1", "accuracy", "map"))
+    assert [one.metric for one in tasks] == ["accuracy", "macro_f1", "map"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [(("macro_f2",), "unknown metric 'macro_f2'; did you mean 'macro_f1'"), (("r2",), "metric 'r2' does not fit kind")],
+)
+def test_metrics_of_the_options_that_cannot_be_used_are_refused(metrics, message):
+    with pytest.raises(ConfigError, match=f"evaluate.metrics: .*{message}"):
+        tasks_by_metric(task("classes", 3, "accuracy"), metrics)

@@ -460,3 +460,52 @@ def test_only_plugins_of_the_run_come_first():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+# --- metrics of which smaller values are better -----------------------------------------------------------------------
+
+
+def error_scores():
+    """MAE 2.0 with trained features, 3.5 with random ones, 2.5 with the raw input."""
+    values = {"trained": 2.0, "random_init": 3.5, "raw_input": 2.5}
+    scores = [score(kind, value, task="age", metric="mae", error=0.1) for kind, value in values.items()]
+    return [one.model_copy(update={"higher_is_better": False}) for one in scores]
+
+
+def test_gain_is_positive_for_a_smaller_error():
+    (row,) = score_rows(error_scores())
+    assert row.baseline == "raw_input"
+    assert row.gain.value == pytest.approx(0.5)
+    assert row.metric_title == "MAE ↓"
+    assert sentence(row).endswith("Gain over the better of the two: +0.500 ±0.141.")
+    worse = [one.model_copy(update={"value": 4.0}) if one.features == "trained" else one for one in error_scores()]
+    (row,) = score_rows(worse)
+    assert row.gain.value == pytest.approx(-1.5)
+    assert sentence(row).endswith("-1.500 ±0.141: the raw input is ahead.")
+
+
+def test_table_and_page_mark_metrics_of_which_smaller_values_are_better():
+    report = make(scores=[*make().scores, *error_scores()])
+    text = rendered(report, 120)
+    assert "MAE ↓" in text
+    assert "↓: smaller is better." in text
+    assert "↓" not in rendered(make(), 120)
+    assert "Higher is better, except for metrics with ↓." in page(report, [], [])
+    assert "↓" not in page(make(), [], [])
+
+
+def test_progress_names_the_lowest_error():
+    points = [
+        Point(step=step, seconds=step, scores={"linear_mae": value}) for step, value in ((0, 3.0), (5, 1.5), (9, 2.0))
+    ]
+    ((_, plot), *_) = page_module.progress(make(scores=error_scores(), curve=points))
+    assert "lowest 1.5 at 5" in plot
+
+
+def test_a_report_without_the_direction_of_a_metric_is_read_as_higher_is_better():
+    assert Score.model_validate(score("trained", 0.5).model_dump(exclude={"higher_is_better"})).higher_is_better
+
+
+def test_probes_are_among_the_plugins_of_the_run():
+    report = make(origins={"probes": {"knn": "sslx:probes.knn 0.1.0", "unused": "else:other 2"}})
+    assert page_module.used_plugins(report) == [("probe", "knn", "sslx:probes.knn 0.1.0")]

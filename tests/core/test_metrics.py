@@ -1,4 +1,4 @@
-"""Metrics over a whole evaluation set: hand-worked values, agreement with the libraries, standard errors."""
+"""Metrics over a whole evaluation set: values by hand, agreement with the libraries, standard errors."""
 
 import numpy as np
 import pytest
@@ -26,22 +26,32 @@ def one_hot(classes, size):
     return np.eye(size)[classes]
 
 
+def spread(results):
+    """Standard deviation of the values of many test sets."""
+    return np.std([result.value for result in results])
+
+
+def mean_error(results):
+    """Mean of the standard errors of many test sets."""
+    return np.mean([result.standard_error for result in results])
+
+
 def test_accuracy_of_classes_by_hand():
     scores = np.array([[3, 1, 0], [0, 2, 1], [0, 0, 1], [5, 4, 0]])
-    measured = measure(task("classes", 3, "accuracy"), scores, np.array([0, 1, 1, 0]))
-    assert measured.value == 0.75
-    assert measured.standard_error == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    result = measure(task("classes", 3, "accuracy"), scores, np.array([0, 1, 1, 0]))
+    assert result.value == 0.75
+    assert result.standard_error == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
 
 
-def test_accuracy_of_labels_is_the_mean_over_labels_and_rows_at_one_half():
+def test_accuracy_of_labels_is_a_mean_over_labels_and_rows():
     scores = np.array([[0.1, -0.1], [0.0, 3.0]])  # a score of exactly zero is "no"
     labels = np.array([[1, 1], [0, 1]])
-    measured = measure(task("labels", 2, "accuracy"), scores, labels)
-    assert measured.value == 0.75
-    assert measured.standard_error == pytest.approx(np.std([0.5, 1.0]) / np.sqrt(2))
+    result = measure(task("labels", 2, "accuracy"), scores, labels)
+    assert result.value == 0.75
+    assert result.standard_error == pytest.approx(np.std([0.5, 1.0]) / np.sqrt(2))
 
 
-def test_accuracy_of_tokens_counts_a_sample_as_one_draw():
+def test_tokens_of_a_sample_are_one_draw_in_the_error_of_accuracy():
     rng = np.random.default_rng(0)
     correct = rng.integers(2, size=50).repeat(20)  # the tokens of a sample are all right or all wrong
     samples = np.arange(50).repeat(20)
@@ -53,14 +63,13 @@ def test_accuracy_of_tokens_counts_a_sample_as_one_draw():
     assert grouped.standard_error == pytest.approx(alone.standard_error)
 
 
-def test_standard_error_of_accuracy_is_the_spread_of_accuracies():
+def test_standard_error_of_accuracy_is_the_spread_over_test_sets():
     rng = np.random.default_rng(0)
     kind = task("classes", 2, "accuracy")
-    drawn = [
+    results = [
         measure(kind, one_hot((rng.random(200) < 0.7).astype(int), 2), np.ones(200, dtype=int)) for _ in range(2000)
     ]
-    spread = np.std([one.value for one in drawn])
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(spread, rel=0.1)
+    assert mean_error(results) == pytest.approx(spread(results), rel=0.1)
 
 
 def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
@@ -68,9 +77,9 @@ def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     labels, predicted = rng.integers(4, size=300), rng.integers(4, size=300)
     predicted[:150] = labels[:150]
     predicted[predicted == 2] = 1  # one class is never predicted
-    wanted = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
-    assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(wanted)
-    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(wanted)
+    expected = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
+    assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(expected)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(expected)
 
 
 def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():
@@ -81,11 +90,13 @@ def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():
         predicted = np.where(rng.random(400) < 0.6, labels, rng.integers(3, size=400))
         return measure(task("classes", 3, "weighted_f1"), one_hot(predicted, 3), labels)
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
-def test_weighted_f1_of_labels_weighs_by_count():
+def test_weighted_f1_of_labels_is_weighted_by_count():
     labels = np.array([[1, 1], [1, 0], [1, 0], [0, 0]])
     scores = np.array([[1, -1], [1, -1], [1, -1], [-1, -1]])  # label 0 perfect (3 of 4 positives), label 1 never
     assert measure(task("labels", 2, "weighted_f1"), scores, labels).value == pytest.approx(0.75)
@@ -106,8 +117,10 @@ def test_auroc_standard_error_is_the_spread_over_test_sets():
         labels = np.arange(200) % 2
         return measure(task("labels", 1, "auroc"), (labels + rng.normal(size=200))[:, None], labels[:, None])
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
 def test_auroc_standard_error_of_hanley_and_mcneil_by_hand():
@@ -117,27 +130,27 @@ def test_auroc_standard_error_of_hanley_and_mcneil_by_hand():
     assert _auroc_error(0.893, truth) == pytest.approx(np.sqrt(0.0010570), abs=2e-5)
 
 
-def test_auroc_of_labels_is_macro_and_leaves_out_what_has_one_value():
+def test_auroc_of_labels_is_a_mean_without_labels_of_one_value():
     scores = np.array([[0.9, 1, 0.2], [0.1, 2, 0.7], [0.8, 3, 0.1]])
     labels = np.array([[1, 1, 0], [0, 1, 0], [1, 1, 1]])
-    measured = measure(task("labels", 3, "auroc"), scores, labels)
-    assert measured.value == pytest.approx((1.0 + 0.0) / 2)
-    assert "labels 1" in measured.notes[0]
+    result = measure(task("labels", 3, "auroc"), scores, labels)
+    assert result.value == pytest.approx((1.0 + 0.0) / 2)
+    assert "labels 1" in result.notes[0]
 
 
-def test_auroc_of_many_classes_is_one_against_the_rest():
+def test_auroc_of_several_classes_is_one_against_the_rest():
     rng = np.random.default_rng(4)
     labels = rng.integers(3, size=60)
     raw = rng.random((60, 3)) + one_hot(labels, 3)
     shares = raw / raw.sum(axis=1, keepdims=True)
-    wanted = sk.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
-    assert measure(task("classes", 3, "auroc"), shares, labels).value == pytest.approx(wanted)
+    expected = sk.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
+    assert measure(task("classes", 3, "auroc"), shares, labels).value == pytest.approx(expected)
 
 
-def test_auroc_is_undefined_not_nan_when_the_test_split_has_one_value():
-    measured = measure(task("classes", 2, "auroc"), np.random.default_rng(0).random((5, 2)), np.zeros(5, dtype=int))
-    assert measured.value is None
-    assert "undefined" in measured.notes[0]
+def test_auroc_is_undefined_if_the_test_split_has_one_value():
+    result = measure(task("classes", 2, "auroc"), np.random.default_rng(0).random((5, 2)), np.zeros(5, dtype=int))
+    assert result.value is None
+    assert "undefined" in result.notes[0]
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
@@ -145,10 +158,10 @@ def test_correlations_agree_with_the_library(metric):
     rng = np.random.default_rng(5)
     labels = rng.normal(size=80)
     predicted = np.exp(labels) + rng.normal(size=80)
-    wanted = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](predicted, labels).statistic
-    measured = measure(task("number", 1, metric), predicted, labels)
-    assert measured.value == pytest.approx(wanted)
-    assert 0 < measured.standard_error < 0.2
+    expected = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](predicted, labels).statistic
+    result = measure(task("number", 1, metric), predicted, labels)
+    assert result.value == pytest.approx(expected)
+    assert 0 < result.standard_error < 0.2
 
 
 @pytest.mark.parametrize(("metric", "degrees"), [("pearson", 0.6), ("spearman", 0.6)])
@@ -159,15 +172,17 @@ def test_standard_error_of_a_correlation_is_the_spread_over_test_sets(metric, de
         x, y = rng.multivariate_normal([0, 0], [[1, degrees], [degrees, 1]], size=100).T
         return measure(task("number", 1, metric), x, y)
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_constant_predictions_correlate_zero_with_a_note(metric):
-    measured = measure(task("number", 1, metric), np.full(9, 2.5), np.arange(9.0))
-    assert measured.value == 0.0
-    assert "constant" in measured.notes[0]
+    result = measure(task("number", 1, metric), np.full(9, 2.5), np.arange(9.0))
+    assert result.value == 0.0
+    assert "constant" in result.notes[0]
 
 
 def test_constant_labels_have_no_correlation():
@@ -179,19 +194,19 @@ def test_correlation_of_two_classes_is_with_the_score_of_the_second():
     labels = rng.integers(2, size=40)
     margin = labels + rng.normal(size=40)
     scores = np.stack([-margin / 2, margin / 2], axis=1)
-    wanted = stats.pearsonr(margin, labels).statistic
-    assert measure(task("classes", 2, "pearson"), scores, labels).value == pytest.approx(wanted)
+    expected = stats.pearsonr(margin, labels).statistic
+    assert measure(task("classes", 2, "pearson"), scores, labels).value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("kind", "size", "metric"), [("number", 1, "accuracy"), ("labels", 3, "pearson"), ("classes", 3, "spearman")]
 )
-def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(kind, size, metric):
+def test_metric_that_does_not_fit_is_refused_with_those_that_do(kind, size, metric):
     with pytest.raises(PluginError, match=rf"metric '{metric}' does not fit kind '{kind}'.*use one of"):
         check(task(kind, size, metric))
 
 
-def test_whole_set_differs_from_a_mean_over_batches():
+def test_value_is_not_a_mean_over_batches():
     rng = np.random.default_rng(8)
     labels, predicted = rng.integers(3, size=40), rng.integers(3, size=40)
     kind = task("classes", 3, "weighted_f1")
@@ -237,8 +252,8 @@ def test_mean_average_precision_by_hand():
 def test_mean_average_precision_leaves_out_classes_without_a_positive():
     scores = np.random.default_rng(0).random((6, 3))
     result = measure(task("classes", 3, "map"), scores, np.array([0, 0, 1, 1, 0, 1]))
-    wanted = [sk.average_precision_score(np.array([0, 0, 1, 1, 0, 1]) == j, scores[:, j]) for j in (0, 1)]
-    assert result.value == pytest.approx(np.mean(wanted))
+    expected = [sk.average_precision_score(np.array([0, 0, 1, 1, 0, 1]) == j, scores[:, j]) for j in (0, 1)]
+    assert result.value == pytest.approx(np.mean(expected))
     assert result.notes == ("mean average precision leaves out classes 2: no positive in the test split",)
     empty = measure(task("labels", 2, "map"), scores[:, :2], np.zeros((6, 2), dtype=int))
     assert empty.value is None
@@ -249,18 +264,18 @@ def test_mean_average_precision_of_two_classes_is_that_of_the_second():
     rng = np.random.default_rng(1)
     labels, margin = rng.integers(2, size=40), rng.normal(size=40)
     scores = np.stack([np.zeros(40), margin], axis=1)
-    wanted = sk.average_precision_score(labels, margin)
-    assert measure(task("classes", 2, "map"), scores, labels).value == pytest.approx(wanted)
+    expected = sk.average_precision_score(labels, margin)
+    assert measure(task("classes", 2, "map"), scores, labels).value == pytest.approx(expected)
 
 
 def test_macro_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     rng = np.random.default_rng(2)
     labels, predicted = rng.integers(3, size=200), rng.integers(4, size=200)  # class 3 is in predictions only
-    wanted = sk.f1_score(labels, predicted, average="macro", zero_division=0)
-    assert measure(task("classes", 5, "macro_f1"), one_hot(predicted, 5), labels).value == pytest.approx(wanted)
-    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "macro")[0] == pytest.approx(wanted)
+    expected = sk.f1_score(labels, predicted, average="macro", zero_division=0)
+    assert measure(task("classes", 5, "macro_f1"), one_hot(predicted, 5), labels).value == pytest.approx(expected)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "macro")[0] == pytest.approx(expected)
     absent = np.pad(sk.confusion_matrix(labels, predicted), (0, 1))[None]  # a class that a draw lacks does not count
-    assert _f1_of_confusions(absent, "macro")[0] == pytest.approx(wanted)
+    assert _f1_of_confusions(absent, "macro")[0] == pytest.approx(expected)
     several = rng.integers(2, size=(50, 3))
     result = measure(task("labels", 3, "macro_f1"), several - 0.5, several)
     assert (result.value, result.standard_error) == (1.0, None)
@@ -297,8 +312,7 @@ def test_standard_errors_are_the_spread_over_test_sets(metric, draw, tolerance):
     for _ in range(300):
         kind, size, scores, labels = draw(rng)
         results.append(measure(task(kind, size, metric), scores, labels))
-    spread = np.std([result.value for result in results])
-    assert np.mean([result.standard_error for result in results]) == pytest.approx(spread, rel=tolerance)
+    assert mean_error(results) == pytest.approx(spread(results), rel=tolerance)
 
 
 def test_standard_error_of_average_precision_is_of_the_size_of_the_spread():
@@ -308,8 +322,7 @@ def test_standard_error_of_average_precision_is_of_the_size_of_the_spread():
     for _ in range(300):
         labels = (np.arange(200) % 4 == 0).astype(int)[:, None]
         results.append(measure(task("labels", 1, "map"), labels + rng.normal(size=(200, 1)), labels))
-    spread = np.std([result.value for result in results])
-    assert 0.7 < np.mean([result.standard_error for result in results]) / spread < 2
+    assert 0.7 < mean_error(results) / spread(results) < 2
 
 
 def test_errors_of_tokens_are_known_for_means_only():

@@ -101,8 +101,9 @@ class PointCloud(Tokenizer):
         # Centres spread evenly over a sphere of radius 1 are about this far apart: the area 4 pi, shared by L tokens.
         self.spacing = math.sqrt(4 * math.pi / options.length)
         self.register_buffer("scale", torch.ones(()))
-        self.point_mlp = nn.Sequential(nn.Linear(3, options.width), nn.GELU(), nn.Linear(options.width, options.width))
-        self.patch_mlp = nn.Sequential(nn.Linear(options.width, options.width), nn.GELU(), nn.Linear(options.width, dim))
+        width = options.width
+        self.point_mlp = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
+        self.patch_mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim))
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """One cloud as centres (L, 3), patches relative to them (L, k, 3) and neighbours (L, K).

@@ -49,7 +49,7 @@ from ssl_core.training.accel.cpu_matmul import mkl_is_slow
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS, GraphedStep
 from ssl_core.training.accel.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, keep_freed_memory
 from ssl_core.training.device import autocast, describe, peak_memory
-from ssl_core.training.loop import train
+from ssl_core.training.loop import TrainingPlan, train
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 
@@ -628,8 +628,6 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
     import numpy as np
 
     from ssl_core.pipeline.cache import PreprocessedSplit
-    from ssl_core.training.metrics_log import METRICS, read_metrics
-    from ssl_core.utils.console import Console
 
     name, device = arguments.shapes[0], arguments.device
     variant = arguments.variants[-1]
@@ -644,12 +642,11 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         data = PreprocessedSplit({"x": np.load(file, mmap_mode="r")}, None)
         compiled = CompiledStep(subject.learner, "speed-loop", arguments.cache) if how == "compiled" else None
         keep_freed_memory()
-        train(
-            subject.learner, data, options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
-            folder=Path(folder), log=lambda step, metrics: None, console=Console(), state={},
-            compiled=compiled, warn=fail,
+        plan = TrainingPlan(
+            options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
+            folder=Path(folder), compiled=compiled, warn=fail,
         )  # fmt: skip
-        lines = read_metrics(Path(folder) / METRICS)
+        lines = train(subject.learner, data, plan).log.lines
         del data
     steady = lines[len(lines) // 5 :]  # compilation and graph capture are over by then
     seconds = sum(options.log_every / line["train/samples_per_second"] for line in steady) * options.batch_size

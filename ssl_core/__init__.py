@@ -9,7 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_core.contracts import Dataset, Draws, Ema, Inputs, Mask, Masking, Maskings, Objective, Teacher, Tokenizer
+    from ssl_core.contracts import (
+        Dataset,
+        Draws,
+        Ema,
+        Inputs,
+        Mask,
+        Masking,
+        Maskings,
+        Objective,
+        Predictor,
+        Probe,
+        Teacher,
+        Tokenizer,
+    )
     from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
@@ -28,11 +41,12 @@ if TYPE_CHECKING:
     )
     from ssl_core.training.learner import Learner
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "contracts": (
-        "Dataset", "Draws", "Ema", "Inputs", "Mask", "Masking", "Maskings", "Objective", "Teacher", "Tokenizer",
+        "Dataset", "Draws", "Ema", "Inputs", "Mask", "Masking", "Maskings", "Objective", "Predictor",
+        "Probe", "Teacher", "Tokenizer",
     ),
     "data": (
         "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task", "Text",
@@ -77,7 +91,9 @@ __all__ = [
     "Options",
     "Outcome",
     "PluginError",
+    "Predictor",
     "Preset",
+    "Probe",
     "PublicDataset",
     "Sample",
     "Segment",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -144,6 +144,60 @@ class Teacher:
     tokens: Tokens
     encoder: Encoder
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+class Predictor(Protocol):
+    """A fitted probe.
+
+    It may have two attributes more: `details`, a mapping of JSON values for the report, and `n_train`, the number of
+    rows that it was fitted on, if these are fewer than it was given.
+    """
+
+    def predict_scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores of features in the form in which `Probe.fit` got them.
+
+        Returns:
+            For n rows, by kind of task: "classes" (n, size), the largest is the prediction; "labels" (n, size), a
+            label is predicted where its score is above zero; "number" (n,), the prediction itself.
+        """
+        ...
+
+
+class Probe:
+    """Predicts labels from frozen features. Fitted on the training split, scored on another by the task's metric."""
+
+    name: ClassVar[str]
+    per_token: bool = False
+    """Whether it reads token features (n, L, D) where others read pooled ones (n, D)."""
+    layers: tuple[int, ...] | None = None
+    """Encoder blocks, counted from 1, whose outputs it reads side by side (D times their number); None for the
+    encoder's output. The raw input, as a baseline, has no layers."""
+    max_test_rows: int | None = None
+    """Most test rows that it predicts, drawn at random; None for all."""
+    evaluate_options: ClassVar[tuple[str, ...]] = ()
+    """Options that take their value from the option of this name in the section evaluate, such as "seed", unless
+    `evaluate.probe_options` sets them."""
+
+    class Options(_options.Options):
+        """No options."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def fit(self, features: np.ndarray, labels: np.ndarray, task: Task) -> Predictor:
+        """A predictor fitted to all training rows.
+
+        Args:
+            features: (n, D), or (n, L, D) with `per_token`. In a per-token task each token is a row (n, D), for every
+                probe.
+            labels: (n,) int64 classes, (n, size) int64 of 0 and 1, or (n,) float64 numbers.
+            task: What the labels mean.
+        """
+        raise NotImplementedError
+
+    def fit_groups(self, features: np.ndarray, labels: np.ndarray, task: Task, groups: np.ndarray) -> Predictor:
+        """As `fit`, with the sample that each row belongs to, (n,) int; override it if that matters to the fit."""
+        return self.fit(features, labels, task)
 
 
 class Objective(nn.Module):
@@ -322,14 +376,15 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """Other names that it goes by, e.g. in a paper's code; unique within the modality like `name`."""
     source: ClassVar[Source | None] = None
     """Where a public data set comes from; see `PublicDataset`."""
-    splits: tuple[Split, ...] = ("train", "test")
-    """Splits that the options and the data provide."""
     fields: Fields
     """Set by `__init__`: what each sample's inputs hold."""
     task: Task | None = None
     """What its labels mean; None if there are none."""
     warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
+    splits: tuple[Split, ...] = ("train", "test")
+    """The splits that the options and the data provide. `__init__` sets it where they decide; a run opens only these.
+    Choices are made on "validation"; "test" is for the final scores alone."""
 
     class Options(_options.Options):
         """No options."""

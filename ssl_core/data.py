@@ -12,7 +12,6 @@ from torch import Tensor
 
 Split = Literal["train", "validation", "test"]
 TaskKind = Literal["classes", "labels", "number"]
-MetricName = Literal["accuracy", "weighted_f1", "auroc", "pearson", "spearman"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,14 @@ class Task:
     """What is predicted from the frozen features.
 
     kind "classes": one of `size` classes, label an int; "labels": each of `size` labels yes or no, label (size,) of
-    0 and 1; "number": one real number, size 1. With `per_token` the label has one entry per token, and entries equal
-    to `ignore` are left out of training and metric. `names` are the classes' names, for reports.
+    0 and 1; "number": one real number, size 1. `metric` names a metric that is defined for the kind (docs/report.md).
+    With `per_token` the label has one entry per token, and entries equal to `ignore` are left out of training and
+    metric. `names` are the classes' names, for reports.
     """
 
     kind: TaskKind
     size: int
-    metric: MetricName
+    metric: str
     per_token: bool = False
     ignore: int | None = None
     names: tuple[str, ...] = ()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    import typer
+
     from ssl_core.config.schema import RunConfig
-    from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+    from ssl_core.contracts import Dataset, Encoder, Masking, Objective, Probe, Tokenizer
     from ssl_core.options import Preset
     from ssl_core.report.schema import Report
 
@@ -89,6 +91,56 @@ def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_encoders() -> list[type[Encoder]]:  # type: ignore[empty-body]
+    """Offer encoders: classes that map embeddings to a cls token and encoded tokens.
+
+    A run uses the one that `encoder.name` names; its options are `encoder.OPTION`.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_encoders():
+            return [ParallelEncoder]
+    """
+
+
+@hookspec
+def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
+    """Offer commands: typer apps that become `sslx NAME`.
+
+    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        app = typer.Typer(name="summarise", help="Summarise runs.")
+
+        @hookimpl
+        def register_commands():
+            return [app]
+    """
+
+
+@hookspec
+def register_probes() -> list[type[Probe]]:  # type: ignore[empty-body]
+    """Offer probes: classes that predict labels from frozen features.
+
+    A run fits the probes that `evaluate.probes` names; their scores are in the report beside those of shipped probes.
+
+    Called:
+        once, when the plugins are loaded.
+
+    Example:
+        @hookimpl
+        def register_probes():
+            return [NearestCentroid]
+    """
+
+
+@hookspec
 def register_presets() -> list[Preset]:  # type: ignore[empty-body]
     """Offer presets: values for a run together with their source.
 
@@ -150,4 +202,33 @@ def run_finished(folder: Path, report: Report) -> None:
         @hookimpl
         def run_finished(folder, report):
             (folder / "done.txt").write_text(f"{len(report.scores)} scores")
+    """
+
+
+@hookspec
+def run_failed(folder: Path, error: BaseException) -> None:
+    """A run ended by an exception or a signal. Its checkpoints stay, and `sslx run --resume` continues from the last.
+
+    Called:
+        once, instead of `run_finished`, before the error is reported.
+
+    Example:
+        @hookimpl
+        def run_failed(folder, error):
+            print(f"{folder} stopped: {error}")
+    """
+
+
+@hookspec
+def eval_finished(folder: Path, report: Report) -> None:
+    """An evaluation of a trained encoder is complete. `folder` holds its report; `report.run` names the run.
+
+    Called:
+        once for each `sslx eval` or `sslx.evaluate`, and for each transfer set of a benchmark, after the report is
+        written.
+
+    Example:
+        @hookimpl
+        def eval_finished(folder, report):
+            print(f"{report.dataset}: {len(report.scores)} scores in {folder}")
     """

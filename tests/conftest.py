@@ -168,7 +168,7 @@ class Outside:
         lines = [f"import site; site.addsitedir({place!r})" for place in site.getsitepackages()]
         (packages / "libraries.pth").write_text("\n".join(lines) + "\n")
         binaries = self.folder / "env" / "bin"
-        for tool, module in (("sslx", "ssl_core.cli.app"), ("pytest", "pytest")):  # theirs are scripts of the other one
+        for tool, module in (("sslx", "ssl_core.cli"), ("pytest", "pytest")):  # theirs are scripts of the other one
             script = f'#!/bin/sh\nexec {shlex.quote(str(binaries / "python"))} -m {module} "$@"\n'
             (binaries / tool).write_text(script)
             (binaries / tool).chmod(0o755)

@@ -23,6 +23,7 @@ LIGHT = (
     "ssl_core.hookspecs",
     "ssl_core.options",
     "ssl_core.plugins",
+    "sslx",
 )
 HEAVY = ("torch", "timm", "numpy", "scipy", "sklearn", "pandas", "librosa", "matplotlib")
 
@@ -33,7 +34,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     for library in libraries:
         importlib.import_module(library)
-assert not [name for name in sys.modules if name.split(".")[0] in ("ssl_core", "ssl_plugins")]
+assert not [name for name in sys.modules if name.split(".")[0] in ("ssl_core", "ssl_plugins", "sslx")]
 problems = {}
 for module in modules:
     reader, writer = os.pipe()
@@ -57,7 +58,7 @@ json.dump(problems, sys.stdout)
 
 def modules() -> list[str]:
     found = []
-    for source in (ROOT / "ssl_core", ROOT / "plugins" / "ssl_plugins"):
+    for source in (ROOT / "ssl_core", ROOT / "plugins" / "ssl_plugins", ROOT / "plugins" / "sslx"):
         for path in sorted(source.rglob("*.py")):
             parts = path.relative_to(source.parent).with_suffix("").parts
             found.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))

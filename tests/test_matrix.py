@@ -62,7 +62,7 @@ def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
     modality, objective = request.param
     config, chosen = resolve(CATALOGUE, {"modality": modality, "objective.name": objective, **SMALL})
     splits = build.open_splits(config, chosen)
-    learner = build.build(config, chosen, splits["train"])
+    learner = build.build_learner(config, chosen, splits["train"])
     learner.tokenizer.fit(RawSamples(splits["train"]))
     data = preprocess_dataset(splits["train"], learner.tokenizer, cache, Console())
     learner.tokenizer.fit_normalization(data.chunks())

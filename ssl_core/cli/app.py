@@ -10,9 +10,11 @@ from typing import Annotated
 import typer
 
 from ssl_core.cli import check, compare, data, evaluate, plugins, run, show
+from ssl_core.cli.plugin_commands import PluginGroup
 
 app = typer.Typer(
     name="sslx",
+    cls=PluginGroup,
     help="Self-supervised learning for data of any kind: any objective on any modality, measured fairly.",
     no_args_is_help=True,
     add_completion=False,

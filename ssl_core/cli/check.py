@@ -84,7 +84,11 @@ def _spread(
     flag: str,
     word: str,
 ) -> list[dict[str, Any]]:
-    """What is given, for each entry the part that it knows. Errors: ConfigError for what none knows."""
+    """For each entry the part of `given` that it has.
+
+    Raises:
+        ConfigError: a key that no entry has.
+    """
     known = [set(takes(entry)) if given else set[str]() for entry in entries]
     for key in given:
         if not any(key in names for names in known):
@@ -124,7 +128,11 @@ def _found(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
 
 
 def _called(catalogue: Catalogue, name: str) -> list[Entry[Any]]:
-    """Everything called `name`. Errors: ConfigError if there is nothing."""
+    """All entries called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
     entries = [entry for kind in CLASSES for entry in catalogue.entries(kind)]
     found = _found(catalogue, name)
     if not found:

@@ -76,13 +76,13 @@ def compare(
     common |= {
         path: value for path, value in (("evaluate.every", probe_every), ("device", device)) if value is not None
     }
-    given: dict[str, Any] = {
+    flags: dict[str, Any] = {
         "objectives": objectives.split(",") if objectives else None, "steps": steps, "budget": budget, "preset": preset,
         "seeds": grids.seeds_of(seeds) if seeds else None, "set": common,
     }  # fmt: skip
     if data or dataset:
         own = {"dataset.root": data, "dataset.label_pattern": label_pattern}
-        given["data"] = [
+        flags["data"] = [
             {
                 "name": dataset or Path(str(data)).name, "modality": modality, "dataset": dataset or "files",
                 "set": {path: value for path, value in own.items() if value is not None},
@@ -91,9 +91,9 @@ def compare(
     elif label_pattern is not None:
         raise ConfigError("--label-pattern is for --data or --dataset; in a grid file set dataset.label_pattern")
     elif modality:
-        given["modalities"] = modality.split(",")
-    given = {key: value for key, value in given.items() if value is not None}
-    grid = grids.read_grid(config, given) if config else grids.make_grid(given, "the command line")
+        flags["modalities"] = modality.split(",")
+    flags = {key: value for key, value in flags.items() if value is not None}
+    grid = grids.read_grid(config, flags) if config else grids.make_grid(flags, "the command line")
     catalogue = load_catalogue(block)
     grid = grids.by_own_names(grid, catalogue)
     cells = grids.cells(grid, catalogue)
@@ -108,10 +108,10 @@ def compare(
     except comparing.Stopped as stopped:
         say(f"stopped by {stopped}; the same command goes on")
         raise SystemExit(128 + stopped.number) from None
-    said = [
+    failure_lines = [
         f"failed: {failure.cell.method} on {failure.cell.data}, seed {failure.cell.seed}: {failure.reason}"
         for failure in failures
     ]
-    show_comparison(reports, said, folder, command_line)
+    show_comparison(reports, failure_lines, folder, command_line)
     if failures:
         raise SystemExit(1)

@@ -155,7 +155,11 @@ def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = Fa
 
 
 def find(catalogue: Catalogue, name: str) -> type[PublicDataset]:
-    """The public data set called `name`, or "modality/name". Errors: ConfigError."""
+    """The public data set called `name`, or "modality/name".
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
     from ssl_core.errors import ConfigError, nearest
 
     modality, slash, rest = name.partition("/")
@@ -174,7 +178,11 @@ def find(catalogue: Catalogue, name: str) -> type[PublicDataset]:
 
 
 def _options(cls: type[PublicDataset], settings: Iterable[str]) -> Any:
-    """The options to prepare a data set with. Errors: ConfigError, also for those that make no difference here."""
+    """The options to prepare a data set with.
+
+    Raises:
+        ConfigError: an option that does not fit, or that changes nothing in the preparation.
+    """
     from ssl_core.config.resolve import parse_setting, validate
     from ssl_core.errors import ConfigError
     from ssl_core.public_data.dataset import PublicDataset

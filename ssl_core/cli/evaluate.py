@@ -33,7 +33,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--set",
-            help="An option of dataset or evaluate, as section.option=value; also given tokenizer.mean and .std.",
+            help="An option of dataset or evaluate, as section.option=value; also tokenizer.mean and .std, where the "
+            "run was given them.",
         ),
     ] = None,
     out: Annotated[
@@ -47,20 +48,18 @@ def evaluate(
     """Measure a trained encoder again, on its own data set or on another."""
     from ssl_core.cli.terminal import RichConsole, show_report
     from ssl_core.config.resolve import parse_setting
-    from ssl_core.runs import pretrain as runs
+    from ssl_core.runs.evaluate import evaluate_run
+    from ssl_core.runs.run import RunContext
     from ssl_core.runs.run_dir import place_of_evaluation
 
-    given: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "dataset.name": dataset or ("files" if data else None), "dataset.root": data,
         "dataset.label_pattern": label_pattern, "device": device,
     }  # fmt: skip
-    given = {path: value for path, value in given.items() if value is not None}
-    given |= dict(parse_setting(text) for text in set_ or ())
-    catalogue = load_catalogue(block)
-    own = "own" if any(path.startswith("dataset.") for path in given) else None
-    other = Path(data).resolve().stem if data else given.get("dataset.name", own)
+    overrides = {path: value for path, value in overrides.items() if value is not None}
+    overrides |= dict(parse_setting(text) for text in set_ or ())
+    own = "own" if any(path.startswith("dataset.") for path in overrides) else None
+    other = Path(data).resolve().stem if data else overrides.get("dataset.name", own)
     folder = out or place_of_evaluation(run_folder, other)
-    report = runs.evaluate_run(
-        run_folder, given, catalogue, folder, RichConsole(), command=" ".join(["sslx", *sys.argv[1:]])
-    )
-    show_report(report, folder)
+    context = RunContext(load_catalogue(block), run_folder, RichConsole(), " ".join(["sslx", *sys.argv[1:]]))
+    show_report(evaluate_run(overrides, context, folder), folder)

@@ -56,7 +56,11 @@ def _row(kind: Kind, entry: Entry[Any]) -> list[str]:
 
 
 def show(tables: Listing, plural: str | None) -> None:
-    """Print one table, or all. Errors: ConfigError for a kind that there is not."""
+    """Print one table, or all.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
     if plural not in (None, *tables):
         raise ConfigError(f"cannot list '{plural}'; {nearest(str(plural), [*tables, 'runs'], 'kind')}")
     console = Console(highlight=False)

@@ -19,7 +19,6 @@ from ssl_core.cli.common import (
     Set,
     command,
     load_catalogue,
-    say,
 )
 
 
@@ -62,52 +61,40 @@ def run(
 ) -> None:
     """Pretrain an encoder, measure its features, write a report."""
     from ssl_core.cli.terminal import RichConsole, show_plan, show_report
-    from ssl_core.config.resolve import budgeted, parse_setting, resolve
-    from ssl_core.errors import ConfigError
+    from ssl_core.config.resolve import budgeted, parse_setting
     from ssl_core.runs import benchmark as benchmarks
-    from ssl_core.runs import pretrain as runs
-    from ssl_core.runs import run_dir
+    from ssl_core.runs.pretrain import RunRequest, plan_run, pretrain, run_folder
+    from ssl_core.runs.run import RunContext
+    from ssl_core.runs.run_dir import default_folder
 
     files = "files" if data and benchmark is None else None
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "objective.name": objective, "modality": modality, "dataset.name": dataset or files,
         "benchmark": benchmark, "domain": domain, "dataset.root": data, "dataset.label_pattern": label_pattern,
         "masking.name": masking, "preset": preset,
         "train.steps": steps, "train.batch_size": batch_size, "train.precision": precision, "seed": seed,
         "strict": strict or None, "device": device, "evaluate.every": probe_every,
     }  # fmt: skip
-    given = {path: value for path, value in given.items() if value is not None}
-    given = budgeted(budget) | given
-    given |= dict(parse_setting(text) for text in set_ or ())
-    catalogue = load_catalogue(block)
-    if resume:
-        if out is None:
-            raise ConfigError("--resume needs --out with the folder of the stopped run")
-        saved = run_dir.load_config(out)
-        for line in run_dir.check_plugins(out, saved, catalogue):
-            say(line)
-        wanted, plugins = resolve(catalogue, given, config or out / run_dir.CONFIG)
-        resolved = run_dir.check_resumable(saved, wanted)
-        resolved = resolved.model_copy(update={key: getattr(wanted, key) for key in runs.BENCHMARK})
-    else:
-        resolved, plugins = resolve(catalogue, given, config)
-    console = RichConsole()
+    options = budgeted(budget) | {path: value for path, value in options.items() if value is not None}
+    options |= dict(parse_setting(text) for text in set_ or ())
+    catalogue, console = load_catalogue(block), RichConsole()
+    command_line = " ".join(["sslx", *sys.argv[1:]])
+    plan = plan_run(RunRequest(options, config, out, resume, overwrite, command_line), catalogue)
+    for line in plan.warnings:
+        console.info(line)
     if dry_run:
-        show_plan(console.console, resolved, plugins)
+        show_plan(console.console, plan.config, plan.plugins)
         return
     absent = None
-    if resolved.benchmark:  # before anything is made or overwritten
-        absent = benchmarks.check(resolved, catalogue, out if resume else None)
-    folder = out or run_dir.default_folder(resolved)
-    command_line = " ".join(["sslx", *sys.argv[1:]])
+    if plan.config.benchmark:  # before a folder is created or overwritten
+        absent = benchmarks.check(plan.config, catalogue, out if resume else None)
+    context = RunContext(catalogue, out or default_folder(plan.config), console, command_line)
     failures: list[str] = []
-    with run_dir.lock_run_dir(folder) if resume else run_dir.create_run_dir(folder, overwrite=overwrite):
-        if resolved.benchmark:
-            report, failures = benchmarks.run_domain(
-                resolved, plugins, catalogue, folder, console, absent, resume=resume, command=command_line
-            )
+    with run_folder(plan, context) as plan:
+        if plan.config.benchmark:
+            report, failures = benchmarks.run_domain(plan, context, absent)
         else:
-            report = runs.run(resolved, plugins, catalogue, folder, console, resume=resume, command=command_line)
-    show_report(report, folder)
+            report = pretrain(plan, context).finished_report
+    show_report(report, context.folder)
     if failures:
         raise SystemExit(1)

@@ -25,7 +25,7 @@ from ssl_core.report import Report
 from ssl_core.report import table as score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
-from ssl_core.runs.build import build, open_splits
+from ssl_core.runs.build import build_learner, open_splits
 from ssl_core.runs.run_dir import find, summary
 from ssl_core.utils.console import Console, Progress
 
@@ -68,7 +68,7 @@ class RichConsole(Console):
 
 def show_plan(console: RichTerminal, config: RunConfig, plugins: Plugins) -> None:
     """The resolved configuration, the token layout and the number of parameters."""
-    learner = build(config, plugins, open_splits(config, plugins)["train"])
+    learner = build_learner(config, plugins, open_splits(config, plugins)["train"])
     out = RichTerminal(highlight=False, soft_wrap=True)
     out.print_json(config.model_dump_json(), highlight=False)
     table = Table("segment", "grid", "tokens", "target", "size", title="token layout")

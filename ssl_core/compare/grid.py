@@ -1,4 +1,4 @@
-"""What is compared with what: methods x data x seeds, from flags or a TOML file, as ordinary runs."""
+"""The grid of a comparison: methods x data x seeds, from flags or a TOML file, as ordinary runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_core.plugins import Catalogue
 
 
 class Entry(BaseModel):
-    """A name in the table and the options that stand behind it."""
+    """A name in the table and its options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = Field(min_length=1, description="what the table calls it")
@@ -91,11 +91,14 @@ def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def read_grid(path: Path, given: Mapping[str, Any]) -> Grid:
-    """A grid from a TOML file, flags over it.
+def read_grid(path: Path, flags: Mapping[str, Any]) -> Grid:
+    """Read a grid from a TOML file; flags override it.
 
-    `objectives` and `modalities` are short for methods and data without options; seeds that are given stand in place of
-    the methods' own too. Errors: ConfigError.
+    `objectives` and `modalities` are short for methods and data without options. Seeds as a flag also replace the
+    methods' own.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no grid.
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -103,15 +106,19 @@ def read_grid(path: Path, given: Mapping[str, Any]) -> Grid:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    common = dict(flat(tree.pop("set", {}))) | dict(given.get("set", {}))
-    grid = make_grid(tree | {key: value for key, value in given.items() if key != "set"} | {"set": common}, str(path))
-    if "seeds" in given:
+    common = dict(flat(tree.pop("set", {}))) | dict(flags.get("set", {}))
+    grid = make_grid(tree | {key: value for key, value in flags.items() if key != "set"} | {"set": common}, str(path))
+    if "seeds" in flags:
         grid = grid.model_copy(update={"method": tuple(one.model_copy(update={"seeds": None}) for one in grid.method)})
     return grid
 
 
 def make_grid(tree: Mapping[str, Any], where: str = "the grid") -> Grid:
-    """A grid from plain values. Errors: ConfigError naming what does not fit."""
+    """Make a grid from plain values.
+
+    Raises:
+        ConfigError: a key or value that does not fit.
+    """
     values = dict(tree)
     objectives, modalities = values.pop("objectives", None), values.pop("modalities", None)
     if objectives is not None:
@@ -140,7 +147,7 @@ def make_grid(tree: Mapping[str, Any], where: str = "the grid") -> Grid:
 
 
 def by_own_names(grid: Grid, catalogue: Catalogue) -> Grid:
-    """The grid with every data set by its own name where it was named by an alias: one data set, one name."""
+    """The grid with aliases of data sets replaced by their names, so that a data set has one name."""
     data = []
     for one in grid.data:
         entry = catalogue.find("dataset", one.dataset, one.modality) if one.dataset else None
@@ -152,13 +159,17 @@ def by_own_names(grid: Grid, catalogue: Catalogue) -> Grid:
 
 
 def slug(name: str) -> str:
-    """A name as a folder's name."""
+    """A name made fit for a folder."""
     return re.sub(r"[^\w.+-]+", "-", name.strip().lower()).strip("-.") or "x"
 
 
 def cells(grid: Grid, catalogue: Catalogue) -> list[Cell]:
-    """Every run of the grid, a seed of everything first, then the next. Errors: ConfigError for what cannot resolve."""
-    found = []
+    """All runs of the grid, seed by seed.
+
+    Raises:
+        ConfigError: the options of a run do not resolve.
+    """
+    runs = []
     of_method = {method.name: method.seeds or grid.seeds for method in grid.method}
     for seed in dict.fromkeys(itertools.chain(grid.seeds, *of_method.values())):
         for data in grid.data:
@@ -171,8 +182,8 @@ def cells(grid: Grid, catalogue: Catalogue) -> list[Cell]:
                 except ConfigError as error:
                     raise ConfigError(f"{method.name} on {data.name}: {error}") from None
                 name = f"{slug(data.name)}/{slug(method.name)}/seed-{seed}"
-                found.append(Cell(name, method.name, data.name, seed, options))
-    return found
+                runs.append(Cell(name, method.name, data.name, seed, options))
+    return runs
 
 
 def cell_options(grid: Grid, method: Method, data: Data, seed: int) -> dict[str, Any]:
@@ -189,7 +200,11 @@ def cell_options(grid: Grid, method: Method, data: Data, seed: int) -> dict[str,
 
 
 def seeds_of(text: str) -> Sequence[int]:
-    """`3` as 0, 1, 2; `0,5,7` as they are. Errors: ConfigError."""
+    """Parse seeds: `3` as 0, 1, 2; `0,5,7` as they are.
+
+    Raises:
+        ConfigError: the text is neither a count nor a list.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -202,7 +217,7 @@ def seeds_of(text: str) -> Sequence[int]:
 
 
 def default_folder(grid: Grid, root: Path = Path("runs")) -> Path:
-    """The same folder for the same grid, so that the same command goes on."""
+    """The folder of a grid: the same for the same grid, so that the same command resumes it."""
     unseeded: Any = {"seeds": True, "method": {"__all__": {"seeds"}}}
     text = grid.model_dump_json(exclude=unseeded)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

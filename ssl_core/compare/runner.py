@@ -1,4 +1,8 @@
-"""Run a grid: each cell an ordinary run in a process of its own, finished cells never repeated, failures reported."""
+"""Run a grid: each cell is an ordinary run in its own process; finished cells are not repeated, failures reported.
+
+The result of a cell is an object: the report that its run wrote, or a Failure with the message of its failure.json. The
+log beside a cell's folder is for people.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from typing import Any
 from ssl_core.compare.grid import Cell
 from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.report import REPORT, Report, read
-from ssl_core.runs.run_dir import CONFIG
+from ssl_core.runs.run_dir import CONFIG, FAILURE, read_failure
 from ssl_core.training.device import pick_device
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
@@ -35,14 +39,14 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that gave no report, and why."""
+    """A cell without a report, and the reason in one line."""
 
     cell: Cell
     reason: str
 
 
 class Stopped(Exception):
-    """A signal asked the grid to stop."""
+    """A signal stopped the grid."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -50,28 +54,31 @@ class Stopped(Exception):
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> tuple[list[Report], list[Failure]]:
-    """The reports of all cells, those that are missing made first, `jobs` at a time; and what failed.
+    """Run the cells that have no report, `jobs` at a time; return the reports of all cells, and the failures.
 
-    A cell that was stopped goes on from its checkpoint. Errors: ConfigError if the folder holds the same cell with
-    other options, or another comparison is at work in it; Stopped after a signal, with every cell's state saved.
+    A cell that was stopped continues from its checkpoint.
+
+    Raises:
+        ConfigError: the folder holds the same cell with other options, or another comparison is at work in it.
+        Stopped: a signal stopped it; the state of every cell is saved.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for cell in cells:
             _record(folder, cell)
-        waiting = [cell for cell in cells if finished(folder / CELLS / cell.name) is None]
-        failures: list[Failure] = []
+        results: dict[str, Report | Failure] = {
+            cell.name: report for cell in cells if (report := finished(folder / CELLS / cell.name)) is not None
+        }
+        waiting = [cell for cell in cells if cell.name not in results]
         if waiting:
-            failures = _run(waiting, folder, jobs, console, len(cells))
-    reports = [report for cell in cells if (report := finished(folder / CELLS / cell.name)) is not None]
-    return reports, failures
+            results |= _run(waiting, folder, jobs, console, len(cells))
+    ordered = [results[cell.name] for cell in cells]
+    reports = [result for result in ordered if isinstance(result, Report)]
+    return reports, [result for result in ordered if isinstance(result, Failure)]
 
 
 def usual_jobs(device: str | None) -> int:
-    """How many runs at a time: one a core, since small steps gain little from a second, but no more than fit in memory.
-
-    One on a CUDA device, which they would share.
-    """
+    """The default number of runs at a time: one for each core up to MOST_JOBS, and one on a CUDA device."""
     if pick_device(device or "auto").type == "cuda":
         return 1
     return max(1, min(MOST_JOBS, os.cpu_count() or 1))
@@ -91,9 +98,10 @@ def finished(folder: Path) -> Report | None:
 
 
 def collect(folder: Path) -> list[Report]:
-    """The reports of every finished run below a folder, without those of evaluations that lie within a run.
+    """The reports of all finished runs below a folder, without those of evaluations inside a run's folder.
 
-    Errors: ConfigError if there is none.
+    Raises:
+        ConfigError: there is none.
     """
     paths = [path.parent for path in sorted(folder.rglob(REPORT)) if not _within_run(path.parent, folder)]
     reports = [report for path in paths if (report := finished(path)) is not None]
@@ -110,7 +118,11 @@ def _within_run(path: Path, top: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one comparison at a time in a folder. Errors: ConfigError."""
+    """Lock a folder against other comparisons.
+
+    Raises:
+        ConfigError: another comparison is at work in it.
+    """
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,45 +134,49 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _record(folder: Path, cell: Cell) -> None:
-    """Keep the cell's options beside its run folder. Errors: ConfigError if it was made with others."""
+    """Save the options of a cell beside its run folder.
+
+    Raises:
+        ConfigError: the cell was made with other options.
+    """
     path = folder / CELLS / f"{cell.name}.json"
-    wanted = json.loads(json.dumps(cell.options))
+    options = json.loads(json.dumps(cell.options))
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        if before != wanted:
-            changed = sorted(key for key in before.keys() | wanted.keys() if before.get(key) != wanted.get(key))
+        if before != options:
+            changed = sorted(key for key in before.keys() | options.keys() if before.get(key) != options.get(key))
             raise ConfigError(
                 f"{path.with_suffix('')} was made with {changed[0]}={before.get(changed[0])!r} and not "
-                f"{wanted.get(changed[0])!r}; name another --out, or give the options that it was made with"
+                f"{options.get(changed[0])!r}; name another --out, or give the options that it was made with"
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, wanted)
+    write_json(path, options)
 
 
-def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> list[Failure]:
-    """Run cells, `jobs` at a time, each with its share of the cores."""
+def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> dict[str, Report | Failure]:
+    """Run cells, `jobs` at a time, each with its share of the cores; return their results by name."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ if jobs > 1 else dict(os.environ)
     running: set[subprocess.Popen[bytes]] = set()
-    caught: list[int] = []
-    failures: list[Failure] = []
+    signals: list[int] = []
+    results: dict[str, Report | Failure] = {}
     guard = threading.Lock()
 
     def stop(number: int, frame: Any) -> None:
-        caught.append(number)
+        signals.append(number)
         for process in list(running):
             process.send_signal(signal.SIGTERM)  # saves, then exits
 
     def one(cell: Cell, progress: Any) -> None:
-        if caught:
+        if signals:
             return
-        reason = _run_cell(cell, folder, environment, running, guard, caught)
-        if caught:
+        result = _run_cell(cell, folder, environment, running, guard, signals)
+        if signals:
             return
-        if reason is not None:
-            failures.append(Failure(cell, reason))
-            console.info(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {reason}")
+        results[cell.name] = result
+        if isinstance(result, Failure):
+            console.info(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {result.reason}")
         progress.advance()
 
     with (
@@ -170,9 +186,9 @@ def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, tot
     ):
         for job in [pool.submit(one, cell, progress) for cell in waiting]:
             job.result()
-    if caught:
-        raise Stopped(caught[0])
-    return failures
+    if signals:
+        raise Stopped(signals[0])
+    return results
 
 
 @contextlib.contextmanager
@@ -191,40 +207,34 @@ def _run_cell(
     environment: Mapping[str, str],
     running: set[subprocess.Popen[bytes]],
     guard: threading.Lock,
-    caught: Sequence[int],
-) -> str | None:
-    """Run or go on with one cell, its output in a log beside its folder. Returns why it failed, or None."""
+    signals: Sequence[int],
+) -> Report | Failure:
+    """Run or continue one cell, its output in a log beside its folder."""
     own, log = folder / CELLS / cell.name, folder / CELLS / f"{cell.name}.log"
     options = folder / CELLS / f"{cell.name}.json"
     resume = (own / CONFIG).exists()
     if own.exists() and not resume:
-        shutil.rmtree(own)  # killed before it had begun
+        shutil.rmtree(own)  # killed before it wrote its configuration
+    (own / FAILURE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "ssl_core.cli", "run", "--config", str(options), "--out", str(own)]
     with log.open("ab") as output:
-        before = output.tell()
         with guard:
             process = subprocess.Popen(
                 [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
             running.add(process)
-            if caught:  # a signal came while it was being started
+            if signals:  # a signal came while it was being started
                 process.send_signal(signal.SIGTERM)
         code = process.wait()
         running.discard(process)
-    return None if code == 0 else _reason(log, before, code)
+    report = finished(own)
+    if code == 0 and report is not None:
+        return report
+    return Failure(cell, read_failure(own) or f"it ended with code {code}; its log is {log}")
 
 
 def _die_with_parent() -> None:
-    """On Linux: save and end when the comparison is killed, so that nobody goes on writing unseen."""
+    """On Linux, have the run save and end when the comparison is killed."""
     if sys.platform == "linux":
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _reason(log: Path, before: int, code: int) -> str:
-    """The last error line of a log from byte `before` on, where this attempt begins."""
-    text = log.read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
-    for line in reversed(text):
-        if line.startswith(("error: ", "unexpected error: ")):
-            return line.partition(": ")[2]
-    return f"it ended with code {code}; its log is {log}"

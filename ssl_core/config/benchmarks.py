@@ -1,6 +1,6 @@
-"""Benchmarks: by domain, what to pretrain on and what to measure the encoder on afterwards.
+"""Benchmarks: for each domain the pretraining data and the transfer sets.
 
-A benchmark is no code: its domains are the presets of one name that have a `domain`, from any number of plugins.
+A benchmark needs no code: its domains are the presets of one name that have a `domain`, from any number of plugins.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from ssl_core.options import Preset
 
 def benchmarks(presets: Iterable[Preset]) -> dict[str, dict[str, Preset]]:
     """The domains of each benchmark by name, in the order of the presets."""
-    found: dict[str, dict[str, Preset]] = {}
+    domains: dict[str, dict[str, Preset]] = {}
     for preset in presets:
         if preset.domain is not None:
-            found.setdefault(preset.name, {}).setdefault(preset.domain, preset)
-    return found
+            domains.setdefault(preset.name, {}).setdefault(preset.domain, preset)
+    return domains
 
 
 def find_domain(presets: Iterable[Preset], benchmark: str | None, domain: str | None) -> Preset:
-    """One domain of a benchmark. Errors: ConfigError naming what there is."""
+    """One domain of a benchmark.
+
+    Raises:
+        ConfigError: there is no such benchmark or domain; the message names those that exist.
+    """
     known = benchmarks(presets)
     if benchmark is None:
         raise ConfigError(f"--domain {domain} needs --benchmark; {nearest('', known, 'benchmark')}")
@@ -36,25 +40,28 @@ def find_domain(presets: Iterable[Preset], benchmark: str | None, domain: str | 
     return domains[domain]
 
 
-def expand(presets: Iterable[Preset], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Option paths with what a benchmark fixes (the data) and proposes (its preset, its objective) filled in.
+def expand(presets: Iterable[Preset], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to options by path what a benchmark fixes (the data) and proposes (its preset, its objective).
 
-    Nothing changes without a benchmark. Errors: ConfigError for an unknown one, or for other data beside it.
+    Without a benchmark the options stay as they are.
+
+    Raises:
+        ConfigError: an unknown benchmark or domain, or other data beside it.
     """
-    if asked.get("benchmark") is None and asked.get("domain") is None:
-        stray = next((path for path in asked if path.startswith("transfer.")), None)
+    if overrides.get("benchmark") is None and overrides.get("domain") is None:
+        stray = next((path for path in overrides if path.startswith("transfer.")), None)
         if stray:
             raise ConfigError(f"'{stray}' is for the transfer sets of a benchmark; use --benchmark, or dataset.*")
-        return dict(asked)
-    found = find_domain(presets, asked.get("benchmark"), asked.get("domain"))
+        return dict(overrides)
+    domain = find_domain(presets, overrides.get("benchmark"), overrides.get("domain"))
     for path, flag, fixed in (
-        ("modality", "--modality", found.modality), ("dataset.name", "--dataset", found.dataset),
+        ("modality", "--modality", domain.modality), ("dataset.name", "--dataset", domain.dataset),
     ):  # fmt: skip
-        if asked.get(path) not in (None, fixed):
+        if overrides.get(path) not in (None, fixed):
             raise ConfigError(
-                f"benchmark '{found.name}' pretrains its domain '{found.domain}' on {found.modality}/{found.dataset}; "
-                f"leave out {flag} {asked[path]}"
+                f"benchmark '{domain.name}' pretrains its domain '{domain.domain}' on "
+                f"{domain.modality}/{domain.dataset}; leave out {flag} {overrides[path]}"
             )
-    proposed = {path: found.values[path] for path in ("objective.name",) if path in found.values}
-    fixed_data = {"modality": found.modality, "dataset.name": found.dataset}
-    return {"preset": found.name, **proposed, **asked, **fixed_data}
+    proposed = {path: domain.values[path] for path in ("objective.name",) if path in domain.values}
+    fixed_data = {"modality": domain.modality, "dataset.name": domain.dataset}
+    return {"preset": domain.name, **proposed, **overrides, **fixed_data}

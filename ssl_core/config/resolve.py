@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from ssl_core.config.benchmarks import expand, find_domain
 from ssl_core.config.schema import Part, RunConfig
-from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.nn.encoder import EncoderOptions
-from ssl_core.options import Options, Preset
+from ssl_core.evaluation.protocols import probe_values
+from ssl_core.nn.encoder import Encoder, EncoderOptions
+from ssl_core.options import Choice, Options, Preset
 from ssl_core.plugins import Catalogue
 from ssl_core.training.options import TrainOptions
 
@@ -28,6 +29,7 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
 }
+DEFAULT_ENCODER = "transformer"
 NO_LIMIT = 10**9  # steps, where the time decides
 TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label", "benchmark", "domain")
 TRANSFER = "transfer"  # section of a benchmark's options for its transfer sets
@@ -40,94 +42,152 @@ class Plugins:
     objective: type[Objective]
     tokenizer: type[Tokenizer]
     dataset: type[Dataset]
-    masking: type[Masking] | None
+    encoder: type[Encoder]
+    maskings: Mapping[str, type[Masking]]
+    probes: Mapping[str, type[Probe]] = field(default_factory=dict)
 
 
-@dataclass
-class Layer:
-    """ContinuousTarget of one origin, by dotted path."""
+def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None = None) -> tuple[RunConfig, Plugins]:
+    """Resolve a configuration: options by dotted path, over a file, over presets, over class defaults.
 
-    origin: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-def resolve(catalogue: Catalogue, given: Mapping[str, Any], file: Path | None = None) -> tuple[RunConfig, Plugins]:
-    """The configuration for `given` dotted paths (flags and --set) over a file over presets over class defaults.
-
-    Errors: ConfigError for an unknown name or key (naming the nearest) or a value that does not fit.
+    Raises:
+        ConfigError: an unknown name or key (the message names the nearest), or a value that does not fit.
     """
-    layers = [Layer(str(file), read_file(file))] if file else []
-    layers.append(Layer("the command line", dict(given)))
-    asked: dict[str, Any] = {}
-    for layer in layers:
-        asked |= layer.values
-    _check_sections(asked)
-    offered = [entry.value for entry in catalogue.presets]
-    asked = expand(offered, asked)
+    overrides = (read_file(file) if file else {}) | dict(options)
+    _check_sections(overrides)
+    all_presets = [entry.value for entry in catalogue.presets]
+    overrides = expand(all_presets, overrides)
 
-    objective_name = asked.get("objective.name")
+    objective_name = overrides.get("objective.name")
     if objective_name is None:
         raise ConfigError(f"no objective named; use --objective with one of {', '.join(catalogue.objectives)}")
     objective = catalogue.objective(objective_name)
-    dataset = _dataset(catalogue, asked)
+    dataset = _dataset(catalogue, overrides)
     modality = dataset.modality
-    tokenizer = catalogue.tokenizer(asked.get("tokenizer.name", modality))
+    tokenizer = catalogue.tokenizer(overrides.get("tokenizer.name", modality))
 
-    wanted = asked.get("preset")
-    presets = matching(offered, objective.name, modality, dataset.name, wanted)
+    presets = matching(all_presets, objective.name, modality, dataset.name, overrides.get("preset"))
     base: dict[str, Any] = {}
     for preset in presets:
         base |= preset.values
-    default = objective.default_masking
-    masking_name = asked.get("masking.name", base.get("masking.name", default.name if default else None))
-    masking = catalogue.masking(masking_name) if masking_name is not None and default is not None else None
-    if default is None and "masking.name" in asked:
-        raise ConfigError(f"objective '{objective.name}' uses no masking, so masking.name cannot be set")
-
+    encoder = catalogue.encoder(overrides.get("encoder.name", base.get("encoder.name", DEFAULT_ENCODER)))
+    choices = objective.masking_choices()
+    maskings = _maskings(catalogue, objective.name, choices, base | overrides)
     sections: dict[str, tuple[str | None, type[Options]]] = {
         "objective": (objective.name, objective.Options),
         "tokenizer": (tokenizer.name, tokenizer.Options),
         "dataset": (dataset.name, dataset.Options),
-        **{name: (None, options) for name, options in ENGINE_SECTIONS.items()},
+        "encoder": (encoder.name, encoder.Options),
+        **{name: (None, options) for name, options in ENGINE_SECTIONS.items() if name != "encoder"},
     }
-    if masking is not None and default is not None:
-        sections["masking"] = (masking.name, masking.Options)
-        # a masking's defaults and presets were written for another masking, perhaps: keep what this one knows
-        base = {f"masking.{key}": value for key, value in default.values.items()} | base
-        known = {f"masking.{key}" for key in masking.Options.model_fields}
-        base = {path: value for path, value in base.items() if not path.startswith("masking.") or path in known}
-    else:
-        base = {path: value for path, value in base.items() if not path.startswith("masking.")}
+    base = {f"{masking_section(name)}.{key}": v for name, c in choices.items() for key, v in c.values.items()} | base
+    sections |= {masking_section(name): (masking.name, masking.Options) for name, masking in maskings.items()}
+    # defaults and presets may have been written for another masking or encoder: keep the options that this one has
+    replaceable = [masking_section(name) for name in maskings] + ["encoder"]
+    known = {f"{section}.{key}" for section in replaceable for key in sections[section][1].model_fields}
+    base = {path: v for path, v in base.items() if path.split(".")[0] not in ("masking", "encoder") or path in known}
 
-    values = base | asked
-    made: dict[str, Any] = {"masking": None}
-    for section, (name, options) in sections.items():
-        mine = {path.split(".", 1)[1]: value for path, value in values.items() if path.startswith(section + ".")}
+    values = base | overrides
+    _check_masking_paths(overrides, objective.name, maskings)
+    parts: dict[str, Any] = {}
+    for section, (name, cls) in sections.items():
+        mine = {path.removeprefix(f"{section}."): v for path, v in values.items() if path.startswith(f"{section}.")}
         mine.pop("name", None)
-        resolved = validate(section, options, mine)
-        made[section] = resolved if name is None else Part(name=name, **resolved.model_dump(mode="json"))
-    top = {key: asked[key] for key in TOP_LEVEL if key in asked} | {"modality": modality}
-    top[TRANSFER] = _transfer(catalogue, offered, asked)
+        resolved = validate(section, cls, mine)
+        parts[section] = resolved if name is None else Part(name=name, **resolved.model_dump(mode="json"))
+    by_name = {name: parts.pop(masking_section(name)) for name in maskings}
+    parts["masking"] = by_name.get("mask") if set(by_name) <= {"mask"} else by_name
+    top = {key: overrides[key] for key in TOP_LEVEL if key in overrides} | {"modality": modality}
+    top[TRANSFER] = _transfer(catalogue, all_presets, overrides)
     sources = tuple(f"{preset.name}: {preset.source}" for preset in presets)
     try:
-        config = RunConfig(**made, **top, preset_sources=sources)
+        config = RunConfig(**parts, **top, preset_sources=sources)
     except ValidationError as error:
         raise ConfigError(explain("", error)) from None
-    return config, Plugins(objective, tokenizer, dataset, masking)
+    probes = _probes(catalogue, config.evaluate, config.seed)
+    return config, Plugins(objective, tokenizer, dataset, encoder, maskings, probes)
 
 
 def plugins_of(config: RunConfig, catalogue: Catalogue) -> Plugins:
-    """The classes that a saved configuration names. Errors: ConfigError if one is not installed."""
+    """The classes that a saved configuration names.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
     return Plugins(
         catalogue.objective(config.objective.name),
         catalogue.tokenizer(config.tokenizer.name),
         catalogue.dataset(config.dataset.name, config.modality),
-        catalogue.masking(config.masking.name) if config.masking else None,
+        catalogue.encoder(config.encoder.name),
+        {name: catalogue.masking(part.name) for name, part in config.maskings.items()},
+        _probes(catalogue, config.evaluate, config.seed),
     )
 
 
-def _dataset(catalogue: Catalogue, asked: Mapping[str, Any]) -> type[Dataset]:
-    name, modality = asked.get("dataset.name"), asked.get("modality")
+def masking_section(name: str) -> str:
+    """The section of a masking's options: "masking" for the only one, "masking.NAME" for one of several."""
+    return "masking" if name == "mask" else f"masking.{name}"
+
+
+def _maskings(
+    catalogue: Catalogue, objective: str, choices: Mapping[str, Choice], values: Mapping[str, Any]
+) -> dict[str, type[Masking]]:
+    """The classes of an objective's maskings, by name.
+
+    Raises:
+        ConfigError: an unknown masking, or one for an objective that masks nothing or has several.
+    """
+    if "masking.name" in values and set(choices) != {"mask"}:
+        if choices:
+            names = " and ".join(f"masking.{name}.name" for name in choices)
+            raise ConfigError(f"objective '{objective}' has several maskings; set {names} instead of masking.name")
+        raise ConfigError(f"objective '{objective}' uses no masking, so masking.name cannot be set")
+    return {
+        name: catalogue.masking(values.get(f"{masking_section(name)}.name", choice.name))
+        for name, choice in choices.items()
+    }
+
+
+def _check_masking_paths(overrides: Mapping[str, Any], objective: str, maskings: Mapping[str, type[Masking]]) -> None:
+    """Raises:
+    ConfigError: an option of a masking that the objective does not have.
+    """
+    if set(maskings) == {"mask"}:
+        return
+    for path in overrides:
+        name = path.removeprefix("masking.").partition(".")[0]
+        if path.startswith("masking.") and name not in maskings:
+            if not maskings:
+                raise ConfigError(f"objective '{objective}' uses no masking, so {path} cannot be set")
+            raise ConfigError(f"unknown option '{path}'; {nearest(name, maskings, 'masking')}")
+
+
+def _probes(catalogue: Catalogue, options: EvaluateOptions, seed: int) -> dict[str, type[Probe]]:
+    """The probe classes that `evaluate.probes` names, by name; checks their options and the names of metrics.
+
+    Raises:
+        ConfigError: For an unknown probe, option of a probe or metric (naming the nearest), or a value that does not
+            fit.
+    """
+    classes = {name: catalogue.probe(name) for name in options.probes}
+    for name in options.probe_options:
+        if name not in classes:
+            raise ConfigError(
+                f"evaluate.probe_options has options of probe '{name}', which evaluate.probes does not name; "
+                f"{nearest(name, classes, 'probe')}"
+            )
+    for name, probe_class in classes.items():
+        values = probe_values(name, probe_class, options, seed)
+        validate(f"evaluate.probe_options.{name}", probe_class.Options, values)
+    if options.metrics:
+        from ssl_core.evaluation.metrics import check_names  # scikit-learn takes a second to import
+
+        check_names(options.metrics)
+    return classes
+
+
+def _dataset(catalogue: Catalogue, overrides: Mapping[str, Any]) -> type[Dataset]:
+    name, modality = overrides.get("dataset.name"), overrides.get("modality")
     if name is not None:
         return catalogue.dataset(name, modality)
     if modality is None:
@@ -135,51 +195,58 @@ def _dataset(catalogue: Catalogue, asked: Mapping[str, Any]) -> type[Dataset]:
     return catalogue.default_dataset(modality)
 
 
-def _transfer(catalogue: Catalogue, offered: Iterable[Preset], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for transfer sets. Errors: ConfigError for one that none of them has."""
-    given = {path.partition(".")[2]: value for path, value in asked.items() if path.startswith(f"{TRANSFER}.")}
-    if given:
-        domain = find_domain(offered, asked["benchmark"], asked["domain"])
+def _transfer(catalogue: Catalogue, presets: Iterable[Preset], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for transfer sets.
+
+    Raises:
+        ConfigError: an option that no transfer set has.
+    """
+    options = {path.partition(".")[2]: value for path, value in overrides.items() if path.startswith(f"{TRANSFER}.")}
+    if options:
+        domain = find_domain(presets, overrides["benchmark"], overrides["domain"])
         entries = [catalogue.find("dataset", name, domain.modality) for name in domain.transfer]
         known = {key for entry in entries if entry for key in entry.value.Options.model_fields}
-        for key in given:
+        for key in options:
             if key not in known:
                 paths = [f"{TRANSFER}.{name}" for name in known]
                 raise ConfigError(f"unknown option '{TRANSFER}.{key}'; {nearest(f'{TRANSFER}.{key}', paths, 'option')}")
-    return given
+    return options
 
 
-def matching(
-    presets: Iterable[Preset], objective: str, modality: str, dataset: str, wanted: str | None
-) -> list[Preset]:
-    """The presets that apply, the least specific first; the one asked for by name after those that apply unasked.
+def matching(presets: Iterable[Preset], objective: str, modality: str, dataset: str, name: str | None) -> list[Preset]:
+    """The presets that apply, the least specific first, those called `name` after those that apply automatically.
 
     Of two that name as many of objective, modality and data set, the one that names the data set comes later and so
-    wins: what was chosen for these very data beats what a method takes for their whole modality.
-    An unasked preset for any objective is about the size of a run, and one asked for by name takes its place.
+    wins: values chosen for a data set override those of a method for a whole modality. A preset that applies
+    automatically and names no objective sets the size of a run; a preset by name replaces it.
 
-    Errors: ConfigError for a name that no preset has, or whose presets do not fit the run.
+    Raises:
+        ConfigError: no preset has that name, or none of that name fits the run.
     """
     everything = list(presets)
     fitting = [preset for preset in everything if preset.matches(objective, modality, dataset)]
-    unasked = [preset for preset in fitting if preset.default and wanted != "none"]
-    if wanted is not None:
-        unasked = [preset for preset in unasked if preset.objective is not None]
-    named = [preset for preset in fitting if preset.name == wanted and not preset.default]
-    if wanted not in (None, "none") and not named:
+    automatic = [preset for preset in fitting if preset.default and name != "none"]
+    if name is not None:
+        automatic = [preset for preset in automatic if preset.objective is not None]
+    by_name = [preset for preset in fitting if preset.name == name and not preset.default]
+    if name not in (None, "none") and not by_name:
         names = {preset.name for preset in everything if not preset.default}
-        if wanted in names:
-            raise ConfigError(f"preset '{wanted}' has nothing for objective '{objective}' and modality '{modality}'")
-        raise ConfigError(f"unknown preset '{wanted}'; {nearest(str(wanted), names | {'none'}, 'preset')}")
+        if name in names:
+            raise ConfigError(f"preset '{name}' has nothing for objective '{objective}' and modality '{modality}'")
+        raise ConfigError(f"unknown preset '{name}'; {nearest(str(name), names | {'none'}, 'preset')}")
 
     def rank(preset: Preset) -> tuple[int, bool]:
         return preset.specificity, preset.dataset is not None
 
-    return sorted(unasked, key=rank) + sorted(named, key=rank)
+    return sorted(automatic, key=rank) + sorted(by_name, key=rank)
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """A TOML or JSON file as dotted paths. A saved config.json can be read back."""
+    """Read a TOML or JSON file, such as a saved config.json, as dotted paths.
+
+    Raises:
+        ConfigError: it cannot be read, is not valid, or holds no sections.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -189,14 +256,16 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold sections, e.g. [train]")
-    return flatten(tree)
+    return flatten({key: value for key, value in tree.items() if key != "format"})
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections as dotted paths; what is None or derived is left out."""
+    """Sections as dotted paths; values that are None or derived are left out."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key == "masking" and any(isinstance(v, Mapping) for v in value.values()):
+            flat |= {f"{key}.{path}": item for path, item in flatten(value).items()}  # several maskings, by name
+        elif isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
         elif value is not None and key != "preset_sources":
             flat[key] = value
@@ -204,7 +273,11 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """`a.b=c` as ("a.b", value): a TOML value where it reads as one, else the text itself."""
+    """Parse `a.b=c` into ("a.b", value): a TOML value where `c` is one, else the text itself.
+
+    Raises:
+        ConfigError: there is no equals sign or no path.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise ConfigError(f"--set {text}: write it as section.option=value")
@@ -216,7 +289,11 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def budgeted(text: str | None) -> dict[str, Any]:
-    """`--budget` as options: so much training, and no limit on the steps. Errors: ConfigError."""
+    """Options for `--budget`: a limit on the training time, and none on the steps.
+
+    Raises:
+        ConfigError: the text is no time.
+    """
     if text is None:
         return {}
     units = {"s": 1, "m": 60, "h": 3600}
@@ -229,9 +306,9 @@ def budgeted(text: str | None) -> dict[str, Any]:
     return {"train.max_seconds": seconds, "train.steps": NO_LIMIT}
 
 
-def _check_sections(asked: Mapping[str, Any]) -> None:
+def _check_sections(overrides: Mapping[str, Any]) -> None:
     known = (*PLUGIN_SECTIONS, *ENGINE_SECTIONS, TRANSFER)
-    for path in asked:
+    for path in overrides:
         section, dot, _ = path.partition(".")
         if not dot and path in TOP_LEVEL:
             continue
@@ -240,7 +317,11 @@ def _check_sections(asked: Mapping[str, Any]) -> None:
 
 
 def validate(section: str, options: type[Options], values: Mapping[str, Any]) -> Options:
-    """Typed options from plain values. Errors: ConfigError naming the option."""
+    """Typed options from plain values.
+
+    Raises:
+        ConfigError: an unknown option, or a value that does not fit.
+    """
     for key in values:
         if key not in options.model_fields:
             paths = [f"{section}.{name}" for name in options.model_fields]
@@ -252,7 +333,7 @@ def validate(section: str, options: type[Options], values: Mapping[str, Any]) ->
 
 
 def explain(section: str, error: pydantic.ValidationError) -> str:
-    """The first complaint of pydantic in one line."""
+    """The first error of pydantic in one line."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in (section, *first["loc"]) if part != "")
     got = first.get("input")

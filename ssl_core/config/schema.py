@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.nn.encoder import EncoderOptions
 from ssl_core.training.options import TrainOptions
 
 
@@ -28,11 +27,12 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     objective: Part
-    masking: Part | None
+    masking: Part | dict[str, Part] | None
+    """The masking; by name for an objective with several; None for one that masks nothing."""
     modality: str
     tokenizer: Part
     dataset: Part
-    encoder: EncoderOptions
+    encoder: Part
     train: TrainOptions
     evaluate: EvaluateOptions
     seed: int = 0
@@ -45,3 +45,15 @@ class RunConfig(BaseModel):
     domain: str | None = None
     transfer: dict[str, Any] = {}
     preset_sources: tuple[str, ...] = ()
+
+    @property
+    def maskings(self) -> dict[str, Part]:
+        """The maskings by name; the only one of an objective is called "mask"."""
+        if isinstance(self.masking, dict):
+            return self.masking
+        return {} if self.masking is None else {"mask": self.masking}
+
+    @property
+    def dim(self) -> int:
+        """Width D of the encoder."""
+        return int(self.encoder.options["dim"])

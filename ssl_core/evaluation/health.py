@@ -1,4 +1,4 @@
-"""Is the encoder still saying anything? Figures that need no label, and the signs of collapse."""
+"""Label-free figures of an encoder, and signs of collapse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_core.data import Batch
 
-SAMPLES = 1024  # a few hundred more than the widths in use: with fewer the rank would be theirs
+SAMPLES = 1024  # more than the feature widths in use: the rank is at most the number of samples
 COLLAPSED_SHARE = 0.01
 COLLAPSED_RANK = 2.0
 
@@ -18,7 +18,7 @@ Stages = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor, Tensor]]
 
 
 def rankme(features: np.ndarray) -> float:
-    """The effective rank of features (n, D): exp of the entropy of their singular values (Garrido et al., 2023).
+    """Effective rank of features (n, D): exp of the entropy of their singular values (Garrido et al., 2023).
 
     Between 1 and min(n, D). p_k = sigma_k / sum(sigma) + 1e-7; the features are not centred.
     """
@@ -30,33 +30,38 @@ def rankme(features: np.ndarray) -> float:
 
 
 class Variance:
-    """The variance over samples of each place and feature, in float64, from batches of any size."""
+    """Variance over samples of each position and feature, in float64, from batches of any size."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = self.spread = np.zeros(())
+        self.mean = self.squares = np.zeros(())
 
     def add(self, x: np.ndarray) -> None:
-        """x: (B, ...)."""
+        """Add a batch x (B, ...)."""
         x = x.astype(np.float64)
-        more, middle = len(x), x.mean(axis=0)
-        off = middle - self.mean
-        total = self.count + more
-        self.spread = self.spread + np.square(x - middle).sum(axis=0) + off**2 * (self.count * more / total)
-        self.mean = self.mean + off * (more / total)
+        batch_count, batch_mean = len(x), x.mean(axis=0)
+        shift = batch_mean - self.mean
+        total = self.count + batch_count
+        between = shift**2 * (self.count * batch_count / total)
+        self.squares = self.squares + np.square(x - batch_mean).sum(axis=0) + between
+        self.mean = self.mean + shift * (batch_count / total)
         self.count = total
 
     def value(self) -> float:
-        """Mean over places and features."""
-        return float(np.mean(self.spread / max(self.count, 1)))
+        """Mean over positions and features."""
+        return float(np.mean(self.squares / max(self.count, 1)))
 
 
 @torch.no_grad()
 def health(stages: Stages, batches: Iterable[Batch]) -> dict[str, float]:
-    """ "rankme" of the pooled features, and the variance over samples of each stage.
+    """Effective rank of the pooled features ("rankme"), and the variance over samples of each stage.
 
-    `stages` maps a batch's inputs to the tokenizer's output (B, L, D), the encoder's (B, L, D) and pooled features
-    (B, D). Variances are means over places and features; 0 means that all samples look the same there.
+    Variances are means over positions and features; 0 means that all samples look the same there.
+
+    Args:
+        stages: Maps a batch's inputs to the tokenizer's output (B, L, D), the encoder's (B, L, D) and pooled features
+            (B, D).
+        batches: Samples to measure.
     """
     tokenizer, encoder = Variance(), Variance()
     pooled: list[np.ndarray] = []
@@ -72,18 +77,18 @@ def health(stages: Stages, batches: Iterable[Batch]) -> dict[str, float]:
     }
 
 
-def collapse(now: Mapping[str, float], fresh: Mapping[str, float]) -> str | None:
-    """What has collapsed, measured against the untrained encoder, or None."""
+def collapse(current: Mapping[str, float], initial: Mapping[str, float]) -> str | None:
+    """A warning that names what has collapsed since the untrained encoder's figures, or None."""
     for stage in ("tokenizer", "encoder"):
-        before, after = fresh[f"{stage}_variance"], now[f"{stage}_variance"]
+        before, after = initial[f"{stage}_variance"], current[f"{stage}_variance"]
         if after < COLLAPSED_SHARE * before:
             return (
                 f"the {stage}'s output has collapsed: its variance over samples is {after:.2g}, before training it was "
                 f"{before:.2g}; lower train.lr, or look at the objective's options"
             )
-    if now["rankme"] < min(COLLAPSED_RANK, fresh["rankme"] / 2):
+    if current["rankme"] < min(COLLAPSED_RANK, initial["rankme"] / 2):
         return (
-            f"the features have collapsed to an effective rank of {now['rankme']:.2g} (before training "
-            f"{fresh['rankme']:.3g}); lower train.lr, or look at the objective's options"
+            f"the features have collapsed to an effective rank of {current['rankme']:.2g} (before training "
+            f"{initial['rankme']:.3g}); lower train.lr, or look at the objective's options"
         )
     return None

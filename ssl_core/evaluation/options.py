@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,9 +10,16 @@ from ssl_core.options import Options
 
 
 class EvaluateOptions(Options):
-    """How frozen features are scored. Nothing is selected on the test split."""
+    """How frozen features are scored. Choose options with split=validation; nothing is selected on the test split."""
 
-    probes: tuple[Literal["linear", "knn"], ...] = Field(("linear", "knn"), description="probes to fit")
+    split: Literal["test", "validation"] = Field(
+        "test", description="split that the final scores are computed on; validation to choose options"
+    )
+    probes: tuple[str, ...] = Field(("linear", "knn"), description="probes to fit; see `sslx list probes`")
+    probe_options: dict[str, dict[str, Any]] = Field(
+        {}, description="options of probes by name and option, as {attentive.epochs = 20}"
+    )
+    metrics: tuple[str, ...] = Field((), description="metrics besides the task's own; each adds a row of scores")
     linear: Literal["logistic", "adam", "adamw"] = Field(
         "logistic",
         description="linear probe: logistic (L-BFGS on standardised features), adam (MetaMAE's) or adamw (DABS's)",
@@ -25,9 +32,17 @@ class EvaluateOptions(Options):
     weight_decay: float = Field(1e-4, ge=0, description="adam: coupled L2 penalty; adamw: weight decay")
     k: int = Field(20, ge=1, description="knn: neighbours")
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
-    knn_train: int | None = Field(None, ge=1, description="knn: most training rows, at random; none = what work allows")
-    knn_test: int | None = Field(None, ge=1, description="knn: most test rows, at random; none = what work allows")
+    knn_train: int | None = Field(
+        None, ge=1, description="knn: most training rows, at random; none = as many as the budget of work allows"
+    )
+    knn_test: int | None = Field(
+        None,
+        ge=1,
+        description="knn: most rows of the scored split, at random; none = as many as the budget of work allows",
+    )
     max_train: int | None = Field(None, ge=1, description="most training samples, at random; none = all that fit")
-    max_test: int | None = Field(None, ge=1, description="most test samples, at random; none = all that fit")
+    max_test: int | None = Field(
+        None, ge=1, description="most samples of the scored split, at random; none = all that fit"
+    )
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")

@@ -1,20 +1,62 @@
-"""Scores of frozen features: what simple probes, fitted on one split, read from them on another."""
+"""Scores of frozen features: probes are fitted on one split and scored on another."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from ssl_core.data import Task
-from ssl_core.errors import DataError
+from ssl_core.errors import DataError, PluginError
 from ssl_core.evaluation.options import EvaluateOptions
+
+
+class Predictor(Protocol):
+    """A fitted probe, as `ssl_core.Predictor`."""
+
+    def predict_scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores of features in the form of metrics.py."""
+        ...
+
+
+class Probe(Protocol):
+    """What is used of a probe, see `ssl_core.Probe`."""
+
+    per_token: bool
+    layers: tuple[int, ...] | None
+    max_test_rows: int | None
+
+    def fit_groups(self, features: np.ndarray, labels: np.ndarray, task: Task, groups: np.ndarray) -> Predictor:
+        """Fit to features (n, ...) and labels (n, ...); `groups` (n,) is the sample of each row."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionPredictor:
+    """A predictor made of a function.
+
+    details: values for the report. n_train: rows that the probe was fitted on; None for all that it was given.
+    """
+
+    predict_scores: Callable[[np.ndarray], np.ndarray]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    n_train: int | None = None
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Features that a probe reads: token features or pooled ones, of the last layer (None) or of several."""
+
+    per_token: bool
+    layers: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a probe sees: features (n, D), labels (n, ...), and the sample that each row belongs to (n,)."""
+    """Rows of a split: features (n, D) or (n, L, D), labels (n, ...), and the sample that each row belongs to (n,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -23,109 +65,173 @@ class Rows:
     def __len__(self) -> int:
         return len(self.x)
 
-    def per_sample(self, samples: int) -> int:
-        """How many rows so many samples have on average."""
-        return max(1, round(samples * len(self) / len(np.unique(self.sample))))
-
-    def draw(self, most: int | None, seed: int) -> Rows:
-        """At most so many rows, drawn at random, in order."""
-        chosen = drawn(len(self), most, seed)
-        return self if chosen is None else Rows(self.x[chosen], self.y[chosen], self.sample[chosen])
+    def subset(self, most: int | None, seed: int) -> Rows:
+        """At most `most` rows, drawn at random, in order."""
+        index = random_subset(len(self), most, seed)
+        return self if index is None else Rows(self.x[index], self.y[index], self.sample[index])
 
 
-def drawn(count: int, most: int | None, seed: int) -> np.ndarray | None:
-    """At most so many of `count` numbers, drawn at random, in order; None for all of them."""
+def random_subset(count: int, most: int | None, seed: int) -> np.ndarray | None:
+    """At most `most` of the numbers below `count`, drawn at random, in order; None for all of them."""
     if most is None or count <= most:
         return None
     return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
+def probe_seed(options: EvaluateOptions, seed: int) -> int:
+    """Seed of the probes of a run with this seed."""
+    return seed if options.seed is None else options.seed
+
+
+def probe_values(name: str, probe_class: Any, options: EvaluateOptions, seed: int) -> dict[str, Any]:
+    """Values for the options of a probe class: those that it takes from the section evaluate, then its own."""
+    values = {key: getattr(options, key) for key in probe_class.evaluate_options}
+    if "seed" in values:
+        values["seed"] = probe_seed(options, seed)
+    return values | options.probe_options.get(name, {})
+
+
+def make_probes(classes: Mapping[str, Any], options: EvaluateOptions, seed: int) -> dict[str, Probe]:
+    """By name: probes with their options, for a run with this seed."""
+    return {
+        name: probe_class(probe_class.Options(**probe_values(name, probe_class, options, seed)))
+        for name, probe_class in classes.items()
+    }
+
+
+def group_by_features(probes: Mapping[str, Probe], task: Task) -> dict[FeatureSpec, dict[str, Probe]]:
+    """Probes by the features that they read, so that each kind of features is computed once."""
+    groups: dict[FeatureSpec, dict[str, Probe]] = {}
+    for name, probe in probes.items():
+        spec = FeatureSpec(probe.per_token or task.per_token, probe.layers)
+        groups.setdefault(spec, {})[name] = probe
+    return groups
+
+
 def score(
     task: Task,
-    train_features: np.ndarray,
-    train_labels: np.ndarray | None,
-    test_features: np.ndarray,
-    test_labels: np.ndarray | None,
-    options: EvaluateOptions,
-    seed: int,
+    train: tuple[np.ndarray, np.ndarray | None],
+    test: tuple[np.ndarray, np.ndarray | None],
+    probes: Mapping[str, Probe],
+    metrics: Iterable[str] = (),
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row for each probe, fitted on the training split and scored on the test split.
+    """Fit probes on the training split and score them on the test split.
 
-    Features: (n, D), or (n, L, D) with `task.per_token`. Keys of a row: probe, metric, value (None if undefined),
-    standard_error (None if unknown), n_train and n_test (samples, or the tokens that count), details. What
-    `max_train` and `max_test` leave out is left out by the caller, before features are made. Entries equal
-    to `task.ignore` count neither in training nor in the metric (protocol D50).
+    Entries equal to `task.ignore` count neither in training nor in the metric.
 
-    Errors: DataError for labels or features that do not fit the task; PluginError for a metric that does not.
+    Args:
+        task: Task that the labels belong to.
+        train: Features and labels of the training split. Features are (n, D), or (n, L, D) for a per-token task or
+            for probes that read token features.
+        test: The same of the test split.
+        probes: Probes by name, all of which read these features.
+        metrics: Names of metrics besides the task's own.
+        seed: Seed of the draw of test rows, where a probe predicts some of them only.
+
+    Returns:
+        A row for each probe and metric, with the keys probe, metric, higher_is_better, value (None if undefined),
+        standard_error (None if unknown), n_train and n_test (samples, or tokens of a per-token task), details.
+
+    Raises:
+        DataError: If labels or features do not fit the task.
+        PluginError: If the task's metric does not fit it, or a probe returns scores or details that cannot be used.
+        ConfigError: If one of `metrics` is unknown or does not fit the task.
     """
-    # scikit-learn takes a second to import, and the options above are needed by every command
-    from ssl_core.evaluation import knn, linear, metrics
+    # scikit-learn takes a second to import, and the functions above are needed by every command
+    from ssl_core.evaluation.metrics import METRICS, measure, tasks_by_metric
 
-    metrics.check(task)
-    seed = seed if options.seed is None else options.seed
-    train = rows_of(task, train_features, train_labels, "training")
-    test = rows_of(task, test_features, test_labels, "test")
-    if train.x.shape[1] != test.x.shape[1]:
-        raise DataError(f"training features have width {train.x.shape[1]}, test features {test.x.shape[1]}")
-    rows = []
-    for probe in dict.fromkeys(options.probes):
-        fit, asked = train, test
-        if probe == "knn":
-            fit = train.draw(options.knn_tokens if task.per_token else None, seed).draw(options.knn_train, seed)
-            asked = test.draw(options.knn_test, seed)
-            scores, details = knn.knn(task, fit.x, fit.y, asked.x, options.k)
-        elif options.linear in ("adam", "adamw"):
-            scores, details = linear.adam(
-                task, fit.x, fit.y, test.x, epochs=options.epochs, batch_size=fit.per_sample(options.batch_size),
-                lr=options.lr, weight_decay=options.weight_decay, seed=seed, decoupled=options.linear == "adamw",
-            )  # fmt: skip
-        else:
-            scores, details = linear.logistic(task, fit.x, fit.y, test.x, options.c, options.max_iter)
-        measured = metrics.measure(task, scores, asked.y, asked.sample if task.per_token else None)
-        if measured.notes:
-            details["notes"] = list(measured.notes)
-        rows.append({
-            "probe": probe, "metric": task.metric, "value": measured.value, "standard_error": measured.standard_error,
-            "n_train": len(fit), "n_test": len(asked), "details": details,
-        })  # fmt: skip
-    return rows
+    tasks = tasks_by_metric(task, metrics)
+    token_features = any(probe.per_token for probe in probes.values())
+    train_rows = rows_of(task, *train, "training", token_features)
+    test_rows = rows_of(task, *test, "test", token_features)
+    if train_rows.x.shape[1:] != test_rows.x.shape[1:]:
+        shapes = [rows.x.shape[1:] if rows.x.ndim > 2 else rows.x.shape[1] for rows in (train_rows, test_rows)]
+        raise DataError(f"training features have width {shapes[0]}, test features {shapes[1]}")
+
+    def of_probe(name: str, probe: Probe) -> list[dict[str, Any]]:
+        predictor = probe.fit_groups(train_rows.x, train_rows.y, task, train_rows.sample)
+        scored = test_rows.subset(probe.max_test_rows, seed)
+        scores = _checked_scores(name, task, predictor.predict_scores(scored.x), len(scored))
+        details = _checked_details(name, getattr(predictor, "details", {}))
+        n_train = getattr(predictor, "n_train", None)
+        rows = []
+        for one in tasks:
+            result = measure(one, scores, scored.y, scored.sample if task.per_token else None)
+            rows.append({
+                "probe": name, "metric": one.metric, "higher_is_better": METRICS[one.metric].higher_is_better,
+                "value": result.value, "standard_error": result.standard_error,
+                "n_train": len(train_rows) if n_train is None else n_train, "n_test": len(scored),
+                "details": details | ({"notes": list(result.notes)} if result.notes else {}),
+            })  # fmt: skip
+        return rows
+
+    return [row for name, probe in probes.items() for row in of_probe(name, probe)]
 
 
-def rows_of(task: Task, features: np.ndarray, labels: np.ndarray | None, split: str) -> Rows:
-    """Features and labels as rows: tokens laid out one after the other, ignored entries left out.
+def _checked_scores(name: str, task: Task, scores: np.ndarray, count: int) -> np.ndarray:
+    """Scores of a probe as an array. Raises PluginError for another shape, or numbers that are not finite."""
+    scores = np.asarray(scores)
+    expected = (count,) if task.kind == "number" else (count, task.size)
+    if scores.shape != expected and not (task.kind == "number" and scores.shape == (count, 1)):
+        raise PluginError(
+            f"probe '{name}': predict_scores returned the shape {scores.shape} for task '{task.title}'; "
+            f"return {expected}"
+        )
+    if not np.isfinite(scores).all():
+        raise PluginError(f"probe '{name}': predict_scores returned numbers that are not finite")
+    return scores
 
-    Errors: DataError naming the split for what does not fit the task.
+
+def _checked_details(name: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details of a predictor as a dict. Raises PluginError for what a report cannot hold."""
+    try:
+        json.dumps(dict(details))
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"probe '{name}': details must be values of JSON ({error})") from None
+    return dict(details)
+
+
+def rows_of(
+    task: Task, features: np.ndarray, labels: np.ndarray | None, split: str, token_features: bool = False
+) -> Rows:  # fmt: skip
+    """Features and labels as rows, without ignored entries.
+
+    A row is a sample, or one token of a per-token task. With `token_features` the row of a sample is (L, D).
+
+    Raises:
+        DataError: If features or labels do not fit the task; the message names the split.
     """
     if labels is None:
         raise DataError(f"task '{task.title}': the {split} split has no labels")
     labels = np.asarray(labels)
-    ndim = 3 if task.per_token else 2
+    ndim = 3 if task.per_token or token_features else 2
     if features.ndim != ndim:
         raise DataError(f"task '{task.title}': {split} features have shape {features.shape}, expected {ndim} axes")
-    lead = features.shape[: ndim - 1]
-    wanted = (*lead, task.size) if task.kind == "labels" else lead
-    if labels.shape != wanted and labels.shape != (*wanted, 1):
-        raise DataError(f"task '{task.title}': {split} labels have shape {labels.shape}, expected {wanted}")
-    x = features.reshape(-1, features.shape[-1])
+    lead = features.shape[: 2 if task.per_token else 1]
+    expected = (*lead, task.size) if task.kind == "labels" else lead
+    if labels.shape != expected and labels.shape != (*expected, 1):
+        raise DataError(f"task '{task.title}': {split} labels have shape {labels.shape}, expected {expected}")
+    x = features.reshape(-1, features.shape[-1]) if task.per_token else features
     y = labels.reshape(len(x), -1) if task.kind == "labels" else labels.reshape(-1)
     sample = np.arange(len(features)).repeat(len(x) // max(len(features), 1))
     if task.ignore is not None:
-        keep = (y != task.ignore).any(axis=1) if y.ndim == 2 else y != task.ignore
-        x, y, sample = x[keep], y[keep], sample[keep]
+        counted = (y != task.ignore).any(axis=1) if y.ndim == 2 else y != task.ignore
+        x, y, sample = x[counted], y[counted], sample[counted]
     if len(x) == 0:
         raise DataError(f"task '{task.title}': the {split} split has no label to count")
-    return Rows(x, _checked(task, y, split), sample)
+    return Rows(x, _checked_labels(task, y, split), sample)
 
 
-def _checked(task: Task, y: np.ndarray, split: str) -> np.ndarray:
-    """Labels as int64, or float64 for a number. Errors: DataError for a value that the task does not know."""
+def _checked_labels(task: Task, y: np.ndarray, split: str) -> np.ndarray:
+    """Labels as int64, or float64 for a number. Raises DataError for a value that the task does not have."""
     if task.kind == "number":
         bad = ~np.isfinite(y.astype(np.float64))
-        what = "finite numbers"
+        expected = "finite numbers"
     else:
-        most = task.size if task.kind == "classes" else 2
-        bad = ~np.isin(y, np.arange(most))
-        what = f"whole numbers from 0 to {most - 1}"
+        size = task.size if task.kind == "classes" else 2
+        bad = ~np.isin(y, np.arange(size))
+        expected = f"whole numbers from 0 to {size - 1}"
     if bad.any():
-        raise DataError(f"task '{task.title}': {split} labels must be {what}, found {y[bad][0]}")
+        raise DataError(f"task '{task.title}': {split} labels must be {expected}, found {y[bad][0]}")
     return y.astype(np.float64 if task.kind == "number" else np.int64)

@@ -43,7 +43,6 @@ class Decoder(nn.Module):
         mask_per_segment: bool = False,
     ) -> None:
         super().__init__()
-        self.length = layout.length
         self.project = nn.Linear(dim, width)
         form = (len(layout.segments), width) if mask_per_segment else (width,)
         self.mask_token = nn.Parameter(0.02 * torch.randn(form))
@@ -66,13 +65,14 @@ class Decoder(nn.Module):
 
         Args:
             latent: (B, 1 + V, D).
-            order: (B, L) long, the position ids of all tokens, the V visible ones first, as in the latent.
+            order: (B, n) long, position ids of the tokens to decode, the V visible ones first, as in the latent;
+                usually all L of the row.
             output_slice: Which tokens of that order to return; all by default.
             geometry: That of the whole rows, as in `Tokens.geometry`. Valid tokens and coordinates are used.
             needs_double_backward: False if this call is differentiated at most once, so that a faster kernel is used.
 
         Returns:
-            (B, L, d) in the given order, or (B, M, d) for the slice.
+            (B, n, d) in the given order, or (B, M, d) for the slice.
         """
         visible = latent.shape[1] - 1
         local = Geometry() if geometry is None else Geometry(geometry.valid, geometry.coords).gather(order)
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
             mask = embedding_lookup(mask, self.positions.segment_of[order[:, visible:]])
         hidden = positions[:, visible:] + mask
         row = torch.cat([known[:, :1] + table[0], known[:, 1:] + positions[:, :visible], hidden], dim=1)
-        begin, end = _bounds(output_slice or slice(None), self.length)
+        begin, end = _bounds(output_slice or slice(None), order.shape[1])
         decoded: Tensor = self.transformer(
             row, slice(1 + begin, 1 + end), prepend_cls(local.valid), needs_double_backward=needs_double_backward
         )

@@ -21,7 +21,7 @@ from ssl_core.utils.cache import files_of, source_of
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = 1024
 
 

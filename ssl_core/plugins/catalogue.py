@@ -13,10 +13,12 @@ from ssl_core.errors import ConfigError, PluginError, nearest
 from ssl_core.plugins import verify
 
 if TYPE_CHECKING:
-    from ssl_core.contracts import Dataset, Masking, Objective, Tokenizer
+    import typer
+
+    from ssl_core.contracts import Dataset, Encoder, Masking, Objective, Probe, Tokenizer
     from ssl_core.options import Preset
 
-Kind = Literal["objective", "tokenizer", "dataset", "masking", "preset"]
+Kind = Literal["objective", "tokenizer", "dataset", "masking", "encoder", "probe", "preset", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 T = TypeVar("T")
 QUOTED = 3  # errors of plugins set aside that one message quotes
@@ -61,7 +63,10 @@ class Entry(Generic[T]):
     @property
     def summary(self) -> str:
         """Its line in a list: the first line of the class's docstring, or the preset's source."""
-        text = getattr(self.value, "source", "") if self.kind == "preset" else self.value.__doc__
+        if self.kind == "command":
+            text = getattr(self.value, "info").help  # noqa: B009
+        else:
+            text = getattr(self.value, "source", "") if self.kind == "preset" else self.value.__doc__
         return (text or "").strip().partition("\n")[0]
 
 
@@ -88,6 +93,9 @@ class Catalogue:
         self.tokenizers: dict[str, Entry[type[Tokenizer]]] = {}
         self.datasets: dict[tuple[str, str], Entry[type[Dataset]]] = {}
         self.maskings: dict[str, Entry[type[Masking]]] = {}
+        self.encoders: dict[str, Entry[type[Encoder]]] = {}
+        self.probes: dict[str, Entry[type[Probe]]] = {}
+        self.commands: dict[str, Entry[typer.Typer]] = {}
         self.presets: list[Entry[Preset]] = []
         self.installed: list[Origin] = []
         self.set_aside: list[SetAside] = []
@@ -140,7 +148,8 @@ class Catalogue:
         entries: list[Entry[Any]] = []
         for value in verify.offered(self.manager, plugin, kind):
             modality = value.modality if kind == "dataset" else None
-            entry = Entry(kind, value.name, value, origin, modality)
+            name = value.info.name if kind == "command" else value.name
+            entry = Entry(kind, name, value, origin, modality)
             shared = next((name for other in entries if (name := _shared(entry, other)) is not None), None)
             if shared is not None:
                 raise PluginError(f"register_{kind}s() offers {_word(kind)} '{shared}' twice")
@@ -205,6 +214,18 @@ class Catalogue:
         """The masking of that name. Errors: ConfigError."""
         return self.get("masking", name).value
 
+    def encoder(self, name: str) -> type[Encoder]:
+        """The encoder of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return self.get("encoder", name).value
+
+    def probe(self, name: str) -> type[Probe]:
+        """The probe of that name. Errors: ConfigError."""
+        return self.get("probe", name).value
+
     def dataset(self, name: str, modality: str | None = None) -> type[Dataset]:
         """The data set of that name or alias. Without a modality only one may have it. Errors: ConfigError."""
         return self.get("dataset", name, modality).value
@@ -254,12 +275,13 @@ class Catalogue:
     # --- notices and reports -----------------------------------------------------------------------------------------
 
     def notify(self, hook: str, **values: Any) -> list[str]:
-        """Send a notice to every plugin that wants it, in the order of their origins.
+        """Send a notice to every plugin that implements it, in pluggy's call order.
 
-        A plugin that fails stops neither the run nor the others; each failure is returned as one line.
+        The plugin registered last is called first; `tryfirst` and `trylast` are honoured. A plugin that fails stops
+        neither the run nor the others; each failure is returned as one line.
         """
         failures = []
-        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+        for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             try:
                 impl.function(*(values[name] for name in impl.argnames))
             except (Exception, SystemExit) as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pluggy
@@ -11,13 +12,23 @@ import pluggy
 from ssl_core import hookspecs
 from ssl_core.errors import PluginError, SslxError, nearest, place_of
 
-BASES = {"objective": "Objective", "tokenizer": "Tokenizer", "dataset": "Dataset", "masking": "Masking"}
+BASES = {
+    "objective": "Objective",
+    "tokenizer": "Tokenizer",
+    "dataset": "Dataset",
+    "masking": "Masking",
+    "encoder": "Encoder",
+    "probe": "Probe",
+}
 METHODS = {  # what a class of each kind must write itself
     "objective": ("forward",),
     "tokenizer": ("forward",),
     "dataset": ("__len__", "__getitem__"),
     "masking": ("__call__",),
+    "encoder": ("forward",),
+    "probe": ("fit",),
 }
+BUILT_IN_COMMANDS = ("run", "eval", "compare", "data", "list", "show", "check", "new", "plugins")
 API_VARIABLE = "SSLX_API"
 LONGEST = 300  # characters of another's message that are worth quoting
 
@@ -78,7 +89,7 @@ def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
             raise PluginError(f"{hook}() must return a list, not {returned!r:.80}")
         values += returned
     for value in values:
-        problem = preset_problem(value) if kind == "preset" else class_problem(kind, value)
+        problem = PROBLEMS.get(kind, partial(class_problem, kind))(value)
         if problem:
             raise PluginError(f"{hook}(): {problem}")
     return values
@@ -102,19 +113,40 @@ def class_problem(kind: str, value: Any) -> str | None:
         return f"class {value.__name__} needs `aliases` that are a tuple of names, not {aliases!r:.80}"
     if kind == "dataset" and len({getattr(value, "name", ""), *aliases}) <= len(aliases):
         return f"class {value.__name__} repeats a name in `aliases` {aliases!r:.80}"
-    chosen = getattr(value, "default_masking", None)
-    if kind == "objective" and not isinstance(chosen, options.Choice | None):
-        wanted = 'None, or such as Choice("random", {"ratio": 0.75})'
-        return f"`default_masking` of class {value.__name__} must be {wanted}, not {chosen!r:.80}"
+    if kind == "objective" and (problem := _masking_problem(value)):
+        return problem
     own = getattr(value, "Options", None)
     if not (isinstance(own, type) and issubclass(own, options.Options)):
         return (
             f"{value.__name__}.Options must derive from {base.__name__}.Options, so that its values are checked and "
             f"saved; write `class Options({base.__name__}.Options):`"
         )
+    if kind == "probe":
+        from ssl_core.evaluation.options import EvaluateOptions
+
+        taken = getattr(value, "evaluate_options", ())
+        for known, where in ((EvaluateOptions, "the section evaluate"), (own, f"{value.__name__}.Options")):
+            unknown = [one for one in taken if one not in known.model_fields]
+            if unknown:
+                return f"`evaluate_options` of class {value.__name__} has '{unknown[0]}', which {where} lacks"
     for method in METHODS[kind]:
         if getattr(value, method, None) is getattr(base, method, None):
             return f"class {value.__name__} does not define {method}"
+    return None
+
+
+def _masking_problem(value: Any) -> str | None:
+    """What is wrong with the default maskings of an objective, or None."""
+    from ssl_core.options import Choice
+
+    choice, choices = getattr(value, "default_masking", None), getattr(value, "default_maskings", {})
+    example = 'Choice("random", {"ratio": 0.75})'
+    if not isinstance(choice, Choice | None):
+        return f"`default_masking` of class {value.__name__} must be None, or such as {example}, not {choice!r:.80}"
+    if not isinstance(choices, Mapping) or not all(isinstance(one, Choice) for one in choices.values()):
+        return f"`default_maskings` of class {value.__name__} must map names to such as {example}, not {choices!r:.80}"
+    if choice is not None and choices:
+        return f"class {value.__name__} has both `default_masking` and `default_maskings`; keep one of them"
     return None
 
 
@@ -133,6 +165,23 @@ def preset_problem(value: Any) -> str | None:
     if not isinstance(value.values, Mapping):
         return f"preset '{value.name}': values must map option paths to values"
     return None
+
+
+def command_problem(value: Any) -> str | None:
+    """What is wrong with an offered command, or None."""
+    import typer  # commands are loaded by the command line, which has imported it
+
+    if not isinstance(value, typer.Typer):
+        return f"expected a typer.Typer, not {value!r:.80}"
+    name = value.info.name
+    if not _is_name(name):
+        return f"a typer.Typer needs a name of letters, digits, '_', '-', '.', '+', not {name!r}; pass name="
+    if name in BUILT_IN_COMMANDS:
+        return f"command '{name}' is a command of sslx; choose another name"
+    return None
+
+
+PROBLEMS: dict[str, Callable[[Any], str | None]] = {"preset": preset_problem, "command": command_problem}
 
 
 def one_line(text: str) -> str:

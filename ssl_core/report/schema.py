@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_core.errors import CheckpointError, SslxError
 from ssl_core.utils.files import write_text
+from ssl_core.utils.formats import first_version_message
 
 REPORT = "report.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FeatureKind: TypeAlias = Literal["trained", "random_init", "raw_input"]
 
 
@@ -29,9 +30,9 @@ class Score(BaseModel):
     features: FeatureKind = Field(description="of the trained encoder, of a random initialisation, or the input itself")
     value: float | None = Field(description="the metric as a fraction or correlation; null if undefined")
     n_train: int = Field(description="samples that the probe was fitted on; tokens for a per-token task")
-    n_test: int = Field(description="samples, or tokens, that it was scored on")
+    n_test: int = Field(description="samples, or tokens, of the scored split that it was scored on")
     seed: int = Field(description="seed of the run")
-    standard_error: float | None = Field(None, description="of the value over test samples; null if unknown")
+    standard_error: float | None = Field(None, description="of the value over the scored samples; null if unknown")
     details: dict[str, Any] = Field({}, description="of the probe: solver, converged, k, notes")
 
 
@@ -42,7 +43,7 @@ class LayoutRow(BaseModel):
 
     name: str = Field(description="name of the segment")
     grid: tuple[int, ...] = Field(description="tokens along each axis")
-    target: str = Field(description="values or ids")
+    target: str = Field(description="continuous or discrete")
     size: int = Field(description="numbers in a patch, or entries of the vocabulary")
 
 
@@ -62,7 +63,7 @@ class Report(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[1] = Field(1, description="version of this schema")
+    schema_version: Literal[2] = Field(2, description="version of this schema")
     run: str = Field(description="folder of the run")
     created: datetime = Field(description="when the report was made, ISO 8601 with time zone")
     command: str = Field("", description="the command line")
@@ -72,6 +73,7 @@ class Report(BaseModel):
     tokenizer: str = Field(description="name of the tokenizer")
     masking: str | None = Field(None, description="name of the masking; null if the objective masks nothing")
     preset_sources: tuple[str, ...] = Field((), description="presets that applied, each with the source of its numbers")
+    split: Literal["test", "validation"] = Field("test", description="split that the scores are computed on")
     seed: int = Field(description="seed of all chance")
     steps: int = Field(description="optimiser steps of the encoder")
     wall_seconds: float = Field(description="seconds that the command took, from start to report")
@@ -126,6 +128,8 @@ def read(folder: Path) -> Report:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path} is damaged; make it again with sslx eval {folder}") from None
+    if version == 1:
+        raise CheckpointError(first_version_message(path))
     if version != SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema version {version}, this sslx reads {SCHEMA_VERSION}; use the sslx that wrote it, "

@@ -167,8 +167,9 @@ def counts(gathered: Iterable[Line], report: Report) -> list[str]:
         title = task_title(line, report)
         fitted, _ = found.get(title, (0, 0))
         found[title] = max(fitted, line.n_train), line.n_test
+    where = "others" if report.split == "test" else f"others, of the {report.split} split"
     return [
-        f"{title}: probes fitted on {fitted:,}, scored on {tested:,} others."
+        f"{title}: probes fitted on {fitted:,}, scored on {tested:,} {where}."
         for title, (fitted, tested) in found.items()
     ]
 

@@ -1,69 +1,209 @@
-"""From a configuration to live parts: data sets, learner, scores, and what is said about them."""
+"""From a configuration to a Run: open the data, build the model once, preprocess, settle what was left open."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from ssl_core.config.resolve import Plugins
+from ssl_core import plugins as installed
+from ssl_core.config.resolve import Plugins, plugins_of
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Dataset, Tokenizer
-from ssl_core.data import Split, Task
-from ssl_core.errors import ConfigError, DataError
-from ssl_core.evaluation.features import features
-from ssl_core.evaluation.health import SAMPLES, collapse, health
-from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import drawn, score
+from ssl_core.contracts import Dataset, Objective, Tokenizer
+from ssl_core.data import Split
+from ssl_core.errors import CheckpointError, ConfigError, DataError
+from ssl_core.evaluation.protocols import make_probes
+from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
-from ssl_core.nn.encoder import TransformerEncoder
-from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.nn.encoder import Encoder
+from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
+from ssl_core.plugins import Catalogue
+from ssl_core.runs.fields import check_fields, fields_from_json
+from ssl_core.runs.run import Run, RunContext, snapshot
+from ssl_core.runs.run_dir import check_plugins, load_config
+from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
-from ssl_core.training.device import autocast, describe, pick_precision
+from ssl_core.training.accel.memory import keep_freed_memory
+from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
 from ssl_core.utils.cache import cache_root
-from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
 
 Splits = Mapping[Split, Dataset]
 Data = Mapping[Split, PreprocessedSplit]
-EMBED_BATCH = 256
-SPLITS: tuple[Split, Split] = ("train", "test")
+CONSTANTS = ("tokenizer.mean", "tokenizer.std")
+"""Options of the tokenizer that an evaluation on other data may change, where they were given and not measured."""
 
 
-def open_splits(config: RunConfig, plugins: Plugins) -> dict[Split, Dataset]:
-    """Both splits of the data set. Errors: DataError if they do not offer the same fields."""
+def open_splits(config: RunConfig, plugins: Plugins, *, for_training: bool = True) -> dict[Split, Dataset]:
+    """The training split, the split that is scored and, for training, the validation split if there is one.
+
+    The test split is opened only if it is scored.
+
+    Raises:
+        ConfigError: the data has no validation split, but it is to be scored.
+        DataError: the splits do not offer the same fields.
+    """
     options = plugins.dataset.Options(**config.dataset.options)
-    splits: dict[Split, Dataset] = {split: plugins.dataset(options, split) for split in SPLITS}
-    same_fields(fields_of(splits["train"]), splits["test"])
+    splits: dict[Split, Dataset] = {"train": plugins.dataset(options, "train")}
+    provided, scored = splits["train"].splits, config.evaluate.split
+    if scored not in provided:
+        raise ConfigError(
+            f"evaluate.split={scored}: data set '{config.dataset.name}' has no {scored} split; set "
+            f"dataset.validation_fraction, e.g. to 0.1, if it has this option, or use evaluate.split=test"
+        )
+    for split in provided:
+        if split == scored or (split == "validation" and for_training):
+            splits[split] = plugins.dataset(options, split)
+            check_fields(splits["train"].fields, splits[split])
     return splits
 
 
-def fields_of(dataset: Dataset) -> str:
-    """What a data set offers, as text."""
-    return repr(dict(dataset.fields))
+def build_learner(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
+    """A freshly initialised learner, the same for the same configuration and seed."""
+    seed_torch(config.seed, "init")
+    tokenizer: Tokenizer = plugins.tokenizer(
+        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.dim
+    )
+    layout = tokenizer.layout
+    encoder = plugins.encoder(plugins.encoder.Options(**config.encoder.options), layout)
+    maskings = {
+        name: cls(cls.Options(**config.maskings[name].options), layout) for name, cls in plugins.maskings.items()
+    }
+    options = plugins.objective.Options(**config.objective.options)
+    objective = plugins.objective(options, layout, config.dim, maskings)
+    _check_layers(objective, encoder)
+    return Learner(tokenizer, encoder, objective)
 
 
-def same_fields(wanted: str, other: Dataset) -> None:
-    """Errors: DataError that shows both, if a data set does not offer the fields that the run was made for."""
-    if fields_of(other) != wanted:
-        raise DataError(
-            f"'{other.name}' ({other.split}) offers {fields_of(other)}, the run needs {wanted}; "
-            f"use a data set of the same form, or an option such as dataset.rate that makes it so"
+def _check_layers(objective: Objective, encoder: Encoder) -> None:
+    """Raises:
+    ConfigError: the objective reads a layer that the encoder does not have.
+    """
+    depth = encoder.options.model_dump().get("depth")
+    if objective.layers and depth is not None and max(objective.layers) > depth:
+        raise ConfigError(
+            f"objective '{objective.name}' reads encoder layer {max(objective.layers)}, and the encoder has {depth}; "
+            f"set encoder.depth={max(objective.layers)} or more"
         )
 
 
-def same_extent(before: Mapping[str, int] | None, now: Mapping[str, int]) -> None:
-    """Errors: DataError if a split has not as many samples as when the run was begun (None: not known)."""
+def build_run(
+    config: RunConfig,
+    plugins: Plugins,
+    context: RunContext,
+    start: checkpoint.Checkpoint | None = None,
+    *,
+    for_training: bool = True,
+) -> Run:
+    """A run ready to train or, with `for_training=False`, to evaluate.
+
+    Args:
+        config: the configuration. For an evaluation it may name other data than the run was trained on.
+        plugins: the classes that it names.
+        context: plugins, folder and console.
+        start: the checkpoint that the weights come from; None to initialise them.
+        for_training: settle what the configuration leaves open, such as the batch size and compilation.
+
+    Raises:
+        ConfigError: the configuration cannot work on this data or device.
+        DataError: the data cannot be used, or is not the data that the checkpoint was trained on.
+        CheckpointError: the checkpoint is damaged or does not fit the configuration.
+    """
+    began = time.perf_counter()
+    keep_freed_memory()
+    device = pick_device(config.device)
+    splits = open_splits(config, plugins, for_training=for_training)
+    if start is not None:
+        check_fields(fields_from_json(start.state["fields"]), splits["train"])
+    learner = build_learner(config, plugins, splits["train"])
+    initial = snapshot(learner)
+    learner.to(device)
+    if start is None:
+        learner.tokenizer.fit(RawSamples(splits["train"]))
+    else:
+        constants = {} if for_training else _given_constants(config, learner.tokenizer)
+        checkpoint.load_model(start, learner)
+        for name, buffer in learner.tokenizer.named_buffers():
+            if name in constants:
+                buffer.copy_(constants[name])
+    data: dict[Split, PreprocessedSplit] = {
+        split: preprocess_dataset(dataset, learner.tokenizer, cache_root(), context.console, config.strict)
+        for split, dataset in splits.items()
+    }
+    notes: list[str] = []
+    if start is None:
+        learner.tokenizer.fit_normalization(data["train"].chunks())
+    if for_training:
+        if start is not None:
+            _check_sample_counts(start.state.get("samples"), data)
+        config, notes = resolve_runtime(config, learner, device, data["train"])
+    scored: Data = {"train": data["train"], "test": data[config.evaluate.split]}
+    task, width = splits["train"].task, config.dim
+    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
+    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
+    notes += data_warnings(splits, data) + lines
+    run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
+    if start is not None:
+        run.steps, run.seconds = start.step, float(start.state["seconds"])
+    return run
+
+
+def load_run(folder: Path, catalogue: Catalogue | None = None) -> Run:
+    """A trained run from its folder, ready to evaluate; see `Run.load`."""
+    catalogue = installed.load() if catalogue is None else catalogue
+    config, start = load_config(folder), load_checkpoint(folder)
+    context = RunContext(catalogue, folder)
+    for line in check_plugins(folder, config, catalogue, start):
+        context.console.info(line)
+    return build_run(trained_config(config, start), plugins_of(config, catalogue), context, start, for_training=False)
+
+
+def load_checkpoint(folder: Path) -> checkpoint.Checkpoint:
+    """The newest checkpoint of a run's folder.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    start = checkpoint.latest(folder)
+    if start is None:
+        raise CheckpointError(f"{folder} has no checkpoint to evaluate; go on with sslx run --resume")
+    return start
+
+
+def trained_config(config: RunConfig, start: checkpoint.Checkpoint) -> RunConfig:
+    """The configuration with the batch size that training used, which may be lower than the one given."""
+    size = start.state.get("config", {}).get("train", {}).get("batch_size", config.train.batch_size)
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_size": size})})
+
+
+def _given_constants(config: RunConfig, tokenizer: Tokenizer) -> dict[str, torch.Tensor]:
+    """The tokenizer's mean and std, and those of its parts, where the configuration gives them."""
+    if config.tokenizer.options.get("normalise") != "given":
+        return {}
+    buffers = tokenizer.named_buffers()
+    return {name: value.clone() for name, value in buffers if f"tokenizer.{name.rpartition('.')[2]}" in CONSTANTS}
+
+
+def sample_counts(data: Data) -> dict[str, int]:
+    """Preprocessed samples of each split, for the checkpoint."""
+    return {split: len(part) for split, part in data.items()}
+
+
+def _check_sample_counts(before: Mapping[str, int] | None, data: Data) -> None:
+    """Check that the splits have as many samples as when the run began.
+
+    Raises:
+        DataError: one has not.
+    """
+    now = sample_counts(data)
     for split, count in (before or {}).items():
         if now.get(split) != count:
             raise DataError(
@@ -72,25 +212,14 @@ def same_extent(before: Mapping[str, int] | None, now: Mapping[str, int]) -> Non
             )
 
 
-def build(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
-    """A freshly initialised learner, the same for the same configuration and seed."""
-    seed_torch(config.seed, "init")
-    tokenizer: Tokenizer = plugins.tokenizer(
-        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.encoder.dim
-    )
-    layout = tokenizer.layout
-    encoder = TransformerEncoder(config.encoder, layout)
-    maskings = {}
-    if plugins.masking is not None and config.masking is not None:
-        maskings["mask"] = plugins.masking(plugins.masking.Options(**config.masking.options), layout)
-    options = plugins.objective.Options(**config.objective.options)
-    return Learner(tokenizer, encoder, plugins.objective(options, layout, config.encoder.dim, maskings))
-
-
 def resolve_runtime(
     config: RunConfig, learner: Learner, device: torch.device, train: PreprocessedSplit
 ) -> tuple[RunConfig, list[str]]:
-    """Replace what was left open by what is used, and say so. Errors: ConfigError for what cannot work."""
+    """Replace what the configuration leaves open by what the run uses; return it with lines that say so.
+
+    Raises:
+        ConfigError: the batch is too small for the objective.
+    """
     options, objective, notes = config.train, learner.objective, []
     values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
     if options.batch_size > len(train):
@@ -118,12 +247,12 @@ def resolve_runtime(
 
 
 def step_key(config: RunConfig, device: torch.device, learner: Learner) -> str:
-    """What the compiled step of a run depends on."""
+    """The key of the compiled step of a run."""
     return key_of(config.model_dump(mode="json"), describe(device), {type(module) for module in learner.modules()})
 
 
 def data_warnings(splits: Splits, data: Data) -> list[str]:
-    """What the data sets and their preparation have to say."""
+    """Warnings of the data sets and of their preprocessing, one line each."""
     notes = list(dict.fromkeys(note for split in splits.values() for note in split.warnings))
     for split, prepared in data.items():
         if prepared.bad:
@@ -136,38 +265,49 @@ def data_warnings(splits: Splits, data: Data) -> list[str]:
 
 
 def as_utf8(text: str) -> str:
-    """A text that can be written: names of files may be none."""
+    """A text that can be written to a file; a file name may hold bytes that are no UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def header(config: RunConfig, learner: Learner, device: torch.device, splits: Splits, data: Data) -> list[str]:
-    """What runs on what, in a few lines."""
-    about = (type(splits["train"]).__doc__ or "").strip().splitlines()[0]
-    counts = ", ".join(f"{split} {len(prepared):,}" for split, prepared in data.items())
+def announce(run: Run, lines: Sequence[str] = ()) -> None:
+    """Print the header and the notes of a run."""
+    for line in (*lines, *header(run), *run.notes):
+        run.console.info(line)
+
+
+def header(run: Run) -> list[str]:
+    """Data, tokens, model and training of a run in a few lines."""
+    config, learner = run.config, run.learner
+    about = (type(run.splits["train"]).__doc__ or "").strip().splitlines()[0]
+    counts = ", ".join(f"{split} {len(prepared):,}" for split, prepared in run.data.items())
     grids = " + ".join(
         f"{segment.length} tokens ({' x '.join(map(str, segment.grid))}, {segment.target} of {segment.size})"
         for segment in learner.tokenizer.layout.segments
     )
-    masking = "" if config.masking is None else f", masking {config.masking.name} {_brief(config.masking.options)}"
-    attention = attention_kernel(config, learner, device)
+    masking = "".join(
+        f", masking {'' if name == 'mask' else f'{name}: '}{part.name} {_brief(part.options)}"
+        for name, part in config.maskings.items()
+    )
+    kernel, hardware = attention_kernel(config, learner, run.device), describe(run.device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
         f"tokens     {grids}",
         f"model      {config.objective.name}{masking}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
-        f"{config.train.precision}, attention {attention}, on {describe(device)}",
+        f"{config.train.precision}, attention {kernel}, on {hardware}",
         *(f"preset     {source}" for source in config.preset_sources),
     ]
 
 
 def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) -> str:
     """The encoder's attention kernel for whole rows, and whether it was chosen or set."""
-    if config.encoder.attention != "auto":
-        return config.encoder.attention
+    options = config.encoder.options
+    backend = options.get("attention", "none")  # of an encoder that has no such option nothing is known
+    if backend != "auto":
+        return str(backend)
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    encoder = config.encoder
-    width = encoder.head_dim or encoder.dim // encoder.heads
+    width = options["head_dim"] or options["dim"] // options["heads"]
     length, compiled = learner.tokenizer.layout.length, config.train.compile == "on"
     return f"{choose_kernel(device, dtype, length, 1, width, compiled)} (auto)"
 
@@ -176,133 +316,8 @@ def _brief(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
 
 
-def evaluate(
-    config: RunConfig,
-    plugins: Plugins,
-    learner: Learner,
-    splits: Splits,
-    data: Data,
-    device: torch.device,
-    console: Console,
-    options: Mapping[str, EvaluateOptions] | None = None,
-) -> list[dict[str, Any]]:
-    """Rows of scores: trained features, those of the random initialisation, and the raw prepared input.
-
-    `splits` and `data` may be another data set than the one trained on; `options` are by reading. Empty where there are
-    no labels.
-    """
-    task = splits["train"].task
-    if task is None:
-        return []
-    fresh = random_init_baseline(config, plugins, learner, splits, device)
-    kinds: dict[str, Callable[..., Tensor]] = {
-        "trained": learner.embed,
-        "random_init": fresh.embed,
-        "raw_input": learner.raw,
-    }
-    rows: list[dict[str, Any]] = []
-    with console.progress("evaluating", len(kinds)) as progress:
-        for kind, embed in kinds.items():
-            learner.eval()
-            fresh.eval()
-            rows += _score(
-                kind, embed, config, options[kind] if options else config.evaluate, task, splits, data, device
-            )
-            progress.advance()
-    return rows
-
-
-def random_init_baseline(
-    config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, device: torch.device
-) -> Learner:
-    """The learner as it was before training, in eval mode."""
-    fresh = build(config, plugins, splits["train"]).to(device)
-    for mine, theirs in zip(fresh.tokenizer.buffers(), learner.tokenizer.buffers(), strict=True):
-        mine.copy_(theirs)  # measured constants belong to the data, not to the training
-    return fresh.eval()
-
-
-def check_health(
-    config: RunConfig, learner: Learner, data: PreprocessedSplit, device: torch.device
-) -> dict[str, float]:
-    """Label-free figures of the learner on some training samples, the same each time."""
-    some = min(len(data), SAMPLES)
-    index = np.sort(np.random.default_rng(config.seed).choice(len(data), some, replace=False))
-    parts = np.array_split(index, math.ceil(some / EMBED_BATCH))
-    learner.eval()
-    with autocast(device, config.train.precision):  # type: ignore[arg-type]
-        return health(learner.stages, (data.take(part).to(device) for part in parts))
-
-
-def scores_named(prefix: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Scores by a name for metrics.jsonl, those that are undefined left out."""
-    return {f"{prefix}{row['probe']}_{row['metric']}": float(row["value"]) for row in rows if row["value"] is not None}
-
-
-class OnlineProbe:
-    """The probe during pretraining: scores of the trained features so far, health, and a warning at a collapse."""
-
-    def __init__(
-        self, config: RunConfig, plugins: Plugins, learner: Learner, splits: Splits, data: Data, device: torch.device,
-        console: Console,
-    ) -> None:  # fmt: skip
-        self.config, self.learner, self.splits, self.data = config, learner, splits, data
-        self.device, self.console = device, console
-        fresh = random_init_baseline(config, plugins, learner, splits, device)
-        self.fresh = check_health(config, fresh, data["train"], device)
-        self.warning: str | None = None
-
-    def __call__(self, step: int) -> dict[str, float]:
-        """Figures named probe/... and health/..., for metrics.jsonl."""
-        out: dict[str, float] = {}
-        task = self.splits["train"].task
-        if task is not None:
-            args = (self.config, self.config.evaluate, task, self.splits, self.data, self.device)
-            rows = _score("trained", self.learner.embed, *args)
-            out = scores_named("probe/", rows)
-        found = self.health()
-        shown = ", ".join(f"{name.removeprefix('probe/').replace('_', ' ')} {value:.3f}" for name, value in out.items())
-        self.console.info(f"step {step:,}: {shown}{', ' if shown else ''}RankMe {found['rankme']:.1f}")
-        return out | {f"health/{name}": value for name, value in found.items()}
-
-    def health(self) -> dict[str, float]:
-        """The learner's health now; says so once if something has collapsed."""
-        found = check_health(self.config, self.learner, self.data["train"], self.device)
-        problem = collapse(found, self.fresh)
-        if problem and self.warning is None:
-            self.warning = f"warning: {problem}"
-            self.console.info(self.warning)
-        return found
-
-
-def _score(
-    kind: str,
-    embed: Callable[..., Tensor],
-    config: RunConfig,
-    options: EvaluateOptions,
-    task: Task,
-    splits: Splits,
-    data: Data,
-    device: torch.device,
-) -> Iterator[dict[str, Any]]:
-    taken: list[Any] = []
-    seed = config.seed if options.seed is None else options.seed
-    for split, most in zip(SPLITS, (options.max_train, options.max_test), strict=True):
-        chosen = drawn(len(data[split]), most, seed)  # before their features are computed: there may be millions
-        with autocast(device, config.train.precision):  # type: ignore[arg-type]
-            batches = (batch.to(device) for batch in data[split].sweep(EMBED_BATCH, chosen))
-            count = len(data[split]) if chosen is None else len(chosen)
-            taken += features(partial(embed, per_token=task.per_token), batches, count)
-    train_x, train_y, test_x, test_y = taken
-    for row in score(task, train_x, train_y, test_x, test_y, options, config.seed):
-        yield {
-            "dataset": f"{splits['train'].modality}/{splits['train'].name}", "task": task.title,
-            "features": kind, "seed": config.seed, **row,
-        }  # fmt: skip
-
-
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of Python, the platform and the libraries that compute."""
     out = {"python": platform.python_version(), "platform": platform.platform()}
     for name in ("sslx", "torch", "timm", "numpy", "scikit-learn", "xformers"):
         try:

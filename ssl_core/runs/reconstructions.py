@@ -1,4 +1,4 @@
-"""What an objective rebuilds, as arrays for pictures: originals, what was visible of them, reconstructions."""
+"""Reconstructions of an objective as arrays for pictures: the original, its visible part, the reconstruction."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ssl_core.utils.seeds import generator
 
 @torch.no_grad()
 def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
-    """Reconstructions of a few samples; an empty list for an objective that rebuilds nothing."""
+    """Reconstructions of a few samples; an empty list for an objective that reconstructs nothing."""
     learner.eval()
     device = next(learner.parameters()).device
-    drawn = learner.draw(len(batch), generator(seed, "pictures"), learner.tokenizer.geometry(batch.inputs))
-    draws = {name: value.to(device) for name, value in drawn.items()}
+    draws = learner.draw(len(batch), generator(seed, "pictures"), learner.tokenizer.geometry(batch.inputs))
+    draws = {name: value.to(device) for name, value in draws.items()}
     tokens = learner.tokenizer(batch.to(device).inputs)
     predictions = learner.objective.reconstruct(tokens, learner.encoder, draws)
     if predictions is None or "visible" not in draws:
@@ -34,19 +34,25 @@ def _segments(
     learner: Learner, targets: tuple[object, ...], predictions: list[Tensor], hidden: Tensor
 ) -> Iterator[Rebuilt]:
     for number, (segment, span) in enumerate(learner.tokenizer.layout.spans):
-        gone = hidden[:, span]
+        is_hidden = hidden[:, span]
         target = targets[number]
         if isinstance(target, ContinuousTarget):
-            known = target.patches.float()
+            target_values = target.patches.float()
             parts = [
-                known,
-                known.masked_fill(gone.unsqueeze(-1), torch.nan),
-                torch.where(gone.unsqueeze(-1), predictions[number].float(), known),
+                target_values,
+                target_values.masked_fill(is_hidden.unsqueeze(-1), torch.nan),
+                torch.where(is_hidden.unsqueeze(-1), predictions[number].float(), target_values),
             ]
-            depicted = [learner.tokenizer.to_image(number, part) for part in parts]
-            shown = [part if picture is None else picture for part, picture in zip(parts, depicted, strict=True)]
+            pictures = [learner.tokenizer.to_image(number, part) for part in parts]
+            arrays = [part if picture is None else picture for part, picture in zip(parts, pictures, strict=True)]
         else:
-            known = target.ids  # type: ignore[attr-defined]
-            shown = [known, known.masked_fill(gone, -1), torch.where(gone, predictions[number].argmax(-1), known)]
-        original, masked, reconstruction = (part.cpu().numpy() for part in shown)
-        yield Rebuilt(segment.name, segment.target, segment.grid, original, masked, reconstruction, gone.cpu().numpy())
+            target_values = target.ids  # type: ignore[attr-defined]
+            arrays = [
+                target_values,
+                target_values.masked_fill(is_hidden, -1),
+                torch.where(is_hidden, predictions[number].argmax(-1), target_values),
+            ]
+        original, masked, reconstruction = (part.cpu().numpy() for part in arrays)
+        yield Rebuilt(
+            segment.name, segment.target, segment.grid, original, masked, reconstruction, is_hidden.cpu().numpy()
+        )

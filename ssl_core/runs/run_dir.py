@@ -1,4 +1,4 @@
-"""The folder of a run: made, refused, resumed, listed."""
+"""Run folders: create, lock, read, check before a resume, list."""
 
 from __future__ import annotations
 
@@ -17,24 +17,35 @@ from typing import Any
 from pydantic import ValidationError
 
 from ssl_core.config.schema import RunConfig
-from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.errors import CheckpointError, ConfigError, SslxError
+from ssl_core.pipeline.memory import MEMORY
 from ssl_core.plugins import Catalogue, Kind
+from ssl_core.runs.run import RunContext
 from ssl_core.training import checkpoint
+from ssl_core.utils.files import write_json
+from ssl_core.utils.formats import first_version_message
 
 CONFIG = "config.json"
 REPORT = "report.json"
+FAILURE = "failure.json"
+"""Written where a run ends by an error: its type and message. The next run in the folder removes it."""
 LOCK = ".lock"
-PATIENCE = 15.0  # seconds: one that was told to stop saves first
-PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "dataset")  # plugins that a run depends on
+FORMAT = 2
+"""Format of config.json. sslx 0.1 wrote none."""
+PATIENCE = 15.0
+"""Seconds to wait for another run: one that was stopped saves first."""
+PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "encoder", "dataset")
+"""The plugins that a run depends on."""
 FREE_TO_CHANGE = frozenset(
     {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
 )
 
 
 def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
-    """A new folder under runs/, made: date, time, objective, modality, data set, and a number if that is taken.
+    """Create a folder under runs/, named by date, time, objective, modality, data set, and a number if that is taken.
 
-    Errors: ConfigError if it cannot be made.
+    Raises:
+        ConfigError: it cannot be created.
     """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{config.objective.name}-{config.modality}-{config.dataset.name}"
@@ -54,9 +65,10 @@ def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
 
 @contextlib.contextmanager
 def create_run_dir(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
-    """An empty run folder that nobody else uses meanwhile.
+    """Create or empty a run folder and lock it.
 
-    Errors: ConfigError if it is not empty (naming the two ways out), not writable, or another run is at work in it.
+    Raises:
+        ConfigError: it is not empty, not writable, or another run is at work in it.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -75,10 +87,14 @@ def create_run_dir(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
-    """Errors: ConfigError if the folder holds something that must stay."""
+    """Check that a folder is empty or may be overwritten.
+
+    Raises:
+        ConfigError: it holds something that must stay.
+    """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder} is a file; name a folder")
-    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+    if not folder.exists() or all(path.name in (LOCK, FAILURE) for path in folder.iterdir()):
         return
     if not overwrite:
         raise ConfigError(f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it")
@@ -88,7 +104,11 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def lock_run_dir(folder: Path) -> Iterator[None]:
-    """Nobody else runs in this folder meanwhile. Errors: ConfigError if somebody does and goes on."""
+    """Lock a run folder against other runs.
+
+    Raises:
+        ConfigError: another run holds the lock and does not end soon.
+    """
     path = folder / LOCK
     with path.open("w") as file:
         for _ in range(int(PATIENCE / 0.1)):
@@ -103,23 +123,71 @@ def lock_run_dir(folder: Path) -> Iterator[None]:
 
 
 def load_config(folder: Path) -> RunConfig:
-    """The configuration that a run folder was made with. Errors: CheckpointError."""
+    """Read the configuration of a run folder.
+
+    Raises:
+        CheckpointError: the folder holds no run, an earlier or later sslx made it, or the file is damaged.
+    """
     path = folder / CONFIG
     try:
-        return RunConfig(**json.loads(path.read_text(encoding="utf-8")))
+        entries = dict(json.loads(path.read_text(encoding="utf-8")))
+        version = entries.pop("format", 1)
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG}") from None
-    except (OSError, ValueError, TypeError, ValidationError) as error:
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({str(error).splitlines()[0]}); make the run anew") from None
+    if version == 1:
+        raise CheckpointError(first_version_message(path))
+    if version != FORMAT:
+        raise CheckpointError(f"{path} has format {version}, this sslx reads {FORMAT}; use the sslx that made it")
+    try:
+        return RunConfig(**entries)
+    except (TypeError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read ({first}); it was made by another sslx or is damaged") from None
 
 
-def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
-    """The configuration to go on with. Errors: ConfigError naming the first difference that would change the run.
+def save_config(folder: Path, config: RunConfig) -> None:
+    """Write config.json atomically."""
+    write_json(folder / CONFIG, {"format": FORMAT, **config.model_dump(mode="json")})
 
-    More steps are welcome where the rate is constant, since the steps done are then the same.
+
+@contextlib.contextmanager
+def record_failure(context: RunContext) -> Iterator[None]:
+    """Around a run: if it raises, send the notice run_failed and write failure.json, except where a signal stopped it.
+
+    The error is raised again. A file that an earlier run left is removed first.
     """
-    before, now = saved.model_dump(mode="json"), wanted.model_dump(mode="json")
+    path = context.folder / FAILURE
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) and not hasattr(error, "exit_code"):
+            text = " ".join(str(error).split())
+            entry = {"type": type(error).__name__, "message": text, "user_error": isinstance(error, SslxError)}
+            with contextlib.suppress(OSError):  # a full disk must not hide the error
+                write_json(path, entry)
+        context.notify("run_failed", folder=context.folder, error=error)
+        raise
+
+
+def read_failure(folder: Path) -> str | None:
+    """Why the last run in a folder failed, in one line; None if it did not, or was killed before it could say so."""
+    try:
+        entry = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return entry["message"] if entry["user_error"] else f"{entry['type']}: {entry['message']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
+    """The configuration to continue with. More steps are allowed where the learning rate is constant.
+
+    Raises:
+        ConfigError: the first difference that would change the steps already done.
+    """
+    before, now = saved.model_dump(mode="json"), requested.model_dump(mode="json")
     for path, value in _leaves(now):
         old = _at(before, path)
         if value == old or path[0] in FREE_TO_CHANGE:
@@ -130,27 +198,49 @@ def check_resumable(saved: RunConfig, wanted: RunConfig) -> RunConfig:
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
             continue
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
-    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": wanted.train.steps})})
+    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": requested.train.steps})})
 
 
-def check_plugins(folder: Path, saved: RunConfig, catalogue: Catalogue, parts: Iterable[Kind] = PARTS) -> list[str]:
-    """What is to be said of the plugins that a run was trained with: one line if any has another version now.
+def check_plugins(
+    folder: Path,
+    saved: RunConfig,
+    catalogue: Catalogue,
+    start: checkpoint.Checkpoint | None,
+    parts: Iterable[Kind] = PARTS,
+) -> list[str]:
+    """Compare the plugins that a run was trained with to those installed.
 
-    Errors: ConfigError naming the first that is no longer there, and why. Nothing without a checkpoint.
+    Args:
+        folder: the run's folder, for messages.
+        saved: its configuration.
+        catalogue: the installed plugins.
+        start: its newest checkpoint, which records the plugins; nothing is checked without one.
+        parts: the plugins to check.
+
+    Returns:
+        One line if any has another version now, else none.
+
+    Raises:
+        ConfigError: one is missing; the message says why.
     """
-    start = checkpoint.latest(folder)
-    noted = start.state.get("origins", {}) if start else {}
+    recorded = start.state.get("origins", {}) if start else {}
     changed = []
-    for part in parts:
-        config = getattr(saved, part)
-        if config is None:
-            continue
+    configs = [
+        (part, config)
+        for part in parts
+        for config in (saved.maskings.values() if part == "masking" else [getattr(saved, part)])
+    ]
+    for part, config in configs:
         entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
         name = entry.name if entry else config.name
-        before = noted.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
+        before = recorded.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
         what = f"{'data set' if part == 'dataset' else part} '{name}'"
         if before is None:
             continue
+        if entry is None and part == "dataset" and config.name == MEMORY:
+            raise ConfigError(
+                f"{folder} was trained on data in memory; give the data, by data= from Python or by --data"
+            )
         if entry is None:
             raise ConfigError(f"{folder} was trained with {what} of {before}, which {_absence(before, catalogue)}")
         if str(entry.origin) != before:
@@ -167,8 +257,8 @@ def _absence(origin: str, catalogue: Catalogue) -> str:
     if plugin in catalogue.blocked:
         return "is blocked; leave out --block and SSLX_BLOCK"
     now = next((str(one) for one in catalogue.installed if one.plugin == plugin), None)
-    wanted = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
-    return f"is not offered by {now} any more; {wanted}" if now else f"is not installed; {wanted}"
+    install = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
+    return f"is not offered by {now} any more; {install}" if now else f"is not installed; {install}"
 
 
 def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -190,10 +280,13 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
 
 
 def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:
-    """Where the report of `sslx eval` belongs: in the run's folder, but never in place of a report of another kind.
+    """The folder for the report of an evaluation: the run's own, or one below it.
 
-    dataset: what the other data is called, if it is other data. A run that is not finished has no report yet, and would
-    pass for finished with one.
+    A run that is not finished has no report yet, and a report in its folder would mark it as finished.
+
+    Args:
+        folder: the run's folder.
+        dataset: a name for other data than the run's own; None for its own.
     """
     if dataset is None and (folder / REPORT).exists():
         return folder
@@ -217,5 +310,5 @@ def summary(folder: Path) -> dict[str, str]:
 
 def find(root: Path) -> list[Path]:
     """Run folders in a folder and one level below it, oldest first."""
-    found = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
-    return sorted(found, key=lambda folder: (folder / CONFIG).stat().st_mtime)
+    folders = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
+    return sorted(folders, key=lambda folder: (folder / CONFIG).stat().st_mtime)

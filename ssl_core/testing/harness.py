@@ -104,15 +104,20 @@ class Harness(Learner):
         draws = self.draws(rows, seed) if draws is None else draws
         tokens = self.tokens(draws=draws) if tokens is None else tokens
         torch.manual_seed(seed)
-        if self.teacher is None:
-            outcome = self.objective(tokens, self.encoder, draws)
-        else:
-            teacher = self.teacher.view(self, self.inputs_of_views(self.inputs, draws), tokens)
-            outcome = self.objective(tokens, self.encoder, draws, replace(teacher, tokens=tokens_without_grad(tokens)))
+        outcome = self.call_objective(tokens, draws)
         expect(
             isinstance(outcome, Outcome),
             f"forward returned {type(outcome).__name__}, not Outcome; write `return Outcome(loss)`",
         )
+        return outcome
+
+    def call_objective(self, tokens: Tokens, draws: Draws) -> Outcome:
+        """The objective's forward pass, with the teacher if it has one."""
+        if self.teacher is None:
+            outcome: Outcome = self.objective(tokens, self.encoder, draws)
+            return outcome
+        teacher = self.teacher.view(self, self.inputs_of_views(self.inputs, draws), tokens)
+        outcome = self.objective(tokens, self.encoder, draws, replace(teacher, tokens=tokens_without_grad(tokens)))
         return outcome
 
     def loss(self, seed: int = 0) -> Tensor:

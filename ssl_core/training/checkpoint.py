@@ -1,4 +1,4 @@
-"""Checkpoints without pickle: safetensors for numbers, JSON for the rest; written whole or not at all.
+"""Checkpoints without pickle: safetensors for tensors, JSON for the rest; each is written completely or not at all.
 
 checkpoints/step-00000500/{model.safetensors, optimizer.safetensors, state.json}
 """
@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_core.errors import CheckpointError
+from ssl_core.training.learner import Learner
+from ssl_core.utils.formats import first_version_message
 
 FOLDER = "checkpoints"
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -49,7 +51,8 @@ def save(
 ) -> Path:
     """Save everything that the rest of the run depends on, then delete all but the newest `keep` checkpoints.
 
-    Errors: CheckpointError if the folder cannot be written; whatever was there before stays.
+    Raises:
+        CheckpointError: the folder cannot be written; earlier checkpoints stay.
     """
     root = run / FOLDER
     final = root / f"step-{step:08d}"
@@ -94,7 +97,11 @@ def _put_in_place(work: Path, final: Path) -> None:
 
 
 def latest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run folder, None if there is none. Errors: CheckpointError for a damaged one."""
+    """Return the newest checkpoint of a run folder, None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged or has another format.
+    """
     saved = _saved(run / FOLDER)
     if not saved:
         return None
@@ -103,6 +110,8 @@ def latest(run: Path) -> Checkpoint | None:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder} is damaged ({error}); delete it to go on from the one before") from None
+    if state.get("format") == 1:
+        raise CheckpointError(first_version_message(folder))
     if state.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder} has format {state.get('format')}, this sslx reads {FORMAT}; use the sslx that made it"
@@ -110,18 +119,52 @@ def latest(run: Path) -> Checkpoint | None:
     return Checkpoint(folder, state)
 
 
+def is_latest(checkpoint: Checkpoint | None, run: Path) -> bool:
+    """Whether no newer checkpoint has appeared in a run folder since this one was read."""
+    saved = _saved(run / FOLDER)
+    return (saved[-1] if saved else None) == (checkpoint.folder if checkpoint else None)
+
+
 def load_model(checkpoint: Checkpoint, learner: nn.Module) -> None:
-    """Put the saved weights and buffers into a learner of the same configuration, strictly."""
-    tensors = _read_tensors(checkpoint.folder / "model.safetensors")
+    """Put the saved weights and buffers into a learner of the same configuration, strictly.
+
+    Raises:
+        CheckpointError: the file is damaged, or its tensors differ in name or shape from the learner's.
+    """
+    tensors = read_model(checkpoint)
+    if isinstance(learner, Learner) and any(name.startswith("teacher.") for name in tensors):
+        learner.start_teacher()  # its weights are then replaced by the saved ones
+    load_tensors(checkpoint, learner, tensors)
+
+
+def read_model(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the saved weights and buffers by name, on the CPU.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return _read_tensors(checkpoint.folder / "model.safetensors")
+
+
+def load_tensors(checkpoint: Checkpoint, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put tensors of a checkpoint into a module, strictly.
+
+    Raises:
+        CheckpointError: the tensors differ in name or shape from the module's.
+    """
     try:
-        learner.load_state_dict(tensors, strict=True)
+        module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[1:2] or [str(error)]
         raise CheckpointError(f"{checkpoint.folder} does not fit this configuration: {first[0].strip()}") from None
 
 
 def load_optimizer(checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the saved optimiser state back, number for number."""
+    """Put the saved optimiser state back, bit for bit.
+
+    Raises:
+        CheckpointError: the file is damaged, or names a parameter that the learner lacks.
+    """
     tensors = _read_tensors(checkpoint.folder / "optimizer.safetensors")
     parameters = dict(learner.named_parameters())
     for key, value in tensors.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,10 +76,22 @@ class Learner(nn.Module):
         return parts.get("tokenizer", self.tokenizer), parts.get("encoder", self.encoder)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def embed(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
-        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode."""
-        _, encoded, pooled = self.stages(inputs)
-        return encoded if per_token else pooled
+    def embed(
+        self, inputs: Mapping[str, Tensor], per_token: bool = False, layers: Sequence[int] | None = None
+    ) -> Tensor:  # fmt: skip
+        """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode.
+
+        With `layers`, numbers of encoder layers from 1, the outputs of these layers side by side in place of the
+        encoder's output.
+        """
+        tokenizer, encoder = self.feature_parts()
+        tokens = tokenizer(inputs)
+        if layers is None:
+            outputs = [encoder(tokens.embeddings, geometry=tokens.geometry)]
+        else:
+            outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+        features = [part[:, 1:] if per_token else encoder.pool(part, tokens.valid) for part in outputs]
+        return torch.cat(features, dim=-1)
 
     @torch.no_grad()
     def stages(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,22 +9,22 @@ from typing import Any
 
 
 class Signals:
-    """While open, SIGINT and SIGTERM are noted instead of acted on; a second one acts at once."""
+    """A context in which the first SIGINT or SIGTERM is recorded in `number` and a second one interrupts at once."""
 
     def __init__(self) -> None:
-        self.caught = 0
+        self.number = 0
         self._old: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.caught:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
             raise KeyboardInterrupt
-        self.caught = number
+        self.number = number
 
     def __enter__(self) -> Signals:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._old[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: the owner of the main thread decides
+                self._old[number] = signal.signal(number, self._record)
+            except ValueError:  # only the main thread can set handlers; its owner then decides what a signal does
                 break
         return self
 

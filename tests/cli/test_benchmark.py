@@ -20,8 +20,11 @@ from ssl_core.config.resolve import resolve
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.report import Report, read
 from ssl_core.report.comparison import compare as tables
+from ssl_core.runs import evaluate as evaluation
 from ssl_core.runs import pretrain as runs
 from ssl_core.runs.benchmark import options_for
+from ssl_core.runs.run import Run
+from ssl_core.runs.run_dir import load_config
 
 MINIATURES = Path(__file__).parents[1] / "miniatures"
 WRITERS = {
@@ -116,13 +119,13 @@ def test_speech_is_pretrained_once_and_measured_on_every_transfer_set(sslx, data
     code, out, err = sslx("run", "--resume", "--out", "r")  # the run remembers what it is
     assert code == 0, err
     assert trained == [1]
-    assert err.count("is measured already") == len(names)
+    assert err.count("was evaluated before") == len(names)
     assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("report.*")} == again
 
     given = {"dataset.name": "google-speech"}  # another name of the same, with the same options
-    config, _ = runs.measured(runs.load_config(Path("r")), {"dataset.name": "libri-speech"}, plugins.load())
-    assert config.dataset == runs.load_config(Path("r")).dataset
-    config, _ = runs.measured(runs.load_config(Path("r")), given, plugins.load())
+    config, _ = evaluation.evaluation_config(load_config(Path("r")), {"dataset.name": "libri-speech"}, plugins.load())
+    assert config.dataset == load_config(Path("r")).dataset
+    config, _ = evaluation.evaluation_config(load_config(Path("r")), given, plugins.load())
     assert config.dataset.name == "google_speech"
 
     columns = tables(runner.collect(Path("r"))).columns  # once each, though two reports hold them
@@ -152,8 +155,8 @@ def test_missing_sets_are_named_and_measured_once_they_are_there(sslx, data, tmp
 
     shutil.copytree(data / "natural_images" / "aircraft", root / "natural_images" / "aircraft")
     measured = []
-    real = runs.evaluate_run
-    monkeypatch.setattr(runs, "evaluate_run", lambda *a, **k: measured.append(a[1]["dataset.name"]) or real(*a, **k))
+    real = evaluation.evaluate_run
+    monkeypatch.setattr(evaluation, "evaluate_run", lambda *a: measured.append(a[0]["dataset.name"]) or real(*a))
     code, _, err = sslx(*arguments, "--resume")
     assert code == 0, err
     assert measured == ["aircraft_small"]
@@ -324,15 +327,16 @@ def test_what_the_preset_has_for_the_data_trained_on_stays_there(catalogue):
 def test_a_set_is_measured_with_its_own_constants(sslx, data, monkeypatch):
     """Trained features, untrained ones and raw input see them; the run keeps its own; what is done is not redone."""
     seen: dict[str, list[float]] = {}
-    real = runs.evaluate
+    real = evaluation.score_run
 
-    def evaluate(config: Any, plugins: Any, learner: Any, splits: Any, *args: Any) -> Any:
-        fresh = runs.untrained(config, plugins, learner, splits, args[1])
-        for one in (learner, fresh):
-            seen.setdefault(splits["train"].name, []).extend([one.tokenizer.mean.item(), one.tokenizer.std.item()])
-        return real(config, plugins, learner, splits, *args)
+    def score_run(run: Run) -> Any:
+        with run.random_init_baseline() as fresh:
+            before = [fresh.tokenizer.mean.item(), fresh.tokenizer.std.item()]
+        now = [run.learner.tokenizer.mean.item(), run.learner.tokenizer.std.item()]
+        seen.setdefault(run.splits["train"].name, []).extend(now + before)
+        return real(run)
 
-    monkeypatch.setattr(runs, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "score_run", score_run)
     tiny = [word for word in TINY if word not in ("--preset", "none")]
     arguments = ["run", "--benchmark", "dabs", "--domain", "speech", "--data", data, *tiny, *SHORT_CLIPS, "--out", "r"]
     arguments += ["--set", "evaluate.epochs=1", "--set", "tokenizer.n_fft=512", "--set", "tokenizer.win_length=512"]
@@ -344,7 +348,7 @@ def test_a_set_is_measured_with_its_own_constants(sslx, data, monkeypatch):
     ):  # fmt: skip
         assert seen[name] == pytest.approx([*pair, *pair])
         assert read(Path("r/transfer") / name).config["tokenizer"]["mean"] == [pair[0]]
-    assert runs.load_config(Path("r")).tokenizer.options["mean"] == [-22.924]
+    assert load_config(Path("r")).tokenizer.options["mean"] == [-22.924]
     seen.clear()
     code, _, err = sslx("run", "--resume", "--out", "r")
     assert (code, seen) == (0, {})

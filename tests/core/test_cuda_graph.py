@@ -24,7 +24,7 @@ from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
 from ssl_core.training import checkpoint
 from ssl_core.training.accel import cuda_graph as module
 from ssl_core.training.accel.cuda_graph import AHEAD, FIRST_STEPS, PATIENCE, GraphedStep
-from ssl_core.training.loop import is_graphed, train
+from ssl_core.training.loop import TrainingPlan, is_graphed, train
 from ssl_core.training.metrics_log import read_metrics
 from ssl_core.training.optim import make_optimizer, set_rate
 from ssl_core.training.options import TrainOptions
@@ -374,12 +374,13 @@ def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, t
         learner = toy.make_learner(MetaMAE).to(device)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        train(
-            learner, data,
+        if start is not None:
+            checkpoint.load_model(start, learner)
+        plan = TrainingPlan(
             TrainOptions(**({"steps": 16, "batch_size": 8, "log_every": 4, "checkpoint_every": 8} | options)),
-            seed=1, device=torch.device(device), precision="fp32", folder=folder, log=lambda step, metrics: None,
-            console=Console(), state={}, start=start, warn=pytest.fail,
+            seed=1, device=torch.device(device), precision="fp32", folder=folder, warn=pytest.fail,
         )  # fmt: skip
+        train(learner, data, plan, start)
         return [line["train/loss"] for line in read_metrics(folder / "metrics.jsonl")]
 
     expected = losses("cpu", "cpu")
@@ -398,7 +399,7 @@ def test_every_objective_can_be_recorded(tmp_path, monkeypatch, name, modality):
     command = [
         sys.executable,
         "-m",
-        "ssl_core.cli.app",
+        "ssl_core.cli",
         "run",
         "--objective",
         name,

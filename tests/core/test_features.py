@@ -86,7 +86,7 @@ def test_memory_holds_the_features_once(given):
 
 def test_a_wrong_count_is_refused():
     embed = lambda inputs: inputs["x"][:, None]  # noqa: E731
-    with pytest.raises(DataError, match="7 samples were to be evaluated, but the split gives more"):
+    with pytest.raises(DataError, match="expected 7 samples to evaluate, but the split gives more"):
         features(embed, batches(4, 4), 7)
-    with pytest.raises(DataError, match="9 samples were to be evaluated, but the split gives 8"):
+    with pytest.raises(DataError, match="expected 9 samples to evaluate, but the split gives 8"):
         features(embed, batches(4, 4), 9)

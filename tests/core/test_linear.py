@@ -11,10 +11,13 @@ from torch import nn
 
 from ssl_core.data import Task
 from ssl_core.errors import DataError, PluginError
-from ssl_core.evaluation.linear import adam, logistic
+from ssl_core.evaluation import protocols
+from ssl_core.evaluation.linear import fit_adam, fit_logistic
 from ssl_core.evaluation.metrics import measure
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import drawn, score
+from ssl_core.evaluation.protocols import make_probes, random_subset
+from ssl_plugins.probes.knn import KNNProbe
+from ssl_plugins.probes.linear import LinearProbe
 
 CLASSES = Task("classes", 3, "accuracy", title="word")
 NUMBER = Task("number", 1, "pearson", title="age")
@@ -26,6 +29,25 @@ def blobs(count, size=3, seed=0, spread=1.0, dim=6):
     rng = np.random.default_rng(seed)
     labels = rng.integers(size, size=count)
     return (centres[labels] + spread * rng.normal(size=(count, dim))).astype(np.float32), labels
+
+
+def logistic(task, x, y, test_x, c, max_iter):
+    """Scores of the test rows and details."""
+    predictor = fit_logistic(task, x, y, c, max_iter)
+    return predictor.predict_scores(test_x), predictor.details
+
+
+def adam(task, x, y, test_x, **options):
+    """Scores of the test rows and details."""
+    predictor = fit_adam(task, x, y, **options)
+    return predictor.predict_scores(test_x), predictor.details
+
+
+def score(task, x, y, test_x, test_y, options, seed):
+    """Rows of the shipped probes with these options."""
+    shipped = {"linear": LinearProbe, "knn": KNNProbe}
+    probes = make_probes({name: shipped[name] for name in options.probes}, options, seed)
+    return protocols.score(task, (x, y), (test_x, test_y), probes, options.metrics, protocols.probe_seed(options, seed))
 
 
 def accuracy(task, scores, labels):
@@ -207,14 +229,14 @@ def test_rows_of_scores():
 
 def test_test_labels_change_the_score_but_not_the_fit(monkeypatch):
     x, y = blobs(120, spread=2)
-    seen = []
+    fits = []
     monkeypatch.setattr(
-        "ssl_core.evaluation.linear.logistic", lambda *args: (seen.append(args[1:4]), logistic(*args))[1]
+        "ssl_core.evaluation.linear.fit_logistic", lambda *args: (fits.append(args[1:3]), fit_logistic(*args))[1]
     )
     options = EvaluateOptions(probes=("linear",))
     values = [score(CLASSES, x, y, x[:30], labels, options, 0)[0]["value"] for labels in (y[:30], (y[:30] + 1) % 3)]
     assert values[0] > 0.7 > 0.3 > values[1]
-    for first, second in zip(*seen, strict=True):
+    for first, second in zip(*fits, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
@@ -241,13 +263,13 @@ def test_cap_on_the_tokens_of_neighbours():
 
 
 def test_what_is_drawn_is_in_order_once_and_the_seeds():
-    some = drawn(1000, 50, 3)
+    some = random_subset(1000, 50, 3)
     assert len(set(some)) == 50
     assert (np.diff(some) > 0).all()
-    assert (some == drawn(1000, 50, 3)).all()
-    assert (some != drawn(1000, 50, 4)).any()
-    assert drawn(50, 50, 0) is None
-    assert drawn(50, None, 0) is None
+    assert (some == random_subset(1000, 50, 3)).all()
+    assert (some != random_subset(1000, 50, 4)).any()
+    assert random_subset(50, 50, 0) is None
+    assert random_subset(50, None, 0) is None
 
 
 def test_a_seed_of_its_own():

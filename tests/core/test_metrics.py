@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from ssl_core.data import Task
 from ssl_core.errors import PluginError
-from ssl_core.evaluation.metrics import _auroc_error, _f1_of, check, decide, measure
+from ssl_core.evaluation.metrics import _auroc_error, _f1_of_confusions, check, decide, measure
 
 
 def task(kind, size, metric, **more):
@@ -62,7 +62,7 @@ def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     predicted[predicted == 2] = 1  # one class is never predicted
     wanted = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
     assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(wanted)
-    assert _f1_of(sk.confusion_matrix(labels, predicted)[None])[0] == pytest.approx(wanted)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(wanted)
 
 
 def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():

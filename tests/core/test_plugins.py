@@ -11,7 +11,7 @@ from ssl_core.plugins import Catalogue
 
 HEADER = """
 from ssl_core import (Choice, Continuous, Dataset, Layout, Mask, Masking, Objective, Options, Outcome, Preset,
-                      Tokenizer, hookimpl)
+                      Probe, Tokenizer, hookimpl)
 
 class Demo(Objective):
     '''One line about it.
@@ -38,6 +38,11 @@ class Hide(Masking):
     '''Hides.'''
     name = "hide"
     def __call__(self, batch, generator): return None
+
+class Nearest(Probe):
+    '''Nearest centroid.'''
+    name = "nearest"
+    def fit(self, features, labels, task): return None
 """
 
 
@@ -72,6 +77,8 @@ WHOLE = """
     @hookimpl
     def register_maskings(): return [Hide]
     @hookimpl
+    def register_probes(): return [Nearest]
+    @hookimpl
     def register_presets(): return [Preset("big", {"train.steps": 9}, "Table 1", "demo"), Preset("big", {}, "Table 2")]
 """
 
@@ -83,6 +90,7 @@ def test_everything_offered_is_found_with_its_origin():
     assert catalogue.objective("demo") is plugin.Demo
     assert catalogue.tokenizer("text") is plugin.Text
     assert catalogue.masking("hide") is plugin.Hide
+    assert catalogue.probe("nearest") is plugin.Nearest
     assert catalogue.dataset("poems") is catalogue.dataset("poems", "text") is plugin.Poems
     assert catalogue.default_dataset("text") is plugin.Poems
     assert [preset.source for preset in catalogue.preset("big")] == ["Table 1", "Table 2"]
@@ -98,6 +106,7 @@ def test_everything_offered_is_found_with_its_origin():
         "tokenizers": {"text": "dist:entry 1.2"},
         "datasets": {"text/poems": "dist:entry 1.2"},
         "maskings": {"hide": "dist:entry 1.2"},
+        "probes": {"nearest": "dist:entry 1.2"},
         "presets": {"big": "dist:entry 1.2"},
     }
     with pytest.raises(ValueError, match="no kind 'objectives'; known: objective"):
@@ -169,6 +178,18 @@ REFUSED = {
     "no call": (
         "class Own(Masking): name = 'x'\n@hookimpl\ndef register_maskings(): return [Own]",
         "class Own does not define __call__",
+    ),
+    "no fit": (
+        "class Own(Probe): name = 'x'\n@hookimpl\ndef register_probes(): return [Own]",
+        "class Own does not define fit",
+    ),
+    "unknown option of the section evaluate": (
+        "Nearest.evaluate_options = ('centroids',)\n@hookimpl\ndef register_probes(): return [Nearest]",
+        "`evaluate_options` of class Nearest has 'centroids', which the section evaluate lacks",
+    ),
+    "option of the section evaluate that the probe lacks": (
+        "Nearest.evaluate_options = ('seed',)\n@hookimpl\ndef register_probes(): return [Nearest]",
+        "`evaluate_options` of class Nearest has 'seed', which Nearest.Options lacks",
     ),
     "twice by one": (
         "@hookimpl\ndef register_objectives(): return [Demo, Demo]",
@@ -284,14 +305,30 @@ def test_notices_reach_every_plugin_and_no_failure_stops_them():
         plugin.heard = heard
     catalogue = Catalogue.from_plugins({"a:x": quiet, "b:y": broken, "c:z": exits, "d:w": loud})
     failures = catalogue.notify("metrics_logged", folder="f", step=3, metrics={"train/loss": 1.0})
-    assert heard == [("quiet", 3), ("f", 3, {"train/loss": 1.0})]
+    assert heard == [("f", 3, {"train/loss": 1.0}), ("quiet", 3)]
     assert [failure.partition(" (")[0] for failure in failures] == [
-        "plugin 'b:y' failed in metrics_logged: OSError: no network",
         "plugin 'c:z' failed in metrics_logged: SystemExit: 1",
+        "plugin 'b:y' failed in metrics_logged: OSError: no network",
     ]
     assert catalogue.notify("run_finished", folder="f", report=None) == []
     with pytest.raises(AttributeError):
         catalogue.notify("no_such_hook")
+
+
+def test_notices_follow_the_call_order_of_pluggy():
+    """Last registered first, tryfirst before all, trylast after all: as a call through pluggy itself."""
+    heard = []
+    marks = {"a:one": "", "b:first": "(tryfirst=True)", "c:last": "(trylast=True)", "d:two": ""}
+    offered = {}
+    for name, mark in marks.items():
+        offered[name] = module(f"@hookimpl{mark}\ndef run_started(folder): heard.append({name!r})")
+        offered[name].heard = heard
+    catalogue = Catalogue.from_plugins(offered)
+    assert catalogue.notify("run_started", config=None, folder="f") == []
+    assert heard == ["b:first", "d:two", "a:one", "c:last"]
+    ours, heard[:] = list(heard), []
+    catalogue.manager.hook.run_started(config=None, folder="f")
+    assert heard == ours
 
 
 # --- installed plugins ----------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def test_a_report_comes_back_the_same(tmp_path):
     write_json(report, tmp_path)
     assert read(tmp_path) == report
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert content["scores"][0] | {"details": {}} == {
         "dataset": "speech/synthetic", "task": "word", "probe": "linear", "metric": "accuracy", "features": "trained",
         "value": 0.712, "n_train": 2000, "n_test": 1000, "seed": 0, "standard_error": 0.01, "details": {},
@@ -126,8 +126,9 @@ def test_a_failed_write_leaves_the_old_report_and_no_rest(tmp_path, monkeypatch)
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"run": "x"}', "is damaged"),
-        ('{"schema_version": 2}', "has schema version 2, this sslx reads 1"),
-        ('{"schema_version": 1}', "is damaged at 'run'"),
+        ('{"schema_version": 3}', "has schema version 3, this sslx reads 2"),
+        ('{"schema_version": 1}', "was written by sslx 0.1; make the run anew"),
+        ('{"schema_version": 2}', "is damaged at 'run'"),
     ],
 )
 def test_a_report_that_cannot_be_read_says_why_in_one_line(tmp_path, content, message):

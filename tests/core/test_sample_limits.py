@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from ssl_core.data import Batch, Task
-from ssl_core.evaluation import sample_limits
+from ssl_core.evaluation import protocols, sample_limits
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import drawn, score
-from ssl_core.evaluation.sample_limits import TEST_BYTES, TRAIN_BYTES, WORK, fitted, limit_samples
+from ssl_core.evaluation.protocols import make_probes, random_subset
+from ssl_core.evaluation.sample_limits import TEST_BYTES, TRAIN_BYTES, WORK, limit_samples, limits
+from ssl_plugins.probes.knn import KNNProbe
+from ssl_plugins.probes.linear import LinearProbe
 
 CLASSES = Task("classes", 10, "accuracy", title="digit")
 ADAM = EvaluateOptions(linear="adam")
@@ -35,6 +37,12 @@ class Many:
     def sweep(self, size, chosen=None):
         chosen = np.arange(self.count) if chosen is None else chosen
         yield from (self.take(chosen[start : start + size]) for start in range(0, len(chosen), size))
+
+
+def score(task, train, test, options):
+    """Rows of the shipped probes with these options and seed 0."""
+    shipped = {"linear": LinearProbe, "knn": KNNProbe}
+    return protocols.score(task, train, test, make_probes({name: shipped[name] for name in options.probes}, options, 0))
 
 
 def raw(inputs, per_token=False):
@@ -102,18 +110,18 @@ def test_numbers_that_are_given_hold():
 
 
 def test_neighbours_are_left_out_before_queries():
-    rows, _ = fitted(ADAM, CLASSES, 4_000_000, 200_000, 1, 256)
+    rows, _ = limits(ADAM, CLASSES, 4_000_000, 200_000, 1, 256)
     assert (rows.knn_train, rows.knn_test) == (WORK // 256 // 200_000, None)
-    both, _ = fitted(ADAM, CLASSES, 200_000, 10**6 * 2, 1, 1024 // 4)
-    assert both.knn_train == sample_limits.NEIGHBOURS
-    assert both.knn_test == WORK // 256 // sample_limits.NEIGHBOURS
-    none, said = fitted(EvaluateOptions(probes=("linear",)), CLASSES, 900_000, 900_000, 1, 64)
+    both, _ = limits(ADAM, CLASSES, 200_000, 10**6 * 2, 1, 1024 // 4)
+    assert both.knn_train == sample_limits.MIN_KNN_TRAIN
+    assert both.knn_test == WORK // 256 // sample_limits.MIN_KNN_TRAIN
+    none, said = limits(EvaluateOptions(probes=("linear",)), CLASSES, 900_000, 900_000, 1, 64)
     assert (none.knn_train, none.knn_test, said) == (None, None, [])
 
 
 def test_tokens_count_as_rows():
     task = Task("classes", 4, "accuracy", per_token=True)
-    chosen, (line,) = fitted(ADAM, task, 1_000_000, 1_000_000, 128, 1024)
+    chosen, (line,) = limits(ADAM, task, 1_000_000, 1_000_000, 128, 1024)
     assert chosen.max_train == TRAIN_BYTES // (128 * 4 * 1024)
     assert chosen.max_test == TEST_BYTES // (128 * (4 * 1024 + 8 * 4))
     assert chosen.knn_train is None  # knn_tokens bounds them
@@ -134,13 +142,13 @@ def test_peak_memory_of_a_wide_raw_input(monkeypatch):
     options = readings["raw_input"]
     assert said
     x, y = features(raw, Many(64, 8).sweep(64))
-    score(CLASSES, x, y, x, y, options, 0)  # what is imported at the first use is no part of the peak
+    score(CLASSES, (x, y), (x, y), options)  # what is imported at the first use is no part of the peak
     tracemalloc.start()
     taken = []
     for split, most in (("train", options.max_train), ("test", options.max_test)):
-        taken += features(raw, splits[split].sweep(64, drawn(len(splits[split]), most, 0)))
-    held = sum(part.nbytes for part in taken[::2])
-    rows = score(CLASSES, *taken, options, 0)
+        taken.append(features(raw, splits[split].sweep(64, random_subset(len(splits[split]), most, 0))))
+    held = sum(x.nbytes for x, _ in taken)
+    rows = score(CLASSES, *taken, options)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 15 * 2**20 < held <= 20 * 2**20
@@ -151,9 +159,9 @@ def test_peak_memory_of_a_wide_raw_input(monkeypatch):
 def test_knn_is_fitted_and_scored_on_its_own_rows_only():
     x, y = features(raw, Many(300).sweep(64), 300)
     options = EvaluateOptions(linear="adam", epochs=1, knn_train=50, knn_test=20)
-    whole, part = score(CLASSES, x, y, x, y, options, 0)
+    whole, part = score(CLASSES, (x, y), (x, y), options)
     assert (whole["n_train"], whole["n_test"]) == (300, 300)
     assert (part["n_train"], part["n_test"]) == (50, 20)
-    few, asked = drawn(300, 50, 0), drawn(300, 20, 0)
+    few, asked = random_subset(300, 50, 0), random_subset(300, 20, 0)
     plain = EvaluateOptions(probes=("knn",))
-    assert part["value"] == score(CLASSES, x[few], y[few], x[asked], y[asked], plain, 0)[0]["value"]
+    assert part["value"] == score(CLASSES, (x[few], y[few]), (x[asked], y[asked]), plain)[0]["value"]

@@ -42,6 +42,10 @@ def run(tmp_path):
     return tmp_path
 
 
+def check(folder, catalogue, parts=PARTS):
+    return check_plugins(folder, SAVED, catalogue, checkpoint.latest(folder), parts)
+
+
 def catalogue(version: str, plugin: str = "a:b") -> Catalogue:
     module = ModuleType("theirs")
     exec(CODE, module.__dict__)
@@ -51,19 +55,19 @@ def catalogue(version: str, plugin: str = "a:b") -> Catalogue:
 
 
 def test_the_same_version_needs_no_word(run):
-    assert check_plugins(run, SAVED, catalogue("1.2")) == []
+    assert check(run, catalogue("1.2")) == []
 
 
 def test_another_version_is_said_in_one_line(run):
-    assert check_plugins(run, SAVED, catalogue("1.3")) == [
+    assert check(run, catalogue("1.3")) == [
         f"warning: {run} was trained with masking 'comb' of a:b 1.2 (now a:b 1.3), "
         "data set 'waves' of a:b 1.2 (now a:b 1.3); results may differ"
     ]
-    assert "data set" not in check_plugins(run, SAVED, catalogue("1.3"), PARTS[:-1])[0]
+    assert "data set" not in check(run, catalogue("1.3"), PARTS[:-1])[0]
 
 
 def test_another_plugin_with_the_same_name_is_said(run):
-    assert "masking 'comb' of a:b 1.2 (now other:c 1.2)" in check_plugins(run, SAVED, catalogue("1.2", "other:c"))[0]
+    assert "masking 'comb' of a:b 1.2 (now other:c 1.2)" in check(run, catalogue("1.2", "other:c"))[0]
 
 
 def gone() -> Catalogue:
@@ -101,9 +105,9 @@ def without() -> Catalogue:
 )
 def test_a_missing_plugin_stops_it_in_one_line(run, now, why):
     with pytest.raises(ConfigError) as caught:
-        check_plugins(run, SAVED, now())
+        check(run, now())
     assert str(caught.value) == f"{run} was trained with masking 'comb' of a:b 1.2, which {why}"
 
 
 def test_without_a_checkpoint_nothing_is_known(tmp_path):
-    assert check_plugins(tmp_path, SAVED, gone()) == []
+    assert check(tmp_path, gone()) == []

@@ -16,7 +16,7 @@ from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training import checkpoint
-from ssl_core.training.loop import Interrupted, train
+from ssl_core.training.loop import Interrupted, TrainingPlan, train
 from ssl_core.training.metrics_log import read_metrics, trim_metrics
 from ssl_core.training.optim import make_optimizer, rate_at
 from ssl_core.training.options import TrainOptions
@@ -39,12 +39,15 @@ def go(data, tmp_path):
     def run(learner, name="run", start=None, log=None, probe=None, probe_every=0, **options):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        train(
-            learner, data, TrainOptions(**({"batch_size": 8, "log_every": 2, "checkpoint_every": 5} | options)),
-            seed=3, device=torch.device("cpu"), precision="fp32", folder=folder,
-            log=log or (lambda step, metrics: None), console=Console(), state={}, start=start,
+        if start is not None:
+            checkpoint.load_model(start, learner)
+        plan = TrainingPlan(
+            TrainOptions(**({"batch_size": 8, "log_every": 2, "checkpoint_every": 5} | options)),
+            seed=3, device=torch.device("cpu"), precision="fp32", folder=folder, listener=log,
             probe=probe, probe_every=probe_every,
         )  # fmt: skip
+        result = train(learner, data, plan, start)
+        assert result.log.lines == read_metrics(folder / "metrics.jsonl")
         return folder
 
     return run

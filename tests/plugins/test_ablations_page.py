@@ -1,6 +1,6 @@
-"""The commands of docs/ablations.md: bash expands them, with a stand-in for `sslx`, and each one resolves.
+"""Each command of docs/ablations.md resolves to the values of its table.
 
-A whole `--dry-run` of each would take minutes; tests/test_docs.py does that for the page's first block.
+bash expands the commands with a stub of `sslx`, since a dry run of each takes minutes; tests/test_docs.py does that.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FLAGS = {"--objective": "objective.name", "--modality": "modality", "--preset": 
 def rows(tmp_path_factory) -> dict[str, list[RunConfig]]:
     """The resolved configurations of each section of the page, in order."""
     folder = tmp_path_factory.mktemp("commands")
-    stand_in = folder / "sslx"
-    stand_in.write_text('#!/bin/bash\nprintf "%q " "$@" >> "$CALLS"\necho >> "$CALLS"\n')
-    stand_in.chmod(0o755)
-    catalogue, found = plugins.load(), {}
+    stub = folder / "sslx"
+    stub.write_text('#!/bin/bash\nprintf "%q " "$@" >> "$CALLS"\necho >> "$CALLS"\n')
+    stub.chmod(0o755)
+    catalogue, configs = plugins.load(), {}
     for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
         calls = folder / "calls"
         calls.write_text("")
@@ -36,12 +36,12 @@ def rows(tmp_path_factory) -> dict[str, list[RunConfig]]:
         for code in re.findall(r"^```(?:sh|bash)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL):
             subprocess.run(["bash", "-euc", code], env=environment, check=True, timeout=60)
         commands = [shlex.split(line) for line in calls.read_text().splitlines()]
-        found[section.splitlines()[0]] = [resolve(catalogue, given(command))[0] for command in commands]
-    return found
+        configs[section.splitlines()[0]] = [resolve(catalogue, settings_of(command))[0] for command in commands]
+    return configs
 
 
-def given(command: list[str]) -> dict[str, object]:
-    """`run --dry-run --flag value --set path=value ...` as dotted paths."""
+def settings_of(command: list[str]) -> dict[str, object]:
+    """The dotted paths and values of `run --dry-run --flag value --set path=value ...`."""
     assert command[:2] == ["run", "--dry-run"]
     values: dict[str, object] = {}
     for flag, value in zip(command[2::2], command[3::2], strict=True):
@@ -50,16 +50,16 @@ def given(command: list[str]) -> dict[str, object]:
     return values
 
 
-def test_components_are_added_one_by_one(rows):
+def test_components(rows):
     """Table 4: linear head, deep decoder, inner step, contrast."""
-    linear, deep, inner, whole = rows["Components (Table 4)"]
-    assert [config.objective.name for config in (linear, deep, inner, whole)] == [
+    linear, deep, inner, full = rows["Components (Table 4)"]
+    assert [config.objective.name for config in (linear, deep, inner, full)] == [
         "dabs-mae", "mae", "metamae", "metamae",
     ]  # fmt: skip
-    assert (inner.objective.options["contrast_weight"], whole.objective.options["contrast_weight"]) == (0.0, 1.0)
-    assert {config.masking.options["ratio"] for config in (linear, deep, inner, whole)} == {0.85}
-    assert inner.model_copy(update={"objective": whole.objective}) == whole
-    assert deep.objective.options["depth"] == whole.objective.options["depth"] == 4
+    assert (inner.objective.options["contrast_weight"], full.objective.options["contrast_weight"]) == (0.0, 1.0)
+    assert {config.masking.options["ratio"] for config in (linear, deep, inner, full)} == {0.85}
+    assert inner.model_copy(update={"objective": full.objective}) == full
+    assert deep.objective.options["depth"] == full.objective.options["depth"] == 4
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_components_are_added_one_by_one(rows):
         ("Inner steps (Table 15)", "objective", "inner_steps", [1, 5]),
     ],
 )
-def test_the_rows_of_a_table_differ_in_its_option_alone(rows, section, part, option, values):
-    found = rows[section]
-    assert [config.model_dump()[part][option] for config in found] == values
+def test_rows_of_a_table_differ_in_one_option(rows, section, part, option, values):
+    configs = rows[section]
+    assert [config.model_dump()[part][option] for config in configs] == values
     rest = []
-    for config in found:
+    for config in configs:
         tree = config.model_dump()
         del tree[part][option]
         rest.append(tree)
@@ -86,10 +86,11 @@ def test_the_rows_of_a_table_differ_in_its_option_alone(rows, section, part, opt
 
 def test_decoder_depths(rows):
     """Tables 5 and 13."""
-    found = [(c.objective.name, c.objective.options["depth"]) for c in rows["Decoder depth (Tables 5 and 13)"]]
-    assert found == [(name, depth) for depth in (2, 4, 6) for name in ("mae", "metamae")]
+    depths = [(c.objective.name, c.objective.options["depth"]) for c in rows["Decoder depth (Tables 5 and 13)"]]
+    assert depths == [(name, depth) for depth in (2, 4, 6) for name in ("mae", "metamae")]
 
 
-def test_shared_rows(rows):
+def test_shared_hyper_parameters(rows):
+    """Table 9."""
     two, three = rows["Sharing hyper-parameters (Tables 9 and 10)"]
     assert (two.preset, three.preset) == ("metamae-shared2", "metamae-shared3")

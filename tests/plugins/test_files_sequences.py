@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
-from ssl_plugins.tokenizers.genomics import Genomics
+from ssl_plugins.tokenizers.genomics import GenomicsTokenizer
 
 
 def letters(dataset):
@@ -87,7 +87,7 @@ def test_refusals_and_bad_letters(tmp_path, both, refused, bad_samples):
     sequences[4] = "ACGTXACGTACG"
     path = fasta(tmp_path / "a.fasta", [(str(i), s) for i, s in enumerate(sequences)])
     datasets = both(SequenceFiles, path)
-    tokenizer = Genomics(Genomics.Options(length=12), datasets[0].fields, 8)
+    tokenizer = GenomicsTokenizer(GenomicsTokenizer.Options(length=12), datasets[0].fields, 8)
     found = bad_samples(datasets, tokenizer)
     assert list(found) == [f"{path} record 5"]
     assert "letter 5 of the sequence is 'X'" in found[f"{path} record 5"]

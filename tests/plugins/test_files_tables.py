@@ -12,7 +12,7 @@ import pytest
 
 from ssl_plugins.datasets._io.splitting import Marks, Said, divide_rows
 from ssl_plugins.datasets.user.files_tables import TableFiles
-from ssl_plugins.tokenizers.tabular import Tabular
+from ssl_plugins.tokenizers.tabular import TabularTokenizer
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_missing_values_are_declared(tmp_path, frame, both):
     assert gone[f"{tmp_path / 't.csv'} row 6"]["missing"].tolist() == [1, 0]
     assert gone[f"{tmp_path / 't.csv'} row 8"]["colour"] == [0]
     assert sum(sample["missing"].sum() for sample in gone.values()) == 1
-    Tabular(Tabular.Options(), datasets[0].fields, 8)  # which takes it as it is
+    TabularTokenizer(TabularTokenizer.Options(), datasets[0].fields, 8)  # which takes it as it is
 
 
 def test_groups_are_held_out_whole(tmp_path, frame, both):

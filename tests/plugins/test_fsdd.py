@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ssl_core import Split
 from ssl_plugins.datasets.user.files_speech import SpeechFiles
-from ssl_plugins.tokenizers.speech import Speech
+from ssl_plugins.tokenizers.speech import SpeechTokenizer
 
 SHARED = Path(os.environ.get("SSLX_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 RECORDINGS = SHARED / "fsdd" / "recordings"
@@ -30,7 +30,7 @@ def open_split(task: str, split: Split) -> SpeechFiles:
     return SpeechFiles(SpeechFiles.Options(root=str(RECORDINGS), **TASKS[task]), split)
 
 
-def prepared(dataset: SpeechFiles, tokenizer: Speech, step: int) -> tuple[np.ndarray, np.ndarray]:
+def prepared(dataset: SpeechFiles, tokenizer: SpeechTokenizer, step: int) -> tuple[np.ndarray, np.ndarray]:
     samples = [dataset[i] for i in range(0, len(dataset), step)]
     x = np.stack([tokenizer.preprocess(sample["inputs"])["spectrogram"] for sample in samples])
     return x, np.array([sample["label"] for sample in samples])
@@ -61,7 +61,7 @@ def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], hel
 @pytest.mark.parametrize(("task", "least"), [("digit", 0.45), ("speaker", 0.9)])
 def test_prepared_input_holds_what_was_said_and_who_said_it(task: str, least: float) -> None:
     train, test = open_split(task, "train"), open_split(task, "test")
-    tokenizer = Speech(Speech.Options(padding="content"), train.fields, 16)
+    tokenizer = SpeechTokenizer(SpeechTokenizer.Options(padding="content"), train.fields, 16)
     (x, y), (test_x, test_y) = prepared(train, tokenizer, 3), prepared(test, tokenizer, 3)
     tokenizer.fit_normalization([{"spectrogram": x}])
     flat, test_flat = (
@@ -74,6 +74,6 @@ def test_prepared_input_holds_what_was_said_and_who_said_it(task: str, least: fl
 
 def test_no_recording_is_refused() -> None:
     dataset = open_split("digit", "test")
-    tokenizer = Speech(Speech.Options(), dataset.fields, 16)
+    tokenizer = SpeechTokenizer(SpeechTokenizer.Options(), dataset.fields, 16)
     shortest = min(range(len(dataset)), key=lambda i: Path(dataset.describe(i)).stat().st_size)
     assert np.isfinite(tokenizer.preprocess(dataset[shortest]["inputs"])["spectrogram"]).all()

@@ -1,4 +1,4 @@
-"""Image and text: sizes of the protocol, both parts in one row, a missing caption."""
+"""Tokenizer `image-text`: published sizes, both parts in one row, a missing caption."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, DiscreteTarget, Layout, Text
-from ssl_plugins.tokenizers.image_text import ImageText
+from ssl_plugins.tokenizers.image_text import ImageTextTokenizer
 
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "disc"]
 FIELDS = {"image": Continuous((3, 4, 8)), "caption": Text()}
@@ -21,27 +21,27 @@ def vocabulary(tmp_path):
 
 
 def build(fields=FIELDS, **options):
-    return ImageText(ImageText.Options(**options), fields, 8)
+    return ImageTextTokenizer(ImageTextTokenizer.Options(**options), fields, 8)
 
 
 def batch_of(tokenizer, *captions):
     image = np.arange(3 * 4 * 8, dtype=np.uint8).reshape(3, 4, 8)
-    made = [tokenizer.preprocess({"image": image, "caption": np.array(caption)}) for caption in captions]
-    return {name: torch.from_numpy(np.stack([each[name] for each in made])) for name in made[0]}
+    prepared = [tokenizer.preprocess({"image": image, "caption": np.array(caption)}) for caption in captions]
+    return {name: torch.from_numpy(np.stack([each[name] for each in prepared])) for name in prepared[0]}
 
 
-def test_protocol_sizes(tmp_path):
-    """196 patches of 768 and 32 of 30,522 ids, image first (protocol 2.4, 2.11)."""
+def test_published_sizes(tmp_path):
+    """DABS: 196 patches of 768 numbers, then 32 ids of 30,522."""
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(["[PAD]", *(f"w{i}" for i in range(30_517)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
     varying = {"image": Continuous((3, None, None)), "caption": Text()}
     layout = build(varying, size=224, patch=16, file=str(path)).layout
-    found = [(s.name, s.grid, s.target, s.size) for s in layout.segments]
-    assert found == [("image", (14, 14), "continuous", 768), ("caption", (32,), "discrete", 30_522)]
+    segments = [(s.name, s.grid, s.target, s.size) for s in layout.segments]
+    assert segments == [("image", (14, 14), "continuous", 768), ("caption", (32,), "discrete", 30_522)]
     assert layout.length == 228
 
 
-def test_row_is_patches_then_words(vocabulary):
+def test_row_is_patches_then_caption(vocabulary):
     tokenizer = build(patch=4, length=6, file=vocabulary, normalise="none")
     tokens = tokenizer(batch_of(tokenizer, "a red disc", "red"))
     assert tokens.embeddings.shape == (2, 2 + 6, 8)
@@ -55,7 +55,7 @@ def test_row_is_patches_then_words(vocabulary):
     assert tokens.valid.tolist() == [[True] * 7 + [False], [True] * 5 + [False] * 3]
 
 
-def test_missing_caption_is_absent(vocabulary):
+def test_tokens_of_a_missing_caption_are_not_valid(vocabulary):
     tokenizer = build(patch=4, length=4, file=vocabulary)
     tokens = tokenizer(batch_of(tokenizer, "", "red"))
     assert tokens.valid[0].tolist() == [True, True, False, False, False, False]
@@ -65,14 +65,14 @@ def test_missing_caption_is_absent(vocabulary):
         batch_of(build(patch=4, file=vocabulary, empty="refuse"), "")
 
 
-def test_nothing_is_near_across_the_two(vocabulary):
+def test_segments_have_no_common_neighbours(vocabulary):
     layout: Layout = build(patch=2, length=5, file=vocabulary).layout
-    chosen = torch.zeros(1, layout.length, dtype=torch.bool)
-    chosen[0, 7] = True  # the last patch of the 2 x 4 grid
-    assert layout.dilate(chosen).nonzero()[:, 1].tolist() == [3, 6, 7]
+    visible = torch.zeros(1, layout.length, dtype=torch.bool)
+    visible[0, 7] = True  # the last patch of the 2 x 4 grid
+    assert layout.dilate(visible).nonzero()[:, 1].tolist() == [3, 6, 7]
 
 
-def test_vocabulary_trained_on_captions_is_in_the_state_dict():
+def test_state_dict_holds_the_vocabulary():
     samples = [
         {"image": np.zeros((3, 4, 8), dtype=np.uint8), "caption": np.array(text)}
         for text in ("red disc", "blue disc", "", "red cross")
@@ -86,11 +86,11 @@ def test_vocabulary_trained_on_captions_is_in_the_state_dict():
     assert len(set(one)) > 3
 
 
-def test_picture_with_a_question_and_an_answer(vocabulary):
+def test_caption_may_be_a_pair(vocabulary):
     tokenizer = build(patch=4, length=7, file=vocabulary)
     assert batch_of(tokenizer, ["a disc", "red"])["caption"].tolist() == [[2, 5, 7, 3, 6, 3, 0]]
 
 
-def test_missing_field_is_named():
+def test_missing_field_is_refused_by_name():
     with pytest.raises(ConfigError, match="reads a field 'caption' of text"):
         build({"image": Continuous((3, 4, 8))})

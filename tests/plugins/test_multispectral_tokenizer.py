@@ -1,4 +1,4 @@
-"""Tokenizer `multispectral`: EuroSAT's numbers, any bands and sizes, refusals."""
+"""Tokenizer `multispectral`: EuroSAT as published, any bands and sizes, refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
-from ssl_plugins.tokenizers.multispectral import Multispectral
+from ssl_plugins.tokenizers.multispectral import MultispectralTokenizer
 
 MEAN = (1354.3003, 1117.7579, 1042.2800, 947.6443, 1199.6334, 2001.9829, 2372.5579, 2299.6663, 731.0175, 12.0956,
         1822.4083, 1119.5759, 2598.4456)  # fmt: skip
@@ -15,12 +15,12 @@ STD = (244.0469, 323.4128, 385.0928, 584.1638, 566.0543, 858.5753, 1083.6704, 11
        759.6080, 1228.4104)  # fmt: skip
 
 
-def make(shape: tuple[int | None, ...], **options: object) -> Multispectral:
-    return Multispectral(Multispectral.Options(**options), {"image": Continuous(shape)}, 16)
+def make(shape: tuple[int | None, ...], **options: object) -> MultispectralTokenizer:
+    return MultispectralTokenizer(MultispectralTokenizer.Options(**options), {"image": Continuous(shape)}, 16)
 
 
-def test_eurosat_as_published():
-    """13 x 64 x 64 in patches of 8 x 8: 64 tokens of 832, (row, column, band) inside; (x - mean) / std per band."""
+def test_eurosat_is_prepared_as_published():
+    """13 x 64 x 64 in patches of 8 x 8: 64 tokens of 832 in the order row, column, band; (x - mean) / std per band."""
     tokenizer = make((13, 64, 64), normalise="given", mean=MEAN, std=STD)
     segment = tokenizer.layout.segments[0]
     assert (segment.grid, segment.size) == ((8, 8), 832)
@@ -28,14 +28,14 @@ def test_eurosat_as_published():
     prepared = tokenizer.preprocess({"image": image})["image"]
     target = tokenizer({"image": torch.from_numpy(prepared[None])}).targets[0]
     assert isinstance(target, ContinuousTarget)
-    made = target.patches[0]
+    patches = target.patches[0]
     scaled = (image - np.reshape(MEAN, (13, 1, 1))) / np.reshape(STD, (13, 1, 1))
     for token, row, column, band in ((0, 0, 0, 0), (9, 3, 5, 12), (63, 7, 7, 9), (15, 0, 6, 1)):
         y, x = 8 * (token // 8) + row, 8 * (token % 8) + column
-        assert float(made[token, (8 * row + column) * 13 + band]) == pytest.approx(scaled[band, y, x], rel=1e-4)
+        assert float(patches[token, (8 * row + column) * 13 + band]) == pytest.approx(scaled[band, y, x], rel=1e-4)
 
 
-def test_any_size_any_bands_and_a_choice_of_them():
+def test_any_size_and_a_choice_of_bands():
     image = np.random.default_rng(1).normal(size=(5, 20, 36)).astype(np.float32)
     tokenizer = make((5, 20, 36), patch=(5, 4), bands=(4, 0))
     assert (tokenizer.layout.segments[0].grid, tokenizer.layout.segments[0].size) == ((4, 9), 40)
@@ -45,10 +45,10 @@ def test_any_size_any_bands_and_a_choice_of_them():
     np.testing.assert_allclose(resized.mean(axis=(1, 2)), image.mean(axis=(1, 2)), atol=0.02)
 
 
-def test_logarithm():
+def test_log_option():
     image = np.array([[[0.0, np.e - 1], [np.e**2 - 1, 0.0]]])
-    made = make((1, 2, 2), patch=1, log=True).preprocess({"image": image})["image"]
-    np.testing.assert_allclose(made, [[[0, 1], [2, 0]]], atol=1e-6)
+    prepared = make((1, 2, 2), patch=1, log=True).preprocess({"image": image})["image"]
+    np.testing.assert_allclose(prepared, [[[0, 1], [2, 0]]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_logarithm():
         (BadSample, lambda: make((1, 8, 8), log=True).preprocess({"image": np.full((1, 8, 8), -2)}), ("log=false",)),
     ],
 )
-def test_refusals_are_one_clear_line(error, call, words):
+def test_invalid_options_and_samples_are_refused_in_one_line(error, call, words):
     with pytest.raises(error) as caught:
         call()
     assert "\n" not in str(caught.value)

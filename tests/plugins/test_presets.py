@@ -1,18 +1,19 @@
-"""The presets say what the papers say."""
+"""The presets hold the values of the papers and of their published codes."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
+import torch
 
 from ssl_core import ConfigError, Continuous, Discrete, Learner, Text, plugins
 from ssl_core.config.resolve import resolve
 from ssl_core.config.schema import RunConfig
-from ssl_core.runs.build import build
+from ssl_core.runs.build import build_learner
 from ssl_plugins.presets import dabs, metamae
 
-# The data as the papers have it (Table 16; protocol 2.11): only what a tokenizer reads of a data set.
+# Fields of the data sets in Table 16 of the MetaMAE paper, and of those that only DABS has.
 FIELDS = {
     "speech": {"waveform": Continuous((1, None), 16_000.0)},
     "time-series": {"series": Continuous((52, 320))},
@@ -27,25 +28,27 @@ FIELDS = {
     "text": {"text": Text()},
     "multilingual-text": {"text": Text()},
 }
-# Tokens of a row, numbers in a token or entries of the vocabulary (protocol 2.11).
+# By segment: number of tokens, numbers per token or size of the vocabulary (MetaMAE, Table 16).
 SHAPES = {
     "speech": [(196, 256)], "time-series": [(64, 260)], "tabular": [(28, 1)], "multispectral": [(64, 832)],
     "genomics": [(250, 4)], "protein": [(128, 26)], "wafer": [(64, 48)], "image": [(64, 48)],
     "image-text": [(196, 768), (32, None)],
 }  # fmt: skip
-LARGE = {
+DABS_SHAPES = {
     "image": [(196, 768)],
     "medical-image": [(196, 768)],
     "text": [(128, None)],
     "multilingual-text": [(128, None)],
 }
-# Trainable parameters of the published configurations, in millions (protocol 3.2).
+# Trainable parameters, in millions, counted on the published code.
 TOTALS = {
     "time-series": 7.37, "tabular": 7.54, "multispectral": 7.59, "genomics": 7.04, "protein": 7.31, "speech": 7.37,
     "wafer": 7.56,
 }  # fmt: skip
 # Batches of pretraining and probe (Table 16).
 BATCHES = {"time-series": (256, 256), "tabular": (256, 256), "genomics": (32, 64), "protein": (128, 128)}
+TOKEN_MODALITIES = ("genomics", "protein", "image-text", "text", "multilingual-text")
+SHARING = ("metamae-shared2", "metamae-shared3", "metamae-shared-modality")
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +56,8 @@ def catalogue() -> plugins.Catalogue:
     return plugins.load()
 
 
-class Only:
-    """Only what a tokenizer reads of a data set."""
+class StubDataset:
+    """The attributes of a data set that a tokenizer reads."""
 
     def __init__(self, modality: str) -> None:
         self.fields = FIELDS[modality]
@@ -63,21 +66,21 @@ class Only:
 def config_of(catalogue, modality: str, objective: str = "metamae", preset: str | None = None, **more) -> RunConfig:
     if modality not in catalogue.tokenizers or all(of != modality for of, _ in catalogue.datasets):
         pytest.skip(f"modality '{modality}' is not installed")
-    given = {"objective.name": objective, "modality": modality} | more
-    return resolve(catalogue, given | ({} if preset is None else {"preset": preset}))[0]
+    values = {"objective.name": objective, "modality": modality} | more
+    return resolve(catalogue, values | ({} if preset is None else {"preset": preset}))[0]
 
 
 def learner_of(catalogue, config: RunConfig) -> Learner:
     from ssl_core.config.resolve import plugins_of
 
-    return build(config, plugins_of(config, catalogue), Only(config.modality))
+    return build_learner(config, plugins_of(config, catalogue), StubDataset(config.modality))
 
 
 def shapes(learner: Learner) -> list[tuple[int, int]]:
     return [(segment.length, segment.size) for segment in learner.tokenizer.layout.segments]
 
 
-def numbers(config: RunConfig) -> tuple:
+def table_8_values(config: RunConfig) -> tuple:
     options = config.objective.options
     return (
         options["alpha"],
@@ -92,30 +95,30 @@ def test_every_preset_resolves_to_options_that_exist(catalogue):
     for entry in catalogue.presets:
         preset = entry.value
         if preset.modality not in (None, *catalogue.tokenizers):
-            continue  # a plugin that is blocked or not installed takes its presets' use with it, and nothing else
+            continue  # presets for a modality that is blocked or not installed cannot be resolved
         objectives = [preset.objective] if preset.objective else ["metamae", "mae", "emix", "dabs-mae"]
         for objective in objectives:
-            given = {"objective.name": objective, "modality": preset.modality or "speech"}
-            given |= {"dataset.name": preset.dataset} if preset.dataset else {}
-            given |= {} if preset.default else {"preset": preset.name}
-            config, _ = resolve(catalogue, given)
+            values = {"objective.name": objective, "modality": preset.modality or "speech"}
+            values |= {"dataset.name": preset.dataset} if preset.dataset else {}
+            values |= {} if preset.default else {"preset": preset.name}
+            config, _ = resolve(catalogue, values)
             assert any(preset.source in source for source in config.preset_sources)
 
 
-def test_every_column_of_table_8_is_here():
+def test_table_8_is_complete():
     columns = Counter(row.column for row in metamae.TABLE_8.values())
-    wanted = ["PAMAP2", "HIGGS", "EuroSAT", "Genom", "Pfam", "Libri", "WaferMap", "ImageNet32", "MSCOCO"]
-    assert columns == Counter(wanted)
+    expected = ["PAMAP2", "HIGGS", "EuroSAT", "Genom", "Pfam", "Libri", "WaferMap", "ImageNet32", "MSCOCO"]
+    assert columns == Counter(expected)
     ratios = {row.column: row.ratio for row in metamae.TABLE_8.values()}
     assert ratios["Pfam"] == ratios["WaferMap"] == 0.15
     assert ratios["HIGGS"] == ratios["Genom"] == ratios["MSCOCO"] == 0.5
     assert ratios["PAMAP2"] == ratios["EuroSAT"] == ratios["Libri"] == ratios["ImageNet32"] == 0.85
 
 
-def test_metamae_on_speech_is_the_papers(catalogue):
-    """Tables 7, 8 and 16 for LibriSpeech, and the trainable total of the published configuration."""
+def test_metamae_on_speech_has_the_values_of_the_paper(catalogue):
+    """Tables 7, 8 and 16 and appendix A, for LibriSpeech."""
     config = config_of(catalogue, "speech", preset="metamae")
-    assert numbers(config) == (0.1, 1.0, 4, 0.0, 0.85)
+    assert table_8_values(config) == (0.1, 1.0, 4, 0.0, 0.85)
     assert (config.train.steps, config.train.lr, config.train.batch_size) == (100_000, 1e-4, 64)
     assert (config.train.weight_decay, config.train.precision, config.train.schedule) == (1e-4, "fp32", "constant")
     encoder = config.encoder
@@ -128,12 +131,12 @@ def test_metamae_on_speech_is_the_papers(catalogue):
 
 
 @pytest.mark.parametrize("modality", sorted(SHAPES))
-def test_the_papers_shapes_batches_and_parameters(catalogue, modality):
-    """The totals were counted on the published code, so that encoder, decoder and projector are as large as its."""
+def test_shapes_batches_and_parameter_counts_of_metamae(catalogue, modality):
+    """The number of parameters equals that of the published encoder, decoder and projector."""
     config = config_of(catalogue, modality, preset="metamae")
     learner = learner_of(catalogue, config)
-    for (length, size), (wanted_length, wanted_size) in zip(shapes(learner), SHAPES[modality], strict=True):
-        assert (length, size if wanted_size else None) == (wanted_length, wanted_size)
+    for (length, size), (expected_length, expected_size) in zip(shapes(learner), SHAPES[modality], strict=True):
+        assert (length, size if expected_size else None) == (expected_length, expected_size)
     assert (config.train.batch_size, config.evaluate.batch_size) == BATCHES.get(
         modality, (128, 128) if modality == "wafer" else (64, 64)
     )
@@ -142,14 +145,14 @@ def test_the_papers_shapes_batches_and_parameters(catalogue, modality):
         assert total / 1e6 == pytest.approx(TOTALS[modality], abs=0.006)
 
 
-def test_table_8_applies_unasked_and_can_be_left_out(catalogue):
-    assert numbers(config_of(catalogue, "speech")) == (0.1, 1.0, 4, 0.0, 0.85)
+def test_table_8_applies_automatically_and_can_be_disabled(catalogue):
+    assert table_8_values(config_of(catalogue, "speech")) == (0.1, 1.0, 4, 0.0, 0.85)
     config = config_of(catalogue, "speech", preset="none")
     assert config.preset_sources == ()
     assert config.objective.options["alpha"] == 0.5  # the class's own default
 
 
-def test_mae_takes_its_part_of_table_8(catalogue):
+def test_mae_takes_the_rows_of_table_8_that_concern_it(catalogue):
     config = config_of(catalogue, "time-series", "mae")
     assert (config.objective.options["depth"], config.encoder.dropout) == (4, 0.1)
     assert config.masking.options["ratio"] == 0.85
@@ -157,9 +160,9 @@ def test_mae_takes_its_part_of_table_8(catalogue):
 
 
 @pytest.mark.parametrize(
-    ("preset", "modality", "wanted"),
+    ("preset", "modality", "expected"),
     [
-        ("metamae-shared2", "tabular", (0.5, 0.1, 6, 0.1, 0.5)),  # Table 9: depth stays that of Table 8
+        ("metamae-shared2", "tabular", (0.5, 0.1, 6, 0.1, 0.5)),  # Table 9: depth is that of Table 8
         ("metamae-shared3", "tabular", (0.5, 0.1, 4, 0.1, 0.5)),
         ("metamae-shared3", "speech", (0.5, 0.1, 4, 0.0, 0.85)),
         ("metamae-shared-modality", "protein", (0.1, 0.01, 2, 0.0, 0.15)),  # Table 10, tokens
@@ -167,30 +170,30 @@ def test_mae_takes_its_part_of_table_8(catalogue):
         ("metamae-shared-modality", "wafer", (0.1, 0.1, 4, 0.0, 0.15)),  # Table 10, RGB
     ],
 )
-def test_shared_numbers_are_those_of_tables_9_and_10(catalogue, preset, modality, wanted):
+def test_shared_values_are_those_of_tables_9_and_10(catalogue, preset, modality, expected):
     config = config_of(catalogue, modality, preset=preset)
-    assert numbers(config) == wanted
+    assert table_8_values(config) == expected
     paper = config_of(catalogue, modality, preset="metamae")
     for part in ("train", "evaluate", "tokenizer"):
         assert getattr(config, part) == getattr(paper, part)
     assert config.masking == paper.masking
 
 
-def test_sharing_within_tokens_changes_nothing_for_genomics(catalogue):
-    """Table 10: shared 69.4, reported 69.4, since the values are Genomics' own."""
+def test_sharing_within_tokens_equals_table_8_for_genomics(catalogue):
+    """Table 10 reports 69.4 for both, since the shared values are those of Genomics."""
     shared = config_of(catalogue, "genomics", preset="metamae-shared-modality")
-    assert numbers(shared) == numbers(config_of(catalogue, "genomics", preset="metamae"))
+    assert table_8_values(shared) == table_8_values(config_of(catalogue, "genomics", preset="metamae"))
 
 
-def test_sharing_has_nothing_for_what_its_tables_leave_out(catalogue):
+def test_sharing_presets_are_refused_outside_their_tables(catalogue):
     with pytest.raises(ConfigError, match="'metamae-shared-modality' has nothing for objective 'metamae'"):
         config_of(catalogue, "speech", preset="metamae-shared-modality")
     with pytest.raises(ConfigError, match="'metamae-shared2' has nothing for objective 'mae'"):
         config_of(catalogue, "speech", "mae", preset="metamae-shared2")
 
 
-def test_the_encoder_of_dabs_has_its_size(catalogue):
-    """788,480 parameters a block, 9,461,760 in 12 blocks; a learned position for each token and the summary (3.1)."""
+def test_parameter_count_of_the_dabs_encoder(catalogue):
+    """788,480 parameters a block, 9,461,760 in 12 blocks; a learned position for each token and the cls token."""
     config = config_of(catalogue, "speech", "shed", preset="dabs")
     encoder = learner_of(catalogue, config).encoder
     blocks = [sum(p.numel() for p in block.parameters()) for block in encoder.transformer.blocks]
@@ -202,7 +205,7 @@ def test_the_encoder_of_dabs_has_its_size(catalogue):
 
 
 @pytest.mark.parametrize("objective", ["emix", "shed", "capri", "dabs-mae"])
-def test_dabs_trains_and_probes_as_published(catalogue, objective):
+def test_training_and_probe_of_dabs(catalogue, objective):
     config = config_of(catalogue, "speech", objective, preset="dabs")
     train, evaluate = config.train, config.evaluate
     assert (train.steps, train.lr, train.weight_decay, train.batch_size) == (100_000, 1e-4, 1e-4, 64)
@@ -210,93 +213,118 @@ def test_dabs_trains_and_probes_as_published(catalogue, objective):
     assert (evaluate.linear, evaluate.epochs, evaluate.lr, evaluate.weight_decay) == ("adamw", 100, 1e-4, 1e-4)
 
 
-def test_dabs_objectives_are_those_of_its_code(catalogue):
-    """Slips that shaped the published numbers are followed (P18, P21), and are not the objectives' defaults."""
+def test_options_of_the_dabs_objectives(catalogue):
+    """The preset follows slips of the published code that are not the defaults of the objectives."""
 
-    def options(objective):
+    def changed_options(objective):
         config = config_of(catalogue, "speech", objective, preset="dabs")
-        plain = config_of(catalogue, "speech", objective)
-        changed = {k: v for k, v in config.objective.options.items() if plain.objective.options[k] != v}
+        default = config_of(catalogue, "speech", objective)
+        changed = {k: v for k, v in config.objective.options.items() if default.objective.options[k] != v}
         return changed, config.masking and config.masking.options["ratio"]
 
-    assert options("emix") == ({"coefficient": "batch-mean"}, None)
-    assert options("shed") == ({}, None)
-    assert options("capri") == ({"positions": "all", "direction": "predictions", "normalise": False}, 0.15)
-    assert options("dabs-mae") == ({}, 0.15)
+    assert changed_options("emix") == ({"coefficient": "batch-mean"}, None)
+    assert changed_options("shed") == ({}, None)
+    assert changed_options("capri") == ({"positions": "all", "direction": "predictions", "normalise": False}, 0.15)
+    assert changed_options("dabs-mae") == ({}, 0.15)
 
 
-def test_dabs_goes_with_any_objective(catalogue):
-    """A benchmark: its encoder, training and probe, and MetaMAE's own numbers beneath."""
+def test_dabs_applies_to_any_objective(catalogue):
+    """The encoder is that of DABS, and Table 8 applies beneath."""
     config = config_of(catalogue, "speech", "metamae", preset="dabs")
     assert config.encoder.head_dim == 64
-    assert numbers(config) == (0.1, 1.0, 4, 0.1, 0.85)
+    assert table_8_values(config) == (0.1, 1.0, 4, 0.1, 0.85)
 
 
 @pytest.mark.parametrize("modality", sorted(dabs.MODALITIES))
-def test_the_shapes_of_dabs(catalogue, modality):
+def test_shapes_and_batches_of_dabs(catalogue, modality):
     config = config_of(catalogue, modality, "shed", preset="dabs")
     learner = learner_of(catalogue, config)
-    wanted = (SHAPES | LARGE)[modality]
-    for (length, size), (wanted_length, wanted_size) in zip(shapes(learner), wanted, strict=True):
-        assert (length, size if wanted_size else None) == (wanted_length, wanted_size)
+    expected = (SHAPES | DABS_SHAPES)[modality]
+    for (length, size), (expected_length, expected_size) in zip(shapes(learner), expected, strict=True):
+        assert (length, size if expected_size else None) == (expected_length, expected_size)
     paper = metamae.TABLE_8.get((modality, None))
-    if paper is not None:  # both take the same batches (protocol 2, column BS)
+    if paper is not None:  # both have the same batches
         assert (config.train.batch_size, config.evaluate.batch_size) == (paper.batch, paper.probe_batch)
 
 
-# What tokenizers are told beside the shapes (protocol 2.0 to 2.10): padding is content (D22), and what is normalised.
+# Tokenizer options other than shapes: padding counts as data, and nothing but speech and EuroSAT is normalised.
 SPECTROGRAM = {
     "n_mels": 224, "frames": 224, "samples": 150_526, "hop": 672, "n_fft": 2048, "win_length": 2048, "square": True,
     "top_db": 80.0, "ref": "absolute", "padding": "content", "crop": "start", "amin": 1e-10, "power": 2.0, "fmin": 0.0,
     "fmax": None, "fill": "zeros", "place": "start", "band_norm": "none",
 }  # fmt: skip
-PREPARED = {
+TOKENIZER_OPTIONS = {
     "speech": SPECTROGRAM, "time-series": {"normalise": "none"}, "tabular": {"normalise": "none", "weights": "shared"},
     "image": {"normalise": "none"}, "wafer": {"normalise": "none", "channels": 3}, "protein": {"mask_padding": False},
     "image-text": {"normalise": "none", "mask_padding": False},
 }  # fmt: skip
-PREPARED_BY_DABS = PREPARED | {
+DABS_TOKENIZER_OPTIONS = TOKENIZER_OPTIONS | {
     "medical-image": {"normalise": "none", "channels": 3}, "text": {"mask_padding": False},
     "multilingual-text": {"mask_padding": False},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("preset", "modality", "wanted"),
-    [("metamae", *one) for one in PREPARED.items()] + [("dabs", *one) for one in PREPARED_BY_DABS.items()],
+    ("preset", "modality", "expected"),
+    [("metamae", *one) for one in TOKENIZER_OPTIONS.items()]
+    + [("dabs", *one) for one in DABS_TOKENIZER_OPTIONS.items()],
 )
-def test_data_is_prepared_as_published(catalogue, preset, modality, wanted):
+def test_tokenizer_options_are_the_published_ones(catalogue, preset, modality, expected):
     options = config_of(catalogue, modality, preset=preset).tokenizer.options
-    assert {key: options[key] for key in wanted} == wanted
+    assert {key: options[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "modality"),
+    [
+        *((preset, modality) for preset in ("dabs", "metamae") for modality in TOKEN_MODALITIES),
+        *((preset, modality) for preset in SHARING for modality in ("genomics", "protein")),
+    ],
+)
+def test_initial_embeddings_are_the_published_ones(catalogue, preset, modality):
+    """DABS: N(0, 1). MetaMAE: Xavier uniform, bounded by sqrt(6 / (entries + width)), deviation bound / sqrt(3)."""
+    torch.manual_seed(0)
+    learner = learner_of(catalogue, config_of(catalogue, modality, preset=preset))
+    (table,) = [value for name, value in learner.tokenizer.named_parameters() if name.rpartition(".")[2] == "table"]
+    bound = (6 / sum(table.shape)) ** 0.5
+    if preset == "dabs":
+        assert table.std().item() == pytest.approx(1.0, rel=0.08)
+    else:
+        assert table.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert table.abs().max().item() <= bound
+
+
+def test_initial_embeddings_without_a_preset_have_the_default_deviation(catalogue):
+    torch.manual_seed(0)
+    tokenizer = learner_of(catalogue, config_of(catalogue, "protein")).tokenizer
+    assert tokenizer.table.std().item() == pytest.approx(0.3, rel=0.05)
 
 
 @pytest.mark.parametrize(("modality", "batch"), [("text", 128), ("multilingual-text", 128), ("medical-image", 64)])
-def test_batches_of_what_only_dabs_has(catalogue, modality, batch):
-    """Protocol 2.3, 2.6 and 2.7."""
+def test_batches_of_modalities_that_only_dabs_has(catalogue, modality, batch):
     config = config_of(catalogue, modality, "shed", preset="dabs")
     assert (config.train.batch_size, config.evaluate.batch_size) == (batch, batch)
 
 
 FLUENT = (-31.809, 13.127)
-CONSTANTS = {  # protocol 2.5, column mean / std
+SPEECH_CONSTANTS = {  # mean and standard deviation, copied from the published code
     "librispeech": (-22.924, 12.587), "librispeech_transfer": (-22.924, 12.587), "audio_mnist": (-90.293, 11.799),
     "fluent_speech_location": FLUENT, "fluent_speech_action": FLUENT, "fluent_speech_object": FLUENT,
     "google_speech": (-46.847, 19.151), "voxceleb1": (-37.075, 19.776),
 }  # fmt: skip
-NAMES = ["dabs", "metamae", "metamae-shared2", "metamae-shared3"]
+PRESETS = ["dabs", "metamae", "metamae-shared2", "metamae-shared3"]
 
 
-@pytest.mark.parametrize("preset", NAMES)
-@pytest.mark.parametrize(("dataset", "wanted"), CONSTANTS.items())
-def test_speech_is_normalised_by_the_published_constants(catalogue, preset, dataset, wanted):
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("dataset", "expected"), SPEECH_CONSTANTS.items())
+def test_speech_is_normalised_by_the_published_constants(catalogue, preset, dataset, expected):
     options = config_of(catalogue, "speech", preset=preset, **{"dataset.name": dataset}).tokenizer.options
-    assert (options["normalise"], options["mean"], options["std"]) == ("given", [wanted[0]], [wanted[1]])
+    assert (options["normalise"], options["mean"], options["std"]) == ("given", [expected[0]], [expected[1]])
 
 
-@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("dataset", ["eurosat", "eurosat_transfer"])
 def test_each_band_of_eurosat_is_normalised_by_the_published_constants(catalogue, preset, dataset):
-    """Protocol 2.10."""
     options = config_of(catalogue, "multispectral", preset=preset, **{"dataset.name": dataset}).tokenizer.options
     assert options["normalise"] == "given"
     assert options["mean"] == [
@@ -309,25 +337,25 @@ def test_each_band_of_eurosat_is_normalised_by_the_published_constants(catalogue
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("modality", ["speech", "multispectral"])
-def test_other_data_is_measured(catalogue, preset, modality):
-    """The constants are of the published sets, and of no other data."""
+def test_other_data_is_normalised_by_measured_constants(catalogue, preset, modality):
+    """The published constants apply to the published sets only."""
     options = config_of(catalogue, modality, preset=preset).tokenizer.options
     assert (options["normalise"], options["mean"]) == ("measured", [])
 
 
-@pytest.mark.parametrize("preset", NAMES)
-def test_either_part_of_a_long_clip_is_pretrained_on(catalogue, preset):
-    """Protocol 2.5, step 2; in transfer the first part, as MetaMAE's code (D49)."""
-    for dataset, wanted in (("librispeech", (150_526, "random")), ("librispeech_transfer", (None, "start"))):
+@pytest.mark.parametrize("preset", PRESETS)
+def test_part_of_a_long_clip_is_random_in_pretraining_only(catalogue, preset):
+    """In transfer MetaMAE's code takes the first part (docs/methods/protocol-differences.md)."""
+    for dataset, expected in (("librispeech", (150_526, "random")), ("librispeech_transfer", (None, "start"))):
         options = config_of(catalogue, "speech", preset=preset, **{"dataset.name": dataset}).dataset.options
-        assert (options["longest"], options["side"]) == wanted
+        assert (options["longest"], options["side"]) == expected
 
 
-def test_the_probe_of_some_sets_has_a_batch_of_its_own(catalogue):
-    """Table 16 and protocol 2.8, 2.9: 32 for Genomics-OOD; Fluorescence has 512 in DABS and 128 in MetaMAE (D48)."""
-    for preset, modality, dataset, wanted in (
+def test_batches_of_the_probe_by_data_set(catalogue):
+    """32 for Genomics-OOD (MetaMAE, Table 16); 512 in DABS and 128 in MetaMAE for Fluorescence."""
+    for preset, modality, dataset, expected in (
         ("metamae", "genomics", "genomics_transfer_ood", 32),
         ("metamae-shared-modality", "genomics", "genomics_transfer_ood", 32),
         ("metamae", "genomics", "genomics_transfer_id", 64),
@@ -337,35 +365,35 @@ def test_the_probe_of_some_sets_has_a_batch_of_its_own(catalogue):
         ("dabs", "protein", "stability", 128),
     ):
         config = config_of(catalogue, modality, preset=preset, **{"dataset.name": dataset})
-        assert config.evaluate.batch_size == wanted
+        assert config.evaluate.batch_size == expected
 
 
-def test_windows_of_pamap2_are_each_protocols_own(catalogue):
-    """D44 and D45."""
-    for preset, dataset, modality, wanted in (
+def test_subjects_and_activities_of_pamap2(catalogue):
+    """DABS and MetaMAE differ (docs/methods/protocol-differences.md)."""
+    for preset, dataset, modality, expected in (
         ("dabs", "pamap2", "time-series", ([5], "dabs")),
         ("dabs", "pamap2_spectrogram", "multispectral", ([5], "dabs")),
         ("metamae", "pamap2", "time-series", ([5, 6], "all")),
     ):
         options = config_of(catalogue, modality, preset=preset, **{"dataset.name": dataset}).dataset.options
-        assert (options["test_subjects"], options["activities"]) == wanted
+        assert (options["test_subjects"], options["activities"]) == expected
 
 
-def test_the_small_images_of_dabs_are_small_wherever_they_are_used(catalogue):
-    for dataset, wanted in (("dtd_small", (32, 4, 256)), ("cifar10_small", (32, 4, 256)), ("dtd", (224, 16, 64))):
+def test_small_images_of_dabs_are_small_in_transfer_too(catalogue):
+    for dataset, expected in (("dtd_small", (32, 4, 256)), ("cifar10_small", (32, 4, 256)), ("dtd", (224, 16, 64))):
         config = config_of(catalogue, "image", preset="dabs", **{"dataset.name": dataset})
         options = config.tokenizer.options
-        assert (options["size"], options["patch"], config.evaluate.batch_size) == wanted
+        assert (options["size"], options["patch"], config.evaluate.batch_size) == expected
 
 
-def test_a_set_of_its_own_enters_by_one_line(catalogue, monkeypatch):
-    """A row for one data set overrides the row of its modality, for the method and for the whole protocol."""
+def test_row_of_a_data_set_overrides_the_row_of_its_modality(catalogue, monkeypatch):
+    """In `metamae-table8` and in `metamae`."""
     row = metamae.Row("Own", 0.25, 0.75, 2, 0.05, 0.4, 8, 16)
     monkeypatch.setitem(metamae.TABLE_8, ("speech", "synthetic"), row)
     own = plugins.Catalogue.from_plugins({"own:presets": metamae})
     monkeypatch.setattr(catalogue, "presets", own.presets)
     for preset in (None, "metamae"):
         config = config_of(catalogue, "speech", preset=preset)
-        assert numbers(config) == (0.25, 0.75, 2, 0.05, 0.4)
+        assert table_8_values(config) == (0.25, 0.75, 2, 0.05, 0.4)
     assert (config.train.batch_size, config.evaluate.batch_size) == (8, 16)
-    assert numbers(config_of(catalogue, "speech", **{"dataset.name": "librispeech"})) == (0.1, 1.0, 4, 0.0, 0.85)
+    assert table_8_values(config_of(catalogue, "speech", **{"dataset.name": "librispeech"})) == (0.1, 1.0, 4, 0.0, 0.85)

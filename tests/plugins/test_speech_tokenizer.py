@@ -1,4 +1,4 @@
-"""Tokenizer `speech`: protocol section 2.5 to the letter, any rate and length, and refusals."""
+"""Tokenizer `speech`: the published spectrogram, any rate and length, padding, and refusals."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_core import BadSample, ConfigError, Continuous, Discrete
-from ssl_plugins.tokenizers.speech import Speech
+from ssl_plugins.tokenizers.speech import SpeechTokenizer
 
-PROTOCOL = {
+PUBLISHED = {
     "n_mels": 224, "frames": 224, "patch": (16, 16), "samples": 150_526, "hop": 672, "n_fft": 2048,
     "win_length": 2048, "square": True, "top_db": 80.0, "ref": "absolute", "min_samples": 1,
 }  # fmt: skip
 
 
-def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> Speech:
-    options = {"padding": "content"} | options  # one field to prepare, unless padding is what is tested
-    return Speech(Speech.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
+def make(rate: float | None = 8000.0, dim: int = 16, **options: object) -> SpeechTokenizer:
+    options = {"padding": "content"} | options  # one prepared field, except in tests of padding
+    return SpeechTokenizer(SpeechTokenizer.Options(**options), {"waveform": Continuous((1, None), rate)}, dim)
 
 
 def tone(rate: float, seconds: float, pitch: float = 440.0) -> np.ndarray:
     return np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate).astype(np.float32)[None]
 
 
-def spectrogram(tokenizer: Speech, waveform: np.ndarray) -> np.ndarray:
+def spectrogram(tokenizer: SpeechTokenizer, waveform: np.ndarray) -> np.ndarray:
     return tokenizer.preprocess({"waveform": waveform})["spectrogram"]
 
 
-# --- the protocol, transcribed --------------------------------------------------------------------------------------
+# --- transcription of the published spectrogram ----------------------------------------------------------------------
 
 
 def slaney_mel(hertz: float) -> float:
-    """Slaney's Auditory Toolbox: linear up to 1000 Hz, 27 mels for a factor of 6.4 above."""
+    """Slaney's Auditory Toolbox: linear up to 1000 Hz, above it 27 mels for a factor of 6.4."""
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
@@ -46,8 +46,8 @@ def slaney_hertz(mel: float) -> float:
     return mel * 200 / 3 if mel < 15 else 1000 * math.exp((mel - 15) * math.log(6.4) / 27)
 
 
-def protocol_2_5(signal: np.ndarray, rate: float) -> np.ndarray:
-    """Steps 2 to 5 of protocol section 2.5 in float64, frame by frame, without any audio library."""
+def published_spectrogram(signal: np.ndarray, rate: float) -> np.ndarray:
+    """The published code's spectrogram in float64, frame by frame, without an audio library."""
     clip = np.zeros(150_526)
     clip[: min(len(signal), 150_526)] = signal[:150_526]
     padded = np.concatenate([np.zeros(1024), clip, np.zeros(1024)])
@@ -67,25 +67,25 @@ def protocol_2_5(signal: np.ndarray, rate: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rate", "samples"), [(16_000.0, 60_000), (16_000.0, 200_000), (48_000.0, 30_000)])
-def test_protocol_is_reproduced(rate: float, samples: int) -> None:
+def test_published_spectrogram_is_reproduced(rate: float, samples: int) -> None:
     rng = np.random.default_rng(0)
     signal = (np.cumsum(rng.normal(size=samples)) * 0.01 * np.hanning(samples)).astype(np.float32)
-    tokenizer = make(rate, **PROTOCOL)
-    made, expected = spectrogram(tokenizer, signal[None]), protocol_2_5(signal, rate)
-    assert made.shape == (1, 224, 224)
-    assert made.dtype == np.float32
-    assert expected.min() == pytest.approx(expected.max() - 80)  # the range is really cut in this example
-    np.testing.assert_allclose(made, expected, atol=2e-3)  # dB; float32 against float64
+    tokenizer = make(rate, **PUBLISHED)
+    actual, expected = spectrogram(tokenizer, signal[None]), published_spectrogram(signal, rate)
+    assert actual.shape == (1, 224, 224)
+    assert actual.dtype == np.float32
+    assert expected.min() == pytest.approx(expected.max() - 80)  # the example exceeds the range of 80 dB
+    np.testing.assert_allclose(actual, expected, atol=2e-3)  # dB; float32 against float64
     assert tokenizer.layout.length == 196
     assert tokenizer.layout.segments[0].size == 256
 
 
-def test_derived_hop_is_the_protocols() -> None:
+def test_default_hop_is_the_published_one() -> None:
     assert make(16_000.0, n_mels=224, frames=224, patch=(16, 16), samples=150_526).hop == 672
 
 
-def test_target_is_the_patch_in_the_protocols_order() -> None:
-    tokenizer = make(**{**PROTOCOL, "normalise": "none"})
+def test_targets_are_patches_in_row_order() -> None:
+    tokenizer = make(**{**PUBLISHED, "normalise": "none"})
     image = np.arange(224 * 224, dtype=np.float32).reshape(1, 1, 224, 224)
     patches = tokenizer({"spectrogram": torch.from_numpy(image)}).targets[0].patches
     for mel, time in ((0, 0), (3, 7), (13, 13)):
@@ -93,7 +93,7 @@ def test_target_is_the_patch_in_the_protocols_order() -> None:
         assert torch.equal(patches[0, 14 * mel + time], torch.from_numpy(block.flatten()))
 
 
-# --- any rate, any length -------------------------------------------------------------------------------------------
+# --- any rate, any length --------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,14 +110,14 @@ def test_any_rate_and_length(rate: int, length: float, n_mels: int, frames: int)
     assert (tokenizer.filters.max(axis=1) > 0).all()
     assert tokenizer.n_fft >= tokenizer.win_length
     noise = np.random.default_rng(rate).normal(size=(1, round(rate * length)))
-    made = spectrogram(tokenizer, noise)
-    assert made.shape == (1, n_mels, frames)
-    assert np.isfinite(made).all()
-    assert made.max() == 0
-    assert made.min() >= -60
+    decibels = spectrogram(tokenizer, noise)
+    assert decibels.shape == (1, n_mels, frames)
+    assert np.isfinite(decibels).all()
+    assert decibels.max() == 0
+    assert decibels.min() >= -60
 
 
-def test_a_tone_lies_in_its_band_at_every_rate() -> None:
+def test_tone_lies_in_its_mel_band_at_every_rate() -> None:
     for rate in (8000.0, 16_000.0, 44_100.0):
         tokenizer = make(rate, fmax=4000.0)
         band = spectrogram(tokenizer, tone(rate, 1.0, 1500.0))[0, :, 32].argmax()
@@ -126,50 +126,50 @@ def test_a_tone_lies_in_its_band_at_every_rate() -> None:
 
 
 @pytest.mark.parametrize("place", ["start", "center"])
-def test_a_short_clip_is_padded(place: str) -> None:
-    made = spectrogram(make(place=place), tone(8000.0, 0.5))[0].max(axis=0) > -60
-    first, last = made.argmax(), 63 - made[::-1].argmax()
+def test_short_clip_is_padded(place: str) -> None:
+    audible = spectrogram(make(place=place), tone(8000.0, 0.5))[0].max(axis=0) > -60
+    first, last = audible.argmax(), 63 - audible[::-1].argmax()
     assert (first, last) == ((0, 32) if place == "start" else (15, 48))
 
 
-def test_repeat_pads_with_the_clip_itself() -> None:
+def test_repeat_pads_with_the_clip() -> None:
     x = np.random.default_rng(0).normal(size=(1, 3000)).astype(np.float32)
-    whole = np.concatenate([x, x, x], axis=1)[:, :8000]
-    assert np.array_equal(spectrogram(make(fill="repeat"), x), spectrogram(make(), whole))
+    repeated = np.concatenate([x, x, x], axis=1)[:, :8000]
+    assert np.array_equal(spectrogram(make(fill="repeat"), x), spectrogram(make(), repeated))
 
 
 @pytest.mark.parametrize(("crop", "start"), [("start", 0), ("center", 2000), ("end", 4000)])
-def test_a_long_clip_is_cut(crop: str, start: int) -> None:
+def test_long_clip_is_cropped(crop: str, start: int) -> None:
     x = np.random.default_rng(0).normal(size=(1, 12_000))
     assert np.array_equal(spectrogram(make(crop=crop), x), spectrogram(make(), x[:, start : start + 8000]))
 
 
-def test_only_the_first_channel_counts() -> None:
+def test_first_channel_is_used() -> None:
     x = np.random.default_rng(0).normal(size=(2, 8000))
     assert np.array_equal(spectrogram(make(), x), spectrogram(make(), x[:1]))
 
 
-def test_loudness_is_removed_unless_asked_for() -> None:
+def test_loudness_is_removed_unless_ref_is_absolute() -> None:
     x = tone(8000.0, 1.0)
     np.testing.assert_allclose(spectrogram(make(), 0.01 * x), spectrogram(make(), x), atol=1e-3)
     absolute = make(ref="absolute")
     np.testing.assert_allclose(spectrogram(absolute, 0.1 * x), spectrogram(absolute, x) - 20, atol=1e-3)
 
 
-def test_silence_lies_top_db_below_the_clips_own_maximum() -> None:
+def test_silence_lies_top_db_below_the_maximum_of_the_clip() -> None:
     for loudness in (1.0, 1e-3):
-        made = spectrogram(make(ref="absolute", top_db=45.0), loudness * tone(8000.0, 0.5))
-        assert made.min() == pytest.approx(made.max() - 45)
+        decibels = spectrogram(make(ref="absolute", top_db=45.0), loudness * tone(8000.0, 0.5))
+        assert decibels.min() == pytest.approx(decibels.max() - 45)
 
 
-def test_power_and_square() -> None:
+def test_square_doubles_the_decibels() -> None:
     x = tone(8000.0, 1.0)
     once = spectrogram(make(top_db=None, ref="absolute", amin=1e-30), x)
     twice = spectrogram(make(top_db=None, ref="absolute", amin=1e-30, square=True), x)
     np.testing.assert_allclose(twice, 2 * once, atol=1e-3)
 
 
-def test_prepare_is_pure_and_the_tokenizer_can_be_pickled() -> None:
+def test_preprocess_is_pure_and_the_tokenizer_can_be_pickled() -> None:
     tokenizer = make()
     x = np.random.default_rng(0).normal(size=(1, 5000))
     before = x.copy()
@@ -181,38 +181,38 @@ def test_prepare_is_pure_and_the_tokenizer_can_be_pickled() -> None:
 
 def test_digital_silence_is_finite() -> None:
     tokenizer = make()
-    made = spectrogram(tokenizer, np.zeros((1, 8000)))
-    assert np.isfinite(made).all()
-    tokenizer.fit_normalization([{"spectrogram": made[None]}])
-    assert torch.isfinite(tokenizer({"spectrogram": torch.from_numpy(made[None])}).embeddings).all()
+    decibels = spectrogram(tokenizer, np.zeros((1, 8000)))
+    assert np.isfinite(decibels).all()
+    tokenizer.fit_normalization([{"spectrogram": decibels[None]}])
+    assert torch.isfinite(tokenizer({"spectrogram": torch.from_numpy(decibels[None])}).embeddings).all()
 
 
-def test_mean_and_scale_are_measured_and_stored() -> None:
+def test_mean_and_deviation_are_measured_and_stored() -> None:
     tokenizer = make()
     data = np.stack([spectrogram(tokenizer, tone(8000.0, 1.0, pitch)) for pitch in (200.0, 700.0, 3000.0)])
     tokenizer.fit_normalization([{"spectrogram": data[:2]}, {"spectrogram": data[2:]}])
     patches = tokenizer({"spectrogram": torch.from_numpy(data)}).targets[0].patches
     assert patches.mean() == pytest.approx(0, abs=1e-4)
     assert patches.std(correction=0) == pytest.approx(1, abs=1e-4)
-    stored = tokenizer.state_dict()
-    assert stored["mean"] == pytest.approx(data.mean(), rel=1e-5)
-    assert stored["std"] == pytest.approx(data.std(), rel=1e-5)
+    state = tokenizer.state_dict()
+    assert state["mean"] == pytest.approx(data.mean(), rel=1e-5)
+    assert state["std"] == pytest.approx(data.std(), rel=1e-5)
 
 
-def test_pictures_have_low_frequencies_at_the_bottom() -> None:
+def test_images_have_low_frequencies_at_the_bottom() -> None:
     tokenizer = make()
-    made = spectrogram(tokenizer, tone(8000.0, 1.0, 300.0))
-    tokenizer.fit_normalization([{"spectrogram": made[None]}])
-    patches = tokenizer({"spectrogram": torch.from_numpy(made[None])}).targets[0].patches
-    picture = tokenizer.to_image(0, patches).numpy()
-    np.testing.assert_allclose(picture[0, :, ::-1], made, atol=1e-3)
-    assert picture[0, 0, :, 32].argmax() > 32
+    decibels = spectrogram(tokenizer, tone(8000.0, 1.0, 300.0))
+    tokenizer.fit_normalization([{"spectrogram": decibels[None]}])
+    patches = tokenizer({"spectrogram": torch.from_numpy(decibels[None])}).targets[0].patches
+    image = tokenizer.to_image(0, patches).numpy()
+    np.testing.assert_allclose(image[0, :, ::-1], decibels, atol=1e-3)
+    assert image[0, 0, :, 32].argmax() > 32
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_too_short_for_one_patch_names_length_and_minimum() -> None:
+def test_clip_shorter_than_one_patch_is_refused_with_both_lengths() -> None:
     tokenizer = make(patch=(8, 8))  # patches of 8 frames, 126 samples apart
     spectrogram(tokenizer, np.ones((1, 1008)))
     with pytest.raises(BadSample, match=r"1007 samples .*1008"):
@@ -221,7 +221,7 @@ def test_too_short_for_one_patch_names_length_and_minimum() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite(value: float) -> None:
+def test_clip_that_is_not_finite_is_refused(value: float) -> None:
     x = np.zeros((1, 8000))
     x[0, 4000] = value
     with pytest.raises(BadSample, match="NaN or infinite"):
@@ -229,7 +229,7 @@ def test_samples_that_are_not_finite(value: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (0, 0), (0,)])
-def test_empty_clip(shape: tuple[int, ...]) -> None:
+def test_empty_clip_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadSample, match="empty"):
         spectrogram(make(), np.zeros(shape))
 
@@ -245,112 +245,112 @@ def test_empty_clip(shape: tuple[int, ...]) -> None:
         ({"samples": 8000, "hop": 100}, "81 frames"),
     ],
 )
-def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         make(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_clip_length_is_that_of_the_data_where_all_clips_have_one() -> None:
+def test_default_clip_length_is_that_of_the_data() -> None:
     for length, seconds, samples in ((12_000, None, 12_000), (12_000, 2.0, 16_000), (None, None, 8000)):
         fields = {"waveform": Continuous((1, length), 8000.0)}
-        assert Speech(Speech.Options(seconds=seconds), fields, 16).samples == samples
+        assert SpeechTokenizer(SpeechTokenizer.Options(seconds=seconds), fields, 16).samples == samples
 
 
-def test_no_sample_lies_between_two_windows() -> None:
+def test_windows_leave_no_gap() -> None:
     assert make(seconds=1.0).win_length == 256  # 32 ms
     long = make(seconds=10.0)
     assert long.win_length == long.hop == 1251
 
 
-def test_a_token_is_a_moment_by_default() -> None:
+def test_default_patch_spans_all_bands() -> None:
     segment = make(n_mels=80, frames=50).layout.segments[0]
     assert (segment.grid, segment.size) == ((1, 25), 160)
 
 
-def test_explicit_hop_decides_the_length() -> None:
+def test_hop_sets_the_clip_length() -> None:
     tokenizer = make(hop=80)
     assert tokenizer.samples == 64 * 80 - 1
     assert spectrogram(tokenizer, np.random.default_rng(0).normal(size=(1, 8000))).shape == (1, 64, 64)
 
 
 @pytest.mark.parametrize("fields", [{}, {"waveform": Discrete(10, 10)}, {"waveform": Continuous((1, None))}])
-def test_data_without_a_waveform_or_rate(fields: dict) -> None:
+def test_field_without_sampling_rate_is_refused(fields: dict) -> None:
     with pytest.raises(ConfigError, match="sampling rate"):
-        Speech(Speech.Options(), fields, 16)
+        SpeechTokenizer(SpeechTokenizer.Options(), fields, 16)
 
 
-# --- padding --------------------------------------------------------------------------------------------------------
+# --- padding ---------------------------------------------------------------------------------------------------------
 
 
-def batch(tokenizer: Speech, *clips: np.ndarray) -> dict[str, torch.Tensor]:
-    made = [tokenizer.preprocess({"waveform": clip}) for clip in clips]
-    return {name: torch.from_numpy(np.stack([one[name] for one in made])) for name in made[0]}
+def batch(tokenizer: SpeechTokenizer, *clips: np.ndarray) -> dict[str, torch.Tensor]:
+    prepared = [tokenizer.preprocess({"waveform": clip}) for clip in clips]
+    return {name: torch.from_numpy(np.stack([each[name] for each in prepared])) for name in prepared[0]}
 
 
-@pytest.mark.parametrize(("place", "moments"), [("start", slice(0, 8)), ("center", slice(4, 12))])
-def test_patches_of_padding_alone_are_absent(place: str, moments: slice) -> None:
-    """1 s in 64 frames, 4 frames a patch: a clip of half a second fills 8 of 16 moments, in each of 4 rows of bands."""
+@pytest.mark.parametrize(("place", "columns"), [("start", slice(0, 8)), ("center", slice(4, 12))])
+def test_patches_of_padding_alone_are_not_valid(place: str, columns: slice) -> None:
+    """1 s in 64 frames, 4 frames a patch: half a second fills 8 of 16 columns in each of 4 rows of patches."""
     tokenizer = make(padding="absent", patch=(16, 4), place=place, hop=125, samples=7999)
     valid = tokenizer(batch(tokenizer, tone(8000.0, 1.0), tone(8000.0, 0.5))).valid
     assert valid is not None
     assert valid[0].all()
-    wanted = torch.zeros(4, 16, dtype=torch.bool)
-    wanted[:, moments] = True
-    assert torch.equal(valid[1], wanted.flatten())
+    expected = torch.zeros(4, 16, dtype=torch.bool)
+    expected[:, columns] = True
+    assert torch.equal(valid[1], expected.flatten())
 
 
-def test_every_clip_that_may_be_used_keeps_a_token() -> None:
+def test_shortest_clip_has_a_valid_token() -> None:
     tokenizer = make(padding="absent", patch=(16, 4))
-    shortest = tone(8000.0, tokenizer.least / 8000)
+    shortest = tone(8000.0, tokenizer.min_samples / 8000)
     assert tokenizer(batch(tokenizer, shortest)).valid.any()
 
 
-def test_padding_has_no_part_in_mean_and_scale() -> None:
-    tokenizer, embeddings = make(padding="absent"), make()
+def test_padding_is_excluded_from_mean_and_deviation() -> None:
+    tokenizer, unmasked = make(padding="absent"), make()
     rng = np.random.default_rng(0)
     clips = [rng.normal(size=(1, length)).astype(np.float32) for length in (2400, 4800)]
     prepared = batch(tokenizer, *clips)
     tokenizer.fit_normalization([{name: value.numpy() for name, value in prepared.items()}])
-    heard = [prepared["spectrogram"][i, 0, :, : prepared["sounding"][i, 1]] for i in range(2)]
-    frames = torch.cat(heard, dim=1)
+    clips_alone = [prepared["spectrogram"][i, 0, :, : prepared["valid_frames"][i, 1]] for i in range(2)]
+    frames = torch.cat(clips_alone, dim=1)
     assert tokenizer.mean.item() == pytest.approx(frames.mean().item(), rel=1e-5)
     assert tokenizer.std.item() == pytest.approx(frames.std(correction=0).item(), rel=1e-5)
-    embeddings.fit_normalization([{"spectrogram": prepared["spectrogram"].numpy()}])
-    assert embeddings.mean.item() < tokenizer.mean.item() - 5  # the floor of 60 dB is padding, for the most part
+    unmasked.fit_normalization([{"spectrogram": prepared["spectrogram"].numpy()}])
+    assert unmasked.mean.item() < tokenizer.mean.item() - 5  # padding lies at the floor of -60 dB
 
 
-def test_clips_of_one_length_have_no_padding() -> None:
-    fixed = Speech(Speech.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+def test_clips_of_equal_length_are_not_masked() -> None:
+    fixed = SpeechTokenizer(SpeechTokenizer.Options(), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
     assert fixed(batch(fixed, tone(8000.0, 1.0))).valid is None
-    shorter = Speech(Speech.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
+    shorter = SpeechTokenizer(SpeechTokenizer.Options(seconds=2.0), {"waveform": Continuous((1, 8000), 8000.0)}, 16)
     assert shorter(batch(shorter, tone(8000.0, 1.0))).valid is not None
 
 
 @pytest.mark.parametrize("place", ["start", "center"])
-def test_what_a_microphone_adds_to_all_frames_goes(place: str) -> None:
-    """A filter multiplies each band by a number, so it adds one to each band's dB; noise half as wide is noise."""
+def test_band_norm_removes_a_linear_filter(place: str) -> None:
+    """A filter multiplies each band by a constant, which adds a constant to its dB."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=4000) * np.repeat(rng.uniform(0.5, 1.0, 50), 80)
-    coloured = np.convolve(x, [1.0, -0.9])[:4000]
+    filtered = np.convolve(x, [1.0, -0.9])[:4000]
     options = {"top_db": None, "place": place, "padding": "absent"}
-    plain, mean, both = (make(band_norm=bands, **options) for bands in ("none", "mean", "mean-std"))
-    first, end = mean.preprocess({"waveform": x[None]})["sounding"]
+    plain, mean, mean_std = (make(band_norm=norm, **options) for norm in ("none", "mean", "mean-std"))
+    first, end = mean.preprocess({"waveform": x[None]})["valid_frames"]
     assert 0 < end - first < 64
 
-    def heard(tokenizer: Speech, clip: np.ndarray) -> np.ndarray:
+    def valid(tokenizer: SpeechTokenizer, clip: np.ndarray) -> np.ndarray:
         return spectrogram(tokenizer, clip[None])[0][:, first:end]
 
-    np.testing.assert_allclose(heard(mean, x).mean(axis=1), 0, atol=1e-4)
-    before = np.abs(heard(plain, x) - heard(plain, coloured)).mean()
-    after = np.abs(heard(mean, x) - heard(mean, coloured)).mean()
+    np.testing.assert_allclose(valid(mean, x).mean(axis=1), 0, atol=1e-4)
+    before = np.abs(valid(plain, x) - valid(plain, filtered)).mean()
+    after = np.abs(valid(mean, x) - valid(mean, filtered)).mean()
     assert after < before / 5
-    spread = heard(mean, x).std(axis=1)
-    np.testing.assert_allclose(heard(both, x), heard(mean, x) / np.maximum(spread, 3.0)[:, None], atol=1e-4)
-    assert not spectrogram(both, x[None])[0][:, end:].any()
+    deviation = valid(mean, x).std(axis=1)
+    np.testing.assert_allclose(valid(mean_std, x), valid(mean, x) / np.maximum(deviation, 3.0)[:, None], atol=1e-4)
+    assert not spectrogram(mean_std, x[None])[0][:, end:].any()
 
 
-def test_a_repeated_clip_is_normalised_with_its_repetitions() -> None:
-    made = spectrogram(make(bands="mean", fill="repeat"), tone(8000.0, 0.37))
-    np.testing.assert_allclose(made[0].mean(axis=1), 0, atol=1e-4)
-    assert made[0].any(axis=0).all()  # no frame of it is taken for padding, which is zero
+def test_band_norm_spans_repetitions_of_the_clip() -> None:
+    decibels = spectrogram(make(band_norm="mean", fill="repeat"), tone(8000.0, 0.37))
+    np.testing.assert_allclose(decibels[0].mean(axis=1), 0, atol=1e-4)
+    assert decibels[0].any(axis=0).all()  # a frame of padding would be zero

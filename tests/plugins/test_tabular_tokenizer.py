@@ -1,4 +1,4 @@
-"""Tokenizer `tabular`: HIGGS's numbers, categories scored within their own vocabulary, missing values end to end."""
+"""Tokenizer `tabular`: HIGGS as published, vocabularies of categories, missing values end to end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ssl_core.nn import Encoder
 from ssl_core.nn.encoder import EncoderOptions, TransformerEncoder
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.metamae import MetaMAE
-from ssl_plugins.tokenizers.tabular import Tabular
+from ssl_plugins.tokenizers.tabular import TabularTokenizer
 
 DIM = 16
 MIXED: Fields = {
@@ -32,18 +32,18 @@ MIXED: Fields = {
 }  # fmt: skip
 
 
-def make(fields: Fields, **options: object) -> Tabular:
+def make(fields: Fields, **options: object) -> TabularTokenizer:
     torch.manual_seed(0)
-    return Tabular(Tabular.Options(**options), fields, DIM)
+    return TabularTokenizer(TabularTokenizer.Options(**options), fields, DIM)
 
 
-def stacked(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def batch_of(tokenizer: TabularTokenizer, rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     prepared = [tokenizer.preprocess(row) for row in rows]
-    return {name: np.stack([one[name] for one in prepared]) for name in prepared[0]}
+    return {name: np.stack([each[name] for each in prepared]) for name in prepared[0]}
 
 
-def tokens(tokenizer: Tabular, rows: list[dict[str, np.ndarray]]) -> Tokens:
-    return tokenizer({name: torch.from_numpy(x) for name, x in stacked(tokenizer, rows).items()})
+def tokens(tokenizer: TabularTokenizer, rows: list[dict[str, np.ndarray]]) -> Tokens:
+    return tokenizer({name: torch.from_numpy(x) for name, x in batch_of(tokenizer, rows).items()})
 
 
 def mixed_rows(count: int = 12) -> list[dict[str, np.ndarray]]:
@@ -51,11 +51,12 @@ def mixed_rows(count: int = 12) -> list[dict[str, np.ndarray]]:
     rows = []
     for i in range(count):
         numbers = rng.normal((0, 100, -5), (1, 10, 0.1)).astype(np.float32)
-        gone = np.array([i % 3 == 0, i % 4 == 1, False])
+        missing = np.array([i % 3 == 0, i % 4 == 1, False])
+        as_nan = i % 2 == 0  # else by the field "missing"
         rows.append(
             {
-                "numeric": np.where(gone & (i % 2 == 0), np.nan, numbers).astype(np.float32),  # either way of saying it
-                "missing": (gone & (i % 2 == 1)).astype(np.int64),
+                "numeric": np.where(missing & as_nan, np.nan, numbers).astype(np.float32),
+                "missing": (missing & (not as_nan)).astype(np.int64),
                 "colour": np.array([i % 4]),
                 "days": np.array([i % 7, (3 * i) % 7]),
             }
@@ -63,25 +64,25 @@ def mixed_rows(count: int = 12) -> list[dict[str, np.ndarray]]:
     return rows
 
 
-def test_higgs_as_published():
-    """28 tokens of one number each, through one linear map for all columns, raw values."""
+def test_higgs_is_embedded_as_published():
+    """28 tokens of one number each, through one linear map for all columns, not normalised."""
     for shape in ((28,), (1, 28)):
         tokenizer = make({"numeric": Continuous(shape)}, normalise="none")
         (segment,) = tokenizer.layout.segments
         assert (segment.grid, segment.size, segment.target) == ((28,), 1, "continuous")
         assert sum(p.numel() for p in tokenizer.parameters()) == 2 * DIM
         row = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        made = tokens(tokenizer, [{"numeric": row}])
-        assert made.valid is None
-        assert isinstance(made.targets[0], ContinuousTarget)
-        np.testing.assert_array_equal(made.targets[0].patches[0, :, 0], row.ravel())
+        output = tokens(tokenizer, [{"numeric": row}])
+        assert output.valid is None
+        assert isinstance(output.targets[0], ContinuousTarget)
+        np.testing.assert_array_equal(output.targets[0].patches[0, :, 0], row.ravel())
         weight, bias = tokenizer.parts[0].weight[0], tokenizer.parts[0].bias[0]
         for column in range(28):
             expected = row.ravel()[column] * weight + bias
-            assert torch.allclose(made.embeddings[0, column], expected, atol=1e-6)
+            assert torch.allclose(output.embeddings[0, column], expected, atol=1e-6)
 
 
-def test_each_column_may_have_its_own_map():
+def test_weights_column_gives_each_column_its_own_map():
     tokenizer = make({"numeric": Continuous((5,))}, normalise="none", weights="column")
     embeddings = tokens(tokenizer, [{"numeric": np.ones(5)}]).embeddings[0]
     assert len({tuple(row.tolist()) for row in embeddings}) == 5
@@ -103,18 +104,18 @@ def test_segments_of_a_mixed_table():
 
 def test_categories_are_scored_within_their_own_vocabulary():
     tokenizer, rows = make(MIXED), mixed_rows()
-    made = tokens(tokenizer, rows)
-    for number, name in ((2, "colour"), (3, "days")):
-        target = made.targets[number]
+    targets = tokens(tokenizer, rows).targets
+    for segment, name in ((2, "colour"), (3, "days")):
+        target = targets[segment]
         assert isinstance(target, DiscreteTarget)
         np.testing.assert_array_equal(target.ids, np.stack([row[name] for row in rows]))
         assert target.table.shape == (MIXED[name].vocab, DIM)  # type: ignore[union-attr]
         assert any(target.table is parameter for parameter in tokenizer.parameters())
 
 
-def test_constants_are_of_the_known_numbers_only():
+def test_constants_are_measured_on_valid_numbers_only():
     tokenizer, rows = make(MIXED), mixed_rows(40)
-    arrays = stacked(tokenizer, rows)
+    arrays = batch_of(tokenizer, rows)
     tokenizer.fit_normalization(iter([{k: v[:7] for k, v in arrays.items()}, {k: v[7:] for k, v in arrays.items()}]))
     numbers = np.stack([np.where(row["missing"] == 1, np.nan, row["numeric"]) for row in rows]).astype(np.float64)
     assert np.isnan(numbers).sum() == arrays["missing"].sum() > 0
@@ -123,22 +124,22 @@ def test_constants_are_of_the_known_numbers_only():
     np.testing.assert_allclose(part.std, np.nanstd(numbers, axis=0), rtol=1e-5)
 
 
-def test_missing_numbers_are_absent_and_told_by_a_token_of_their_own():
+def test_missing_numbers_are_not_valid_and_have_a_token_of_their_own():
     tokenizer, rows = make(MIXED), mixed_rows()
-    arrays = stacked(tokenizer, rows)
+    arrays = batch_of(tokenizer, rows)
     assert all(np.isfinite(x).all() for x in arrays.values())
-    gone = torch.from_numpy(arrays["missing"])
-    made = tokens(tokenizer, rows)
-    assert made.valid is not None
-    assert torch.equal(made.valid[:, :3], ~gone)
-    assert torch.equal(made.valid[:, 3:6], gone)
-    assert made.valid[:, 6:].all()
-    own = made.embeddings[:, 3:6][gone]
-    assert torch.equal(own, own[:1].expand_as(own))
-    assert torch.isfinite(made.embeddings).all()
+    missing = torch.from_numpy(arrays["missing"])
+    output = tokens(tokenizer, rows)
+    assert output.valid is not None
+    assert torch.equal(output.valid[:, :3], ~missing)
+    assert torch.equal(output.valid[:, 3:6], missing)
+    assert output.valid[:, 6:].all()
+    marks = output.embeddings[:, 3:6][missing]
+    assert torch.equal(marks, marks[:1].expand_as(marks))
+    assert torch.isfinite(output.embeddings).all()
 
 
-def test_missing_may_be_only_absent_or_refused():
+def test_missing_numbers_without_a_token_or_refused():
     fields = {"numeric": Continuous((2,))}
     row = {"numeric": np.array([1.0, np.nan])}
     absent = make(fields, missing="absent")
@@ -149,10 +150,10 @@ def test_missing_may_be_only_absent_or_refused():
     assert make(fields, missing="token").layout.length == 4
 
 
-def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
+def build_metamae(ratio: float = 0.5) -> tuple[TabularTokenizer, Encoder, MetaMAE]:
     tokenizer = make(MIXED)
     rows = mixed_rows(40)
-    tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))
+    tokenizer.fit_normalization(iter([batch_of(tokenizer, rows)]))
     encoder = TransformerEncoder(EncoderOptions(dim=DIM, depth=1, heads=2), tokenizer.layout)
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), tokenizer.layout)
     objective = MetaMAE(
@@ -161,9 +162,9 @@ def bench(ratio: float = 0.5) -> tuple[Tabular, Encoder, MetaMAE]:
     return tokenizer, encoder.eval(), objective
 
 
-def test_metamae_learns_from_a_mixed_table_with_missing_values():
-    """One loss end to end: finite, and its gradient reaches every parameter of the tokenizer."""
-    tokenizer, encoder, objective = bench()
+def test_gradient_of_metamae_reaches_every_parameter_of_the_tokenizer():
+    """On a mixed table with missing values."""
+    tokenizer, encoder, objective = build_metamae()
     draws = objective.draw(12, torch.Generator().manual_seed(0), Geometry())
     loss = objective(tokens(tokenizer, mixed_rows()), encoder, draws).loss
     assert math.isfinite(loss.item())
@@ -173,53 +174,53 @@ def test_metamae_learns_from_a_mixed_table_with_missing_values():
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_a_missing_number_counts_in_no_loss_and_is_seen_by_nobody():
-    """Whatever stands in a missing cell, target and content: the loss is the same to the last bit."""
-    tokenizer, encoder, objective = bench()
+def test_missing_numbers_do_not_change_the_loss():
+    """Neither the target nor the embedding of a missing number does; a valid number does."""
+    tokenizer, encoder, objective = build_metamae()
     draws = objective.draw(12, torch.Generator().manual_seed(1), Geometry())
-    inputs = {name: torch.from_numpy(x) for name, x in stacked(tokenizer, mixed_rows()).items()}
-    gone = inputs["missing"]
-    made = tokenizer(inputs)
-    target = made.targets[0]
+    inputs = {name: torch.from_numpy(x) for name, x in batch_of(tokenizer, mixed_rows()).items()}
+    missing = inputs["missing"]
+    output = tokenizer(inputs)
+    target = output.targets[0]
     assert isinstance(target, ContinuousTarget)
-    wild = ContinuousTarget(torch.where(gone.unsqueeze(-1), torch.tensor(1e3), target.patches))
-    embeddings = made.embeddings.clone()
-    embeddings[:, :3][gone] = 7.0
-    changed = Tokens(embeddings, (wild, *made.targets[1:]), made.layout, made.geometry)
-    losses = [objective(each, encoder, draws).loss.item() for each in (made, changed)]
+    far = ContinuousTarget(torch.where(missing.unsqueeze(-1), torch.tensor(1e3), target.patches))
+    embeddings = output.embeddings.clone()
+    embeddings[:, :3][missing] = 7.0
+    changed = Tokens(embeddings, (far, *output.targets[1:]), output.layout, output.valid)
+    losses = [objective(each, encoder, draws).loss.item() for each in (output, changed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    known = ContinuousTarget(torch.where(gone.unsqueeze(-1), target.patches, target.patches + 1))
-    moved = Tokens(made.embeddings, (known, *made.targets[1:]), made.layout, made.geometry)
+    shifted = ContinuousTarget(torch.where(missing.unsqueeze(-1), target.patches, target.patches + 1))
+    moved = Tokens(output.embeddings, (shifted, *output.targets[1:]), output.layout, output.valid)
     assert objective(moved, encoder, draws).loss.item() != pytest.approx(losses[0], rel=1e-3)
 
 
-def test_that_a_number_is_missing_reaches_the_features():
-    """Two rows that differ in nothing but a missing number: the token that says so changes the others' features."""
-    tokenizer, encoder, _ = bench()
+def test_token_of_a_missing_number_changes_the_other_features():
+    """Two rows that differ in one missing number only."""
+    tokenizer, encoder, _ = build_metamae()
     row = mixed_rows(3)[2]
     row["numeric"] = np.zeros(3, dtype=np.float32)
     other = copy.deepcopy(row)
     other["missing"] = np.array([1, 0, 0])
-    made = tokens(tokenizer, [row, other])
-    encoded = encoder(made.embeddings, geometry=made.geometry)[:, 1:]
+    output = tokens(tokenizer, [row, other])
+    encoded = encoder(output.embeddings, valid=output.valid)[:, 1:]
     assert not torch.allclose(encoded[0, 1], encoded[1, 1], atol=1e-4)
 
 
-def test_prepare_is_pure():
+def test_preprocess_is_pure():
     tokenizer, rows = make(MIXED), mixed_rows()
-    kept = copy.deepcopy(rows)
-    first, second = stacked(tokenizer, rows), stacked(tokenizer, rows)
+    before = copy.deepcopy(rows)
+    first, second = batch_of(tokenizer, rows), batch_of(tokenizer, rows)
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
-    for one, other in zip(rows, kept, strict=True):
+    for one, other in zip(rows, before, strict=True):
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_depict_is_in_the_columns_own_units():
+def test_to_image_is_in_the_units_of_the_columns():
     tokenizer, rows = make({"numeric": Continuous((3,))}), [{"numeric": r["numeric"]} for r in mixed_rows()[2:3] * 4]
     rows = [{"numeric": row["numeric"] + i} for i, row in enumerate(rows)]
-    tokenizer.fit_normalization(iter([stacked(tokenizer, rows)]))
+    tokenizer.fit_normalization(iter([batch_of(tokenizer, rows)]))
     target = tokens(tokenizer, rows).targets[0]
     assert isinstance(target, ContinuousTarget)
     np.testing.assert_allclose(
@@ -257,7 +258,7 @@ def test_depict_is_in_the_columns_own_units():
         (BadSample, lambda: make({"c": Discrete(1, 4)}).preprocess({"c": np.array([-1])}), ("'c'", "[-1]")),
     ],
 )
-def test_refusals_are_one_clear_line(error, call, words):
+def test_invalid_options_and_samples_are_refused_in_one_line(error, call, words):
     with pytest.raises(error) as caught:
         call()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Tokenizer `time-series`: PAMAP2's numbers, lengths, gaps, padding that counts as absent, refusals."""
+"""Tokenizer `time-series`: PAMAP2 as published, lengths, gaps, padding, refusals."""
 
 from __future__ import annotations
 
@@ -9,70 +9,70 @@ import pytest
 import torch
 
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget
-from ssl_plugins.tokenizers.time_series import TimeSeries
+from ssl_plugins.tokenizers.time_series import TimeSeriesTokenizer
 
 RNG = np.random.default_rng(0)
 
 
-def make(shape: tuple[int | None, ...], **options: object) -> TimeSeries:
-    return TimeSeries(TimeSeries.Options(**options), {"series": Continuous(shape)}, 16)
+def make(shape: tuple[int | None, ...], field: str = "series", **options: object) -> TimeSeriesTokenizer:
+    return TimeSeriesTokenizer(TimeSeriesTokenizer.Options(**options), {field: Continuous(shape)}, 16)
 
 
-def tokens(tokenizer: TimeSeries, *series: np.ndarray):
+def tokens(tokenizer: TimeSeriesTokenizer, *series: np.ndarray):
     prepared = [tokenizer.preprocess({"series": each}) for each in series]
     return tokenizer({name: torch.from_numpy(np.stack([one[name] for one in prepared])) for name in prepared[0]})
 
 
-def test_pamap2_as_published():
-    """52 channels x 320 steps: 64 tokens of 5 steps, 260 numbers each in the order (step, channel), raw units."""
+def test_pamap2_is_prepared_as_published():
+    """52 channels x 320 steps: 64 tokens of 5 steps, 260 numbers each in the order step, channel, in raw units."""
     tokenizer = make((52, 320), normalise="none")
     segment = tokenizer.layout.segments[0]
     assert (segment.grid, segment.size) == ((64,), 260)
     series = RNG.normal(100, 30, (52, 320)).astype(np.float32)
-    made = tokens(tokenizer, series)
-    assert made.valid is None
-    assert isinstance(made.targets[0], ContinuousTarget)
+    output = tokens(tokenizer, series)
+    assert output.valid is None
+    assert isinstance(output.targets[0], ContinuousTarget)
     for token in range(64):
-        wanted = [series[channel, 5 * token + step] for step in range(5) for channel in range(52)]
-        np.testing.assert_array_equal(made.targets[0].patches[0, token], np.array(wanted))
+        expected = [series[channel, 5 * token + step] for step in range(5) for channel in range(52)]
+        np.testing.assert_array_equal(output.targets[0].patches[0, token], np.array(expected))
 
 
 @pytest.mark.parametrize(("length", "count"), [(320, 64), (1000, 50), (128, 64), (8, 8), (3000, 60)])
-def test_usual_patches(length, count):
+def test_default_patch_gives_about_64_tokens(length, count):
     assert make((3, length)).layout.length == count
 
 
 def test_crop_and_fill():
     series = np.arange(10, dtype=np.float32)[None]
     for crop, first in (("start", 0), ("center", 3), ("end", 6)):
-        made = make((1, None), length=4, patch=2, crop=crop).preprocess({"series": series})["series"]
-        np.testing.assert_array_equal(made[0], np.arange(first, first + 4))
+        cropped = make((1, None), length=4, patch=2, crop=crop).preprocess({"series": series})["series"]
+        np.testing.assert_array_equal(cropped[0], np.arange(first, first + 4))
     for fill, tail in (("zeros", [0, 0, 0]), ("edge", [9, 9, 9]), ("repeat", [0, 1, 2])):
         prepared = make((1, None), length=13, patch=1, fill=fill).preprocess({"series": series})
         assert set(prepared) == {"series"}
         np.testing.assert_array_equal(prepared["series"][0, 10:], tail)
 
 
-def test_padding_counts_as_absent():
+def test_padding_is_not_valid():
     tokenizer = make((2, None), length=12, patch=3)
-    made = tokens(tokenizer, np.ones((2, 12)), np.ones((2, 7)), np.ones((2, 6)), np.ones((2, 1)))
-    assert made.valid is not None
-    assert made.valid.tolist() == [[True] * 4, [True] * 3 + [False], [True, True] + [False] * 2, [True] + [False] * 3]
+    valid = tokens(tokenizer, np.ones((2, 12)), np.ones((2, 7)), np.ones((2, 6)), np.ones((2, 1))).valid
+    assert valid is not None
+    assert valid.tolist() == [[True] * 4, [True] * 3 + [False], [True, True] + [False] * 2, [True] + [False] * 3]
     assert tokens(make((2, 12), patch=3), np.ones((2, 12))).valid is None
 
 
-def test_gaps_are_interpolated_in_time():
+def test_gaps_are_interpolated_linearly():
     gap = np.nan
     series = np.array([[gap, 1, gap, gap, 4, gap], [0, 1, 2, 3, 4, 5]])
-    kept = copy.deepcopy(series)
+    before = copy.deepcopy(series)
     tokenizer = make((2, 6), patch=1)
-    made = tokenizer.preprocess({"series": series})["series"]
-    np.testing.assert_allclose(made, [[1, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4, 5]])
-    np.testing.assert_array_equal(series, kept)
-    np.testing.assert_array_equal(made, tokenizer.preprocess({"series": series})["series"])
+    prepared = tokenizer.preprocess({"series": series})["series"]
+    np.testing.assert_allclose(prepared, [[1, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(series, before)
+    np.testing.assert_array_equal(prepared, tokenizer.preprocess({"series": series})["series"])
 
 
-def test_chosen_channels_and_measured_constants():
+def test_constants_are_measured_on_the_chosen_channels():
     series = [RNG.normal((0, 50, -3), (1, 20, 0.1), (40, 3)).T for _ in range(6)]
     tokenizer = make((3, 40), channels=(2, 1), patch=4)
     prepared = np.stack([tokenizer.preprocess({"series": each})["series"] for each in series])
@@ -89,7 +89,7 @@ def test_chosen_channels_and_measured_constants():
         (ConfigError, lambda: make((3, 317)), ("317", "tokenizer.length", "320")),
         (ConfigError, lambda: make((3, 320), channels=(3,)), ("channel 3", "0 to 2")),
         (ConfigError, lambda: make((None, 320)), ("'series'",)),
-        (ConfigError, lambda: TimeSeries(TimeSeries.Options(), {"wave": Continuous((1, 5))}, 8), ("'wave'",)),
+        (ConfigError, lambda: make((1, 5), field="wave"), ("'wave'",)),
         (BadSample, lambda: make((2, 4), patch=1).preprocess({"series": np.ones((3, 4))}), ("(3, 4)", "(2, steps)")),
         (BadSample, lambda: make((2, None), length=4, patch=1).preprocess({"series": np.ones((2, 0))}), ("(2, 0)",)),
         (BadSample, lambda: make((1, 4), patch=1).preprocess({"series": np.full((1, 4), np.nan)}), ("channel 0",)),
@@ -101,7 +101,7 @@ def test_chosen_channels_and_measured_constants():
         ),
     ],
 )
-def test_refusals_are_one_clear_line(error, call, words):
+def test_invalid_options_and_samples_are_refused_in_one_line(error, call, words):
     with pytest.raises(error) as caught:
         call()
     assert "\n" not in str(caught.value)

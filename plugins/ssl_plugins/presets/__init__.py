@@ -1,1 +1,1 @@
-"""Shipped presets, one a file."""
+"""Shipped presets, one family per module."""

@@ -1,4 +1,4 @@
-"""Short runs on the embedded data of each modality, sized for a CPU of two cores."""
+"""Short runs on the embedded data of images, signals and tables, sized for a CPU with two cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from ssl_core import Preset, hookimpl
 
-# The paper's encoder is made for a hundred times as many samples: here a smaller one learns more, and in less time.
+# The MetaMAE paper trains a larger encoder on a hundred times as many samples. On this little data a smaller one learns
+# more, in less time.
 SMALL: dict[str, Any] = {
     "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4, "train.lr": 1e-3, "train.warmup_steps": 50,
 }  # fmt: skip
@@ -28,4 +29,7 @@ def register_presets() -> list[Preset]:
         Preset(f"demo-{modality}", SMALL | values, source, modality=modality, dataset="synthetic", default=True)
         for modality, values in BY_MODALITY.items()
     ]
-    return [Preset("small", SMALL, "the embedded runs' encoder, for some thousand samples of any data"), *embedded]
+    return [
+        Preset("small", SMALL, "the encoder of the demo presets, for a few thousand samples of any data"),
+        *embedded,
+    ]

@@ -1,4 +1,4 @@
-"""Short runs on the embedded texts, sequences and captions, sized for a CPU of two cores."""
+"""Short runs on the embedded texts, sequences and captions, sized for a CPU with two cores."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Shipped tokenizers, one a file."""
+"""Shipped tokenizers, one per module."""

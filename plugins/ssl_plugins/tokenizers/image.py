@@ -1,31 +1,31 @@
-"""Images: pictures of any size and number of channels to patches (protocol sections 2.0 and 2.1).
+"""Tokenizer `image`: patches of images of any size and number of channels.
 
-Resized by PIL (bilinear, aspect not kept) where the size differs from that asked for. The protocol's small images are
-32 x 32 in patches of 4 x 4 (S32: 64 tokens of 48), the large ones 224 x 224 in patches of 16 x 16 (R224: 196 of 768).
-Neither has a mean or standard deviation: `normalise=none`. The default here is measured.
+Images of another size than `size` are resized by PIL (bilinear, aspect ratio not kept). MetaMAE takes 32 x 32 in
+patches of 4 x 4, 64 tokens of 48 numbers (Table 16); DABS's large images are 224 x 224 in patches of 16 x 16, 196
+tokens of 768. Neither normalises (`normalise=none`); by default mean and deviation are measured.
 """
 
 from __future__ import annotations
 
 from ssl_core import Fields, Tokenizer, hookimpl
-from ssl_plugins.tokenizers._pictures import PictureTokenizer
+from ssl_plugins.tokenizers._image import BaseImageTokenizer
 
 
-class Image(PictureTokenizer):
-    """Patches of images of any size, resized where asked; colour, grey or any number of channels.
+class ImageTokenizer(BaseImageTokenizer):
+    """Patches of images of any size; colour, grey or any number of channels.
 
     Reads the field "image", (channels, H, W): bytes, or floats in 0..1.
     """
 
     name = "image"
 
-    class Options(PictureTokenizer.Options):
-        """Options of the image tokenizer. Images of different sizes are made 32 x 32, unless a size is named."""
+    class Options(BaseImageTokenizer.Options):
+        """Options of the image tokenizer. Images that differ in size are resized to 32 x 32 by default."""
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
-        super().__init__(options, fields, dim, field="image", usual_size=32, usual_channels=3)
+        super().__init__(options, fields, dim, field="image", default_size=32, default_channels=3)
 
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [Image]
+    return [ImageTokenizer]

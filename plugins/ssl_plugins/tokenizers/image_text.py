@@ -1,8 +1,8 @@
-"""Image and text: patches of a picture, then pieces of the words of its caption (protocol sections 2.4 and 4.9).
+"""Tokenizer `image-text`: patches of an image, then subwords of its caption.
 
-The protocol's numbers: pictures of 224 x 224 in patches of 16 x 16, not normalised, and 32 ids of bert-base-uncased:
-196 + 32 tokens, padding kept in (`mask_padding` false). Nothing is near across the two. A picture without a caption has
-no tokens of text: they are absent from attention, loss and features.
+DABS takes images of 224 x 224 in patches of 16 x 16, not normalised, and 32 ids of bert-base-uncased: 196 + 32 tokens,
+where padding is data (`mask_padding=false`). Image and caption are two segments, so no image token is a neighbour of a
+text token. The text tokens of an image without a caption are not valid: they are in no attention, loss or feature.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from pydantic import Field
 
 from ssl_core import Fields, Inputs, Tokenizer, hookimpl
 from ssl_core.tokenizers import JointTokenizer
-from ssl_plugins.tokenizers._pictures import PictureTokenizer
-from ssl_plugins.tokenizers._words import WordTokenizer
+from ssl_plugins.tokenizers._image import BaseImageTokenizer
+from ssl_plugins.tokenizers._subword import SubwordTokenizer
 
 
-class _Picture(PictureTokenizer):
-    """The picture's part."""
+class _ImagePart(BaseImageTokenizer):
+    """Tokens of the image."""
 
     name = "image-text"
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """The picture prepared; the caption stays."""
+        """Preprocess the image and keep the caption, which the next part reads."""
         return {**inputs, **super().preprocess(inputs)}
 
 
-class _Caption(WordTokenizer):
-    """The caption's part."""
+class _CaptionPart(SubwordTokenizer):
+    """Tokens of the caption."""
 
     name = "image-text"
 
 
-class ImageText(JointTokenizer):
-    """Patches of a picture and pieces of the words of its caption; a missing caption is absent.
+class ImageTextTokenizer(JointTokenizer):
+    """Patches of an image and subwords of its caption, which may be missing.
 
     Reads the fields "image", (channels, H, W), and "caption": a text, or the two of a pair such as a question and an
     answer.
@@ -42,21 +42,23 @@ class ImageText(JointTokenizer):
 
     name = "image-text"
 
-    class Options(WordTokenizer.Options, PictureTokenizer.Options):
-        """Options of the tokenizer of image and text. Pictures of different sizes are made 224 x 224."""
+    class Options(SubwordTokenizer.Options, BaseImageTokenizer.Options):
+        """Options of the image-text tokenizer. Images that differ in size are resized to 224 x 224 by default."""
 
-        length: int = Field(32, ge=4, description="tokens of a caption, special ones included; longer ones are cut")
-        fit_samples: int = Field(20_000, ge=1, description="training samples that the vocabulary is trained on")
+        length: int = Field(
+            32, ge=4, description="tokens of a caption, special tokens included; longer captions are truncated"
+        )
+        fit_samples: int = Field(20_000, ge=1, description="number of training samples to train the vocabulary on")
         empty: Literal["refuse", "absent"] = Field(
-            "absent", description="a sample without a caption: all tokens of text are absent, or it is a bad sample"
+            "absent", description="a sample without a caption: absent = no text token is valid; refuse = bad sample"
         )
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
-        picture = _Picture(options, fields, dim, field="image", usual_size=224, usual_channels=3)
-        caption = _Caption(options, fields, dim, field="caption")
-        super().__init__(options, fields, dim, parts=[picture, caption])
+        image = _ImagePart(options, fields, dim, field="image", default_size=224, default_channels=3)
+        caption = _CaptionPart(options, fields, dim, field="caption")
+        super().__init__(options, fields, dim, parts=[image, caption])
 
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [ImageText]
+    return [ImageTextTokenizer]

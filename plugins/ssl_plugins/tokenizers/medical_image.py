@@ -1,7 +1,7 @@
-"""Medical images: grey or colour scans of any size and depth to patches (protocol section 2.3).
+"""Tokenizer `medical-image`: patches of grey or colour scans of any size and bit depth.
 
-The protocol's X-rays are RGB, 224 x 224 in patches of 16 x 16: 196 tokens of 768; here grey stays one channel unless
-`channels=3` asks for copies. Percentiles, if asked for, stretch each scan's own range, since exposure is no finding.
+DABS takes RGB X-rays of 224 x 224 in patches of 16 x 16, 196 tokens of 768 numbers. Here grey scans keep one channel
+unless `channels=3` copies it. `window` stretches each scan's own range, since exposure carries no diagnosis.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Fields, Inputs, Tokenizer, hookimpl
-from ssl_plugins.tokenizers._pictures import PictureTokenizer, pixels
+from ssl_plugins.tokenizers._image import BaseImageTokenizer, to_image_array
 
 
-class MedicalImage(PictureTokenizer):
-    """Patches of medical scans of any size and depth (8 or 16 bits, floats), resized where asked.
+class MedicalImageTokenizer(BaseImageTokenizer):
+    """Patches of medical scans of any size and depth (8 or 16 bits, floats).
 
     Reads the field "image", (channels, H, W): unsigned integers, or floats in 0..1 (any range with `window`).
     """
 
     name = "medical-image"
 
-    class Options(PictureTokenizer.Options):
-        """Options of the medical image tokenizer. Scans of different sizes are made 64 x 64, unless a size is named."""
+    class Options(BaseImageTokenizer.Options):
+        """Options of the medical image tokenizer. Scans that differ in size are resized to 64 x 64 by default."""
 
         window: tuple[float, float] | None = Field(
-            None, description="percentiles of each scan that become black and white, e.g. 1,99; none = as it is"
+            None, description="percentiles of each scan that become black and white, e.g. 1,99; none = no stretching"
         )
 
         @field_validator("window")
@@ -36,13 +36,17 @@ class MedicalImage(PictureTokenizer):
             return value
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
-        super().__init__(options, fields, dim, field="image", usual_size=64, usual_channels=1)
+        super().__init__(options, fields, dim, field="image", default_size=64, default_channels=1)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """The scan, stretched if asked, resized: (C, *size). Errors: BadSample."""
+        """Stretch one scan between the percentiles of `window`, if set, and resize it to (C, *size).
+
+        Raises:
+            BadSample: As for all images, or the scan holds NaN or infinity.
+        """
         if self.options.window is None:
             return super().preprocess(inputs)
-        x = pixels(inputs[self.field], self.field).astype(np.float32)
+        x = to_image_array(inputs[self.field], self.field).astype(np.float32)
         if not np.isfinite(x).all():
             raise BadSample(f"'{self.field}' holds NaN or infinity")
         low, high = np.percentile(x, self.options.window)
@@ -52,4 +56,4 @@ class MedicalImage(PictureTokenizer):
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [MedicalImage]
+    return [MedicalImageTokenizer]

@@ -1,8 +1,8 @@
-"""Text in many languages and scripts, to pieces of words (protocol section 2.7).
+"""Tokenizer `multilingual-text`: subwords of texts in many languages and scripts.
 
-The protocol's numbers (X128): `file` the vocabulary of xlm-roberta-base, 250,002 entries with <pad> = 1; 128 tokens,
-padding kept in (`mask_padding` false). Without a file a byte-level BPE is trained on the training data: it knows every
-letter of every script, and keeps capitals, which carry meaning in some languages.
+DABS takes the vocabulary of xlm-roberta-base (`file`; 250,002 entries, <pad> = 1) and 128 tokens, and treats padding as
+data (`mask_padding=false`). Without a file a byte-level BPE is trained on the training data: it encodes every script
+without unknown tokens, and keeps case, which carries meaning in some languages.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Literal
 from pydantic import Field
 
 from ssl_core import Fields, Tokenizer, hookimpl
-from ssl_plugins.tokenizers._words import WordTokenizer
+from ssl_plugins.tokenizers._subword import SubwordTokenizer
 
 
-class MultilingualText(WordTokenizer):
-    """Pieces of words (byte-level BPE) of texts in any languages, from a vocabulary file or trained on the data.
+class MultilingualTextTokenizer(SubwordTokenizer):
+    """Subwords (byte-level BPE) of texts in any languages, from a vocabulary file or trained on the data.
 
     Reads the field "text": one text, or the two of a pair.
     """
 
     name = "multilingual-text"
 
-    class Options(WordTokenizer.Options):
-        """Options of the tokenizer of text in many languages."""
+    class Options(SubwordTokenizer.Options):
+        """Options of the multilingual text tokenizer."""
 
         model: Literal["wordpiece", "bpe"] = Field(
-            "bpe", description="what is trained: WordPiece as BERT, or BPE over bytes, which knows every letter"
+            "bpe", description="model to train: WordPiece as in BERT, or byte-level BPE, which has no [UNK]"
         )
-        lowercase: bool = Field(False, description="a trained vocabulary takes no notice of capitals")
+        lowercase: bool = Field(False, description="a trained vocabulary ignores case (and accents with WordPiece)")
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
         super().__init__(options, fields, dim, field="text")
@@ -37,4 +37,4 @@ class MultilingualText(WordTokenizer):
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [MultilingualText]
+    return [MultilingualTextTokenizer]

@@ -1,7 +1,7 @@
-"""Protein: a token for each residue of an amino-acid sequence (protocol section 2.9).
+"""Tokenizer `protein`: one token per residue of an amino-acid sequence.
 
-The protocol's numbers are the defaults: the 26 letters below in this order, the first 128 residues, short sequences
-filled up with X, which is letter 0. The published code keeps this padding in (`mask_padding` false).
+By default the 26 letters of `ALPHABET` in this order and the first 128 residues, short sequences padded with X, as DABS
+and MetaMAE have it (MetaMAE, Table 16). Their published code treats this padding as data: `mask_padding=false`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from ssl_core import Fields, Tokenizer, hookimpl
-from ssl_plugins.tokenizers._letters import NO_LETTER, LetterTokenizer
+from ssl_plugins.tokenizers._sequence import NOT_IN_ALPHABET, SequenceTokenizer
 
 ALPHABET = "XARNDCQEGHILKMFPSTWYVUOBZJ"
 
 
-class Protein(LetterTokenizer):
+class ProteinTokenizer(SequenceTokenizer):
     """One token for each residue of an amino-acid sequence, from letters or ids.
 
     Reads the field "sequence": a string of residues, or ids of a fixed length.
@@ -22,24 +22,25 @@ class Protein(LetterTokenizer):
 
     name = "protein"
 
-    class Options(LetterTokenizer.Options):
+    class Options(SequenceTokenizer.Options):
         """Options of the protein tokenizer."""
 
         alphabet: str = Field(
-            ALPHABET, min_length=1, max_length=NO_LETTER - 1, description="the letters; index = position"
-        )
+            ALPHABET, min_length=1, max_length=NOT_IN_ALPHABET - 1,
+            description="ASCII letters; a letter's id is its index",
+        )  # fmt: skip
         length: int | None = Field(
-            None, ge=1, description="residues of a sequence; by default as many as the data's ids, 128 for strings"
+            None, ge=1, description="residues per sequence; by default the length of the data's ids, 128 for strings"
         )
         pad: str | None = Field(
             "X", min_length=1, max_length=1,
-            description="letter of the alphabet that fills up short sequences; none = these are refused",
+            description="letter of the alphabet that pads short sequences; none = short sequences are refused",
         )  # fmt: skip
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
-        super().__init__(options, fields, dim, usual_length=128)
+        super().__init__(options, fields, dim, default_length=128)
 
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [Protein]
+    return [ProteinTokenizer]

@@ -1,13 +1,12 @@
-"""Tables: numeric columns as value tokens, categorical ones as ids of their own vocabulary (protocol 2.10, HIGGS).
+"""Tokenizer `tabular`: one token per numeric column and per categorical column.
 
-HIGGS is 28 numbers: 28 tokens of one number each through one linear map that all columns share, so that a column is
-known by its position alone. `weights=column` gives each its own. Each categorical column is a segment of one token,
-scored against its own vocabulary; a missing category is an entry of that vocabulary.
+DABS and MetaMAE take HIGGS as 28 tokens of one number each (MetaMAE, Table 16) through one linear map that all columns
+share, so that only its position tells a column; `weights=column` gives each column its own map. Each categorical field
+is a segment with its own vocabulary, in which a missing category is an entry.
 
-A missing number is absent from its column's place: no key of attention, and no part of a loss or a pooled feature. For
-data that declare missing values (a field "missing"), that a number is missing is told by a token of its own, a learned
-vector at the column's place in a segment of a vocabulary of one: attended to, and with nothing to predict, so that it
-adds zero to a loss.
+A missing number is not valid at its column's place: it is no key of attention and no part of a loss or pooled feature.
+If the data set declares missing values (a field "missing"), a token at the same place in a second segment marks the
+missing number by a learned vector. This segment has a vocabulary of one entry, so it adds zero to a loss.
 """
 
 from __future__ import annotations
@@ -42,31 +41,36 @@ from ssl_core.tokenizers import IdTokenizer, JointTokenizer
 NUMERIC, MISSING = "numeric", "missing"
 
 
-class Tabular(JointTokenizer):
-    """A token for each column of a table: numbers, categories, and missing values.
+class TabularTokenizer(JointTokenizer):
+    """One token for each column of a table: numbers, categories, and missing values.
 
-    Reads the field "numeric", (columns,) or (1, columns), where NaN is a missing value; "missing", (columns,) with 1
-    where a number is missing; and every other field of ids as one or several categorical columns of one vocabulary.
+    Reads the field "numeric", (columns,) or (1, columns), where NaN is a missing value; "missing", (columns,), 1 where
+    a number is missing; and each other field of ids as categorical columns that share a vocabulary.
     """
 
     name = "tabular"
 
     class Options(Tokenizer.Options):
-        """Options of the tabular tokenizer. Constants are for each numeric column."""
+        """Options of the tabular tokenizer. Mean and deviation are those of each numeric column."""
 
         normalise: Literal["measured", "given", "none"] = Field(
             "measured",
-            description="mean and std of each numeric column: measured from the training data, given, or none",
+            description="mean and std of each numeric column: measured on the training data, given, or none",
         )
-        mean: tuple[float, ...] = Field((), description="given means: one, or one for each numeric column")
-        std: tuple[float, ...] = Field((), description="given standard deviations: one, or one for each numeric column")
+        mean: tuple[float, ...] = Field(
+            (), description="means for normalise=given: one, or one for each numeric column"
+        )
+        std: tuple[float, ...] = Field(
+            (), description="standard deviations for normalise=given: one, or one for each numeric column"
+        )
         weights: Literal["shared", "column"] = Field(
-            "shared", description="one linear map for all numeric columns, as published, or one for each"
+            "shared",
+            description="one linear map for all numeric columns, as in DABS and MetaMAE, or one for each column",
         )
         missing: Literal["auto", "token", "absent", "refuse"] = Field(
             "auto",
-            description="a missing number: token = absent, and a learned token says so; absent; refuse = leave the row "
-            "out; auto = token if the data set declares missing values, else refuse",
+            description="a missing number: token = not valid, and a learned token marks it; absent = not valid; refuse "
+            "= bad sample; auto = token if the data set declares missing values, else refuse",
         )
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
@@ -93,7 +97,15 @@ class Tabular(JointTokenizer):
         super().__init__(options, fields, dim, parts=parts)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """{"numeric": (columns,) float32, "missing": (columns,) bool where needed, ids}. Errors: BadSample."""
+        """Preprocess the columns of one row.
+
+        Returns:
+            "numeric": (columns,) float32; "missing": (columns,) bool unless missing numbers are refused; and the ids of
+            each categorical field.
+
+        Raises:
+            BadSample: A part cannot use the row.
+        """
         prepared: Inputs = {}
         for part in self.parts:
             prepared |= part.preprocess(inputs)  # type: ignore[operator]
@@ -101,7 +113,7 @@ class Tabular(JointTokenizer):
 
 
 class NumericColumns(Tokenizer):
-    """A token for each number, of width 1."""
+    """One token of width 1 for each numeric column."""
 
     mean: Tensor
     std: Tensor
@@ -115,21 +127,22 @@ class NumericColumns(Tokenizer):
         self.count, self.missing = count, missing
         self.layout = Layout([Segment(NUMERIC, (count,), "continuous", 1)])
         maps = 1 if options.weights == "shared" else count
-        made = [nn.Linear(1, dim) for _ in range(maps)]
-        for one in made:
-            nn.init.xavier_uniform_(one.weight)
-        self.weight = nn.Parameter(torch.stack([one.weight.detach()[:, 0] for one in made]))
-        self.bias = nn.Parameter(torch.stack([one.bias.detach() for one in made]))
+        linears = [nn.Linear(1, dim) for _ in range(maps)]
+        for linear in linears:
+            nn.init.xavier_uniform_(linear.weight)  # the bias keeps PyTorch's default, as in MetaMAE's code
+        self.weight = nn.Parameter(torch.stack([linear.weight.detach()[:, 0] for linear in linears]))
+        self.bias = nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]))
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("std", torch.ones(count))
         if options.normalise == "given":
-            self._given()
+            self._set_constants()
 
-    def _given(self) -> None:
-        for what, numbers in (("mean", self.options.mean), ("std", self.options.std)):
+    def _set_constants(self) -> None:
+        """Copy the options `mean` and `std` to the buffers."""
+        for option, numbers in (("mean", self.options.mean), ("std", self.options.std)):
             if len(numbers) not in (1, self.count):
                 raise ConfigError(
-                    f"tokenizer.{what} holds {len(numbers)} numbers; normalise=given needs 1 or {self.count}"
+                    f"tokenizer.{option} holds {len(numbers)} numbers; normalise=given needs 1 or {self.count}"
                 )
         if min(self.options.std) <= 0:
             raise ConfigError(f"tokenizer.std must be positive, got {min(self.options.std)}")
@@ -137,40 +150,46 @@ class NumericColumns(Tokenizer):
         self.std.copy_(torch.tensor(self.options.std))
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """Numbers, 0 where missing, and which are. Errors: BadSample for another width, infinity, or refused NaN."""
+        """Separate the numbers, 0 where missing, from the mask of the missing ones.
+
+        Raises:
+            BadSample: Another number of columns, infinity, or a missing number where these are refused.
+        """
         x = np.asarray(inputs[NUMERIC], dtype=np.float32).reshape(-1)
         if len(x) != self.count:
             raise BadSample(f"'numeric' has {len(x)} columns, not {self.count}")
         if np.isinf(x).any():
             raise BadSample(f"'numeric' holds infinity in column {np.flatnonzero(np.isinf(x))[0]}")
-        gone = np.isnan(x)
+        missing = np.isnan(x)
         if MISSING in inputs:
-            gone |= np.asarray(inputs[MISSING]).reshape(-1).astype(bool)
+            missing |= np.asarray(inputs[MISSING]).reshape(-1).astype(bool)
         if self.missing == "refuse":
-            if gone.any():
+            if missing.any():
                 raise BadSample(
-                    f"'numeric' misses a value in column {np.flatnonzero(gone)[0]}; set tokenizer.missing=token "
-                    f"to use it"
+                    f"'numeric' misses a value in column {np.flatnonzero(missing)[0]}; set tokenizer.missing=token "
+                    f"to use the row"
                 )
             return {NUMERIC: x}
-        return {NUMERIC: np.where(gone, np.float32(0), x), MISSING: gone}
+        return {NUMERIC: np.where(missing, np.float32(0), x), MISSING: missing}
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Mean and standard deviation of each column's known numbers, in float64, one pass."""
+        """Mean and standard deviation of each column's valid numbers, in float64 and one pass."""
         if self.options.normalise != "measured":
             return
-        count, mean, spread = (np.zeros(self.count) for _ in range(3))
+        # merges means and squared deviations of chunks; E[x^2] - E[x]^2 would cancel
+        count, mean, squares = (np.zeros(self.count) for _ in range(3))
         for chunk in chunks:
             x = np.asarray(chunk[NUMERIC], dtype=np.float64)
-            known = ~chunk[MISSING] if MISSING in chunk else np.ones(x.shape, dtype=bool)
-            more = known.sum(axis=0)
-            middle = np.where(known, x, 0).sum(axis=0) / np.maximum(more, 1)
-            both = np.maximum(count + more, 1)
-            off = np.where(more > 0, middle - mean, 0)
-            spread += np.where(known, np.square(x - middle), 0).sum(axis=0) + off**2 * count * more / both
-            mean += off * more / both
-            count += more
-        std = np.sqrt(spread / np.maximum(count, 1))
+            valid = ~chunk[MISSING] if MISSING in chunk else np.ones(x.shape, dtype=bool)
+            chunk_count = valid.sum(axis=0)
+            chunk_mean = np.where(valid, x, 0).sum(axis=0) / np.maximum(chunk_count, 1)
+            total = np.maximum(count + chunk_count, 1)
+            shift = np.where(chunk_count > 0, chunk_mean - mean, 0)
+            chunk_squares = np.where(valid, np.square(x - chunk_mean), 0).sum(axis=0)
+            squares += chunk_squares + shift**2 * count * chunk_count / total
+            mean += shift * chunk_count / total
+            count += chunk_count
+        std = np.sqrt(squares / np.maximum(count, 1))
         std = np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0)
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(std))
@@ -189,12 +208,12 @@ class NumericColumns(Tokenizer):
         return Tokens(x * self.weight + self.bias, (ContinuousTarget(x),), self.layout, geometry)
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor:
-        """The numbers in their own units, as a curve over the columns: (B, 1, columns)."""
+        """The numbers in their own units, (B, 1, columns), which is drawn as a curve."""
         return (patches.squeeze(-1) * self.std + self.mean).unsqueeze(1)
 
 
 class MissingColumns(Tokenizer):
-    """A token at each column, present where its number is missing: one learned vector, with nothing to predict."""
+    """One token per numeric column, valid where its number is missing: a learned vector with nothing to predict."""
 
     def __init__(self, options: Any, fields: Fields, dim: int, *, columns: int) -> None:
         super().__init__(options, fields, dim)
@@ -203,7 +222,7 @@ class MissingColumns(Tokenizer):
         nn.init.xavier_uniform_(self.table)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """Nothing: the numeric columns say what is missing."""
+        """Return nothing: `NumericColumns` prepares the field "missing"."""
         return {}
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
@@ -218,10 +237,14 @@ class MissingColumns(Tokenizer):
 
 
 class CategoricalColumns(IdTokenizer):
-    """One token for each categorical column of one vocabulary."""
+    """One token for each categorical column of a field; its columns share a vocabulary."""
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """The ids as they are. Errors: BadSample for one outside the vocabulary."""
+        """Check the ids of one row.
+
+        Raises:
+            BadSample: An id is outside the vocabulary, or the number of columns differs.
+        """
         ids = np.asarray(inputs[self.field]).reshape(-1)
         vocab = self.layout.segments[0].size
         if len(ids) != self.layout.length or ids.min() < 0 or ids.max() >= vocab:
@@ -231,4 +254,4 @@ class CategoricalColumns(IdTokenizer):
 
 @hookimpl
 def register_tokenizers() -> list[type[Tokenizer]]:
-    return [Tabular]
+    return [TabularTokenizer]

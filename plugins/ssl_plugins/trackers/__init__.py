@@ -1,1 +1,1 @@
-"""Shipped trackers, one a file: they send a run's notices elsewhere, and do nothing unless SSLX_TRACKERS names them."""
+"""Shipped trackers, one per module: they forward a run's notices, and do nothing unless SSLX_TRACKERS names them."""

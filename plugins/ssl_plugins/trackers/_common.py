@@ -1,4 +1,4 @@
-"""What the trackers share: whether one is asked for, its library, its run's id, and what there is to write."""
+"""Helpers of the trackers: selection by environment variable, lazy imports, run ids, and what to log."""
 
 from __future__ import annotations
 
@@ -16,48 +16,56 @@ VARIABLE = "SSLX_TRACKERS"
 REPORT_PAGE = "report.html"
 
 
-def asked(name: str) -> bool:
-    """Whether SSLX_TRACKERS, names with commas between, has this one. Errors: ConfigError for a misspelling of it."""
+def is_enabled(tracker: str) -> bool:
+    """Whether SSLX_TRACKERS, a comma-separated list, names the tracker.
+
+    Raises:
+        ConfigError: It holds a misspelling of the tracker.
+    """
     names = [part.strip() for part in os.environ.get(VARIABLE, "").split(",")]
-    if name in names:
+    if tracker in names:
         return True
-    for other in difflib.get_close_matches(name, [part for part in names if part], n=1, cutoff=0.75):
-        raise ConfigError(f"{VARIABLE} names '{other}', and no tracker; did you mean '{name}'?")
+    for similar in difflib.get_close_matches(tracker, [name for name in names if name], n=1, cutoff=0.75):
+        raise ConfigError(f"{VARIABLE} names '{similar}', which is not a tracker; did you mean '{tracker}'?")
     return False
 
 
-def library(name: str, tracker: str) -> Any:
-    """A module, imported now. Errors: ConfigError that says what to install."""
+def import_module(name: str, tracker: str) -> Any:
+    """Import a module of the tracker's library.
+
+    Raises:
+        ConfigError: The import fails.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"cannot import {name} ({error}); pip install 'sslx[{tracker}]'") from error
 
 
-def run_id(folder: Path, tracker: str, make: Callable[[], str]) -> tuple[str, bool]:
-    """The tracker's id of this run, kept in the run's folder, and whether it is new."""
+def load_or_create_run_id(folder: Path, tracker: str, create: Callable[[], str]) -> tuple[str, bool]:
+    """The tracker's id of this run, stored in the run's folder, and whether it is new."""
     path = folder / "trackers" / f"{tracker}.txt"
     if path.exists():
         return path.read_text(encoding="utf-8").strip(), False
-    made = make()
+    run_id = create()
     path.parent.mkdir(exist_ok=True)
-    path.write_text(made + "\n", encoding="utf-8")
-    return made, True
+    path.write_text(run_id + "\n", encoding="utf-8")
+    return run_id, True
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted path; what is neither text, number nor truth value as JSON."""
-    found: dict[str, Any] = {}
+def flatten_options(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted path; values other than text, numbers, booleans and None as JSON."""
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            flat |= flatten_options(value, f"{prefix}{key}.")
         else:
-            plain = value is None or isinstance(value, str | int | float)
-            found[prefix + key] = value if plain else json.dumps(value)
-    return found
+            is_plain = value is None or isinstance(value, str | int | float)
+            flat[prefix + key] = value if is_plain else json.dumps(value)
+    return flat
 
 
-def scores(report: Any) -> dict[str, float]:
+def score_metrics(report: Any) -> dict[str, float]:
     """The report's scores that have a value, as score/TASK/PROBE_METRIC/FEATURES."""
     return {
         f"score/{score.task}/{score.probe}_{score.metric}/{score.features}": score.value

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder, below tensorboard/."""
+"""Tracker `tensorboard`: event files in the run's folder, under tensorboard/."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core import hookimpl
-from ssl_plugins.trackers._common import REPORT_PAGE, asked, library, scores
+from ssl_plugins.trackers._common import REPORT_PAGE, import_module, is_enabled, score_metrics
 
 NAME = "tensorboard"
 
-_waiting: dict[Path, str] = {}
+_pending_configs: dict[Path, str] = {}
 _writers: dict[Path, Any] = {}
 
 
 @hookimpl
 def run_started(config: Any, folder: Path) -> None:
-    """Note the configuration. The writer waits for the first step, which tells where a resumed run goes on."""
-    if not asked(NAME):
+    """Store the configuration. The writer is created at the first logged step, from which a resumed run is purged."""
+    if not is_enabled(NAME):
         return
-    library("torch.utils.tensorboard", NAME)
+    import_module("torch.utils.tensorboard", NAME)
     _close(folder)
-    _waiting[folder] = json.dumps(config.model_dump(mode="json"), indent=2)
+    _pending_configs[folder] = json.dumps(config.model_dump(mode="json"), indent=2)
 
 
 @hookimpl
 def metrics_logged(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
-    """Write scalars. What a stopped run wrote beyond the step that it resumed from is purged."""
-    if folder in _waiting:
+    """Write scalars. In a resumed run, steps that the stopped run wrote after its checkpoint are purged."""
+    if folder in _pending_configs:
         path = folder / NAME
-        purge = step if path.exists() else None
-        writer = library("torch.utils.tensorboard", NAME).SummaryWriter(str(path), purge_step=purge)
-        writer.add_text("config", f"```json\n{_waiting.pop(folder)}\n```", step)
+        purge_step = step if path.exists() else None
+        writer = import_module("torch.utils.tensorboard", NAME).SummaryWriter(str(path), purge_step=purge_step)
+        writer.add_text("config", f"```json\n{_pending_configs.pop(folder)}\n```", step)
         _writers[folder] = writer
     if folder in _writers:
         for name, value in metrics.items():
@@ -42,11 +42,11 @@ def metrics_logged(folder: Path, step: int, metrics: Mapping[str, float]) -> Non
 
 @hookimpl
 def run_finished(folder: Path, report: Any) -> None:
-    """Write the scores and where the report lies; TensorBoard keeps no files."""
+    """Write the scores and the path of the report, since TensorBoard stores no files."""
     if folder not in _writers:
         return
     try:
-        for name, value in scores(report).items():
+        for name, value in score_metrics(report).items():
             _writers[folder].add_scalar(name, value, report.steps)
         _writers[folder].add_text("report", str(folder / REPORT_PAGE), report.steps)
     finally:
@@ -54,8 +54,8 @@ def run_finished(folder: Path, report: Any) -> None:
 
 
 def _close(folder: Path) -> None:
-    """Forget a run; its file is complete."""
-    _waiting.pop(folder, None)
+    """Close the writer of a run and drop its state."""
+    _pending_configs.pop(folder, None)
     writer = _writers.pop(folder, None)
     if writer is not None:
         writer.close()

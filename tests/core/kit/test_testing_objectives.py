@@ -201,8 +201,8 @@ BROKEN_OBJECTIVES = [
     ("compiled_equals_eager", scaled(lambda *_: 2.0 if torch.compiler.is_compiling() else 1.0), "became"),
     ("compiled_equals_eager", scaled(lambda _, t: 1.0 if t.embeddings.sum().item() < 1e30 else 2.0), "in one piece ("),
     ("state_dict_round_trip", Counts, "the loss after loading"),
-    ("hidden_tokens_do_not_reach_encoder", Peeks, "what the encoder was called with"),
-    ("hidden_tokens_do_not_reach_encoder", Anonymous, "belong under 'visible'"),
+    ("hidden_tokens_do_not_reach_encoder", Peeks, "the input of call 1 of the encoder"),
+    ("hidden_tokens_do_not_reach_encoder", Anonymous, "that may be seen 'visible'"),
     ("reconstruction_fits_the_layout", Squeezed, "not (8, 24, 4)"),
     ("draw_is_pure", Global, "'noise': 8 of 8 numbers differ"),
     ("draw_is_pure", Lists, "'order' is list, not a tensor"),
@@ -236,8 +236,8 @@ def test_broken_objective_is_caught(error_of, name, plugin, happened):
 def test_message_says_promise_case_and_place(error_of):
     first, promised, happened, place = error_of(Peeks, "hidden_tokens_do_not_reach_encoder-discrete").split("\n")
     assert first == "Peeks breaks 'hidden_tokens_do_not_reach_encoder' on discrete"
-    assert promised.startswith("  promised: What the masking hides does not reach the encoder")
-    assert happened.startswith("  happened: what the encoder was called with: part 0: part 0: ")
+    assert promised.startswith("  promised: No call of the encoder sees a hidden token")
+    assert happened.startswith("  happened: the input of call 1 of the encoder: part 0: ")
     assert place.startswith("  look at:  Peeks.forward (")
     assert "test_testing_objectives.py:" in place
 

@@ -30,7 +30,7 @@ UNLABELLED = -1
 class Pickled(Archive):
     """The upstream's archive, not needed where its table is there, or what was made of it."""
 
-    def done(self, folder: Path) -> bool:
+    def is_unpacked(self, folder: Path) -> bool:
         """Whether any form of the data is there."""
         return any((folder / path).exists() for path in (MAPS, *PICKLES))
 

@@ -1,0 +1,1 @@
+"""Shipped probes, one a file."""

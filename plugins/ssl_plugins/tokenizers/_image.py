@@ -1,0 +1,192 @@
+"""Base class of the image tokenizers, and helpers for image fields, sizes, patches, channels and resizing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs
+from ssl_core.tokenizers import GridTokenizer
+
+TOKENS_PER_SIDE = 8  # of the default patch: 4 x 4 at 32 x 32, 8 x 8 at 64 x 64
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+
+
+class BaseImageTokenizer(GridTokenizer):
+    """Patches of images (channels, H, W) of any size and number of channels, prepared as bytes or as floats.
+
+    Unsigned integers are divided by their type's maximum, so that 0..1 is black to white at any bit depth. Numbers of
+    another type stay as they are; to be prepared as bytes they must lie in 0..1.
+    """
+
+    class Options(GridTokenizer.Options):
+        """Options common to all image tokenizers."""
+
+        size: tuple[int, int] | int | None = Field(
+            None, description="height and width, or one number for both; by default that of the data if all are equal"
+        )
+        patch: tuple[int, int] | int | None = Field(
+            None, description="patch as (height, width), or one number; by default about an eighth of each side"
+        )
+        channels: int | None = Field(
+            None, ge=1,
+            description="channels: grey is copied to several, RGB is converted to luminance; by default the data's",
+        )  # fmt: skip
+        pixel_dtype: Literal["auto", "uint8", "float32"] = Field(
+            "auto",
+            description="type of prepared pixels: uint8, a quarter of the disk space, or float32; auto = float32 if "
+            "the data set declares another type than 8-bit pixels, else uint8",
+        )
+
+    def __init__(
+        self, options: Options, fields: Fields, dim: int, *, field: str, default_size: int, default_channels: int
+    ) -> None:
+        channels, *space = image_shape(self.name, fields, field)
+        size = resolve_size(self.name, options.size, space, default_size)
+        pixel_dtype = resolve_pixel_dtype(options.pixel_dtype, getattr(fields[field], "dtype", None))
+        super().__init__(
+            options,
+            fields,
+            dim,
+            field=field,
+            channels=options.channels or channels or default_channels,
+            shape=size,
+            patch=resolve_patch(self.name, options.patch, size),
+            unit=1 / 255 if pixel_dtype == "uint8" else 1.0,
+        )
+        self.pixel_dtype = pixel_dtype
+
+    def preprocess(self, inputs: Inputs) -> Inputs:
+        """Convert the channels of one image, (channels, H, W) or (H, W), and resize it to (C, *size).
+
+        Raises:
+            BadSample: The array is not an image, its channels cannot be converted, or its range does not fit bytes.
+        """
+        x = to_image_array(inputs[self.field], self.field)
+        if x.dtype != np.uint8 or self.pixel_dtype == "float32" or len(x) not in (1, self.channels):
+            x = to_unit_range(x)
+        x = convert_channels(x, self.channels)
+        if self.pixel_dtype == "uint8" and x.dtype != np.uint8:
+            low, high = float(x.min()), float(x.max())
+            if not (low >= 0 and high <= 1):  # NaN fails, too
+                raise BadSample(
+                    f"'{self.field}' holds numbers from {low:g} to {high:g}; pixels are bytes or lie in 0..1, "
+                    f"else set tokenizer.pixel_dtype=float32"
+                )
+            x = np.rint(x * 255).astype(np.uint8)
+        return {self.field: resize(x, self.shape, "bilinear")}
+
+
+def resolve_pixel_dtype(option: Literal["auto", "uint8", "float32"], dtype: str | None) -> Literal["uint8", "float32"]:
+    """The option's type; with `auto`, float32 if the data set declares a type other than 8-bit pixels."""
+    if option != "auto":
+        return option
+    return "uint8" if dtype in (None, "uint8", "bool") else "float32"
+
+
+def image_shape(name: str, fields: Fields, field: str) -> tuple[int | None, ...]:
+    """(channels, H, W) of an image field, None for what differs between samples.
+
+    Raises:
+        ConfigError: The data set has no such field.
+    """
+    image = fields.get(field)
+    if not isinstance(image, Continuous) or len(image.shape) != 3:
+        offered = ", ".join(f"'{key}': {value}" for key, value in fields.items()) or "no field"
+        raise ConfigError(
+            f"tokenizer '{name}' reads a field '{field}' of real numbers (channels, H, W); the data set "
+            f"offers {offered}"
+        )
+    return image.shape
+
+
+def resolve_size(
+    name: str, size: tuple[int, int] | int | None, space: Sequence[int | None], default: int
+) -> tuple[int, int]:
+    """(height, width): the option `size`, else the size of the data, else the default.
+
+    Raises:
+        ConfigError: The size is not positive.
+    """
+    if isinstance(size, int):
+        size = (size, size)
+    if size is None:
+        size = (space[0] or default, space[1] or default)
+    if min(size) < 1:
+        raise ConfigError(f"tokenizer '{name}': size {size} must be positive; set tokenizer.size")
+    return size
+
+
+def resolve_patch(name: str, patch: tuple[int, int] | int | None, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width): the option `patch`, else for each side the divisor nearest to an eighth of it.
+
+    Raises:
+        ConfigError: A side has no suitable divisor.
+    """
+    if patch is not None:
+        return (patch, patch) if isinstance(patch, int) else patch
+    return (_default_patch(name, size[0]), _default_patch(name, size[1]))
+
+
+def _default_patch(name: str, side: int) -> int:
+    divisors = [step for step in range(min(2, side), side // 2 + 1) if side % step == 0]
+    if not divisors and side > 1:
+        raise ConfigError(
+            f"tokenizer '{name}': no patch divides a side of {side}; set tokenizer.size to resize, or tokenizer.patch=1"
+        )
+    ideal = max(side / TOKENS_PER_SIDE, 2.0)
+    return min(divisors, key=lambda step: (abs(math.log(step / ideal)), step), default=1)
+
+
+def to_image_array(value: Any, field: str) -> np.ndarray:
+    """The value as an array (channels, H, W).
+
+    Raises:
+        BadSample: It has another number of axes, is empty or holds no numbers.
+    """
+    x = np.asarray(value)
+    if x.ndim == 2:
+        x = x[np.newaxis]
+    if x.ndim != 3 or x.size == 0 or x.dtype.kind not in "uifb":
+        raise BadSample(f"'{field}' is {x.dtype} of shape {x.shape}, not an image of numbers (channels, height, width)")
+    return x
+
+
+def to_unit_range(x: np.ndarray) -> np.ndarray:
+    """float32: unsigned integers divided by their type's maximum, other numbers unchanged."""
+    if x.dtype.kind == "u":
+        return np.true_divide(x, np.iinfo(x.dtype).max, dtype=np.float32)
+    return x.astype(np.float32)
+
+
+def convert_channels(x: np.ndarray, channels: int) -> np.ndarray:
+    """(c, H, W) with `channels` channels: grey is copied, RGB becomes luminance, an alpha channel is dropped.
+
+    Raises:
+        BadSample: None of these conversions gives this number of channels.
+    """
+    count = len(x)
+    if count == channels:
+        return x
+    if count == 1:
+        return np.repeat(x, channels, axis=0)
+    if count in (2, 4) and channels == count - 1:  # the last channel is alpha
+        return x[:channels]
+    if count in (3, 4) and channels == 1:
+        return np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), x[:3], axes=1)[np.newaxis]
+    raise BadSample(f"the image has {count} channels, not {channels}; set tokenizer.channels={count}")
+
+
+def resize(x: np.ndarray, size: Sequence[int], resampling: Literal["bilinear", "nearest"]) -> np.ndarray:
+    """(C, H, W) bytes or floats resized by PIL, channel by channel; the aspect ratio is not kept."""
+    height, width = size
+    if x.shape[1:] == (height, width):
+        return np.ascontiguousarray(x)
+    filter_ = RESAMPLING[resampling]
+    planes = [Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), filter_) for plane in x]
+    return np.stack([np.asarray(plane) for plane in planes])

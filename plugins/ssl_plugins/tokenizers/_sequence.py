@@ -1,0 +1,142 @@
+"""Base class of the sequence tokenizers: one token per letter of an alphabet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ssl_core import BadSample, ConfigError, Discrete, Fields, Geometry, Inputs, Text, Tokenizer
+from ssl_core.tokenizers import IdTokenizer
+
+NOT_IN_ALPHABET = 255  # id of a byte that is no letter; no alphabet is this long
+
+
+class SequenceTokenizer(IdTokenizer):
+    """The first `length` letters of a sequence, each encoded as its index in the alphabet.
+
+    Reads the field "sequence": a string, or ids that index the alphabet. Case is ignored unless the alphabet holds
+    both cases of a letter.
+    """
+
+    class Options(Tokenizer.Options):
+        """Options common to all sequence tokenizers."""
+
+        alphabet: str = Field(
+            min_length=1, max_length=NOT_IN_ALPHABET - 1, description="ASCII letters; a letter's id is its index"
+        )
+        length: int | None = Field(None, ge=1, description="letters per sequence; longer sequences are truncated")
+        unknown: str | None = Field(
+            None, min_length=1, max_length=1,
+            description="letter of the alphabet that replaces letters outside it; none = such sequences are refused",
+        )  # fmt: skip
+        pad: str | None = Field(
+            None, min_length=1, max_length=1,
+            description="letter of the alphabet that pads short sequences; none = short sequences are refused",
+        )  # fmt: skip
+        mask_padding: bool = Field(
+            True,
+            description="exclude padding from attention, loss and features; false = padding counts as data, as in the "
+            "published code of DABS and MetaMAE (docs/methods/protocol-differences.md)",
+        )
+        init_std: float = Field(
+            0.3, ge=0,
+            description="standard deviation of the initial embeddings; 0 = Xavier uniform, as MetaMAE's code; 1 = as "
+            "DABS's code (docs/methods/protocol-differences.md)",
+        )  # fmt: skip
+
+    def __init__(self, options: Options, fields: Fields, dim: int, *, default_length: int) -> None:
+        alphabet = options.alphabet
+        if len(set(alphabet)) != len(alphabet) or not alphabet.isascii():
+            raise ConfigError(f"tokenizer.alphabet '{alphabet}' must be ASCII letters, each once")
+        for option, letter in (("unknown", options.unknown), ("pad", options.pad)):
+            if letter is not None and letter not in alphabet:
+                raise ConfigError(f"tokenizer.{option}='{letter}' is not a letter of the alphabet {alphabet}")
+        length = options.length or _id_length(self.name, fields, alphabet) or default_length
+        super().__init__(
+            options, fields, dim, field="sequence", length=length, vocab=len(alphabet), std=options.init_std or None
+        )
+        self.pad_id = 0 if options.pad is None else alphabet.index(options.pad)
+        self.masks_padding = options.pad is not None and options.mask_padding
+        self.byte_to_id = byte_to_id(alphabet, options.unknown)
+
+    def preprocess(self, inputs: Inputs) -> Inputs:
+        """Encode one sequence and truncate or pad it to the layout's length.
+
+        Returns:
+            "sequence": (length,) uint8, the ids; "letters": () int32, how many of them are not padding.
+
+        Raises:
+            BadSample: The sequence is empty, holds a letter outside the alphabet, or is too short and `pad` is not set.
+        """
+        ids = self._ids(np.asarray(inputs["sequence"]))
+        length = self.layout.length
+        if len(ids) == 0:
+            raise BadSample("the sequence is empty")
+        if len(ids) < length and self.options.pad is None:
+            raise BadSample(
+                f"the sequence has {len(ids)} letters, fewer than {length}; "
+                f"set tokenizer.pad to a letter that pads it, or lower tokenizer.length"
+            )
+        ids = ids[:length]
+        padded = np.full(length, self.pad_id, dtype=np.uint8)
+        padded[: len(ids)] = ids
+        return {"sequence": padded, "letters": np.array(len(ids), dtype=np.int32)}
+
+    def _ids(self, sequence: np.ndarray) -> np.ndarray:
+        """The ids of a whole sequence, (letters,)."""
+        if sequence.dtype.kind in "iu" and sequence.ndim == 1:
+            if len(sequence) and not 0 <= sequence.min() <= sequence.max() < len(self.options.alphabet):
+                raise BadSample(f"the sequence holds ids outside 0..{len(self.options.alphabet) - 1}")
+            return sequence
+        if sequence.dtype.kind != "U" or sequence.size != 1:
+            raise BadSample(f"the sequence is {sequence.dtype} of shape {sequence.shape}, neither one text nor ids")
+        text = str(sequence.reshape(()))
+        ids = self.byte_to_id[np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8)]
+        (invalid,) = np.nonzero(ids == NOT_IN_ALPHABET)
+        if len(invalid):
+            raise BadSample(
+                f"letter {int(invalid[0]) + 1} of the sequence is '{text[invalid[0]]}', not in the alphabet "
+                f"{self.options.alphabet}; set tokenizer.unknown to the letter that replaces it"
+            )
+        return ids
+
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Padding is not valid if `mask_padding` is set."""
+        if not self.masks_padding:
+            return Geometry()
+        count = inputs["letters"].long()[:, None]
+        return Geometry(valid=torch.arange(self.layout.length, device=count.device) < count)
+
+
+def byte_to_id(alphabet: str, unknown: str | None) -> np.ndarray:
+    """(256,) uint8: for each byte its letter's id, else the id of `unknown`, else NOT_IN_ALPHABET."""
+    table = np.full(256, NOT_IN_ALPHABET if unknown is None else alphabet.index(unknown), dtype=np.uint8)
+    for index, letter in enumerate(alphabet):
+        for variant in {letter, letter.lower(), letter.upper()}:
+            if variant == letter or variant not in alphabet:
+                table[ord(variant)] = index
+    return table
+
+
+def _id_length(name: str, fields: Fields, alphabet: str) -> int | None:
+    """The length of the data's sequences if they are ids, which all have one length; None if they are text.
+
+    Raises:
+        ConfigError: The data set has no such field, or its ids do not fit the alphabet.
+    """
+    field = fields.get("sequence")
+    if isinstance(field, Discrete):
+        if field.vocab != len(alphabet):
+            raise ConfigError(
+                f"tokenizer '{name}': the data's ids count {field.vocab} letters, the alphabet {alphabet} has "
+                f"{len(alphabet)}; set tokenizer.alphabet"
+            )
+        return field.length
+    if isinstance(field, Text):
+        return None
+    offered = ", ".join(f"'{key}': {value}" for key, value in fields.items()) or "no field"
+    raise ConfigError(f"tokenizer '{name}' reads a field 'sequence' of text or of ids; the data set offers {offered}")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from ssl_core import ConfigError, Geometry, Layout, Learner, Segment
 from ssl_core.nn import gather_tokens
 from ssl_core.tokenizers import GridTokenizer

@@ -306,7 +306,7 @@ def header(run: Run) -> list[str]:
 def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) -> str:
     """The encoder's attention kernel for whole rows, and whether it was chosen or set."""
     options = config.encoder.options
-    backend = options.get("attention", "none")  # of an encoder that has no such option nothing is known
+    backend = options.get("attention", "unknown")  # an encoder may have no such option
     if backend != "auto":
         return str(backend)
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32

@@ -106,6 +106,8 @@ def test_everything_offered_is_found_with_its_origin():
         "tokenizers": {"text": "dist:entry 1.2"},
         "datasets": {"text/poems": "dist:entry 1.2"},
         "maskings": {"hide": "dist:entry 1.2"},
+        "encoders": {},
+        "commands": {},
         "probes": {"nearest": "dist:entry 1.2"},
         "presets": {"big": "dist:entry 1.2"},
     }

@@ -65,7 +65,7 @@ def test_a_compiled_step_cuts_the_same_patches(shape: tuple[int, ...], patch: tu
     )
     look(x)
     assert "sslx.cut" in seen[0]
-    torch.library.opcheck(torch.ops.sslx.cut, (x, list(patch)))
+    torch.library.opcheck(torch.ops.sslx.patchify, (x, list(patch)))
     x.requires_grad_()
     weights = torch.randn(patchify(x, patch).shape)
     (compiled,) = torch.autograd.grad((cut(x) * weights).sum(), x)

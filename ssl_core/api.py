@@ -32,7 +32,7 @@ from ssl_core.runs.run import Run, RunContext
 from ssl_core.runs.run_dir import default_folder, load_config, place_of_evaluation
 from ssl_core.training import checkpoint
 from ssl_core.training.device import pick_device
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console
 
 __all__ = ["EvaluateKeywords", "PretrainKeywords", "PretrainedEncoder", "Report", "Run", "embed", "evaluate", "load"]
@@ -334,7 +334,7 @@ def _table_file(frame: Any, y: Any) -> Path:
 
     digest = hashlib.blake2b(pandas.util.hash_pandas_object(frame).to_numpy().tobytes(), digest_size=16)
     digest.update(repr([*zip(frame.columns, map(str, frame.dtypes), strict=True)]).encode())
-    folder = cache_root() / "tables" / digest.hexdigest()
+    folder = cache_dir() / "tables" / digest.hexdigest()
     path = folder / "table.parquet"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every error that a user can cause, under one base: one line that names the culprit and the cure."""
+"""Errors that a user can cause. Each message is one line that names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-LIBRARIES = {"torch", "timm", "numpy", "pydantic", "pluggy"}  # errors come out of them, not from them
+LIBRARIES = {"torch", "timm", "numpy", "pydantic", "pluggy"}  # their frames are left out when a cause is located
 
 
 class SslxError(Exception):
-    """What went wrong and what to do about it, in one line. The command line prints it without a traceback."""
+    """Base class: one line that says what went wrong and what to do. The command line prints it without a traceback."""
 
 
 class ConfigError(SslxError):
-    """An option, name or file of the configuration that cannot be used."""
+    """An option, a name or a file of the configuration is not usable."""
 
 
 class PluginError(SslxError):
-    """A plugin that cannot be loaded, clashes with another or breaks its contract."""
+    """A plugin cannot be loaded, conflicts with another plugin or violates its contract."""
 
 
 class DataError(SslxError):
-    """A data set that cannot be read, is empty, or does not fit the run."""
+    """A data set cannot be read, is empty or does not fit the run."""
 
 
 class BadSample(DataError):
-    """One sample that cannot be used (corrupt, too short, not finite). The engine skips and counts it, or refuses."""
+    """A sample is not usable: corrupt, too short or not finite. A run skips and counts it, or stops if `strict`."""
 
 
 class CheckpointError(SslxError):
-    """A run folder or checkpoint that is missing, damaged, or was made by another configuration."""
+    """A run folder or checkpoint is missing, damaged, or belongs to another configuration."""
 
 
 def nearest(word: str, known: Iterable[str], kind: str = "name") -> str:
-    """The part of a message that helps with an unknown word: the nearest known ones, or all of them."""
+    """A hint for an unknown word: the most similar known words, or all of them if none is similar."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     if close:
@@ -45,13 +45,14 @@ def nearest(word: str, known: Iterable[str], kind: str = "name") -> str:
 
 
 def place_of(error: BaseException, skip: int = 0) -> str:
-    """File and line that raised an error; where a library did, those that called it. Empty where nothing is known.
+    """File and line that raised an error, or that called the library that raised it; "" if unknown.
 
-    skip: frames of the caller's own, at the beginning of the traceback, that do not count.
+    Args:
+        skip: number of frames at the beginning of the traceback to leave out.
     """
     frames = traceback.extract_tb(error.__traceback__)[skip:]
-    own = [frame for frame in frames if not _is_library(frame.filename)]
-    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+    frames = [frame for frame in frames if not _is_library(frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _is_library(filename: str) -> bool:

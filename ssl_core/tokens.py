@@ -30,7 +30,8 @@ class Segment:
         size: Width of a patch if continuous, size of the vocabulary if discrete.
         score: The segment's own error, (prediction, target) -> (B, n), in place of the mean squared error or the
             cross-entropy. prediction: (B, n, size); target: patches (B, n, size) or ids (B, n). Use a module-level
-            function, which can be pickled.
+            function, which can be pickled. It gets at least fp32, also the tokens of padding, whose errors must be
+            finite, and needs a second derivative for an objective such as MetaMAE.
 
     Raises:
         ValueError: If a size is not positive or the kind of target is unknown.
@@ -133,10 +134,12 @@ class Geometry:
     Args:
         valid: (B, L) bool, False for padding and for a segment that a sample lacks; None if every token holds data.
             An invalid token is no key of any attention and counts in no loss and no pooled feature.
-        coords: (B, L, k) float, where each token lies, in units of tokens; replaces the grid's position vectors.
+        coords: (B, L, k) float, where each token lies, in units of tokens: neighbouring tokens are about 1 apart, as
+            on a grid. The position vectors of encoder and decoder come from them instead of from the grid.
         neighbours: (B, L, K) long, the neighbours of each token; replaces the grid's. A missing one is the token
             itself.
-        bias: (B, L, L) float, added to the attention logits of the encoder; -inf forbids a pair.
+        bias: (B, L, L) float, added to the attention logits of the encoder, not of a decoder; -inf forbids a pair. The
+            cls token is not part of it: it attends to every valid token, and every token to it.
     """
 
     valid: Tensor | None = None

@@ -27,6 +27,52 @@ from ssl_plugins.maskings.random import RandomMasking
 
 ROOT = Path(__file__).resolve().parent.parent
 DIM, DECODER = 16, 12
+# The files of the fast tier, besides those that set the marker themselves: each area of the code has at least one.
+FAST = {
+    *("test_api_freeze.py", "test_layers.py", "cli/test_listing.py", "core/kit/test_testing_objectives.py"),
+    *(
+        f"core/test_{name}.py"
+        for name in (
+            *("attention", "comparison", "config", "cpu_matmul", "decoder", "dropout", "encoder", "errors", "features"),
+            *(
+                "heads",
+                "health",
+                "knn",
+                "linear",
+                "metrics",
+                "options",
+                "pipeline",
+                "plugins",
+                "positions",
+                "public_data",
+                "report",
+            ),
+            *("run_dir", "sample_limits", "tokenizer_fit", "tokens", "training_loop", "transformer"),
+        )
+    ),
+    *(
+        f"plugins/test_{name}.py"
+        for name in (
+            *("dabs_objectives_by_hand", "files_tables", "m3ae_by_hand", "metamae_by_hand", "padding", "presets"),
+            *("speech_tokenizer", "synthetic_speech", "tabular_tokenizer", "text_tokenizers", "trackers"),
+        )
+    ),
+}
+
+
+def pytest_configure() -> None:
+    missing = sorted(name for name in FAST if not (ROOT / "tests" / name).is_file())
+    if missing:
+        raise pytest.UsageError(f"tests/conftest.py: no file tests/{missing[0]}, which FAST names")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the fast tier, except slow ones."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
+        if path in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
-"""Each module alone, in a process that has imported nothing of ours before it, with warnings as errors.
+"""Each module imports alone, as the first module of this project in its process, with warnings as errors.
 
-Other libraries are imported once, in a process that is forked for each module: a fresh import of torch and timm for
-each would take minutes. Their own warnings do not count.
+Other libraries are imported once, in a process that is forked for each module: importing torch and timm for each module
+would take minutes. Warnings of these libraries are ignored.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
 def fixed_loss(cell: Cell) -> float:
     """The mean loss of the first batches, under the draws that they get in training."""
     options, total = cell.config.train, 0.0
-    feed = BatchStream(cell.learner.objective, cell.data, options.batch_size, 0, CPU, range(4))
+    feed = BatchStream(cell.learner, cell.data, options.batch_size, 0, CPU, range(4))
     for step in range(4):
         seed_torch(0, "step", step)
         total += cell.learner(*feed.take()).loss.item()
@@ -88,10 +88,11 @@ def test_no_objective_and_no_modality_is_left_out() -> None:
 
 def test_matrix(cell: Cell) -> None:
     options, learner = cell.config.train, cell.learner.train()
+    learner.start_teacher()
     before = fixed_loss(cell)
     optimizer = make_optimizer(learner, options)
     reached: set[str] = set()
-    feed = BatchStream(learner.objective, cell.data, options.batch_size, 0, CPU, range(STEPS))
+    feed = BatchStream(learner, cell.data, options.batch_size, 0, CPU, range(STEPS))
     for step in range(STEPS):
         seed_torch(0, "step", step)
         loss = learner(*feed.take()).loss

@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from ssl_core.cli import check, compare, data, evaluate, plugins, run, show
+from ssl_core.cli.common import errors_in_one_line
 from ssl_core.cli.plugin_commands import PluginGroup
+from ssl_core.training.accel.threads import configure_threads
 
 app = typer.Typer(
     name="sslx",
@@ -50,4 +52,6 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other libraries' warnings are not for users; -W shows them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with errors_in_one_line(debug=False):
+        configure_threads()  # before any command imports torch
     app()

@@ -56,8 +56,8 @@ def list_(
         table.add_column(column, no_wrap=column in ("modality/name", "here"), overflow="fold")
     for cls in sorted(public, key=lambda cls: (cls.modality, cls.name)):
         if modality in (None, cls.modality):
-            here = "no" if cls.source.missing(cls.source.place(place)) else "yes"
-            samples = " + ".join(f"{count:,}" for count in cls.source.counts.values())
+            here = "no" if cls.source.missing_paths(cls.source.locate_in(place)) else "yes"
+            samples = " + ".join(f"{count:,}" for count in cls.source.sample_counts.values())
             row = (f"{cls.modality}/{cls.name}", here, samples, ", ".join(cls.aliases), cls.source.terms)
             table.add_row(*map(escape, row))
     Console(highlight=False).print(table)
@@ -69,15 +69,15 @@ def show(name: Name, root: Root = None, block: Block = None, debug: Debug = Fals
 
     cls = find(load_catalogue(block), name)
     source, place = cls.source, data_root(root)
-    folder = source.place(place)
-    missing = source.missing(folder)
+    folder = source.locate_in(place)
+    missing = source.missing_paths(folder)
     facts = {
         "data set": f"{cls.modality}/{cls.name}",
         "also": ", ".join(cls.aliases) or "-",
         "what": (cls.__doc__ or "").strip().partition("\n")[0],
         "homepage": source.homepage,
         "terms": source.terms,
-        "samples": ", ".join(f"{split} {count:,}" for split, count in source.counts.items()) or "not published",
+        "samples": ", ".join(f"{split} {count:,}" for split, count in source.sample_counts.items()) or "not published",
         "folder": str(folder),
         "here": f"no, {len(missing)} missing, e.g. {missing[0]}" if missing else "yes",
     }
@@ -85,7 +85,7 @@ def show(name: Name, root: Root = None, block: Block = None, debug: Debug = Fals
         typer.echo(f"{title:10}{text}")
     for archive in source.archives:
         size = f"{archive.size:,} bytes" if archive.size else "size not known"
-        typer.echo(f"{'download':10}{archive.url} ({size}; {archive.digest or 'no checksum known'})")
+        typer.echo(f"{'download':10}{archive.url} ({size}; {archive.checksum or 'no checksum known'})")
     if missing:
         way = cls.how_to_get(root)
         typer.echo(f"{'to get it':10}{way}")
@@ -115,7 +115,7 @@ def prepare(
     with _bars() as progress:
         folder = obtain(cls.source, place, progress, keep_archives)
     cls.prepare(folder, options)
-    missing = cls.source.missing(folder)
+    missing = cls.source.missing_paths(folder)
     if missing:
         changed = "the upstream's layout has changed; please report it"
         by_hand = cls.how_to_get(root) if cls.source.registration else changed
@@ -136,7 +136,7 @@ def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = Fa
         counts[split] = len(dataset)
         missing |= dict.fromkeys(path for path in dataset.files() if not os.path.isfile(path))
     counts["total"] = sum(counts.values())
-    expected: Mapping[str, int] = cls.source.counts
+    expected: Mapping[str, int] = cls.source.sample_counts
     wrong = bool(missing)
     for what, count in counts.items():
         wanted = expected.get(what)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.plugins import GROUP, KINDS
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 
 if TYPE_CHECKING:
     from ssl_core.plugins import Catalogue, Entry, Kind
@@ -117,4 +117,4 @@ def _sources(top: str) -> Iterator[Path]:
 
 
 def _file() -> Path:
-    return cache_root() / "listing.json"
+    return cache_dir() / "listing.json"

@@ -26,7 +26,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="objectives, tokenizers, datasets, maskings, presets, benchmarks or runs; all if left out."
+            help="objectives, tokenizers, datasets, maskings, probes, presets, benchmarks or runs; all if left out."
         ),
     ] = None,
     root: Annotated[Path, typer.Option(help="Where to look for runs.")] = Path("runs"),
@@ -54,7 +54,8 @@ def list_(
 
 def show(
     name: Annotated[
-        str, typer.Argument(help="An objective, tokenizer, data set, masking, preset, benchmark, or engine section.")
+        str,
+        typer.Argument(help="An objective, tokenizer, data set, masking, probe, preset, benchmark, or engine section."),
     ],
     block: Block = None,
     debug: Debug = False,

@@ -21,8 +21,7 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError, SslxError, nearest
 from ssl_core.options import Options, Preset
 from ssl_core.plugins import KINDS, Catalogue
-from ssl_core.report import Report
-from ssl_core.report import table as score_table
+from ssl_core.report import Report, score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
 from ssl_core.runs.build import build_learner, open_splits

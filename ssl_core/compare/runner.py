@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,16 @@ from ssl_core.compare.grid import Cell
 from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.report import REPORT, Report, read
 from ssl_core.runs.run_dir import CONFIG, FAILURE, read_failure
+from ssl_core.training.accel.threads import available_cores, share_cores
 from ssl_core.training.device import pick_device
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
+from ssl_core.utils.locks import file_lock
 
 CELLS = "cells"
 MOST_JOBS = 4
-LIBC = ctypes.CDLL(None)  # loaded before any fork
-PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LOCK = ".lock"
 
 
@@ -81,7 +83,7 @@ def usual_jobs(device: str | None) -> int:
     """The default number of runs at a time: one for each core up to MOST_JOBS, and one on a CUDA device."""
     if pick_device(device or "auto").type == "cuda":
         return 1
-    return max(1, min(MOST_JOBS, os.cpu_count() or 1))
+    return min(MOST_JOBS, available_cores())
 
 
 def is_finished(folder: Path, cell: Cell) -> bool:
@@ -116,21 +118,17 @@ def _within_run(path: Path, top: Path) -> bool:
     return any((one / CONFIG).exists() for one in above if one == top or top in one.parents)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other comparisons.
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a comparison's folder.
 
     Raises:
-        ConfigError: another comparison is at work in it.
+        ConfigError: if another comparison holds it, or the lock file cannot be written.
     """
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(
-                f"another sslx compare is at work in {folder}; wait for it, or use another --out"
-            ) from None
-        yield
+
+    def refuse() -> None:
+        raise ConfigError(f"another sslx compare is at work in {folder}; wait for it, or use another --out")
+
+    return file_lock(folder / LOCK, refuse, remove=False)
 
 
 def _record(folder: Path, cell: Cell) -> None:
@@ -156,8 +154,7 @@ def _record(folder: Path, cell: Cell) -> None:
 
 def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, total: int) -> dict[str, Report | Failure]:
     """Run cells, `jobs` at a time, each with its share of the cores; return their results by name."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ if jobs > 1 else dict(os.environ)
+    environment = share_cores(os.environ, jobs) if jobs > 1 else dict(os.environ)
     running: set[subprocess.Popen[bytes]] = set()
     signals: list[int] = []
     results: dict[str, Report | Failure] = {}
@@ -221,7 +218,8 @@ def _run_cell(
         with guard:
             process = subprocess.Popen(
                 [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True, preexec_fn=_die_with_parent,
+                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True,
+                preexec_fn=_die_with_parent if LIBC else None,
             )  # fmt: skip
             running.add(process)
             if signals:  # a signal came while it was being started
@@ -235,6 +233,6 @@ def _run_cell(
 
 
 def _die_with_parent() -> None:
-    """On Linux, have the run save and end when the comparison is killed."""
-    if sys.platform == "linux":
+    """Linux only: have the system send SIGTERM to this process when the comparison is killed."""
+    if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Data made ready once: a memory-mapped cache of prepared samples, and batches that are one gather from it."""
+"""The memory-mapped cache of preprocessed samples; a batch is one gather from it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.errors import BadSample
 from ssl_core.pipeline.preprocess import META, array_file, build_cache
-from ssl_core.utils.cache import files_of, source_of
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
+from ssl_core.utils.source_digest import source_digest, source_files
 
 FORMAT = 3
 CHUNK = 1024
@@ -27,9 +27,10 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class PreprocessedSplit:
-    """Prepared samples of one split: arrays (n, ...) by field, labels (n, ...) or None, and what was left out.
+    """Preprocessed samples of one split.
 
-    bad: how many samples were left out. skipped: a line for each of the first of them.
+    arrays: (n, ...) by field. labels: (n, ...), or None. bad: number of skipped samples. skipped: one line for each
+    of the first skipped samples.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -41,19 +42,19 @@ class PreprocessedSplit:
         return len(next(iter(self.arrays.values())))
 
     def chunks(self) -> Iterator[dict[str, np.ndarray]]:
-        """The arrays in pieces of bounded size."""
+        """The arrays in chunks of at most `CHUNK` samples."""
         for start in range(0, len(self), CHUNK):
             yield {name: array[start : start + CHUNK] for name, array in self.arrays.items()}
 
     def take(self, index: np.ndarray, pinned: bool = False) -> Batch:
-        """The samples at `index` as a batch: one gather for each field, into page-locked memory if `pinned`."""
+        """The samples at `index` as a batch; one gather for each field, into page-locked memory if `pinned`."""
         gather = _gather_pinned if pinned else _gather
         inputs = {name: gather(array, index) for name, array in self.arrays.items()}
         return Batch(inputs, None if self.labels is None else torch.from_numpy(self.labels[index]))
 
-    def sweep(self, size: int, chosen: np.ndarray | None = None) -> Iterator[Batch]:
-        """All samples in order, or the `chosen` ones, in batches of at most `size`."""
-        index = range(len(self)) if chosen is None else chosen
+    def sweep(self, size: int, subset: np.ndarray | None = None) -> Iterator[Batch]:
+        """All samples in order, or those at the indices `subset`, in batches of at most `size`."""
+        index = range(len(self)) if subset is None else subset
         for start in range(0, len(index), size):
             yield self.take(np.asarray(index[start : start + size]))
 
@@ -63,16 +64,16 @@ def _gather(array: np.ndarray, index: np.ndarray) -> Tensor:
 
 
 def _gather_pinned(array: np.ndarray, index: np.ndarray) -> Tensor:
-    """Straight to where the GPU's copy starts: gathered first and moved there then, it would be twice the work."""
-    kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
-    out = torch.empty((len(index), *array.shape[1:]), dtype=kind, pin_memory=True)
-    np.take(array, index, axis=0, out=out.numpy(), mode="clip")  # mode "raise" goes by way of a buffer
+    """Gather directly into page-locked memory, which saves a second copy before the transfer to the GPU."""
+    dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    out = torch.empty((len(index), *array.shape[1:]), dtype=dtype, pin_memory=True)
+    np.take(array, index, axis=0, out=out.numpy(), mode="clip")  # mode "raise" needs a buffer
     return out
 
 
 @dataclass(frozen=True)
 class RawSamples:
-    """Raw inputs of a data set in a fixed random order, read as they are walked; bad samples are left out."""
+    """Raw inputs of a data set in a fixed random order, read during iteration; bad samples are left out."""
 
     dataset: Dataset
 
@@ -85,10 +86,13 @@ class RawSamples:
 def preprocess_dataset(
     dataset: Dataset, tokenizer: Tokenizer, cache: Path, console: Console, strict: bool = False
 ) -> PreprocessedSplit:
-    """All samples of a data set through `tokenizer.preprocess`, once per data set, options and code.
+    """Preprocess all samples of a data set with `tokenizer.preprocess`, or open the cache of an earlier call.
 
-    On all cores of the run; one that was stopped goes on. Bad samples are skipped and counted, or refused with
-    `strict`. Errors: DataError.
+    The cache depends on the data set, the options and the code. Preprocessing uses all threads of the run, and an
+    interrupted one continues where it stopped. Bad samples are skipped and counted.
+
+    Raises:
+        DataError: if the data cannot be read or has no usable sample, or, with `strict`, for the first bad sample.
     """
     folder = cache / "prepared" / _key(dataset, tokenizer)
     if not (folder / META).exists():
@@ -103,13 +107,13 @@ def preprocess_dataset(
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
-    """Changes whenever the prepared arrays may: data, options, code, format."""
+    """The key of the cache: a digest of everything that the arrays depend on (data, options, code, format)."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
     parts += [
         repr(tokenizer.fields),
         tokenizer.fit_fingerprint(),
-        *map(source_of, files_of(_classes(dataset, tokenizer))),
+        *map(source_digest, source_files(_classes(dataset, tokenizer))),
     ]
     for part in parts:
         digest.update(part.encode() + b"\0")
@@ -117,5 +121,5 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
 
 
 def _classes(dataset: Dataset, tokenizer: Tokenizer) -> set[type]:
-    """Those of the data set, and of the tokenizer with its parts."""
+    """The class of the data set and those of the tokenizer and its parts."""
     return {type(dataset), *(type(part) for part in tokenizer.modules() if isinstance(part, Tokenizer))}

@@ -1,4 +1,4 @@
-"""The batch and the draws of each step, on the device; for a GPU made ready by other threads while it is at work."""
+"""Batches and draws of each step, on the device. For CUDA devices, other threads prepare them in advance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssl_core.tokens import Geometry
 from ssl_core.utils.seeds import generator
 
 TensorDict = dict[str, Tensor]
-DEPTH = 3  # batches made ready beforehand
+DEPTH = 3  # batches prepared in advance
 
 
 class Source(Protocol):
@@ -52,17 +52,17 @@ class BatchStream(AbstractContextManager["BatchStream"]):
     ) -> None:  # fmt: skip
         self.learner, self.data, self.size, self.seed, self.device = learner, data, size, seed, device
         self.numbers, self.progress = iter(numbers), progress
-        self.ahead = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
+        self.prefetcher = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
 
     def take(self) -> tuple[TensorDict, TensorDict]:
         """Inputs and draws of the next batch."""
-        if self.ahead is None:
+        if self.prefetcher is None:
             number = next(self.numbers)
             inputs = self._inputs(number)
             return inputs, self._draws(number, inputs)
-        for number in itertools.islice(self.numbers, DEPTH - len(self.ahead)):
-            self.ahead.order(number)
-        inputs, draws = self.ahead.take()
+        for number in itertools.islice(self.numbers, DEPTH - len(self.prefetcher)):
+            self.prefetcher.submit(number)
+        inputs, draws = self.prefetcher.take()
         return inputs, draws
 
     def _inputs(self, number: int) -> TensorDict:
@@ -78,49 +78,51 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         return draws | {PROGRESS: torch.tensor(self.progress(number), dtype=torch.float32)}
 
     def __exit__(self, *_: Any) -> None:
-        if self.ahead is not None:
-            self.ahead.close()
+        if self.prefetcher is not None:
+            self.prefetcher.close()
 
 
 class Prefetcher:
-    """Tensors by name, made for numbers in the order in which these were given, and copied to a CUDA device.
+    """Calls producers for batch numbers, in the order of submission, and copies their tensors to a CUDA device.
 
-    Each maker has a thread of its own, so that none is called out of order. What it raises comes out of `take`.
+    Each producer has a thread of its own, so its calls keep their order. `take` raises the exceptions of producers.
     """
 
-    def __init__(self, makers: tuple[Callable[[int], TensorDict], ...], device: torch.device) -> None:
-        self.makers, self.device = makers, device
-        self.threads = [ThreadPoolExecutor(1, "sslx-feed") for _ in makers]
-        self.streams = [torch.cuda.Stream(device) for _ in makers]
-        self.coming: deque[list[Future[tuple[TensorDict, torch.cuda.Event]]]] = deque()
+    def __init__(self, producers: tuple[Callable[[int], TensorDict], ...], device: torch.device) -> None:
+        self.producers, self.device = producers, device
+        self.threads = [ThreadPoolExecutor(1, "sslx-feed") for _ in producers]
+        self.streams = [torch.cuda.Stream(device) for _ in producers]
+        self.pending: deque[list[Future[tuple[TensorDict, torch.cuda.Event]]]] = deque()
 
     def __len__(self) -> int:
-        return len(self.coming)
+        return len(self.pending)
 
-    def order(self, number: int) -> None:
-        """Have the tensors of a number made."""
-        work = zip(self.threads, self.makers, self.streams, strict=True)
-        self.coming.append([thread.submit(self._bring, make, number, stream) for thread, make, stream in work])
+    def submit(self, number: int) -> None:
+        """Start producing the tensors of a batch."""
+        work = zip(self.threads, self.producers, self.streams, strict=True)
+        self.pending.append(
+            [thread.submit(self._produce, producer, number, stream) for thread, producer, stream in work]
+        )
 
-    def _bring(
-        self, make: Callable[[int], TensorDict], number: int, stream: torch.cuda.Stream
+    def _produce(
+        self, producer: Callable[[int], TensorDict], number: int, stream: torch.cuda.Stream
     ) -> tuple[TensorDict, torch.cuda.Event]:
-        made = make(number)
+        tensors = producer(number)
         with torch.cuda.stream(stream):
-            return {name: send(value, self.device) for name, value in made.items()}, stream.record_event()
+            return {name: send(value, self.device) for name, value in tensors.items()}, stream.record_event()
 
     def take(self) -> list[TensorDict]:
-        """Those of the first number not yet taken; the current stream waits for the copies, the caller does not."""
-        here, out = torch.cuda.current_stream(self.device), []
-        for future in self.coming.popleft():
+        """Tensors of the oldest pending batch. The current CUDA stream waits for the copies, the caller does not."""
+        current, out = torch.cuda.current_stream(self.device), []
+        for future in self.pending.popleft():
             values, copied = future.result()
-            here.wait_event(copied)
+            current.wait_event(copied)
             for value in values.values():
-                value.record_stream(here)
+                value.record_stream(current)
             out.append(values)
         return out
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         for thread in self.threads:
             thread.shutdown(cancel_futures=True)

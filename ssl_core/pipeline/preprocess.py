@@ -1,4 +1,4 @@
-"""Data made ready once, on all cores; a stopped preparation goes on where it was."""
+"""Preprocessing of a data set into the cache, on all threads; an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
 from ssl_core.utils.locks import file_lock
 
-PIECE = 256
-WORTH_WORKERS = 1024  # samples; below, starting processes takes longer than they save
+CHUNK_SIZE = 256  # samples
+MIN_FOR_WORKERS = 1024  # samples; for fewer, starting worker processes takes longer than it saves
 SAVE_EVERY = 2.0  # seconds
 STATE = "state.json"
 META = "meta.json"
 PARTS = "labels-*.npy"
-NAMED = 1000  # skipped samples that are kept by name; all are counted
+MAX_SKIPPED_LINES = 1000  # skipped samples with a line of their own; all are counted
 
 
 @dataclass
 class Chunk:
-    """A stretch of samples made ready: arrays (n, ...) by field, labels, what was skipped, or why nothing may go on."""
+    """Consecutive preprocessed samples: arrays (n, ...) by field, labels, one line per skipped sample, or an error."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     labels: list[Any] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    refused: DataError | None = None
+    error: DataError | None = None
 
 
 class Chunks(torch.utils.data.Dataset[Chunk]):
-    """The pieces of a data set, each prepared when it is asked for."""
+    """The chunks of a data set, each preprocessed on access."""
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer, first: int, strict: bool) -> None:
         self.dataset, self.tokenizer, self.first, self.strict = dataset, tokenizer, first, strict
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // PIECE) - self.first
+        return -(-len(self.dataset) // CHUNK_SIZE) - self.first
 
     def __getitem__(self, number: int) -> Chunk:
         if number >= len(self):
             raise IndexError(number)
-        start = (self.first + number) * PIECE
-        made = Chunk()
+        start = (self.first + number) * CHUNK_SIZE
+        chunk = Chunk()
         rows: dict[str, list[np.ndarray]] = {}
-        for index in range(start, min(start + PIECE, len(self.dataset))):
+        for index in range(start, min(start + CHUNK_SIZE, len(self.dataset))):
             try:
                 sample = self.dataset[index]
                 inputs = self.tokenizer.preprocess(sample["inputs"])
@@ -62,21 +62,25 @@ class Chunks(torch.utils.data.Dataset[Chunk]):
             except BadSample as error:
                 what = f"{self.dataset.describe(index)}: {error}"
                 if self.strict:
-                    return Chunk(refused=BadSample(f"{what} (strict: no sample may be skipped)"))
-                made.skipped.append(what)
+                    return Chunk(error=BadSample(f"{what} (strict: no sample may be skipped)"))
+                chunk.skipped.append(what)
                 continue
             except DataError as error:
-                return Chunk(refused=error)
+                return Chunk(error=error)
             for name, value in inputs.items():
                 rows.setdefault(name, []).append(np.asarray(value))
             if sample["label"] is not None:
-                made.labels.append(sample["label"])
-        made.arrays = {name: np.stack(values) for name, values in rows.items()}
-        return made
+                chunk.labels.append(sample["label"])
+        chunk.arrays = {name: np.stack(values) for name, values in rows.items()}
+        return chunk
 
 
 def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
-    """Errors: BadSample naming the field that holds NaN or infinity."""
+    """Check that no field holds NaN or infinity.
+
+    Raises:
+        BadSample: naming the field that does.
+    """
     for name, value in inputs.items():
         array = np.asarray(value)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -84,9 +88,12 @@ def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
 
 
 def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> None:
-    """Make the folder of prepared data: field-0.npy and so on, labels.npy, meta.json. It appears whole or not at all.
+    """Write the folder of preprocessed data: field-0.npy and so on, labels.npy, meta.json.
 
-    Another process that makes the same is waited for. Errors: DataError, with nothing left behind.
+    The folder appears complete or not at all. If another process writes the same folder, wait for it.
+
+    Raises:
+        DataError: if the data cannot be used; nothing is left on disk.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.parent / f".making-{folder.name}"
@@ -100,25 +107,25 @@ def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: C
             if not (work / META).exists():
                 write_json(work / META, _write(work, dataset, tokenizer, console, strict))
         except DataError:
-            (work / STATE).unlink(missing_ok=True)  # first, or a kill would leave it without what it counts
+            (work / STATE).unlink(missing_ok=True)  # first, so that a kill leaves no state without the arrays it counts
             shutil.rmtree(work)
             raise
-        # a kill from here on loses nothing: META says that all else is there, so nothing is read again
+        # a kill from here on loses nothing: META exists, so the next process only renames the folder
         for path in [*work.glob(PARTS), work / STATE]:
             path.unlink(missing_ok=True)
         os.rename(work, folder)
 
 
 def array_file(folder: Path, number: int) -> Path:
-    """Where the `number`-th field of meta.json is kept. Not by its name: a field may be called anything."""
+    """The file of field `number` of meta.json. Numbered, since the name of a field can be any string."""
     return folder / f"field-{number}.npy"
 
 
 @dataclass
 class State:
-    """How far a preparation has come. skipped: the first of the `bad` samples, at most NAMED."""
+    """Progress of a preprocessing run. skipped: lines for the first `bad` samples, at most MAX_SKIPPED_LINES."""
 
-    pieces: int = 0
+    chunks: int = 0
     count: int = 0
     labelled: int = 0
     bad: int = 0
@@ -127,24 +134,28 @@ class State:
 
 
 def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> dict[str, Any]:
-    """Write arrays and labels, and return what META says of them. Errors: DataError."""
-    state = _state(work)
+    """Write arrays and labels, and return the content of META.
+
+    Raises:
+        DataError: if the data cannot be used.
+    """
+    state = _load_state(work)
     if strict and state.skipped:
         raise BadSample(f"{state.skipped[0]} (strict: no sample may be skipped)")
     arrays: dict[str, np.memmap[Any, Any]] = {
         name: np.lib.format.open_memmap(array_file(work, number), mode="r+") for number, name in enumerate(state.fields)
     }
-    total, done = len(dataset), min(state.pieces * PIECE, len(dataset))
+    total, done = len(dataset), min(state.chunks * CHUNK_SIZE, len(dataset))
     labels: list[Any] = []
     saved = time.monotonic()
     with console.progress(f"preparing {dataset.split} data", total, done) as progress:
-        for piece in _pieces(Chunks(dataset, tokenizer, state.pieces, strict)):
-            if piece.refused is not None:
-                raise piece.refused
-            _keep(work, piece, state, arrays, total)
-            labels += piece.labels
-            progress.advance(min(PIECE, total - done))
-            done += PIECE
+        for chunk in _iterate(Chunks(dataset, tokenizer, state.chunks, strict)):
+            if chunk.error is not None:
+                raise chunk.error
+            _append(work, chunk, state, arrays, total)
+            labels += chunk.labels
+            progress.advance(min(CHUNK_SIZE, total - done))
+            done += CHUNK_SIZE
             if time.monotonic() - saved > SAVE_EVERY:
                 _save(work, state, arrays, labels)
                 saved = time.monotonic()
@@ -158,10 +169,10 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
         raise DataError(f"'{dataset.name}': {state.labelled} of {state.count} samples have a label; label all or none")
     if state.labelled:
         parts = [np.load(path) for path in sorted(work.glob(PARTS))]
-        kept = sum(map(len, parts))
-        if kept != state.count:
+        count = sum(map(len, parts))
+        if count != state.count:
             raise DataError(
-                f"internal error: {kept} labels are kept of {state.count} samples of the {dataset.split} split of "
+                f"internal error: {count} labels are kept of {state.count} samples of the {dataset.split} split of "
                 f"'{dataset.name}'; what was prepared is removed, so repeat the command"
             )
         np.save(work / "labels.npy", np.concatenate(parts))
@@ -174,50 +185,50 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
     }
 
 
-def _state(work: Path) -> State:
-    """How far it had come when it was stopped; labels that were written since are removed."""
+def _load_state(work: Path) -> State:
+    """The saved progress; removes labels that were written after it was saved."""
     path = work / STATE
     state = State(**json.loads(path.read_text())) if path.exists() else State()
     for part in work.glob(PARTS):
-        if int(part.stem.removeprefix("labels-")) > state.pieces:
+        if int(part.stem.removeprefix("labels-")) > state.chunks:
             part.unlink()
     return state
 
 
-def _pieces(pieces: Chunks) -> Iterator[Chunk]:
-    """All pieces in order, from as many processes as the run has cores."""
-    cores = torch.get_num_threads()
-    workers = min(cores, len(pieces)) if cores > 1 and len(pieces) * PIECE >= WORTH_WORKERS else 0
-    loader: Any = torch.utils.data.DataLoader(pieces, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+def _iterate(chunks: Chunks) -> Iterator[Chunk]:
+    """All chunks in order, from one worker process per thread of the run."""
+    threads = torch.get_num_threads()
+    workers = min(threads, len(chunks)) if threads > 1 and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS else 0
+    loader: Any = torch.utils.data.DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_identity)
     yield from loader
 
 
-def _as_it_is(piece: Any) -> Any:
-    return piece
+def _identity(chunk: Any) -> Any:
+    return chunk
 
 
-def _keep(work: Path, piece: Chunk, state: State, arrays: dict[str, np.memmap[Any, Any]], total: int) -> None:
-    """Append a piece: after a kill, what is not in the saved state is written over."""
-    count = len(next(iter(piece.arrays.values()))) if piece.arrays else 0
-    for name, value in piece.arrays.items():
+def _append(work: Path, chunk: Chunk, state: State, arrays: dict[str, np.memmap[Any, Any]], total: int) -> None:
+    """Append a chunk. After a kill, chunks beyond the saved state are overwritten."""
+    count = len(next(iter(chunk.arrays.values()))) if chunk.arrays else 0
+    for name, value in chunk.arrays.items():
         if name not in arrays:
             shape = (total, *value.shape[1:])
             path = array_file(work, len(state.fields))
             arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
             state.fields.append(name)
         arrays[name][state.count : state.count + count] = value
-    state.pieces += 1
+    state.chunks += 1
     state.count += count
-    state.labelled += len(piece.labels)
-    state.bad += len(piece.skipped)
-    state.skipped += piece.skipped[: NAMED - len(state.skipped)]
+    state.labelled += len(chunk.labels)
+    state.bad += len(chunk.skipped)
+    state.skipped += chunk.skipped[: MAX_SKIPPED_LINES - len(state.skipped)]
 
 
 def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], labels: list[Any]) -> None:
-    """Say how far it has come, after what it says is on disk."""
+    """Save the progress, after everything that it counts is on disk."""
     for array in arrays.values():
         array.flush()
     if labels:
-        np.save(work / f"labels-{state.pieces:012d}.npy", np.asarray(labels))
+        np.save(work / f"labels-{state.chunks:012d}.npy", np.asarray(labels))
         labels.clear()
     write_json(work / STATE, vars(state))

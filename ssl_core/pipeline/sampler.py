@@ -1,4 +1,4 @@
-"""Which samples each batch holds: a pure function of the seed and the step."""
+"""Batch sampling: the indices of each batch are a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_core.utils.seeds import generator
 
 
 def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:
-    """The samples of the `step`-th batch: each epoch a new order, the incomplete last batch dropped."""
+    """Indices of batch `step`, (size,): each epoch has a new order, and its incomplete last batch is dropped."""
     per_epoch = count // size
     order = _epoch_order(seed, step // per_epoch, count)
     start = (step % per_epoch) * size

@@ -1,7 +1,7 @@
-"""Finds the installed plugins and builds the catalogue of what they offer.
+"""Discovery of installed plugins, and the catalogue of what they register.
 
-A plugin is an entry point of the group `sslx`, known as `distribution:entry`. Shipped plugins enter by the same door
-as anyone's. A plugin that cannot be used is set aside with its error and stops nothing else.
+A plugin is an entry point of the group `sslx`, identified as `distribution:entry`. So are the shipped
+plugins. A plugin that fails to load is set aside with its error; the other plugins stay usable.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ BLOCK_VARIABLE = "SSLX_BLOCK"
 
 
 def load(block: Iterable[str] = ()) -> Catalogue:
-    """The catalogue of all installed plugins but those in `block` or in the variable SSLX_BLOCK (comma separated).
+    """The catalogue of all installed plugins except those in `block` or in the variable SSLX_BLOCK (comma separated).
 
-    Errors: PluginError if two plugins offer the same name; ConfigError if `block` names no installed plugin.
+    Raises:
+        PluginError: if two plugins register the same name.
+        ConfigError: if `block` names a plugin that is not installed.
     """
-    found = {}
+    points = {}
     for point in importlib.metadata.entry_points(group=GROUP):
         distribution, version = _distribution(point.dist)
-        found[distribution, point.name] = (Origin(f"{distribution}:{point.name}", version), point)
+        points[distribution, point.name] = (Origin(f"{distribution}:{point.name}", version), point)
     catalogue = Catalogue()
-    blocked = _blocked(block, [origin.plugin for origin, _ in found.values()], catalogue.problems)
-    for _, (origin, point) in sorted(found.items()):
+    blocked = _blocked(block, [origin.plugin for origin, _ in points.values()], catalogue.problems)
+    for _, (origin, point) in sorted(points.items()):
         if origin.plugin in blocked:
             catalogue.put_blocked(origin)
             continue
@@ -49,19 +51,19 @@ def load(block: Iterable[str] = ()) -> Catalogue:
 
 
 @functools.lru_cache
-def _distribution(one: importlib.metadata.Distribution | None) -> tuple[str, str]:
-    """Name and version; kept, since each reading parses the distribution's whole metadata."""
-    return (one.name, one.version) if one else ("unknown", "")
+def _distribution(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Name and version; cached, since each access parses all metadata of the distribution."""
+    return (distribution.name, distribution.version) if distribution else ("unknown", "")
 
 
 def _blocked(block: Iterable[str], installed: list[str], problems: list[str]) -> set[str]:
-    """The plugins to leave out, by argument and by variable."""
-    asked = set(block)
-    for name in sorted(asked - set(installed)):
+    """The plugins to leave out: by argument and by variable."""
+    blocked = set(block)
+    for name in sorted(blocked - set(installed)):
         raise ConfigError(f"--block: no plugin '{name}'; {nearest(name, installed, 'plugin')}")
     for name in filter(None, (part.strip() for part in os.environ.get(BLOCK_VARIABLE, "").split(","))):
         if name in installed:
-            asked.add(name)
-        else:  # the variable may be meant for another environment, so it stops nothing
+            blocked.add(name)
+        else:  # not an error: the variable may be meant for another environment
             problems.append(f"{BLOCK_VARIABLE}: no plugin '{name}'; {nearest(name, installed, 'plugin')}")
-    return asked
+    return blocked

@@ -1,6 +1,6 @@
-"""Plugins in a folder or a file, seen as if they were installed: for `sslx check PATH`.
+"""Plugins from a path, loaded as if they were installed, for `sslx check PATH`.
 
-A folder is a project with a pyproject.toml that names its entry points; a file is one module with hooks.
+The path is a project folder, whose pyproject.toml lists its entry points, or one module with hooks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ssl_core.plugins import GROUP
 
 @dataclass(frozen=True)
 class PluginSource:
-    """What installing would tell the import system. root: the folder that goes on the path; points: name to module."""
+    """Metadata of the distribution. root: folder to add to sys.path; points: module by entry point name."""
 
     distribution: str
     version: str
@@ -30,31 +30,33 @@ class PluginSource:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether an argument means a path and not a name: it has a separator, is a dot, or ends in .py."""
+    """Whether an argument is a path and not a name: it has a separator, is "." or "..", or ends in .py."""
     return text in (".", "..") or text.endswith(".py") or "/" in text or os.sep in text
 
 
 @contextmanager
 def temporarily_installed(path: Path) -> Iterator[PluginSource]:
-    """Within it, the plugins of a project folder or of a module are found by `load` like installed ones.
+    """Context manager in which `load` finds the plugins of a project folder or a module as if they were installed.
 
-    They stand before an installed distribution of the same name. What was imported stays imported.
-    Errors: ConfigError if the path holds no plugin.
+    They take precedence over an installed distribution of the same name. Imported modules stay imported.
+
+    Raises:
+        ConfigError: if the path holds no plugin.
     """
-    found = _project(path) if path.is_dir() else _module(path)
+    source = _project(path) if path.is_dir() else _module(path)
     with tempfile.TemporaryDirectory(prefix="sslx-") as scratch:
-        info = Path(scratch) / f"{found.distribution.replace('-', '_')}-{found.version}.dist-info"
+        info = Path(scratch) / f"{source.distribution.replace('-', '_')}-{source.version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {found.distribution}\nVersion: {found.version}\n", encoding="utf-8"
+            f"Metadata-Version: 2.1\nName: {source.distribution}\nVersion: {source.version}\n", encoding="utf-8"
         )
-        lines = [f"[{GROUP}]", *(f"{name} = {module}" for name, module in found.points.items())]
+        lines = [f"[{GROUP}]", *(f"{name} = {module}" for name, module in source.points.items())]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         before = list(sys.path)
-        sys.path[:0] = [scratch, str(found.root)]
+        sys.path[:0] = [scratch, str(source.root)]
         importlib.invalidate_caches()
         try:
-            yield found
+            yield source
         finally:
             sys.path[:] = before
             importlib.invalidate_caches()
@@ -73,16 +75,16 @@ def _project(folder: Path) -> PluginSource:
     if not points:
         raise ConfigError(f"{file} names no plugin; add one under [project.entry-points.{GROUP}]")
     root = folder / "src" if (folder / "src").is_dir() else folder
-    version = str(project.get("version", "0"))  # a dynamic one is not known before the build
+    version = str(project.get("version", "0"))  # a dynamic version is unknown before the build
     return PluginSource(str(project.get("name", folder.resolve().name)), version, root.resolve(), points)
 
 
 def _module(file: Path) -> PluginSource:
-    """One module; inside a package by its full name, so that its relative imports work."""
+    """One module; a module of a package gets its full name, so that its relative imports work."""
     if not file.is_file():
         raise ConfigError(f"there is no {file}; give the name of something installed, a project folder or a .py file")
     if file.suffix != ".py":
-        raise ConfigError(f"{file} is no Python module; give a plugin's project folder or one .py file")
+        raise ConfigError(f"{file} is not a Python module; give a plugin's project folder or one .py file")
     file = file.resolve()
     root, parts = file.parent, [file.stem]
     while (root / "__init__.py").is_file():
@@ -92,5 +94,5 @@ def _module(file: Path) -> PluginSource:
         parts.pop()
     bad = next((part for part in parts if not part.isidentifier()), None)
     if bad is not None:
-        raise ConfigError(f"'{bad}' of {file} is no name for a module; rename it to letters, digits and _")
+        raise ConfigError(f"'{bad}' of {file} is not a module name; rename it to letters, digits and _")
     return PluginSource(file.stem.replace("_", "-"), "0", root, {file.stem: ".".join(parts)})

@@ -1,4 +1,4 @@
-"""One file from a URL to disk: resumed after an interruption, checked, renamed only when whole."""
+"""Download one file: resumed after an interruption, checked, and renamed once complete."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from ssl_core.utils.locks import file_lock
 
 SCHEMES = ("http", "https", "ftp", "file")
 CHUNK = 1 << 20
-TRIES = 5  # in a row without a byte of progress
-WAIT = 1.0  # seconds before the second try; twice as long before each further one
+TRIES = 5  # in a row that transfer no byte
+WAIT = 1.0  # seconds before the second try; doubled before each further one
 TIMEOUT = 60.0  # seconds without a byte
 Progress = Callable[[str, int, int | None], None]
 
 
 class _Interrupted(Exception):
-    """The connection broke; what has arrived is kept."""
+    """The connection broke. The bytes on disk are kept."""
 
 
 def fetch(archive: Archive, store: Path, progress: Progress, homepage: str = "") -> Path:
-    """The archive's file in `store`, downloaded unless it is there, of the right size and checksum.
+    """Path of the archive's file in `store`, with the right size and checksum. It is downloaded unless it exists.
 
-    Errors: DataError. A file that fails a check is deleted if it was downloaded here, and left if it was put there.
+    Raises:
+        DataError: if the download or a check fails. A downloaded file that fails a check is deleted; one that existed
+            before is kept.
     """
     final = store / archive.file
     if final.exists():
-        problem = _problem(archive, final, progress)
+        problem = _find_problem(archive, final, progress)
         if problem:
             raise DataError(f"{final} {problem}; remove it, and the next call downloads it")
         return final
@@ -48,25 +50,25 @@ def fetch(archive: Archive, store: Path, progress: Progress, homepage: str = "")
     store.mkdir(parents=True, exist_ok=True)
     part = store / f"{archive.file}.part"
     tag = store / f"{archive.file}.part.tag"
-    with _only_one(part):
+    with _download_lock(part):
         by_hand = f"download it by hand{f' (see {homepage})' if homepage else ''} as {final} and repeat the command"
         _download(archive, part, tag, progress, by_hand)
-        problem = _problem(archive, part, progress)
+        problem = _find_problem(archive, part, progress)
         tag.unlink(missing_ok=True)
         if problem:
             part.unlink()
-            raise DataError(f"what {archive.url} sent {problem}; it was deleted. Try again, or {by_hand}")
+            raise DataError(f"the download from {archive.url} {problem}; it was deleted. Try again, or {by_hand}")
         os.replace(part, final)
     return final
 
 
 def _download(archive: Archive, part: Path, tag: Path, progress: Progress, by_hand: str) -> None:
-    """Fill `part`, over as many connections as it takes."""
+    """Download into `part`, over several connections if they break."""
     failures = 0
     while True:
         before = _size(part)
         try:
-            _pull(archive, part, tag, progress)
+            _transfer(archive, part, tag, progress)
             return
         except urllib.error.HTTPError as error:
             if error.code not in (408, 429, 500, 502, 503, 504):
@@ -80,42 +82,46 @@ def _download(archive: Archive, part: Path, tag: Path, progress: Progress, by_ha
                 raise DataError(f"{archive.url} cannot be read: {' '.join(str(reason).split())}") from None
         failures = 0 if _size(part) > before else failures + 1
         if failures >= TRIES:
-            kept = _size(part)
+            size = _size(part)
             _drop_empty(part, tag)
             raise DataError(
-                f"{archive.url}: {' '.join(str(reason).split()) or 'the connection broke'}; {kept:,} bytes are kept "
+                f"{archive.url}: {' '.join(str(reason).split()) or 'the connection broke'}; {size:,} bytes are kept "
                 f"and the same command goes on from there, or {by_hand}"
             )
         time.sleep(WAIT * 2 ** max(failures - 1, 0))
 
 
-def _pull(archive: Archive, part: Path, tag: Path, progress: Progress) -> None:
-    """One connection. Errors: those of urllib; _Interrupted if it ends early."""
-    have = _size(part)
-    known = tag.read_text() if tag.exists() else ""
-    if have and not (known or archive.digest):
-        have = 0  # nothing would tell whether the file changed in between
+def _transfer(archive: Archive, part: Path, tag: Path, progress: Progress) -> None:
+    """Download over one connection.
+
+    Raises:
+        _Interrupted: if the connection ends early. Errors of urllib pass through.
+    """
+    offset = _size(part)
+    validator = tag.read_text() if tag.exists() else ""
+    if offset and not (validator or archive.checksum):
+        offset = 0  # without either, a change of the file between two connections would go unnoticed
     headers = {"User-Agent": "sslx", "Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": known} if known else {})
+    if offset:
+        headers |= {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
     try:
         response = urllib.request.urlopen(urllib.request.Request(archive.url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        if have == _total(error.headers.get("Content-Range")):
+        if offset == _total_size(error.headers.get("Content-Range")):
             return
         part.unlink()
-        raise _Interrupted("the part on disk does not fit the file") from None
+        raise _Interrupted("the partial download does not fit the file") from None
     with response:
         resumed = getattr(response, "status", None) == 206
-        if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
+        if resumed and not (response.headers.get("Content-Range") or "").startswith(f"bytes {offset}-"):
             part.unlink()
-            raise _Interrupted("the server sent another part of the file than was asked for")
-        start = have if resumed else 0
+            raise _Interrupted("the server sent another part of the file than requested")
+        start = offset if resumed else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else archive.size
-        _room(part.parent, (total or 0) - start, archive)
+        _check_disk_space(part.parent, (total or 0) - start, archive)
         tag.write_text(_validator(response.headers))
         with part.open("ab" if resumed else "wb") as out:
             done = start
@@ -128,45 +134,50 @@ def _pull(archive: Archive, part: Path, tag: Path, progress: Progress) -> None:
 
 
 def _validator(headers: Any) -> str:
-    """What If-Range may name: a strong ETag, else the time of change."""
+    """The value for If-Range: a strong ETag, else the time of modification."""
     etag = headers.get("ETag") or ""
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified") or ""
 
 
-def _total(content_range: str | None) -> int | None:
-    found = re.search(r"/(\d+)$", content_range or "")
-    return int(found[1]) if found else None
+def _total_size(content_range: str | None) -> int | None:
+    match = re.search(r"/(\d+)$", content_range or "")
+    return int(match[1]) if match else None
 
 
-def _problem(archive: Archive, path: Path, progress: Progress) -> str | None:
-    """What is wrong with a whole file, or None."""
+def _find_problem(archive: Archive, path: Path, progress: Progress) -> str | None:
+    """What is wrong with a complete file; None if its size and checksum are right."""
     size = _size(path)
     if archive.size is not None and size != archive.size:
         return f"has {size:,} bytes, not {archive.size:,}"
-    if archive.digest is None:
+    if archive.checksum is None:
         return None
-    method, _, wanted = archive.digest.partition(":")
-    made = hashlib.new(method)
+    method, _, expected = archive.checksum.partition(":")
+    actual = hashlib.new(method)
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
-            made.update(chunk)
+            actual.update(chunk)
             progress(f"checking {archive.file}", file.tell(), size)
-    return None if made.hexdigest() == wanted.lower() else f"has the {method} {made.hexdigest()}, not {wanted}"
+    return None if actual.hexdigest() == expected.lower() else f"has the {method} {actual.hexdigest()}, not {expected}"
 
 
-def _room(folder: Path, wanted: int, archive: Archive) -> None:
+def _check_disk_space(folder: Path, size: int, archive: Archive) -> None:
+    """Raises DataError if fewer than `size` bytes are free."""
     free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise DataError(f"{archive.file} takes {wanted:,} more bytes, {folder} has {free:,} left; free some space")
+    if size > free:
+        raise DataError(f"{archive.file} takes {size:,} more bytes, {folder} has {free:,} left; free some space")
 
 
-def _only_one(part: Path) -> AbstractContextManager[None]:
-    """Errors: DataError while another process downloads the same file."""
+def _download_lock(part: Path) -> AbstractContextManager[None]:
+    """A lock on the file's download.
 
-    def taken() -> None:
+    Raises:
+        DataError: while another process downloads the same file.
+    """
+
+    def on_locked() -> None:
         raise DataError(f"another process is downloading {part.with_suffix('')}; wait for it")
 
-    return file_lock(part.with_name(part.name + ".lock"), taken)
+    return file_lock(part.with_name(part.name + ".lock"), on_locked)
 
 
 def _size(path: Path) -> int:

@@ -1,6 +1,7 @@
-"""Gets the archives of a public data set and unpacks them: resumed, checked, and never half done.
+"""Download and unpack the archives of a public data set.
 
-Nothing here trusts what it downloads: an archive writes only below its own folder, and no more than a bound.
+Downloads are resumed and checked, and an archive is unpacked completely or not at all. An archive can write only below
+its own folder, and only up to a bound.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from ssl_core.public_data.source import Archive, Source
 __all__ = ["DOWNLOADS", "Progress", "fetch", "obtain", "unpack"]
 
 DOWNLOADS = "downloads"
-"""Folder below the root in which archives lie."""
+"""Folder of the archives, below the root."""
 Progress = Callable[[str, int, int | None], None]
-"""Told what is being done, and how many bytes of how many are."""
+"""Called with a description, the bytes done, and the total number of bytes if known."""
 
 
 def obtain(source: Source, root: Path, progress: Progress, keep: bool = False) -> Path:
-    """Download and unpack every archive that is not done yet; returns the data set's folder.
+    """Download and unpack every archive that is not unpacked yet. Returns the data set's folder.
 
-    An archive already in `archive_folder` is taken from there; one that was downloaded here is removed once it is
-    unpacked, unless `keep`. Errors: DataError; then nothing is left of the archive that failed, but for an interrupted
-    download, which the next call goes on with.
+    An archive that lies in `archive_folder` already is used and kept. One that is downloaded here is removed after
+    unpacking, unless `keep`. A failed archive leaves no files behind, except for an interrupted download, which the
+    next call resumes.
+
+    Raises:
+        DataError: if an archive cannot be downloaded or unpacked.
     """
     if root.exists() and not root.is_dir():
         raise DataError(f"{root} is a file; name a folder with --root")
-    folder = source.place(root)
+    folder = source.locate_in(root)
     for archive in source.archives:
         if not archive.is_unpacked(folder):
             _obtain(archive, archive_folder(source, root), folder, progress, keep, source.homepage)
@@ -39,26 +43,26 @@ def obtain(source: Source, root: Path, progress: Progress, keep: bool = False) -
 
 
 def archive_folder(source: Source, root: Path) -> Path:
-    """Where the archives of a data set are downloaded to, or put by hand."""
+    """The folder of a data set's archives, whether downloaded or put there by hand."""
     return root / DOWNLOADS / source.folder
 
 
 def _obtain(archive: Archive, store: Path, folder: Path, progress: Progress, keep: bool, homepage: str) -> None:
-    mine = not (store / archive.file).exists()
-    new = [path for place in (folder, store) for path in (place, *place.parents) if not path.exists()]
+    is_download = not (store / archive.file).exists()
+    new_dirs = [path for top in (folder, store) for path in (top, *top.parents) if not path.exists()]
     try:
         path = fetch(archive, store, progress, homepage)
         try:
             unpack(path, archive, folder, progress)
         except DataError:
-            if mine:
+            if is_download:
                 path.unlink(missing_ok=True)
             raise
-        if mine and not keep:
+        if is_download and not keep:
             path.unlink()
     except OSError as error:
         raise DataError(f"{error.filename or store}: {error.strerror or error}") from None
     finally:
-        for empty in new:
+        for directory in new_dirs:
             with contextlib.suppress(OSError):
-                empty.rmdir()  # refuses a folder that holds anything
+                directory.rmdir()  # fails, as intended, if it is not empty

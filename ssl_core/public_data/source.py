@@ -1,4 +1,4 @@
-"""Where a public data set comes from, and which archives it is made of."""
+"""Where a public data set comes from, and which archives it consists of."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ ArchiveKind = Literal["zip", "tar", "gz", "file"]
 
 
 DONE_DIR = ".unpacked"
-"""Folder of a data set in which archives that name nothing in `gives` are ticked off."""
+"""Folder below a data set's folder with one empty file for each unpacked archive that has no `produces`."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download, and what it becomes.
+    """One file to download, and what it unpacks to.
 
-    url: http, https, ftp or file. file: its name on disk. kind: "zip"; "tar", compressed or not; "gz", one compressed
-    file; "file", kept as it is. gives: a path below the data set's folder that exists once it is unpacked, moved into
-    place last; for "gz" and "file" the path of the file itself. Without it a mark records that it is done.
-    size: bytes; digest: "sha256:..." or "md5:...", lower-case hexadecimal; None where the upstream names none.
-    strip: leading folders to drop from the names inside. unpacked: upper bound of the unpacked bytes; by default
-    50 times the archive and 1 GiB. fills: for one of several archives without `gives`, the path that they fill
-    together; where it exists and nothing was ever ticked off, it is somebody's own copy, and none of them is needed.
+    Attributes:
+        url: http, https, ftp or file address.
+        file: name on disk.
+        kind: "zip"; "tar", compressed or not; "gz", one compressed file; "file", stored unchanged.
+        produces: path below the data set's folder that exists once the archive is unpacked. It is moved there last. For
+            "gz" and "file" it is the path of the file. Without it, a file in DONE_DIR records that the archive is
+            unpacked.
+        size: bytes, if the upstream publishes them.
+        checksum: "sha256:..." or "md5:..." in lower-case hexadecimal, if the upstream publishes one.
+        strip_components: leading folders to drop from the names inside, as in `tar --strip-components`.
+        max_unpacked_bytes: bound of the unpacked size; by default 50 times the archive plus 1 GiB.
+        shared_output: for one of several archives without `produces`, the path that they fill together. If it exists
+            and DONE_DIR does not, the user put the data there, and no archive is downloaded.
     """
 
     url: str
@@ -32,28 +38,33 @@ class Archive:
     kind: ArchiveKind
     produces: str = ""
     size: int | None = None
-    digest: str | None = None
+    checksum: str | None = None
     strip_components: int = 0
-    unpacked: int | None = None
+    max_unpacked_bytes: int | None = None
     shared_output: str = ""
 
     def is_unpacked(self, folder: Path) -> bool:
-        """Whether it is unpacked in a data set's folder, or not needed there."""
+        """Whether the archive is unpacked in a data set's folder, or not needed there."""
         if self.produces:
             return (folder / self.produces).exists()
         marks = folder / DONE_DIR
-        own = bool(self.shared_output) and (folder / self.shared_output).exists() and not marks.is_dir()
-        return own or (marks / self.file).exists()
+        is_users_copy = bool(self.shared_output) and (folder / self.shared_output).exists() and not marks.is_dir()
+        return is_users_copy or (marks / self.file).exists()
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a public data set comes from and what its folder holds.
 
-    terms: licence or terms of use. folder: its place below the root of all public data, as in DABS ("speech/
-    librispeech"). archives: what can be downloaded. registration: what to do by hand, for data behind a registration.
-    needs: paths below the folder that must exist. counts: published number of samples of "train" and "test", or of
-    both as "total", under the default options.
+    Attributes:
+        homepage: web page of the data set.
+        terms: licence or terms of use.
+        folder: path below the root of all public data, as in DABS ("speech/librispeech").
+        archives: files to download, in order.
+        registration: manual steps, for data behind a registration.
+        required_paths: paths below the folder that must exist, besides what the archives produce.
+        sample_counts: published number of samples of "train", "validation" and "test", or of all as "total", with
+            default options.
     """
 
     homepage: str
@@ -61,30 +72,36 @@ class Source:
     folder: str
     archives: tuple[Archive, ...] = ()
     registration: str | None = None
-    needs: tuple[str, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)
+    required_paths: tuple[str, ...] = ()
+    sample_counts: Mapping[str, int] = field(default_factory=dict)
 
-    def missing(self, folder: Path) -> list[str]:
+    def missing_paths(self, folder: Path) -> list[str]:
         """The paths that a folder lacks, relative to it."""
-        marked = (folder / DONE_DIR).is_dir()
-        wanted = [archive for archive in self.archives if archive.produces or marked]
-        lacking = [
-            archive.produces or f"{DONE_DIR}/{archive.file}" for archive in wanted if not archive.is_unpacked(folder)
+        has_marks = (folder / DONE_DIR).is_dir()
+        archives = [archive for archive in self.archives if archive.produces or has_marks]
+        missing = [
+            archive.produces or f"{DONE_DIR}/{archive.file}" for archive in archives if not archive.is_unpacked(folder)
         ]
-        return [*lacking, *(need for need in self.needs if not (folder / need).exists())]
+        return [*missing, *(path for path in self.required_paths if not (folder / path).exists())]
 
-    def places(self, root: Path) -> list[Path]:
-        """Where it may lie: root/speech/librispeech, root/librispeech, or root itself."""
+    def candidate_dirs(self, root: Path) -> list[Path]:
+        """Folders that may hold the data: root/speech/librispeech, root/librispeech and root itself."""
         parts = PurePosixPath(self.folder).parts
         return [root.joinpath(*parts[start:]) for start in range(len(parts) + 1)]
 
-    def place(self, root: Path) -> Path:
-        """Where most of it lies; where it belongs, if nothing is there."""
-        return min(self.places(root), key=self._lack)
+    def locate_in(self, root: Path) -> Path:
+        """The candidate folder that lacks least; the first one, root/speech/librispeech, if all are empty."""
+        return min(self.candidate_dirs(root), key=self._count_missing)
 
-    def _lack(self, folder: Path) -> int:
-        """How many paths a folder lacks. Parts never ticked off there count, or half a copy would lose to none."""
+    def _count_missing(self, folder: Path) -> int:
+        """Number of paths that a folder lacks.
+
+        Archives with a shared output count even without DONE_DIR. Otherwise an interrupted download would look worse
+        than an empty folder.
+        """
         pending = {
-            f"{DONE_DIR}/{one.file}" for one in self.archives if one.shared_output and not one.is_unpacked(folder)
+            f"{DONE_DIR}/{archive.file}"
+            for archive in self.archives
+            if archive.shared_output and not archive.is_unpacked(folder)
         }
-        return len(pending.union(self.missing(folder)))
+        return len(pending.union(self.missing_paths(folder)))

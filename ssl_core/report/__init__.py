@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from ssl_core.report.page import write_html
 from ssl_core.report.schema import REPORT, LayoutRow, Point, Report, Score, read, write_json
-from ssl_core.report.scores import Cell, Line, lines, show, table
+from ssl_core.report.scores import ScoreRow, ScoreValue, format_score, score_rows, score_table
 
 __all__ = [
     "REPORT",
-    "Cell",
     "LayoutRow",
-    "Line",
     "Point",
     "Report",
     "Score",
-    "lines",
+    "ScoreRow",
+    "ScoreValue",
+    "format_score",
     "read",
-    "show",
-    "table",
+    "score_rows",
+    "score_table",
     "write_html",
     "write_json",
 ]

@@ -1,43 +1,55 @@
-"""Many reports as one comparison: means over seeds, the best, paired tests, ranks, costs."""
+"""Many reports as one comparison: means over seeds, the best method, paired tests, ranks, costs."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ssl_core.report.schema import FeatureKind, Report
-from ssl_core.report.scores import FEATURES, METRICS, PERCENT
+from ssl_core.report.scores import FEATURES, PERCENT, metric_title
 
 UNTRAINED: tuple[FeatureKind, ...] = ("random_init", "raw_input")
+TRAIN_SPEED_OPTIONS = ("compile", "cuda_graph", "precision")
+OPTIONS_OF_PLACE = ("device", "strict", "preset_sources")
+
+RunKey: TypeAlias = tuple[str, str, int]
+"""Method, data and seed."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One thing that was measured: a task of a data set, read by a probe."""
+    """A task of a data set, with a probe and a metric."""
 
     data: str
     dataset: str
     task: str
     probe: str
     metric: str
+    higher_is_better: bool = True
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.data}: {self.task}, {self.probe}, {METRICS.get(self.metric, self.metric)}"
+        title = metric_title(self.metric, self.higher_is_better).replace(" %", "")
+        return f"{self.data}: {self.task}, {self.probe}, {title}"
 
     @property
     def scale(self) -> float:
-        """Percent for accuracy and F1."""
+        """100 for metrics in percent."""
         return 100.0 if self.metric in PERCENT else 1.0
+
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, else -1."""
+        return 1 if self.higher_is_better else -1
 
 
 @dataclass(frozen=True)
-class ContinuousTarget:
+class SeedValues:
     """A row's values in a column, by seed."""
 
     by_seed: Mapping[int, float]
@@ -55,7 +67,7 @@ class ContinuousTarget:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method's runs cost on a data set, each a mean over seeds."""
+    """Cost of a method's runs on a data set, each a mean over seeds."""
 
     steps: float
     train_seconds: float
@@ -67,15 +79,15 @@ class Cost:
 
 @dataclass
 class Comparison:
-    """Rows are methods in order of appearance, then the two untrained ones."""
+    """Scores and costs of methods. Rows are methods in order of appearance, then the two untrained ones."""
 
     methods: list[str]
     columns: list[Column]
-    values: dict[tuple[str, Column], ContinuousTarget]
+    values: dict[tuple[str, Column], SeedValues]
     costs: dict[tuple[str, str], Cost]
     devices: list[str]
     curves: dict[tuple[str, Column], list[tuple[float, float, float]]] = field(default_factory=dict)
-    """Steps, seconds and score in the course of training, each a mean over the seeds that have it."""
+    """Steps, seconds and score during training, each a mean over seeds."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -83,38 +95,37 @@ class Comparison:
         """Methods, then random init and raw input."""
         return [*self.methods, *(FEATURES[kind] for kind in UNTRAINED)]
 
+    def ranking(self, rows: Iterable[str], column: Column) -> list[str]:
+        """The rows that have a value in a column, the best mean first; of equal ones the earlier first."""
+        known = (row for row in rows if (row, column) in self.values)
+        return sorted(known, key=lambda row: -column.sign * self.values[row, column].mean)
+
     def best(self, column: Column) -> str | None:
-        """The row with the highest mean."""
-        known = {row: self.values[row, column].mean for row in self.rows if (row, column) in self.values}
-        return max(known, key=lambda row: known[row]) if known else None
+        """The row with the best mean."""
+        return next(iter(self.ranking(self.rows, column)), None)
 
     def baseline(self, column: Column) -> str | None:
         """The better of random init and raw input."""
-        known = {
-            name: self.values[name, column].mean
-            for kind in UNTRAINED
-            if (name := FEATURES[kind], column) in self.values
-        }
-        return max(known, key=lambda row: known[row]) if known else None
+        return next(iter(self.ranking((FEATURES[kind] for kind in UNTRAINED), column)), None)
+
+    def best_method(self, column: Column) -> str | None:
+        """The best method."""
+        return next(iter(self.ranking(self.methods, column)), None)
 
     def runner_up(self, column: Column) -> str | None:
-        """The best method but one."""
-        known = sorted(
-            (row for row in self.methods if (row, column) in self.values),
-            key=lambda row: -self.values[row, column].mean,
-        )
-        return known[1] if len(known) > 1 else None
+        """The second-best method."""
+        return next(iter(self.ranking(self.methods, column)[1:]), None)
 
-    def leader(self, column: Column) -> str | None:
-        """The best method."""
-        known = [row for row in self.methods if (row, column) in self.values]
-        return max(known, key=lambda row: self.values[row, column].mean) if known else None
+    def gain(self, row: str, other: str, column: Column) -> tuple[float, float | None, int]:
+        """How much better a row is than another on their common seeds.
 
-    def against(self, row: str, other: str, column: Column) -> tuple[float, float | None, int]:
-        """Mean difference over common seeds, p of the paired t-test (None if undefined), and their number."""
-        mine, theirs = self.values[row, column].by_seed, self.values[other, column].by_seed
-        seeds = sorted(mine.keys() & theirs.keys())
-        gains = [mine[seed] - theirs[seed] for seed in seeds]
+        Returns:
+            Mean difference, positive if `row` is better, NaN without a common seed; p of the paired t-test, None if it
+            is undefined; number of common seeds.
+        """
+        values, other_values = self.values[row, column].by_seed, self.values[other, column].by_seed
+        seeds = sorted(values.keys() & other_values.keys())
+        gains = [column.sign * (values[seed] - other_values[seed]) for seed in seeds]
         if not gains:
             return math.nan, None, 0
         return statistics.mean(gains), paired_t(gains), len(gains)
@@ -130,8 +141,8 @@ class Comparison:
         ]
         if not columns:
             return {}
-        each = [rankdata([-self.values[row, column].mean for row in self.methods]) for column in columns]
-        return {row: statistics.mean(float(ranks[i]) for ranks in each) for i, row in enumerate(self.methods)}
+        ranks = [rankdata([-column.sign * self.values[row, column].mean for row in self.methods]) for column in columns]
+        return {row: statistics.mean(float(of[i]) for of in ranks) for i, row in enumerate(self.methods)}
 
 
 def paired_t(gains: Sequence[float]) -> float | None:
@@ -149,115 +160,130 @@ def method_of(report: Report) -> str:
 
 
 def data_of(report: Report, labels: Mapping[str, set[str]]) -> str:
-    """The data that a report belongs to: as it calls it, else as others call just the same data, if they agree."""
-    known = labels.get(_same_data(report), set())
-    return str(report.config.get("data_label") or (min(known) if len(known) == 1 else _own(report)))
+    """Name of the data of a report: its label, else the one label that other reports give the same data."""
+    known = labels.get(_data_key(report), set())
+    return str(report.config.get("data_label") or (min(known) if len(known) == 1 else _own_dataset(report)))
 
 
 def labels_of(reports: Iterable[Report]) -> dict[str, set[str]]:
-    """By data set with its options: what reports call it."""
-    found: dict[str, set[str]] = {}
+    """Labels of data, by data set with its options."""
+    labels: dict[str, set[str]] = {}
     for report in reports:
         if report.config.get("data_label"):
-            found.setdefault(_same_data(report), set()).add(str(report.config["data_label"]))
-    return found
+            labels.setdefault(_data_key(report), set()).add(str(report.config["data_label"]))
+    return labels
 
 
-def _same_data(report: Report) -> str:
+def _data_key(report: Report) -> str:
     return json.dumps([report.modality, report.dataset, report.config.get("dataset")], sort_keys=True, default=str)
 
 
 def _options(report: Report) -> dict[str, Any]:
-    """What makes a run what it is, without where and how fast it ran."""
-    kept = {key: value for key, value in report.config.items() if key not in ("device", "strict", "preset_sources")}
-    train = {
-        key: value for key, value in kept.get("train", {}).items() if key not in ("compile", "cuda_graph", "precision")
-    }
-    return {**kept, "train": train}
+    """The options that change a run's result, without those of its place and speed."""
+    options = {key: value for key, value in report.config.items() if key not in OPTIONS_OF_PLACE}
+    train = {key: value for key, value in options.get("train", {}).items() if key not in TRAIN_SPEED_OPTIONS}
+    return {**options, "train": train}
 
 
-def _own(report: Report) -> str:
+def _own_dataset(report: Report) -> str:
     return f"{report.modality}/{report.dataset}"
 
 
 def compare(reports: Iterable[Report]) -> Comparison:
-    """Reports of finished runs as one comparison; a later report of the same cell replaces an earlier one."""
+    """Reports of finished runs as one comparison; a later report of the same method, data and seed replaces another."""
     reports = list(reports)
-    labels = labels_of(reports)
-    cells: dict[tuple[str, str, int], Report] = {}
-    found: dict[tuple[str, Column], dict[int, float]] = {}
-    columns: dict[Column, None] = {}
     notes: dict[str, None] = {}
+    runs = _latest_runs(reports, notes.setdefault)
+    columns, values = _values(runs, notes.setdefault)
+    methods = list(dict.fromkeys(method for method, _, _ in runs))
+    seeds = {method: {seed for of, _, seed in runs if of == method} for method in methods}
+    if len({frozenset(of) for of in seeds.values()}) > 1:
+        notes.setdefault(
+            "not every method has every seed: "
+            + "; ".join(f"{method} {', '.join(map(str, sorted(of)))}" for method, of in seeds.items())
+        )
+    if len({report.steps for report in runs.values()}) > 1:
+        notes.setdefault("the runs differ in steps: see the table of costs")
+    return Comparison(
+        methods=methods,
+        columns=columns,
+        values={key: SeedValues(dict(sorted(by_seed.items()))) for key, by_seed in values.items()},
+        costs=costs(runs),
+        devices=list(dict.fromkeys(f"{report.device}, {report.precision}" for report in runs.values())),
+        curves=curves(runs, columns),
+        notes=list(notes),
+    )
+
+
+def _latest_runs(reports: Sequence[Report], note: Callable[[str], Any]) -> dict[RunKey, Report]:
+    """The last report of each method, data and seed, with a note if an earlier one has other options."""
+    labels = labels_of(reports)
+    runs: dict[RunKey, Report] = {}
     for report in reports:
-        method, data, seed = cell = (method_of(report), data_of(report, labels), report.seed)
-        if cell in cells and _options(cells[cell]) != _options(report):
-            notes.setdefault(
+        method, data, seed = key = (method_of(report), data_of(report, labels), report.seed)
+        if key in runs and _options(runs[key]) != _options(report):
+            note(
                 f"{method} on {data}, seed {seed}: of runs with different options the last is shown; tell them apart "
                 f"by --set label=NAME or data_label=NAME"
             )
-        cells[cell] = report
-    for (method, data, seed), report in cells.items():
+        runs[key] = report
+    return runs
+
+
+def _values(
+    runs: Mapping[RunKey, Report], note: Callable[[str], Any]
+) -> tuple[list[Column], dict[tuple[str, Column], dict[int, float]]]:  # fmt: skip
+    """Columns in order of appearance, and values by row, column and seed."""
+    columns: dict[Column, None] = {}
+    values: dict[tuple[str, Column], dict[int, float]] = {}
+    for (method, data, seed), report in runs.items():
         for score in report.scores:
-            here = data if score.dataset == _own(report) else score.dataset  # else a transfer set of a benchmark
-            column = Column(here, score.dataset, score.task, score.probe, score.metric)
+            # a score of another data set is that of a transfer set of a benchmark
+            name = data if score.dataset == _own_dataset(report) else score.dataset
+            column = Column(name, score.dataset, score.task, score.probe, score.metric, score.higher_is_better)
             columns.setdefault(column)
             if score.value is None:
                 continue
             row = method if score.features == "trained" else FEATURES[score.features]
-            by_seed = found.setdefault((row, column), {})
+            by_seed = values.setdefault((row, column), {})
             if score.features != "trained" and abs(by_seed.get(seed, score.value) - score.value) > 1e-9:
-                notes.setdefault(
+                note(
                     f"{data}: {row} differs between methods, because they differ in encoder, data or tokenizer; "
                     f"shown is that of the first"
                 )
                 continue
             by_seed[seed] = score.value
-    methods = list(dict.fromkeys(method for method, _, _ in cells))
-    steps = {report.steps for report in cells.values()}
-    seeds = {method: {seed for m, _, seed in cells if m == method} for method in methods}
-    if len({frozenset(each) for each in seeds.values()}) > 1:
-        notes.setdefault(
-            "not every method has every seed: "
-            + "; ".join(f"{method} {', '.join(map(str, sorted(each)))}" for method, each in seeds.items())
-        )
-    if len(steps) > 1:
-        notes.setdefault("the runs differ in steps: see the table of costs")
-    return Comparison(
-        methods=methods,
-        columns=list(columns),
-        values={key: ContinuousTarget(dict(sorted(by_seed.items()))) for key, by_seed in found.items()},
-        costs=costs(cells),
-        devices=list(dict.fromkeys(f"{report.device}, {report.precision}" for report in cells.values())),
-        curves=curves(cells, list(columns)),
-        notes=list(notes),
-    )
+    return list(columns), values
 
 
 def curves(
-    cells: Mapping[tuple[str, str, int], Report], columns: Sequence[Column]
-) -> dict[tuple[str, Column], list[tuple[float, float, float]]]:
-    """By method and column: what was probed during training, where all its seeds were probed at the same steps."""
-    made = {}
+    runs: Mapping[RunKey, Report], columns: Sequence[Column]
+) -> dict[tuple[str, Column], list[tuple[float, float, float]]]:  # fmt: skip
+    """By method and column: steps, seconds and score during training, means over seeds.
+
+    A curve ends with the shortest of its runs, and has at least two points.
+    """
+    means_of: dict[tuple[str, Column], list[tuple[float, float, float]]] = {}
     for column in columns:
         key = f"{column.probe}_{column.metric}"
-        for method in dict.fromkeys(method for method, _, _ in cells):
-            runs = [
+        for method in dict.fromkeys(method for method, _, _ in runs):
+            points_of_runs = [
                 [(point.step, point.seconds, point.scores[key]) for point in report.curve if key in point.scores]
-                for (m, data, _), report in cells.items()
-                if (m, data) == (method, column.data)
+                for (of, data, _), report in runs.items()
+                if (of, data) == (method, column.data)
             ]
-            length = min((len(run) for run in runs), default=0)
+            length = min((len(points) for points in points_of_runs), default=0)
             if length > 1:
-                together = zip(*(run[:length] for run in runs), strict=True)
-                means = [[statistics.mean(part) for part in zip(*points, strict=True)] for points in together]
-                made[method, column] = [(step, seconds, value) for step, seconds, value in means]
-    return made
+                aligned = zip(*(points[:length] for points in points_of_runs), strict=True)
+                means = [[statistics.mean(part) for part in zip(*points, strict=True)] for points in aligned]
+                means_of[method, column] = [(step, seconds, value) for step, seconds, value in means]
+    return means_of
 
 
-def costs(cells: Mapping[tuple[str, str, int], Report]) -> dict[tuple[str, str], Cost]:
-    """By method and data."""
+def costs(runs: Mapping[RunKey, Report]) -> dict[tuple[str, str], Cost]:
+    """Costs by method and data."""
     groups: dict[tuple[str, str], list[Report]] = {}
-    for (method, data, _), report in cells.items():
+    for (method, data, _), report in runs.items():
         groups.setdefault((method, data), []).append(report)
 
     def mean(group: list[Report], key: str) -> float:
@@ -277,7 +303,7 @@ def costs(cells: Mapping[tuple[str, str, int], Report]) -> dict[tuple[str, str],
 
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """One record for each row and column: what a program wants to read."""
+    """One record for each row and column, for programs. "gain_over_untrained" is positive if the method is better."""
     records = []
     for column in comparison.columns:
         baseline = comparison.baseline(column)
@@ -287,14 +313,15 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
                 continue
             gain, p, _ = (math.nan, None, 0)
             if baseline is not None and row in comparison.methods:
-                gain, p, _ = comparison.against(row, baseline, column)
+                gain, p, _ = comparison.gain(row, baseline, column)
             records.append(
                 {
                     "data": column.data, "dataset": column.dataset, "task": column.task, "probe": column.probe,
-                    "metric": column.metric, "method": row, "mean": values.mean, "std": values.deviation,
+                    "metric": column.metric, "higher_is_better": column.higher_is_better, "method": row,
+                    "mean": values.mean, "std": values.deviation,
                     "seeds": len(values.by_seed), "best": comparison.best(column) == row,
                     "gain_over_untrained": None if math.isnan(gain) else gain, "p_paired_t": p,
-                    "continuous": {str(seed): value for seed, value in values.by_seed.items()},
+                    "values": {str(seed): value for seed, value in values.by_seed.items()},
                 }
             )  # fmt: skip
     return records

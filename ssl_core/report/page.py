@@ -9,36 +9,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_core.report.schema import Report, save
-from ssl_core.report.scores import FEATURES, LEGEND, PERCENT, Line, lines, show, task_title, verdict
+from ssl_core.report.scores import (
+    FEATURES,
+    LEGEND,
+    PERCENT,
+    ScoreRow,
+    format_score,
+    score_rows,
+    task_title,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from ssl_core.report.reconstruction import Rebuilt
+    from ssl_core.report.reconstruction import Reconstruction
 
 HTML = "report.html"
-ASIDE = ("train/lr", "train/grad_norm", "train/samples_per_second")
+SECONDARY_METRICS = ("train/lr", "train/grad_norm", "train/samples_per_second")
 
 
 def write_html(
-    report: Report, folder: Path, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[str, float]]
+    report: Report, folder: Path, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]]
 ) -> None:
-    """Write report.html atomically. It loads nothing from anywhere, runs no script and follows the reader's colours.
+    """Write report.html atomically. It loads nothing, runs no script and follows the reader's light or dark setting.
 
-    pictures: what the objective rebuilt, by segment; may be empty. metrics: the lines of metrics.jsonl.
-    Errors: SslxError if it cannot be written.
+    Args:
+        report: Report of the run.
+        folder: Folder of the file.
+        pictures: Reconstructions by segment; may be empty.
+        metrics: The lines of metrics.jsonl.
+
+    Raises:
+        SslxError: If the file cannot be written.
     """
     save(folder / HTML, page(report, pictures, metrics))
 
 
-def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[str, float]]) -> str:
+def page(report: Report, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]]) -> str:
     """The web page as text."""
     import jinja2  # with matplotlib half a second, needed only here
 
     from ssl_core.report.pictures import COLUMNS, panel
 
-    made = [panel(rebuilt) for rebuilt in pictures]
-    gathered = lines(report.scores)
+    panels = [panel(reconstruction) for reconstruction in pictures]
+    rows = score_rows(report.scores)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -48,17 +63,18 @@ def page(report: Report, pictures: Sequence[Rebuilt], metrics: Sequence[Mapping[
         report=report,
         title=f"{report.objective} on {report.modality}/{report.dataset}",
         facts=facts(report),
-        headline=headline(gathered, report),
+        headline=headline(rows, report),
         features=FEATURES,
         legend=LEGEND,
-        rows=[score_row(line, report) for line in gathered],
-        remarks=[remark for line in gathered for remark in line.remarks],
+        lower_is_better=any(not row.higher_is_better for row in rows),
+        rows=[row_content(row, report) for row in rows],
+        remarks=[remark for row in rows for remark in row.remarks],
         curves=list(curves(metrics)),
         progress=list(progress(report)),
         columns=COLUMNS,
-        panels=[one for one in made if one is not None],
-        used=used(report),
-        settings=list(flat(report.config)),
+        panels=[one for one in panels if one is not None],
+        used_plugins=used_plugins(report),
+        settings=list(flatten(report.config)),
     )
 
 
@@ -70,7 +86,7 @@ def style() -> Markup:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """The run in a few figures."""
+    """Names and values of the run's main figures."""
     loss = "-"
     if report.loss_first is not None and report.loss_last is not None:
         loss = f"{report.loss_first:.4g} to {report.loss_last:.4g}"
@@ -79,7 +95,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Steps", f"{report.steps:,}"),
         ("Effective rank (RankMe)", _ranks(report)),
         ("Loss", loss),
-        ("Time in all", duration(report.wall_seconds)),
+        ("Total time", duration(report.wall_seconds)),
         ("Training time", duration(report.pretrain_seconds)),
         ("Speed", f"{report.samples_per_second:,.0f} samples/s"),
         ("Peak memory", f"{report.peak_memory_bytes / 2**30:.2f} GiB"),
@@ -93,12 +109,12 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 
 def _ranks(report: Report) -> str:
-    trained, fresh = (report.health.get(kind, {}).get("rankme") for kind in ("trained", "random_init"))
-    return "-" if trained is None else f"{trained:.1f}" + ("" if fresh is None else f", untrained {fresh:.1f}")
+    trained, untrained = (report.health.get(kind, {}).get("rankme") for kind in ("trained", "random_init"))
+    return "-" if trained is None else f"{trained:.1f}" + ("" if untrained is None else f", untrained {untrained:.1f}")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "3 min 5 s", "2 h 10 min"."""
+    """Seconds as text: "45 s", "3 min 5 s", "2 h 10 min"."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -107,61 +123,61 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def headline(gathered: Sequence[Line], report: Report) -> list[str]:
+def headline(rows: Sequence[ScoreRow], report: Report) -> list[str]:
     """The result of the first probe of each task in one sentence."""
-    first: dict[tuple[str, str], Line] = {}
-    for line in gathered:
-        first.setdefault((line.dataset, line.task), line)
-    return [sentence(line, task_title(line, report)) for line in first.values() if line.gain is not None]
+    first: dict[tuple[str, str], ScoreRow] = {}
+    for row in rows:
+        first.setdefault((row.dataset, row.task), row)
+    return [sentence(row, task_title(row, report)) for row in first.values() if row.gain is not None]
 
 
-def sentence(line: Line, title: str | None = None) -> str:
-    """One line of the table in words. title: of the task, if not its own."""
-    unit = " %" if line.metric in PERCENT else ""
-    metric = line.metric_title.removesuffix(" %")
-    trained, *others = (show(line.metric, line.cells.get(kind)).split()[0] for kind in FEATURES)
-    against = " and ".join(
-        f"{value}{unit} from {what}"
-        for kind, value, what in zip(list(FEATURES)[1:], others, ("a random encoder's", "the raw input"), strict=True)
-        if kind in line.cells
+def sentence(row: ScoreRow, title: str | None = None) -> str:
+    """A row of scores in words, with another title of the task if one is given."""
+    unit = " %" if row.metric in PERCENT else ""
+    metric = row.metric_title.replace(" %", "")
+    trained, *others = (format_score(row.metric, row.values.get(kind)).split()[0] for kind in FEATURES)
+    baselines = " and ".join(
+        f"{value}{unit} from {source}"
+        for kind, value, source in zip(list(FEATURES)[1:], others, ("a random encoder's", "the raw input"), strict=True)
+        if kind in row.values
     )
-    ahead = f": the {FEATURES[line.baseline]} is ahead" if line.baseline else ""
-    meaning = {"better": "", "worse": ahead, "": ": no clear difference"}[verdict(line)]
-    gain = show(line.metric, line.gain, sign=True)
+    ahead = f": the {FEATURES[row.baseline]} is ahead" if row.baseline else ""
+    meaning = {"better": "", "worse": ahead, "": ": no clear difference"}[verdict(row)]
+    gain = format_score(row.metric, row.gain, sign=True)
     return (
-        f"{title or line.task}, {line.probe_title} probe: {metric} {trained}{unit} from the trained features, "
-        f"{against}. "
+        f"{title or row.task}, {row.probe_title} probe: {metric} {trained}{unit} from the trained features, "
+        f"{baselines}. "
         f"Gain over the better of the two: {gain}{' points' if unit else ''}{meaning}."
     )
 
 
-def score_row(line: Line, report: Report) -> dict[str, Any]:
-    """One line of the score table, and its bars."""
+def row_content(row: ScoreRow, report: Report) -> dict[str, Any]:
+    """A row of the score table as text, and its bars."""
     from ssl_core.report import plots
 
-    scale = 100 if line.metric in PERCENT else 1
-    values = {
-        FEATURES[kind]: (cell.value * scale, None if cell.standard_error is None else cell.standard_error * scale)
+    scale = 100 if row.metric in PERCENT else 1
+    bars = {
+        FEATURES[kind]: (score.value * scale, None if score.standard_error is None else score.standard_error * scale)
         for kind in FEATURES
-        if (cell := line.cells.get(kind)) is not None and cell.value is not None
+        if (score := row.values.get(kind)) is not None and score.value is not None
     }
-    task = task_title(line, report)
+    task = task_title(row, report)
     spoken = ", ".join(
-        f"{name} {show(line.metric, line.cells[kind])}" for kind, name in FEATURES.items() if name in values
+        f"{name} {format_score(row.metric, row.values[kind])}" for kind, name in FEATURES.items() if name in bars
     )
-    label = f"{task}, {line.probe_title} probe, {line.metric_title}: {spoken}"
+    label = f"{task}, {row.probe_title} probe, {row.metric_title}: {spoken}"
     return {
-        "line": line,
+        "scores": row,
         "task": task,
-        "cells": [show(line.metric, line.cells.get(kind)) for kind in FEATURES],
-        "gain": show(line.metric, line.gain, sign=True),
-        "verdict": verdict(line),
-        "bars": plots.bars(values, float(scale), label) if values else None,
+        "texts": [format_score(row.metric, row.values.get(kind)) for kind in FEATURES],
+        "gain": format_score(row.metric, row.gain, sign=True),
+        "verdict": verdict(row),
+        "bars": plots.bars(bars, float(scale) if row.higher_is_better else 0.0, label) if bars else None,
     }
 
 
 def curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, bool, Markup]]:
-    """Name, whether it is the loss itself, and plot of each training metric: loss, its parts, the rest."""
+    """Name, whether it is the loss, and plot of each training metric: the loss, its parts, the others."""
     import numpy as np
 
     from ssl_core.report import plots
@@ -169,7 +185,7 @@ def curves(metrics: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, bool, 
     names = dict.fromkeys(
         name for line in metrics for name in line if name.startswith("train/") and name != "train/seconds"
     )
-    for name in sorted(names, key=lambda name: (name != "train/loss", name in ASIDE)):
+    for name in sorted(names, key=lambda name: (name != "train/loss", name in SECONDARY_METRICS)):
         known = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
         points = np.array([point for point in known if math.isfinite(point[1])], dtype=float)
         if len(points):
@@ -185,23 +201,23 @@ def progress(report: Report) -> Iterator[tuple[str, Markup]]:
 
     if len(report.curve) < 2:
         return
-    trained_on = f"{report.modality}/{report.dataset}"
-    lines_ = {f"{line.probe}_{line.metric}": line for line in lines(report.scores) if line.dataset == trained_on}
+    own_dataset = f"{report.modality}/{report.dataset}"
+    rows = {f"{row.probe}_{row.metric}": row for row in score_rows(report.scores) if row.dataset == own_dataset}
     for name in dict.fromkeys(name for point in report.curve for name in point.scores):
-        line = lines_.get(name)
-        if line is None:
+        row = rows.get(name)
+        if row is None:
             continue
-        scale = 100 if line.metric in PERCENT else 1
+        scale = 100 if row.metric in PERCENT else 1
         levels = {
-            FEATURES[kind]: cell.value * scale
-            for kind, cell in line.cells.items()
-            if kind != "trained" and cell.value is not None
+            FEATURES[kind]: score.value * scale
+            for kind, score in row.values.items()
+            if kind != "trained" and score.value is not None
         }
         points = [point for point in report.curve if name in point.scores]
         values = np.array([point.scores[name] * scale for point in points])
         for unit, x in (("steps", [p.step for p in points]), ("seconds", [p.seconds for p in points])):
-            title = f"{line.probe_title} probe, {line.metric_title}, over {unit} of training"
-            yield title, plots.progress(title, np.array(x, dtype=float), values, levels, unit)
+            title = f"{row.probe_title} probe, {row.metric_title}, over {unit} of training"
+            yield title, plots.progress(title, np.array(x, dtype=float), values, levels, unit, row.higher_is_better)
     steps = np.array([point.step for point in report.curve], dtype=float)
     for name in report.curve[-1].health:
         values = np.array([point.health.get(name, math.nan) for point in report.curve])
@@ -210,25 +226,26 @@ def progress(report: Report) -> Iterator[tuple[str, Markup]]:
         yield title, plots.progress(title, steps, values, {} if before is None else {"random init": before}, "steps")
 
 
-def used(report: Report) -> list[tuple[str, str, str]]:
+def used_plugins(report: Report) -> list[tuple[str, str, str]]:
     """Kind, name and origin of each plugin that the run used."""
-    wanted = {
-        "objectives": report.objective,
-        "tokenizers": report.tokenizer,
-        "datasets": f"{report.modality}/{report.dataset}",
-        "maskings": report.masking,
-    }
+    names = [
+        ("objectives", report.objective),
+        ("tokenizers", report.tokenizer),
+        ("datasets", f"{report.modality}/{report.dataset}"),
+        ("maskings", report.masking),
+        *(("probes", probe) for probe in dict.fromkeys(score.probe for score in report.scores)),
+    ]
     return [
         (kind.removesuffix("s"), name, report.origins[kind][name])
-        for kind, name in wanted.items()
+        for kind, name in names
         if name is not None and name in report.origins.get(kind, {})
     ]
 
 
-def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted path and value of each leaf of a configuration."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", "none" if value is None else str(value)
+            yield f"{prefix}{key}", "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""What an objective reconstructs, as arrays for the pictures of a report."""
+"""Reconstructions of an objective as arrays, for the pictures of a report."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """One segment. "continuous": (n, C, *space) arrays, NaN where `masked` is hidden. "discrete": (n, Ls) integers.
+class Reconstruction:
+    """A segment of n samples: original, masked input and reconstruction.
 
-    hidden: (n, Ls) bool. `reconstruction` shows the original where it was visible.
+    For the target "continuous" the arrays are (n, C, *space), with NaN in `masked` where a token is hidden; for
+    "discrete" they are (n, Ls) integers or tokens as text. `hidden` is (n, Ls) bool. `reconstruction` equals
+    `original` where a token is visible.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What report.json holds. docs/report.md describes each key; a change of meaning raises the schema version."""
+"""The schema of report.json. docs/report.md describes each key; a change of meaning raises the schema version."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ FeatureKind: TypeAlias = Literal["trained", "random_init", "raw_input"]
 
 
 class Score(BaseModel):
-    """What one probe read from one kind of features."""
+    """The score of one probe, metric and kind of features."""
 
     model_config = ConfigDict(frozen=True)
 
     dataset: str = Field(description="modality/name of the data set")
-    task: str = Field(description="what was predicted")
-    probe: str = Field(description="linear or knn")
-    metric: str = Field(description="accuracy, weighted_f1, auroc, pearson or spearman")
+    task: str = Field(description="title of the task")
+    probe: str = Field(description="name of the probe")
+    metric: str = Field(description="name of the metric")
+    higher_is_better: bool = Field(True, description="whether a larger value is the better one")
     features: FeatureKind = Field(description="of the trained encoder, of a random initialisation, or the input itself")
-    value: float | None = Field(description="the metric as a fraction or correlation; null if undefined")
-    n_train: int = Field(description="samples that the probe was fitted on; tokens for a per-token task")
-    n_test: int = Field(description="samples, or tokens, of the scored split that it was scored on")
+    value: float | None = Field(description="value of the metric, not in percent; null if undefined")
+    n_train: int = Field(description="training samples of the probe; tokens for a per-token task")
+    n_test: int = Field(description="samples, or tokens, of the scored split")
     seed: int = Field(description="seed of the run")
     standard_error: float | None = Field(None, description="of the value over the scored samples; null if unknown")
     details: dict[str, Any] = Field({}, description="of the probe: solver, converged, k, notes")
@@ -48,7 +49,7 @@ class LayoutRow(BaseModel):
 
 
 class Point(BaseModel):
-    """What was measured at one step of training."""
+    """Scores and health at one step of training."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,52 +60,62 @@ class Point(BaseModel):
 
 
 class Report(BaseModel):
-    """Everything that is worth knowing of a finished run."""
+    """The report of a finished run."""
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: Literal[2] = Field(2, description="version of this schema")
     run: str = Field(description="folder of the run")
-    created: datetime = Field(description="when the report was made, ISO 8601 with time zone")
+    created: datetime = Field(description="time of the report, ISO 8601 with time zone")
     command: str = Field("", description="the command line")
     objective: str = Field(description="name of the objective")
     modality: str = Field(description="name of the modality")
-    dataset: str = Field(description="name of the data set that was measured")
+    dataset: str = Field(description="name of the data set of the evaluation")
     tokenizer: str = Field(description="name of the tokenizer")
     masking: str | None = Field(None, description="name of the masking; null if the objective masks nothing")
     preset_sources: tuple[str, ...] = Field((), description="presets that applied, each with the source of its numbers")
     split: Literal["test", "validation"] = Field("test", description="split that the scores are computed on")
     seed: int = Field(description="seed of all chance")
     steps: int = Field(description="optimiser steps of the encoder")
-    wall_seconds: float = Field(description="seconds that the command took, from start to report")
+    wall_seconds: float = Field(description="seconds of the command, from start to report")
     pretrain_seconds: float = Field(description="seconds of the training loop, those before a resume included")
     samples_per_second: float = Field(description="training samples per second of pretrain_seconds")
-    peak_memory_bytes: int = Field(description="most memory held: of the device on CUDA, of the process on the CPU")
+    peak_memory_bytes: int = Field(description="peak memory: of the device on CUDA, of the process on the CPU")
     parameters: dict[str, int] = Field(description="trainable parameters of each part")
     device: str = Field(description="the hardware in words")
     precision: str = Field(description="number format of training: fp32 or bf16")
     attention: str | None = Field(None, description="attention kernel of the encoder")
     layout: tuple[LayoutRow, ...] = Field(description="the token layout, one entry for each segment")
-    scores: tuple[Score, ...] = Field((), description="one entry for each probe and kind of features")
+    scores: tuple[Score, ...] = Field((), description="one entry for each probe, metric and kind of features")
     loss_first: float | None = Field(None, description="loss in the first line of metrics.jsonl")
     loss_last: float | None = Field(None, description="loss in its last line")
-    curve: tuple[Point, ...] = Field((), description="one entry for each probe during training, the last at its end")
+    curve: tuple[Point, ...] = Field(
+        (), description="one entry for each evaluation during training, the last at its end"
+    )
     health: dict[str, dict[str, float]] = Field(
         {}, description="label-free figures of the encoder: trained and random_init, each with the keys of Point.health"
     )
-    notes: tuple[str, ...] = Field((), description="what a reader should know, e.g. skipped files")
+    notes: tuple[str, ...] = Field((), description="notes for the reader, e.g. skipped files")
     config: dict[str, Any] = Field(description="the resolved configuration")
-    versions: dict[str, str] = Field(description="versions of what computed")
+    versions: dict[str, str] = Field(description="versions of Python, sslx and the libraries that compute")
     origins: dict[str, dict[str, str]] = Field(description="by kind and name: distribution, entry point and version")
 
 
 def write_json(report: Report, folder: Path) -> None:
-    """Write report.json atomically; numbers that are not finite become null. Errors: SslxError if it cannot."""
+    """Write report.json atomically; numbers that are not finite become null.
+
+    Raises:
+        SslxError: If it cannot be written.
+    """
     save(folder / REPORT, report.model_dump_json(indent=2) + "\n")
 
 
 def save(path: Path, text: str) -> None:
-    """Write a file atomically. Errors: SslxError naming it."""
+    """Write a file atomically.
+
+    Raises:
+        SslxError: If it cannot be written; the message names it.
+    """
     try:
         write_text(path, text)
     except OSError as error:
@@ -114,7 +125,8 @@ def save(path: Path, text: str) -> None:
 def read(folder: Path) -> Report:
     """The report of a run folder.
 
-    Errors: CheckpointError if there is none, if it is damaged, or if another schema version wrote it.
+    Raises:
+        CheckpointError: If there is none, if it is damaged, or if it has another schema version.
     """
     path = folder / REPORT
     try:

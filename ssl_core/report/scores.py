@@ -15,22 +15,35 @@ from rich.text import Text
 from ssl_core.report.schema import FeatureKind, Report, Score
 
 FEATURES: dict[FeatureKind, str] = {"trained": "trained", "random_init": "random init", "raw_input": "raw input"}
-METRICS = {
+METRIC_TITLES = {
     "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
     "weighted_f1": "weighted F1",
+    "macro_f1": "macro F1",
     "auroc": "AUROC",
+    "map": "mAP",
     "pearson": "Pearson",
     "spearman": "Spearman",
+    "r2": "R²",
+    "mae": "MAE",
 }
-PERCENT = ("accuracy", "weighted_f1")
+PERCENT = ("accuracy", "balanced_accuracy", "weighted_f1", "macro_f1")
+LOWER = "↓"
+"""Mark of a metric of which smaller values are better."""
 LEGEND = (
-    "± is the standard error over test samples; training seeds add to it. Gain: trained minus the better of the other "
-    "two; its error takes them as independent."
+    "± is the standard error over test samples; training seeds add to it. Gain: how much better trained is than the "
+    "better of the other two; its error takes them as independent."
 )
 
 
+def metric_title(metric: str, higher_is_better: bool = True) -> str:
+    """A metric in words, with its unit in percent, and a mark if smaller values are better."""
+    unit, mark = " %" if metric in PERCENT else "", "" if higher_is_better else f" {LOWER}"
+    return METRIC_TITLES.get(metric, metric) + unit + mark
+
+
 @dataclass(frozen=True)
-class Cell:
+class ScoreValue:
     """A value and its standard error; None where it is undefined or unknown."""
 
     value: float | None
@@ -38,8 +51,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One task, probe and metric: what each kind of features gives."""
+class ScoreRow:
+    """The scores of one task, probe and metric by kind of features."""
 
     dataset: str
     task: str
@@ -47,28 +60,36 @@ class Line:
     metric: str
     n_train: int
     n_test: int
-    cells: Mapping[FeatureKind, Cell] = field(default_factory=dict)
+    values: Mapping[FeatureKind, ScoreValue] = field(default_factory=dict)
     details: Mapping[FeatureKind, Mapping[str, Any]] = field(default_factory=dict)
+    higher_is_better: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 if larger values are better, else -1."""
+        return 1 if self.higher_is_better else -1
 
     @property
     def baseline(self) -> FeatureKind | None:
-        """The better of random initialisation and raw input; None if neither was measured."""
+        """The better of random initialisation and raw input; None if neither has a value."""
         known = [
-            (cell.value, kind) for kind, cell in self.cells.items() if kind != "trained" and cell.value is not None
+            (self.sign * score.value, kind)
+            for kind, score in self.values.items()
+            if kind != "trained" and score.value is not None
         ]
         return max(known)[1] if known else None
 
     @property
-    def gain(self) -> Cell | None:
-        """Trained minus the better of the other two."""
-        trained, other = self.cells.get("trained"), self.baseline
-        if trained is None or trained.value is None or other is None:
+    def gain(self) -> ScoreValue | None:
+        """How much better trained features are than the baseline: their difference, positive if they are better."""
+        trained, baseline = self.values.get("trained"), self.baseline
+        if trained is None or trained.value is None or baseline is None:
             return None
-        against = self.cells[other]
+        other = self.values[baseline]
         error = None
-        if trained.standard_error is not None and against.standard_error is not None:
-            error = math.hypot(trained.standard_error, against.standard_error)
-        return Cell(trained.value - (against.value or 0.0), error)
+        if trained.standard_error is not None and other.standard_error is not None:
+            error = math.hypot(trained.standard_error, other.standard_error)
+        return ScoreValue(self.sign * (trained.value - (other.value or 0.0)), error)
 
     @property
     def probe_title(self) -> str:
@@ -82,64 +103,66 @@ class Line:
     @property
     def metric_title(self) -> str:
         """The metric in words."""
-        return METRICS.get(self.metric, self.metric) + (" %" if self.metric in PERCENT else "")
+        return metric_title(self.metric, self.higher_is_better)
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader should know of a value: a solver that did not converge, notes of the metric."""
-        found = []
+        """Remarks on values: a solver that did not converge, notes of the metric."""
+        remarks = []
         for kind, details in self.details.items():
-            where = f"{self.task}, {self.probe_title} probe, {FEATURES[kind]}"
+            subject = f"{self.task}, {self.probe_title} probe, {FEATURES[kind]}"
             if details.get("converged") is False:
-                found.append(f"{where}: the solver stopped before it converged; raise evaluate.max_iter")
-            found += [f"{where}: {note}" for note in details.get("notes", ())]
-        return found
+                remarks.append(f"{subject}: the solver stopped before it converged; raise evaluate.max_iter")
+            remarks += [f"{subject}: {note}" for note in details.get("notes", ())]
+        return remarks
 
 
-def lines(scores: Iterable[Score]) -> list[Line]:
-    """Scores gathered by data set, task, probe and metric, in the order of their first appearance."""
-    found: dict[tuple[str, str, str, str], list[Score]] = {}
+def score_rows(scores: Iterable[Score]) -> list[ScoreRow]:
+    """Scores grouped by data set, task, probe and metric, in the order of their first appearance."""
+    groups: dict[tuple[str, str, str, str], list[Score]] = {}
     for score in scores:
-        found.setdefault((score.dataset, score.task, score.probe, score.metric), []).append(score)
+        groups.setdefault((score.dataset, score.task, score.probe, score.metric), []).append(score)
     return [
-        Line(
+        ScoreRow(
             *key,
             n_train=group[0].n_train,
             n_test=group[0].n_test,
-            cells={score.features: Cell(score.value, score.standard_error) for score in group},
+            values={score.features: ScoreValue(score.value, score.standard_error) for score in group},
             details={score.features: score.details for score in group},
+            higher_is_better=group[0].higher_is_better,
         )
-        for key, group in found.items()
+        for key, group in groups.items()
     ]
 
 
-def show(metric: str, cell: Cell | None, sign: bool = False) -> str:
-    """A value as text: "63.4 ±1.5" in percent for accuracy and F1, "0.634 ±0.015" for the rest."""
-    if cell is None:
+def format_score(metric: str, score: ScoreValue | None, sign: bool = False) -> str:
+    """A value as text: "63.4 ±1.5" for metrics in percent, "0.634 ±0.015" for the others."""
+    if score is None:
         return "-"
-    if cell.value is None:
+    if score.value is None:
         return "undefined"
     scale, digits = (100, 1) if metric in PERCENT else (1, 3)
-    text = f"{cell.value * scale:{'+' if sign else ''}.{digits}f}"
-    return text if cell.standard_error is None else f"{text} ±{cell.standard_error * scale:.{digits}f}"
+    text = f"{score.value * scale:{'+' if sign else ''}.{digits}f}"
+    return text if score.standard_error is None else f"{text} ±{score.standard_error * scale:.{digits}f}"
 
 
-def verdict(line: Line) -> str:
-    """Whether the gain is more than twice its standard error: "better", "worse", or "" for neither."""
-    gain = line.gain
+def verdict(row: ScoreRow) -> str:
+    """ "better" or "worse" if the gain is more than twice its standard error, else ""."""
+    gain = row.gain
     if gain is None or gain.value is None or not gain.standard_error or abs(gain.value) <= 2 * gain.standard_error:
         return ""
     return "better" if gain.value > 0 else "worse"
 
 
-def table(report: Report) -> Table:
+def score_table(report: Report) -> Table:
     """The scores for a terminal: one row for each task, probe and metric."""
-    gathered = lines(report.scores)
-    remarks = [remark for line in gathered for remark in line.remarks]
-    made = Table(
-        title=f"What a simple probe reads from frozen features: {escape(report.objective)} on "
+    rows = score_rows(report.scores)
+    remarks = [remark for row in rows for remark in row.remarks]
+    lower = [f"{LOWER}: smaller is better."] if any(not row.higher_is_better for row in rows) else []
+    table = Table(
+        title=f"Scores of probes on frozen features: {escape(report.objective)} on "
         f"{escape(report.modality)}/{escape(report.dataset)}",
-        caption=escape("\n".join([*counts(gathered, report), LEGEND, *remarks])),
+        caption=escape("\n".join([*sample_counts(rows, report), LEGEND, *lower, *remarks])),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -147,34 +170,34 @@ def table(report: Report) -> Table:
         collapse_padding=True,
     )
     for column in ("task", "probe", "metric"):
-        made.add_column(column, no_wrap=column != "task")
+        table.add_column(column, no_wrap=column != "task")
     for column in (*FEATURES.values(), "gain"):
-        made.add_column(column, justify="right")  # in a narrow terminal the error goes below its value
-    for line in gathered:
-        style = {"better": "bold green", "worse": "bold red", "": ""}[verdict(line)]
-        made.add_row(
-            *(escape(text) for text in (task_title(line, report), line.probe_title, line.metric_title)),
-            *(show(line.metric, line.cells.get(kind)) for kind in FEATURES),
-            Text(show(line.metric, line.gain, sign=True), style),
+        table.add_column(column, justify="right")  # in a narrow terminal the error goes below its value
+    for row in rows:
+        style = {"better": "bold green", "worse": "bold red", "": ""}[verdict(row)]
+        table.add_row(
+            *(escape(text) for text in (task_title(row, report), row.probe_title, row.metric_title)),
+            *(format_score(row.metric, row.values.get(kind)) for kind in FEATURES),
+            Text(format_score(row.metric, row.gain, sign=True), style),
         )
-    return made
+    return table
 
 
-def counts(gathered: Iterable[Line], report: Report) -> list[str]:
-    """On how much each task's probes were fitted and scored."""
-    found: dict[str, tuple[int, int]] = {}
-    for line in gathered:
-        title = task_title(line, report)
-        fitted, _ = found.get(title, (0, 0))
-        found[title] = max(fitted, line.n_train), line.n_test
+def sample_counts(rows: Iterable[ScoreRow], report: Report) -> list[str]:
+    """A line for each task: the largest number of training rows of its probes, and its number of test rows."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        title = task_title(row, report)
+        n_train, _ = counts.get(title, (0, 0))
+        counts[title] = max(n_train, row.n_train), row.n_test
     where = "others" if report.split == "test" else f"others, of the {report.split} split"
     return [
-        f"{title}: probes fitted on {fitted:,}, scored on {tested:,} {where}."
-        for title, (fitted, tested) in found.items()
+        f"{title}: probes fitted on {n_train:,}, scored on {n_test:,} {where}."
+        for title, (n_train, n_test) in counts.items()
     ]
 
 
-def task_title(line: Line, report: Report) -> str:
+def task_title(row: ScoreRow, report: Report) -> str:
     """The task, with its data set if that is not the report's own."""
-    own = line.dataset == f"{report.modality}/{report.dataset}"
-    return line.task if own else f"{line.task} ({line.dataset})"
+    own = row.dataset == f"{report.modality}/{report.dataset}"
+    return row.task if own else f"{row.task} ({row.dataset})"

@@ -147,7 +147,7 @@ def _presets(catalogue: Catalogue) -> list[Preset]:
 
 
 def _missing(cls: type[PublicDataset], root: str | None) -> list[str]:
-    return cls.source.missing(cls.source.place(data_root(root)))
+    return cls.source.missing_paths(cls.source.locate_in(data_root(root)))
 
 
 def finished(folder: Path, config: RunConfig) -> Report | None:

@@ -30,10 +30,11 @@ from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
 from ssl_core.training.accel.memory import keep_freed_memory
+from ssl_core.training.accel.threads import describe_threads
 from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.seeds import seed_torch
 
 Splits = Mapping[Split, Dataset]
@@ -135,7 +136,7 @@ def build_run(
             if name in constants:
                 buffer.copy_(constants[name])
     data: dict[Split, PreprocessedSplit] = {
-        split: preprocess_dataset(dataset, learner.tokenizer, cache_root(), context.console, config.strict)
+        split: preprocess_dataset(dataset, learner.tokenizer, cache_dir(), context.console, config.strict)
         for split, dataset in splits.items()
     }
     notes: list[str] = []
@@ -238,9 +239,11 @@ def resolve_runtime(
         )
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device, learner), cache_root(), options.max_seconds
+        options.compile, options.steps, device, step_key(trial, device, learner), cache_dir(), options.max_seconds
     )
     notes.append(f"compile    {why}")
+    if device.type == "cpu":
+        notes.append(f"cores      {describe_threads(torch.get_num_threads())}")
     if is_graphed(options, device):
         notes.append(f"launching  each step whole, as a CUDA graph, after the first {FIRST_STEPS}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
@@ -303,7 +306,7 @@ def header(run: Run) -> list[str]:
 def attention_kernel(config: RunConfig, learner: Learner, device: torch.device) -> str:
     """The encoder's attention kernel for whole rows, and whether it was chosen or set."""
     options = config.encoder.options
-    backend = options.get("attention", "none")  # of an encoder that has no such option nothing is known
+    backend = options.get("attention", "unknown")  # an encoder may have no such option
     if backend != "auto":
         return str(backend)
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32

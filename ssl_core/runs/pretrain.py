@@ -21,7 +21,7 @@ from ssl_core.runs.scores import FEATURES, OnlineProbe, score_run, scores_named
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.loop import TrainingPlan, train
-from ssl_core.utils.cache import cache_root
+from ssl_core.utils.cache import cache_dir
 
 BENCHMARK = ("benchmark", "domain", "transfer")
 """Keys of the configuration that say what follows the run; a resume may change them."""
@@ -144,7 +144,7 @@ def training_plan(run: Run, probe: OnlineProbe) -> TrainingPlan:
 
     compiled = None
     if config.train.compile == "on":
-        compiled = CompiledStep(run.learner, step_key(config, run.device, run.learner), cache_root())
+        compiled = CompiledStep(run.learner, step_key(config, run.device, run.learner), cache_dir())
     return TrainingPlan(
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state={

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ssl_core.data import Batch
-from ssl_core.report.reconstruction import Rebuilt
+from ssl_core.report.reconstruction import Reconstruction
 from ssl_core.tokens import ContinuousTarget
 from ssl_core.training.learner import Learner
 from ssl_core.utils.seeds import generator
 
 
 @torch.no_grad()
-def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
+def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Reconstruction]:
     """Reconstructions of a few samples; an empty list for an objective that reconstructs nothing."""
     learner.eval()
     device = next(learner.parameters()).device
@@ -32,7 +32,7 @@ def rebuild(learner: Learner, batch: Batch, seed: int) -> list[Rebuilt]:
 
 def _segments(
     learner: Learner, targets: tuple[object, ...], predictions: list[Tensor], hidden: Tensor
-) -> Iterator[Rebuilt]:
+) -> Iterator[Reconstruction]:
     for number, (segment, span) in enumerate(learner.tokenizer.layout.spans):
         is_hidden = hidden[:, span]
         target = targets[number]
@@ -53,6 +53,6 @@ def _segments(
                 torch.where(is_hidden, predictions[number].argmax(-1), target_values),
             ]
         original, masked, reconstruction = (part.cpu().numpy() for part in arrays)
-        yield Rebuilt(
+        yield Reconstruction(
             segment.name, segment.target, segment.grid, original, masked, reconstruction, is_hidden.cpu().numpy()
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ssl_core.runs.run import RunContext
 from ssl_core.training import checkpoint
 from ssl_core.utils.files import write_json
 from ssl_core.utils.formats import first_version_message
+from ssl_core.utils.locks import file_lock
 
 CONFIG = "config.json"
 REPORT = "report.json"
@@ -102,24 +102,17 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise ConfigError(f"--out {folder} is not a run folder, so --overwrite will not delete it; name another")
 
 
-@contextlib.contextmanager
-def lock_run_dir(folder: Path) -> Iterator[None]:
-    """Lock a run folder against other runs.
+def lock_run_dir(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a run folder, so that no other run writes to it.
 
     Raises:
-        ConfigError: another run holds the lock and does not end soon.
+        ConfigError: if another run holds the lock for longer than `PATIENCE`, or the lock file cannot be written.
     """
-    path = folder / LOCK
-    with path.open("w") as file:
-        for _ in range(int(PATIENCE / 0.1)):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            raise ConfigError(f"another run is at work in {folder}; wait for it, or name another --out")
-        yield
+
+    def refuse() -> None:
+        raise ConfigError(f"another run is at work in {folder}; wait for it, or name another --out")
+
+    return file_lock(folder / LOCK, refuse, timeout=PATIENCE, remove=False)
 
 
 def load_config(folder: Path) -> RunConfig:

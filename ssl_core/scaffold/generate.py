@@ -1,4 +1,4 @@
-"""Writes a complete plugin package: one that installs, passes its own tests and runs at once."""
+"""Generates a plugin package that installs, passes its own tests and can be run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ssl_core.plugins import Catalogue
 PluginKind = Literal["objective", "tokenizer", "dataset", "masking"]
 KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
 LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}  # SPDX names
-DATA_MODALITY = "time-series"  # what the template of a data set is made for
-LONGEST = 28  # so that no line of a package grows too long
+DATA_MODALITY = "time-series"  # modality of the data set template
+LONGEST = 28  # characters; keeps the lines of the templates within their limit
 ABOUT = {
     "objective": "A denoising objective for sslx.",
     "tokenizer": "A modality of volumes for sslx: a tokenizer and a small data set.",
@@ -35,7 +35,7 @@ COMMAND = {
 
 @dataclass(frozen=True)
 class Package:
-    """A package that is to be written: what kind of plugin it holds, its name, and its licence, a key of LICENCES."""
+    """The package to generate. licence: a key of LICENCES."""
 
     kind: PluginKind
     name: str
@@ -43,31 +43,35 @@ class Package:
 
     @property
     def distribution(self) -> str:
-        """What `pip install` calls it."""
+        """Name of the distribution, for `pip install`."""
         return f"sslx-{self.name}"
 
     @property
     def module(self) -> str:
-        """What `import` calls it."""
+        """Name of the module, for `import`."""
         return self.distribution.replace("-", "_")
 
     @property
     def command(self) -> str:
-        """A first run with it."""
+        """A command that runs the plugin."""
         return COMMAND[self.kind].format(self.name)
 
     def class_name(self, kind: str) -> str:
-        """The class of a kind: its name in capitals and the kind. A base class keeps its name to itself."""
+        """Name of the class: the plugin's name in CapWords and its kind, after "My" if a base class has the name."""
         word = "".join(part.capitalize() for part in self.name.split("-")) + kind.capitalize()
         return f"My{word}" if word in ("GridTokenizer", "IdTokenizer", "JointTokenizer", "PublicDataset") else word
 
 
 def make_package(kind: str, name: str, licence: str, catalogue: Catalogue) -> Package:
-    """A package with a name that is valid and free. Errors: ConfigError."""
+    """Create a `Package`.
+
+    Raises:
+        ConfigError: if the kind or licence is unknown, or the name is invalid or taken.
+    """
     if kind not in KINDS:
         raise ConfigError(f"cannot write a new '{kind}'; {nearest(kind, KINDS, 'kind')}")
     if licence not in LICENCES:
-        raise ConfigError(f"no licence '{licence}' is at hand; {nearest(licence, LICENCES, 'licence')}")
+        raise ConfigError(f"there is no licence '{licence}'; {nearest(licence, LICENCES, 'licence')}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
         raise ConfigError(
             f"'{name}' cannot be the name; use at most {LONGEST} lower-case letters and digits, words joined by '-'"
@@ -84,7 +88,11 @@ def make_package(kind: str, name: str, licence: str, catalogue: Catalogue) -> Pa
 
 
 def write_package(package: Package, out: Path) -> Path:
-    """Write it to a new folder in `out`; returns the folder. Errors: ConfigError if that exists or cannot be made."""
+    """Write the package to a new folder in `out` and return the folder.
+
+    Raises:
+        ConfigError: if the folder exists or cannot be created.
+    """
     folder = out / package.distribution
     texts = render(package)
     try:
@@ -100,7 +108,7 @@ def write_package(package: Package, out: Path) -> Path:
 
 
 def render(package: Package) -> dict[str, str]:
-    """The text of every file, by its path in the package's folder."""
+    """The content of each file, by its path in the package folder."""
     kind = package.kind
     modules = ["tokenizer", "dataset"] if kind == "tokenizer" else [kind]
     source = f"src/{package.module}"
@@ -132,7 +140,7 @@ def render(package: Package) -> dict[str, str]:
 
 
 def api_range(version: str) -> str:
-    """The versions of the plugin interface that keep the promises of one: "1.2" gives ">=1.2,<2"."""
+    """The compatible versions of the plugin interface: "1.2" gives ">=1.2,<2"."""
     return f">={version},<{int(version.partition('.')[0]) + 1}"
 
 

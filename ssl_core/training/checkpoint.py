@@ -211,6 +211,8 @@ def _sync(descriptor: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folder
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _sync(descriptor)

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it. Silent here; the command line tells it to a terminal."""
+"""Console output of a run. The base classes print nothing; the command line prints to a terminal."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """One bar: `advance` by so many, with figures to show beside it."""
+    """A progress bar."""
 
     def advance(self, by: int = 1, **figures: float) -> None:
-        """Move on."""
+        """Advance the bar by `by` units and show `figures` beside it."""
 
 
 class Console:
-    """Lines and bars."""
+    """Messages and progress bars."""
 
     def info(self, text: str) -> None:
-        """One line about what was chosen or found."""
+        """Print one line."""
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
-        """A bar for `total` things, `done` of them already."""
+        """Show a progress bar of `total` units, the first `done` of which are complete."""
         yield Progress()

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Atomic file writes: a reader sees the old content or the new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write atomically: a temporary file in the same folder, flushed to disk, then renamed. Errors: OSError."""
+    """Write text atomically: to a temporary file in the same folder, flushed to disk, then renamed.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

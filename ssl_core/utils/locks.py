@@ -1,44 +1,51 @@
-"""A lock between processes, made of a file that is gone afterwards."""
+"""Locks between processes."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
+
+from ssl_core.errors import ConfigError
+
+RETRY = 0.2  # seconds; the last holder may remove the file while it is being locked, which costs a second attempt
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, taken: Callable[[], None]) -> Iterator[None]:
-    """Nobody else is within `alone` of this path meanwhile.
+def file_lock(
+    path: Path, on_busy: Callable[[], None], *, timeout: float = RETRY, remove: bool = True
+) -> Iterator[None]:
+    """Hold the lock file at `path`; no other process or thread holds it at the same time.
 
-    `taken` is called if somebody is: it raises, or returns to wait. Where there are no such locks (Windows), all pass.
+    The system releases the lock when its holder is killed. A symbolic link at `path` is refused: it is neither followed
+    nor is its target changed.
+
+    Args:
+        on_busy: called when another process holds the lock for `timeout` seconds. It raises an error to give up, or
+            returns to wait without a limit.
+        remove: whether to delete the file before the lock is released.
+
+    Raises:
+        ConfigError: if the file cannot be created or locked.
     """
+    lock = FileLock(path)
     try:
-        import fcntl
-    except ImportError:
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            on_busy()
+            lock.acquire()
+    except OSError as error:
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a symbolic link, so it cannot be used as a lock file; remove it") from None
+        reason = error.strerror or str(error)
+        raise ConfigError(f"cannot lock {path} ({reason}); make {path.parent} writable, or use a copy of it") from None
+    try:
         yield
-        return
-    while True:
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                taken()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(path, file):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Whether an open file is still the one at `path`: whoever held the lock has removed it in the end."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    finally:
+        if remove:
+            with contextlib.suppress(OSError):  # Windows does not remove an open file
+                path.unlink()
+        lock.release()

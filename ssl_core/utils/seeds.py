@@ -1,4 +1,4 @@
-"""All chance comes from generators keyed by (seed, purpose, step), so the k-th step is a pure function of them."""
+"""Random generators keyed by (seed, purpose, step), so that step k is a pure function of the three."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def derive(seed: int, purpose: str, step: int = 0) -> int:
-    """A number in [0, 2^63) that depends on all three and on nothing else."""
+    """A seed in [0, 2^63) that depends on the three arguments and on nothing else."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -19,5 +19,5 @@ def generator(seed: int, purpose: str, step: int = 0) -> torch.Generator:
 
 
 def seed_torch(seed: int, purpose: str, step: int = 0) -> None:
-    """Set torch's global generators, for initialisation, dropout and plugins that draw in `forward`."""
+    """Seed torch's global generators, used by initialisation, dropout and plugins that draw in `forward`."""
     torch.manual_seed(derive(seed, purpose, step))

@@ -147,7 +147,7 @@ def test_options_go_to_the_classes_that_have_them(quick):
     ("write", "argument", "message"),
     [
         ({}, "nowhere/half.py", "there is no nowhere/half.py"),
-        ({"a.txt": "x"}, "./a.txt", "a.txt is no Python module"),
+        ({"a.txt": "x"}, "./a.txt", "a.txt is not a Python module"),
         ({"a/x.txt": ""}, "./a", "a has no pyproject.toml; give a plugin's project folder or one .py file"),
         (
             {"a/pyproject.toml": "[project]\nname = 'a'\n"},

@@ -75,8 +75,8 @@ def served(handler, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/master.zip"
     real = AudioMnist.source.archives[0]
-    archive = Archive(url, real.file, real.kind, real.produces, strip_components=real.strip)
-    source = dataclasses.replace(AudioMnist.source, archives=(archive,), counts={"train": 96, "test": 24})
+    archive = Archive(url, real.file, real.kind, real.produces, strip_components=real.strip_components)
+    source = dataclasses.replace(AudioMnist.source, archives=(archive,), sample_counts={"train": 96, "test": 24})
     monkeypatch.setattr(AudioMnist, "source", source)
     yield site
     server.shutdown()
@@ -167,7 +167,7 @@ def test_a_bad_archive_is_one_line_and_leaves_nothing(served, sslx, tmp_path, mo
         content = upstream.read_bytes()
         upstream.write_bytes(content[: len(content) // 2])
     elif bad == "checksum":
-        archive = dataclasses.replace(AudioMnist.source.archives[0], digest="sha256:" + "0" * 64)
+        archive = dataclasses.replace(AudioMnist.source.archives[0], checksum="sha256:" + "0" * 64)
         monkeypatch.setattr(AudioMnist, "source", dataclasses.replace(AudioMnist.source, archives=(archive,)))
     else:
         with zipfile.ZipFile(upstream, "a") as archive:
@@ -195,7 +195,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(served, handler, sslx,
 
 def test_verify_looks_for_what_a_table_names(sslx, tmp_path, monkeypatch):
     WRITERS["speech", "voxceleb1"](tmp_path / "data")
-    source = dataclasses.replace(voxceleb.VoxCeleb1.source, counts={"train": 12, "test": 6})
+    source = dataclasses.replace(voxceleb.VoxCeleb1.source, sample_counts={"train": 12, "test": 6})
     monkeypatch.setattr(voxceleb.VoxCeleb1, "source", source)
     status, whole, _ = sslx("verify", "voxceleb1")
     assert status == 0

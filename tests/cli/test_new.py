@@ -151,7 +151,7 @@ BAD = {
     "prefix": (["objective", "sslx-demo"], "leave out 'sslx-': the package of 'demo' is called 'sslx-demo' anyway"),
     "taken": (["masking", "comb"], "there is a masking 'comb' already, from theirs:comb 3.1; choose another name"),
     "alias taken": (["dataset", "swell"], "there is a data set 'time-series/swell' already, from theirs:comb 3.1"),
-    "licence": (["objective", "demo", "--licence", "gpl"], "no licence 'gpl' is at hand; known licences: apache-2.0"),
+    "licence": (["objective", "demo", "--licence", "gpl"], "there is no licence 'gpl'; known licences: apache-2.0"),
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, Continuous, Dataset, Learner, Task
+from ssl_core import BadSample, Continuous, Dataset, Learner, Task, plugins
 from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.tokenizers import GridTokenizer
 
@@ -101,20 +101,20 @@ class Toy(GridTokenizer):
 
 def make_learner(objective_class, seed=0, dropout=0.0, **options):
     """A small learner of an objective on the toy modality."""
-    from ssl_plugins.maskings.random import RandomMasking
-
     torch.manual_seed(seed)
     tokenizer = Toy(Toy.Options(), {"x": Continuous((2, 16))}, 16)
     encoder = TransformerEncoder(EncoderOptions(dim=16, depth=1, heads=2, dropout=dropout), tokenizer.layout)
-    masking = RandomMasking(RandomMasking.Options(ratio=0.5), tokenizer.layout)
-    small = {"depth": 1, "width": 8, "heads": 1} | options
-    return Learner(
-        tokenizer,
-        encoder,
-        objective_class(
-            objective_class.Options(**small), tokenizer.layout, 16, {} if masking is None else {"mask": masking}
-        ),
+    catalogue = plugins.load()
+    maskings = {}
+    for name, choice in objective_class.masking_choices().items():
+        cls = catalogue.masking(choice.name)
+        values = {"ratio": 0.5} if name == "mask" else choice.values
+        maskings[name] = cls(cls.Options(**values), tokenizer.layout)
+    small = {"depth": 1, "width": 8, "heads": 1} | (
+        {"targets": 1} if "targets" in objective_class.Options.model_fields else {}
     )
+    objective = objective_class(objective_class.Options(**small | options), tokenizer.layout, 16, maskings)
+    return Learner(tokenizer, encoder, objective)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ import sslx
 from ssl_core import ConfigError, DataError, hookimpl, plugins
 from ssl_core.data import Continuous, Discrete, Text
 from ssl_core.errors import CheckpointError
+from ssl_core.pipeline.memory import memory_dataset
 from ssl_core.report import read
 from ssl_core.runs import build, run_dir
 from ssl_core.runs import evaluate as evaluation
@@ -523,3 +525,16 @@ def test_import_sslx_works_from_a_wheel(tmp_path):
         command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == sslx.__version__ == "0.2.0"
+
+
+def test_a_data_set_in_memory_reaches_worker_processes(series):
+    x, y = series
+    cls, digest = memory_dataset(x, y, "time-series", {"series": Continuous((1, None))})
+    dataset = cls(cls.Options(digest=digest), "train")
+    other = pickle.loads(pickle.dumps(dataset))
+    assert (other.modality, other.fields, other.task) == (dataset.modality, dataset.fields, dataset.task)
+    assert other.fingerprint() == dataset.fingerprint()
+    assert np.array_equal(other[3]["inputs"]["series"], dataset[3]["inputs"]["series"])
+    _, other_digest = memory_dataset(x, 1 - y, "time-series", {"series": Continuous((1, None))})
+    assert other_digest != digest
+    assert len(dataset) + len(cls(cls.Options(), "test")) == len(x)

@@ -1,4 +1,4 @@
-"""The numbers of a comparison against values worked out by hand, and its tables in each format."""
+"""Numbers of a comparison against values by hand, its tables in each format, and grids of runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ssl_core.compare.grid import cell_options, cells, make_grid, read_grid, see
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import load
 from ssl_core.report import Report
-from ssl_core.report.comparison import compare, paired_t
+from ssl_core.report.comparison import as_records, compare, paired_t
 from ssl_core.report.comparison_tables import (
     csv_text,
     html,
     latex,
     markdown,
     rich_tables,
-    score_sheets,
+    score_tables,
     verdicts,
     write_all,
 )
@@ -57,23 +57,23 @@ def report(method, seed, data="toy", value=None):
 
 
 @pytest.fixture
-def made():
+def three_seeds():
     return compare([report(method, seed) for seed in range(3) for method in METHODS])
 
 
-def test_means_and_deviations_by_hand(made):
-    (column,) = made.columns
-    assert made.values["alpha", column].mean == pytest.approx(0.72)
-    assert made.values["alpha", column].deviation == pytest.approx(0.02)  # sqrt((0.02^2 + 0.02^2 + 0) / 2)
-    assert made.rows == ["alpha", "beta_x", "random init", "raw input"]
-    assert made.best(column) == made.leader(column) == "alpha"
-    assert made.runner_up(column) == "beta_x"
-    assert made.baseline(column) == "random init"
+def test_means_and_deviations_by_hand(three_seeds):
+    (column,) = three_seeds.columns
+    assert three_seeds.values["alpha", column].mean == pytest.approx(0.72)
+    assert three_seeds.values["alpha", column].deviation == pytest.approx(0.02)  # sqrt((0.02^2 + 0.02^2 + 0) / 2)
+    assert three_seeds.rows == ["alpha", "beta_x", "random init", "raw input"]
+    assert three_seeds.best(column) == three_seeds.best_method(column) == "alpha"
+    assert three_seeds.runner_up(column) == "beta_x"
+    assert three_seeds.baseline(column) == "random init"
 
 
-def test_the_paired_test_by_hand(made):
-    (column,) = made.columns
-    gain, p, seeds = made.against("alpha", "beta_x", column)
+def test_the_paired_test_by_hand(three_seeds):
+    (column,) = three_seeds.columns
+    gain, p, seeds = three_seeds.gain("alpha", "beta_x", column)
     # gains 0.10, 0.08, 0.09: mean 0.09, deviation 0.01, t = 0.09 / (0.01 / sqrt(3)) = 15.588 with 2 degrees of freedom
     assert gain == pytest.approx(0.09)
     assert seeds == 3
@@ -84,10 +84,10 @@ def test_the_paired_test_by_hand(made):
 
 
 def test_only_common_seeds_are_paired():
-    made = compare([report("alpha", 0), report("alpha", 1), report("beta_x", 1)])
-    (column,) = made.columns
-    assert made.against("alpha", "beta_x", column) == (pytest.approx(0.08), None, 1)
-    assert any("not every method has every seed" in note for note in made.notes)
+    comparison = compare([report("alpha", 0), report("alpha", 1), report("beta_x", 1)])
+    (column,) = comparison.columns
+    assert comparison.gain("alpha", "beta_x", column) == (pytest.approx(0.08), None, 1)
+    assert any("not every method has every seed" in note for note in comparison.notes)
 
 
 def test_ranks_over_data():
@@ -98,69 +98,104 @@ def test_ranks_over_data():
     assert compare(reports).ranks("linear") == {"alpha": pytest.approx(4 / 3), "beta_x": pytest.approx(5 / 3)}
 
 
-def test_an_untrained_row_that_differs_is_said():
+def test_an_untrained_row_that_differs_between_methods_is_noted():
     other = report("beta_x", 0)
     moved = other.model_copy(update={"scores": tuple(s.model_copy(update={"value": 0.9}) for s in other.scores)})
-    made = compare([report("alpha", 0), moved])
-    assert any("random init differs" in note for note in made.notes)
-    (column,) = made.columns
-    assert made.values["random init", column].mean == 0.50
+    comparison = compare([report("alpha", 0), moved])
+    assert any("random init differs" in note for note in comparison.notes)
+    (column,) = comparison.columns
+    assert comparison.values["random init", column].mean == 0.50
 
 
 def test_a_later_report_replaces_an_earlier_one():
-    made = compare([report("alpha", 0), report("alpha", 0, value=0.9)])
-    (column,) = made.columns
-    assert dict(made.values["alpha", column].by_seed) == {0: 0.9}
+    comparison = compare([report("alpha", 0), report("alpha", 0, value=0.9)])
+    (column,) = comparison.columns
+    assert dict(comparison.values["alpha", column].by_seed) == {0: 0.9}
 
 
-def test_of_runs_with_different_options_that_one_stands_for_both_is_said():
-    def made(rate):
+def test_replacing_a_run_with_other_options_is_noted():
+    def comparison(rate):
         one = report("alpha", 0)
         return one.model_copy(update={"config": {**one.config, "train": {"lr": rate, "compile": "on"}}})
 
-    assert not compare([made(0.1), made(0.1)]).notes
-    (note,) = compare([made(0.1), made(0.2)]).notes
+    assert not compare([comparison(0.1), comparison(0.1)]).notes
+    (note,) = compare([comparison(0.1), comparison(0.2)]).notes
     assert "alpha on toy, seed 0" in note
     assert "--set label=NAME" in note
 
 
-def test_more_data_than_rows_are_the_rows():
-    """Five data sets by four rows: the table is turned, and what is bold stays so."""
+def test_table_is_transposed_if_there_are_more_data_sets_than_rows():
+    """Five data sets by four rows: bold cells stay those of the best values."""
     data = ["a", "b", "c", "d", "e"]
-    table = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data]))[0]
+    table = score_tables(compare([report(m, 0, name) for m in METHODS for name in data]))[0]
     assert table.header == ["data", "alpha", "beta_x", "random init", "raw input"]
     assert [line[0] for line in table.body] == [*(f"{name}: word, accuracy %" for name in data), "mean rank"]
     assert table.body[4][1:] == ["70.0", "60.0", "50.0", "40.0"]
     assert table.bold == {(at, 1) for at in range(5)}
-    assert table.rule is None
-    upright = score_sheets(compare([report(m, 0, name) for m in METHODS for name in data[:4]]))[0]
+    assert table.separator_row is None
+    upright = score_tables(compare([report(m, 0, name) for m in METHODS for name in data[:4]]))[0]
     assert upright.header[0] == "method"
     assert upright.bold == {(0, at) for at in range(1, 5)}
-    assert upright.rule == 2
+    assert upright.separator_row == 2
 
 
-def test_every_format_holds_the_numbers(made, tmp_path):
-    text = markdown(made)
+def test_every_format_has_the_numbers(three_seeds, tmp_path):
+    text = markdown(three_seeds)
     assert "| alpha | **72.0 ± 2.0 (p<0.001)** |" in text
     assert "| raw input | 40.0 ± 0.0 |" in text
-    rows = list(csv.DictReader(io.StringIO(csv_text(made))))
-    assert [row["method"] for row in rows] == made.rows
+    rows = list(csv.DictReader(io.StringIO(csv_text(three_seeds))))
+    assert [row["method"] for row in rows] == three_seeds.rows
     assert float(rows[0]["mean"]) == pytest.approx(0.72)
     assert rows[0]["best"] == "True"
-    tex = latex(made)
+    tex = latex(three_seeds)
     assert r"beta\_x" in tex
     assert r"\textbf{72.0 $\pm$ 2.0" in tex
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
-    page = html(made, "<b>title</b>")
+    page = html(three_seeds, "<b>title</b>")
     assert "&lt;b&gt;title" in page
     assert "<strong>72.0 ± 2.0" in page
     assert "<svg" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
-    assert any("beta_x" in line and "+9.0" in line for line in verdicts(made))
-    assert rich_tables(made)
-    paths = write_all(made, tmp_path, "t", ["failed: x"])
+    assert any("beta_x" in line and "+9.0" in line for line in verdicts(three_seeds))
+    assert rich_tables(three_seeds)
+    paths = write_all(three_seeds, tmp_path, "t", ["failed: x"])
     assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
     assert json.loads((tmp_path / "comparison.json").read_text())["failures"] == ["failed: x"]
+
+
+def error_report(method, seed, error):
+    """A report whose metric is an error: 2.0 with random features, 3.0 with the raw input."""
+    one = report(method, seed)
+    values = {"trained": error, "random_init": 2.0, "raw_input": 3.0}
+    scores = tuple(
+        s.model_copy(update={"metric": "mae", "higher_is_better": False, "value": values[s.features]})
+        for s in one.scores
+    )
+    return one.model_copy(update={"scores": scores})
+
+
+def test_a_smaller_error_is_better_in_every_figure():
+    errors = {"alpha": (1.0, 1.2), "beta_x": (1.5, 1.6)}
+    comparison = compare([error_report(m, seed, value) for m, of in errors.items() for seed, value in enumerate(of)])
+    (column,) = comparison.columns
+    assert comparison.best(column) == comparison.best_method(column) == "alpha"
+    assert comparison.runner_up(column) == "beta_x"
+    assert comparison.baseline(column) == "random init"
+    gain, p, seeds = comparison.gain("alpha", "beta_x", column)
+    assert (gain, seeds) == (pytest.approx(0.45), 2)  # (0.5 + 0.4) / 2
+    assert p == pytest.approx(paired_t([0.5, 0.4]))
+    assert comparison.ranks("linear") == {"alpha": 1.0, "beta_x": 2.0}
+    assert "alpha (+0.450 to beta_x" in verdicts(comparison)[0].replace("best method ", "")
+    table = score_tables(comparison)[0]
+    assert table.header[1].endswith("MAE ↓")
+    assert table.bold == {(0, 1)}
+    assert r"MAE $\downarrow$" in latex(comparison)
+    records = json.loads(json.dumps(as_records(comparison)))
+    assert [record["best"] for record in records] == [True, False, False, False]
+    assert records[0]["gain_over_untrained"] == pytest.approx(0.9)
+    assert records[0]["values"] == {"0": 1.0, "1": 1.2}
+    assert records[0]["higher_is_better"] is False
+    assert "MAE ↓" in html(comparison, "errors")
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +207,9 @@ def test_a_grid_from_flags(catalogue):
     grid = make_grid(
         {"objectives": ["mae", "emix"], "modalities": ["speech"], "seeds": 2, "steps": 7, "set": {"train": {"lr": 0.1}}}
     )
-    found = cells(grid, catalogue)
-    assert [cell.name for cell in found] == [f"speech/{m}/seed-{s}" for s in (0, 1) for m in ("mae", "emix")]
-    assert found[1].options == {
+    planned = cells(grid, catalogue)
+    assert [cell.name for cell in planned] == [f"speech/{m}/seed-{s}" for s in (0, 1) for m in ("mae", "emix")]
+    assert planned[1].options == {
         "train.lr": 0.1, "train.steps": 7, "modality": "speech", "objective.name": "emix", "seed": 0, "label": "emix",
         "data_label": "speech",
     }  # fmt: skip
@@ -208,21 +243,21 @@ def test_a_grid_from_a_file_and_flags_over_it(tmp_path):
         ({"objectives": ["mae"], "modalities": ["speech"], "seeds": []}, "seeds"),
     ],
 )
-def test_a_bad_grid_is_one_clear_line(values, message):
+def test_a_bad_grid_is_refused_in_one_line(values, message):
     with pytest.raises(ConfigError, match=message) as caught:
         make_grid(values)
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_name_is_found_before_anything_runs(catalogue):
+def test_an_unknown_name_is_refused_before_the_first_run(catalogue):
     grid = make_grid({"objectives": ["mae", "maee"], "modalities": ["speech"]})
     with pytest.raises(ConfigError, match="maee on speech"):
         cells(grid, catalogue)
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("3", [0, 1, 2]), ("5,7", [5, 7])])
-def test_seeds(text, wanted):
-    assert list(seeds_of(text)) == wanted
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("5,7", [5, 7])])
+def test_seeds(text, seeds):
+    assert list(seeds_of(text)) == seeds
 
 
 @pytest.mark.parametrize("text", ["0", "x", "1,b"])
@@ -231,7 +266,7 @@ def test_bad_seeds(text):
         seeds_of(text)
 
 
-def test_the_grids_of_the_documentation_and_of_the_benchmarks_are_grids(catalogue, tmp_path):
+def test_grids_of_the_documentation_and_of_the_benchmarks_are_valid(catalogue, tmp_path):
     page = (ROOT / "docs" / "compare.md").read_text()
     (block,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "docs.toml").write_text(block)
@@ -240,17 +275,17 @@ def test_the_grids_of_the_documentation_and_of_the_benchmarks_are_grids(catalogu
         assert cells(read_grid(path, {"set": common}), catalogue), path
 
 
-def test_one_data_set_has_one_name():
-    """A run without a label and one of a grid, which labels it; a label that is used for two things stays apart."""
+def test_a_label_of_data_holds_for_all_runs_on_it():
+    """A run without a label takes that of a run on the same data, unless there are two."""
 
     def of(seed, label, **options):
-        made = report("alpha", seed)
-        return made.model_copy(update={"config": {"data_label": label, "dataset": {"name": "toy", **options}}})
+        comparison = report("alpha", seed)
+        return comparison.model_copy(update={"config": {"data_label": label, "dataset": {"name": "toy", **options}}})
 
-    made = compare([of(0, "my data"), of(1, "")])
-    assert {column.data for column in made.columns} == {"my data"}
-    assert [len(values.by_seed) for values in made.values.values()] == [2] * len(made.values)
-    made = compare([of(0, "my data"), of(1, "", rate=8000)])
-    assert {column.data for column in made.columns} == {"my data", "speech/toy"}
-    made = compare([of(0, "one"), of(1, "other"), of(2, "")])
-    assert {column.data for column in made.columns} == {"one", "other", "speech/toy"}
+    comparison = compare([of(0, "my data"), of(1, "")])
+    assert {column.data for column in comparison.columns} == {"my data"}
+    assert [len(values.by_seed) for values in comparison.values.values()] == [2] * len(comparison.values)
+    comparison = compare([of(0, "my data"), of(1, "", rate=8000)])
+    assert {column.data for column in comparison.columns} == {"my data", "speech/toy"}
+    comparison = compare([of(0, "one"), of(1, "other"), of(2, "")])
+    assert {column.data for column in comparison.columns} == {"one", "other", "speech/toy"}

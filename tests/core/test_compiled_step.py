@@ -30,7 +30,7 @@ from ssl_core.training.accel.compiled_step import (
 )  # fmt: skip
 from ssl_core.training.accel.cpu_matmul import Rewrite
 from ssl_core.training.metrics_log import MetricAverager
-from ssl_core.utils.cache import source_of
+from ssl_core.utils.source_digest import source_digest
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -197,7 +197,9 @@ def test_the_compiler_gets_our_changes_to_its_graphs_by_the_name_of_our_code(toy
             assert isinstance(inductor.post_grad_custom_post_pass, Rewrite)
             named.append(inductor.post_grad_custom_post_pass.uuid())
             # code that was compiled for other operations of ours must not be taken up
-            monkeypatch.setattr(module, "source_of", lambda file: "new" if file.endswith(changed) else source_of(file))
+            monkeypatch.setattr(
+                module, "source_digest", lambda file: "new" if file.endswith(changed) else source_digest(file)
+            )
     assert named[0] != named[1]
 
 

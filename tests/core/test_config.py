@@ -13,6 +13,7 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.plugins import Catalogue
 from ssl_plugins.maskings import block, random
 from ssl_plugins.objectives import mae, metamae
+from ssl_plugins.probes import knn, linear
 
 
 class Plain(Objective):
@@ -69,7 +70,9 @@ def catalogue(toy):
                 Preset("method", {"train.weight_decay": 0.25}, "Table 3", "metamae", "toy", default=True),
             ]
 
-    return Catalogue.from_plugins({"toy:toy": Module(), "x:mae": mae, "x:meta": metamae, "x:r": random, "x:b": block})
+    probes = {"x:linear": linear, "x:knn": knn}
+    modules = {"toy:toy": Module(), "x:mae": mae, "x:meta": metamae, "x:r": random, "x:b": block}
+    return Catalogue.from_plugins(modules | probes)
 
 
 def make(catalogue, file=None, **given):

@@ -136,7 +136,7 @@ def divided(
     monkeypatch.setattr(cpu_matmul, "mkl_is_slow", lambda: False)
     monkeypatch.setattr(cpu_matmul, "prefers_split_weight_grad", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: parts)
-    monkeypatch.setattr(cpu_matmul, "LEAST_ROWS", 50)
+    monkeypatch.setattr(cpu_matmul, "MIN_ROWS", 50)
     graph = make_fx(lambda g, x: torch.ops.aten.mm(torch.ops.aten.permute(g, places), x), tracing_mode="fake")(g, x)
     Rewrite([])(graph.graph)
     graph.recompile()

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssl_core import Learner
+from ssl_core import Learner, Tokenizer
 from ssl_core.pipeline import prefetch
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
@@ -191,13 +191,10 @@ def prefetcher(fake_cuda, monkeypatch):
 
 def test_prefetcher_keeps_the_order_of_requests(prefetcher, fake_cuda):
     for number in (4, 7, 2):
-        prefetcher.order(number)
+        prefetcher.submit(number)
     assert len(prefetcher) == 3
-    assert [(x["x"].number, m["m"].number) for x, m in (prefetcher.take() for _ in range(3))] == [
-        (4, -4),
-        (7, -7),
-        (2, -2),
-    ]
+    pairs = [prefetcher.take() for _ in range(3)]
+    assert [(x["x"].number, m["m"].number) for x, m in pairs] == [(4, -4), (7, -7), (2, -2)]
     assert fake_cuda.count("wait event") == 6  # two copies for each number
     assert len(prefetcher) == 0
 
@@ -212,7 +209,7 @@ def test_prefetcher_raises_where_the_failed_batch_is_taken(fake_cuda, monkeypatc
 
     prefetcher = Prefetcher((make,), torch.device("cuda"))
     for number in (1, 2, 3):
-        prefetcher.order(number)
+        prefetcher.submit(number)
     assert prefetcher.take()[0]["x"].number == 1
     with pytest.raises(ValueError, match="no batch"):
         prefetcher.take()
@@ -235,9 +232,12 @@ def test_batch_stream_is_bounded_and_ends_after_its_steps(fake_cuda, monkeypatch
             indices.append(index)
             return SimpleNamespace(inputs=fake_batch(index))
 
-    objective = SimpleNamespace(draw=lambda size, generator: {"m": FakeTensor(generator.initial_seed())})
+    def draw(size, generator, geometry):
+        return {"m": FakeTensor(generator.initial_seed())}
+
+    learner = SimpleNamespace(tokenizer=Tokenizer.__new__(Tokenizer), draw=draw)
     numbers, draws = [], set()
-    with BatchStream(objective, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
+    with BatchStream(learner, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
         for number in range(5, 12):
             inputs, step_draws = feed.take()
             numbers.append(inputs["x"].number)
@@ -315,7 +315,7 @@ def test_failed_capture_leaves_no_trace(toy, data, failure):
         return {"sum": total, "noise": torch.rand((), device="cuda")}
 
     step, allocated = GraphedStep(update, device, messages.append), []
-    with BatchStream(toy.make_learner(MetaMAE).objective, data, 8, 0, device, range(60)) as feed:
+    with BatchStream(toy.make_learner(MetaMAE), data, 8, 0, device, range(60)) as feed:
         for number in range(60):
             inputs, draws = feed.take()
             torch.manual_seed(number)
@@ -342,9 +342,9 @@ def data(toy, tmp_path):
 
 @needs_cuda
 def test_prefetched_batches_equal_batches_made_in_the_step(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
-    here = BatchStream(objective, data, 8, 3, CPU, range(20))
-    with BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed:
+    learner = toy.make_learner(MetaMAE)
+    here = BatchStream(learner, data, 8, 3, CPU, range(20))
+    with BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
             for prefetched, expected in zip(feed.take(), here.take(), strict=True):
                 assert prefetched.keys() == expected.keys()
@@ -355,14 +355,14 @@ def test_prefetched_batches_equal_batches_made_in_the_step(toy, data):
 
 @needs_cuda
 def test_error_in_a_prefetch_thread_is_raised_by_take(toy, data):
-    objective = toy.make_learner(MetaMAE).objective
+    learner = toy.make_learner(MetaMAE)
 
-    def broken(batch, generator):
+    def broken(batch, generator, geometry):
         raise ValueError("no draw")
 
-    objective.draw = broken
+    learner.objective.draw = broken
     with (
-        BatchStream(objective, data, 8, 3, torch.device("cuda"), range(20)) as feed,
+        BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),
     ):
         feed.take()

@@ -1,4 +1,4 @@
-"""What the process is told about memory."""
+"""Memory settings of the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ask(**environment: str) -> tuple[str, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_freed_memory_is_used_again_without_new_pages() -> None:
+def test_freed_memory_is_reused_without_new_pages() -> None:
     kept, faults = ask()
     if kept == "False":
         pytest.skip("the C library is not glibc")
@@ -41,7 +41,7 @@ def test_freed_memory_is_used_again_without_new_pages() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
-def test_what_the_environment_says_about_memory_stands() -> None:
+def test_allocator_settings_of_the_environment_are_kept() -> None:
     kept, faults = ask(MALLOC_TOP_PAD_="131072", THP_MEM_ALLOC_ENABLE="0")
     assert kept == "False"
     assert faults > 1000
@@ -64,8 +64,8 @@ print(kept, resident, measured("/proc/self/smaps_rollup", "AnonHugePages"))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="huge pages are Linux's")
 @pytest.mark.parametrize("how", ["as it is", "strict"])
-def test_tensors_lie_in_huge_pages_where_the_system_leaves_it_to_us(tmp_path: Path, how: str) -> None:
-    """Where a process is charged for what it does not touch, nothing is asked for."""
+def test_tensors_use_huge_pages_if_the_system_gives_them_on_request(tmp_path: Path, how: str) -> None:
+    """No huge pages are requested if the system counts memory that is allocated but not written."""
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[madvise]" not in setting.read_text():
         pytest.skip("the system decides on huge pages by itself")
@@ -75,5 +75,5 @@ def test_tensors_lie_in_huge_pages_where_the_system_leaves_it_to_us(tmp_path: Pa
     kept, resident, huge = subprocess.run(command, capture_output=True, text=True, check=True, env=clean).stdout.split()
     if kept == "False":
         pytest.skip("the C library is not glibc")
-    assert int(resident) < 1500  # half the machine is asked about, and not taken
+    assert int(resident) < 1500  # half of the memory is advised, and not used
     assert int(huge) >= 200 if how == "as it is" else int(huge) < 100

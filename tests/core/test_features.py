@@ -1,4 +1,4 @@
-"""Features of a split: all rows in order, once, finite."""
+"""Features of a split: all rows in order, each once, all finite."""
 
 import tracemalloc
 
@@ -19,7 +19,7 @@ def batches(*sizes, labelled=True):
         start += size
 
 
-def test_rows_keep_their_order_and_labels():
+def test_rows_and_labels_are_in_order():
     calls = []
 
     def embed(inputs):
@@ -33,19 +33,19 @@ def test_rows_keep_their_order_and_labels():
     assert calls == [4, 4, 1]
 
 
-def test_tokens_and_no_labels():
+def test_token_features_without_labels():
     x, y = features(lambda inputs: inputs["x"].reshape(-1, 1, 1).expand(-1, 5, 2), batches(3, 2, labelled=False))
     assert x.shape == (5, 5, 2)
     assert y is None
 
 
-def test_gradients_are_not_kept():
+def test_features_have_no_graph():
     weight = torch.ones(1, requires_grad=True)
     x, _ = features(lambda inputs: inputs["x"][:, None] * weight, batches(3))
     assert x.shape == (3, 1)
 
 
-def test_a_feature_that_is_not_finite_is_named():
+def test_feature_that_is_not_finite_is_refused_by_sample():
     def embed(inputs):
         return torch.where(inputs["x"] == 5, torch.nan, inputs["x"])[:, None]
 
@@ -53,7 +53,7 @@ def test_a_feature_that_is_not_finite_is_named():
         features(embed, batches(4, 4))
 
 
-def test_nothing_and_half_labelled_are_refused():
+def test_empty_or_partly_labelled_split_is_refused():
     with pytest.raises(DataError, match="no sample"):
         features(lambda inputs: inputs["x"], [])
     half = [*batches(2), *batches(2, labelled=False)]
@@ -61,21 +61,21 @@ def test_nothing_and_half_labelled_are_refused():
         features(lambda inputs: inputs["x"][:, None], half)
 
 
-def test_a_shape_that_does_not_fit_is_refused():
+def test_wrong_shape_is_refused():
     with pytest.raises(DataError, match=r"batch of 3 have the shape \(1, 3\)"):
         features(lambda inputs: inputs["x"][None], batches(3))
 
 
-@pytest.mark.parametrize("given", [True, False], ids=["counted", "uncounted"])
-def test_memory_holds_the_features_once(given):
-    """48 MB of features; a list of parts that is joined at the end held them twice."""
+@pytest.mark.parametrize("has_count", [True, False], ids=["count", "no count"])
+def test_memory_holds_the_features_once(has_count):
+    """48 MB of features; a list of parts that is concatenated would hold them twice."""
     rows, width = 64 * 92, 2048
 
     def embed(inputs):
-        return torch.from_numpy(np.repeat(inputs["x"].numpy()[:, None], width, axis=1))  # memory that is traced
+        return torch.from_numpy(np.repeat(inputs["x"].numpy()[:, None], width, axis=1))  # tracemalloc sees numpy only
 
     tracemalloc.start()
-    x, y = features(embed, batches(*[64] * 92), rows if given else None)
+    x, y = features(embed, batches(*[64] * 92), rows if has_count else None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert x.shape == (rows, width)
@@ -84,7 +84,7 @@ def test_memory_holds_the_features_once(given):
     assert peak < 1.25 * x.nbytes
 
 
-def test_a_wrong_count_is_refused():
+def test_wrong_count_is_refused():
     embed = lambda inputs: inputs["x"][:, None]  # noqa: E731
     with pytest.raises(DataError, match="expected 7 samples to evaluate, but the split gives more"):
         features(embed, batches(4, 4), 7)

@@ -1,4 +1,4 @@
-"""Effective rank, variance of the stages, and when a collapse is said."""
+"""Effective rank, variance of the stages, and the warning at a collapse."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_variance_does_not_depend_on_the_batches():
     x = np.random.default_rng(1).normal(1e3, 2.0, size=(31, 4, 3))
     whole, parts = Variance(), Variance()
     whole.add(x)
-    for piece in np.array_split(x, 7):
-        parts.add(piece)
+    for part in np.array_split(x, 7):
+        parts.add(part)
     assert whole.value() == pytest.approx(x.var(axis=0).mean())
     assert parts.value() == pytest.approx(whole.value())
 
@@ -37,18 +37,18 @@ def test_variance_does_not_depend_on_the_batches():
 def test_health_measures_each_stage():
     torch.manual_seed(0)
     x = torch.randn(64, 5, 8)
-    found = health(
+    figures = health(
         lambda inputs: (inputs["x"], 3 * inputs["x"], inputs["x"].mean(1)), [Batch({"x": x[:40]}), Batch({"x": x[40:]})]
     )
-    assert found["encoder_variance"] == pytest.approx(9 * found["tokenizer_variance"], rel=1e-6)
-    assert found["tokenizer_variance"] == pytest.approx(float(x.var(0, unbiased=False).mean()), rel=1e-5)
-    assert 4 < found["rankme"] <= 8
+    assert figures["encoder_variance"] == pytest.approx(9 * figures["tokenizer_variance"], rel=1e-6)
+    assert figures["tokenizer_variance"] == pytest.approx(float(x.var(0, unbiased=False).mean()), rel=1e-5)
+    assert 4 < figures["rankme"] <= 8
 
 
-def test_a_collapse_is_said_and_nothing_else():
-    fresh = {"rankme": 20.0, "tokenizer_variance": 1.0, "encoder_variance": 2.0}
-    assert collapse(fresh, fresh) is None
-    assert collapse(fresh | {"encoder_variance": 0.5, "rankme": 9.0}, fresh) is None
-    assert "encoder" in (collapse(fresh | {"encoder_variance": 0.001}, fresh) or "")
-    assert "tokenizer" in (collapse(fresh | {"tokenizer_variance": 1e-5}, fresh) or "")
-    assert "rank" in (collapse(fresh | {"rankme": 1.2}, fresh) or "")
+def test_only_a_collapse_gives_a_warning():
+    initial = {"rankme": 20.0, "tokenizer_variance": 1.0, "encoder_variance": 2.0}
+    assert collapse(initial, initial) is None
+    assert collapse(initial | {"encoder_variance": 0.5, "rankme": 9.0}, initial) is None
+    assert "encoder" in (collapse(initial | {"encoder_variance": 0.001}, initial) or "")
+    assert "tokenizer" in (collapse(initial | {"tokenizer_variance": 1e-5}, initial) or "")
+    assert "rank" in (collapse(initial | {"rankme": 1.2}, initial) or "")

@@ -1,4 +1,4 @@
-"""Linear probes: they find what is linear, follow their protocol, and cope with what real labels are like."""
+"""Linear probes: accuracy on separable data, agreement with published protocols, and unusual labels."""
 
 import time
 import tracemalloc
@@ -55,7 +55,7 @@ def accuracy(task, scores, labels):
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_logistic_separates_blobs_whatever_their_scale(size):
+def test_logistic_separates_blobs_of_any_scale(size):
     task = Task("classes", size, "accuracy")
     x, y = blobs(200, size)
     test_x, test_y = blobs(200, size, seed=1)
@@ -73,7 +73,7 @@ def test_logistic_standardises_with_the_training_split():
     assert np.abs(shifted - alone).max() > 0.1  # statistics of the test split would have undone the shift
 
 
-def test_an_unconverged_fit_is_recorded_and_silent(recwarn):
+def test_unconverged_fit_is_in_details_and_gives_no_warning(recwarn):
     x, y = blobs(200, spread=3)
     _, details = logistic(CLASSES, x, y, x, 1.0, 1)
     assert details["converged"] is False
@@ -81,7 +81,7 @@ def test_an_unconverged_fit_is_recorded_and_silent(recwarn):
 
 
 @pytest.mark.parametrize("fit", ["logistic", "adam"])
-def test_a_class_absent_from_training_is_never_predicted(fit):
+def test_class_absent_from_training_is_never_predicted(fit):
     x, y = blobs(300, 3)
     known = y != 1
     if fit == "logistic":
@@ -93,14 +93,14 @@ def test_a_class_absent_from_training_is_never_predicted(fit):
     assert measure(Task("classes", 3, "auroc"), scores, y).value > 0.6
 
 
-def test_one_class_in_training_is_legal():
+def test_training_data_of_one_class():
     x, _ = blobs(50)
     scores, _ = logistic(CLASSES, x, np.full(50, 2), x, 1.0, 100)
     assert set(scores.argmax(axis=1)) == {2}
 
 
 @pytest.mark.parametrize("linear", ["logistic", "adam"])
-def test_several_labels_each_have_their_own_classifier(linear):
+def test_each_label_has_its_own_classifier(linear):
     task = Task("labels", 3, "accuracy")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 3)).astype(np.float32)
@@ -110,7 +110,7 @@ def test_several_labels_each_have_their_own_classifier(linear):
     assert row["value"] > 0.95
 
 
-def test_ridge_predicts_numbers_in_their_own_units():
+def test_ridge_predicts_numbers_in_units_of_the_label():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 4)).astype(np.float32)
     y = 1000 + x @ np.array([30.0, -20.0, 0.0, 10.0])
@@ -119,8 +119,8 @@ def test_ridge_predicts_numbers_in_their_own_units():
     np.testing.assert_allclose(scores, y[200:], atol=2.0)
 
 
-def plain_adam(x, y, test_x, outputs, loss_of, options, decoupled=False):
-    """The protocol written out: Adam with the L2 penalty in the gradient, or decay beside it (AdamW), by hand."""
+def reference_adam(x, y, test_x, outputs, loss_of, options, decoupled=False):
+    """The protocol by hand: Adam with the L2 penalty in the gradient, or with decoupled weight decay (AdamW)."""
     torch.manual_seed(options["seed"])
     head = nn.Linear(x.shape[1], outputs)
     weights = [head.weight.detach().clone(), head.bias.detach().clone()]
@@ -151,42 +151,44 @@ def plain_adam(x, y, test_x, outputs, loss_of, options, decoupled=False):
 
 
 def test_adam_follows_the_protocol_for_classes():
-    x, y = blobs(45)  # 45 is no multiple of 8: the last five of an epoch are dropped
+    x, y = blobs(45)  # 45 is not a multiple of 8: an epoch drops its last five rows
     scores, details = adam(CLASSES, x, y, x, **ADAM)
-    wanted = plain_adam(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x), 3, nn.CrossEntropyLoss(), ADAM)
-    np.testing.assert_allclose(scores, log_softmax(wanted, axis=1), atol=1e-4)
+    expected = reference_adam(
+        torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x), 3, nn.CrossEntropyLoss(), ADAM
+    )
+    np.testing.assert_allclose(scores, log_softmax(expected, axis=1), atol=1e-4)
     assert details["epochs"] == 3
 
 
-def test_adam_uses_one_logit_for_two_classes_and_squares_for_numbers():
+def test_adam_uses_one_logit_for_two_classes_and_square_error_for_numbers():
     x, y = blobs(40, 2)
     inputs = torch.from_numpy(x)
     target = torch.from_numpy(y).float()[:, None]
     scores, _ = adam(Task("classes", 2, "accuracy"), x, y, x, **ADAM)
-    logit = plain_adam(inputs, target, inputs, 1, nn.BCEWithLogitsLoss(), ADAM)[:, 0]
+    logit = reference_adam(inputs, target, inputs, 1, nn.BCEWithLogitsLoss(), ADAM)[:, 0]
     np.testing.assert_allclose(scores[:, 1] - scores[:, 0], logit, atol=1e-4)
     scores, _ = adam(Task("number", 1, "spearman"), x, y.astype(float), x, **ADAM)
-    np.testing.assert_allclose(scores, plain_adam(inputs, target, inputs, 1, nn.MSELoss(), ADAM)[:, 0], atol=1e-4)
+    np.testing.assert_allclose(scores, reference_adam(inputs, target, inputs, 1, nn.MSELoss(), ADAM)[:, 0], atol=1e-4)
 
 
-def test_adamw_decays_the_weights_beside_the_gradient():
-    """DABS's probe (D53): far from Adam's with the same penalty, and chosen by `evaluate.linear`."""
+def test_adamw_has_decoupled_weight_decay():
+    """DABS's probe: its scores differ from Adam's with the same penalty, and `evaluate.linear` selects it."""
     x, y = blobs(45)
-    given = ADAM | {"weight_decay": 3.0}
+    values = ADAM | {"weight_decay": 3.0}
     inputs = torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(x)
-    wanted = plain_adam(*inputs, 3, nn.CrossEntropyLoss(), given, decoupled=True)
-    scores, details = adam(CLASSES, x, y, x, **given, decoupled=True)
-    np.testing.assert_allclose(scores, log_softmax(wanted, axis=1), atol=1e-4)
+    expected = reference_adam(*inputs, 3, nn.CrossEntropyLoss(), values, decoupled=True)
+    scores, details = adam(CLASSES, x, y, x, **values, decoupled=True)
+    np.testing.assert_allclose(scores, log_softmax(expected, axis=1), atol=1e-4)
     assert details["solver"] == "adamw"
-    assert np.abs(scores - adam(CLASSES, x, y, x, **given)[0]).max() > 0.1
+    assert np.abs(scores - adam(CLASSES, x, y, x, **values)[0]).max() > 0.1
     for linear in ("adam", "adamw"):
-        options = EvaluateOptions(probes=("linear",), linear=linear, **{k: given[k] for k in given if k != "seed"})
-        (row,) = score(CLASSES, x, y, x, y, options, given["seed"])
-        _, direct = adam(CLASSES, x, y, x, **given, decoupled=linear == "adamw")
+        options = EvaluateOptions(probes=("linear",), linear=linear, **{k: values[k] for k in values if k != "seed"})
+        (row,) = score(CLASSES, x, y, x, y, options, values["seed"])
+        _, direct = adam(CLASSES, x, y, x, **values, decoupled=linear == "adamw")
         assert row["details"] == direct
 
 
-def test_adam_depends_on_its_seed_alone():
+def test_adam_depends_on_its_seed_only():
     x, y = blobs(40)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -204,7 +206,7 @@ def test_adam_with_less_data_than_a_batch_still_trains():
     assert np.isfinite(details["last_loss"])
 
 
-def test_many_raw_features_are_no_obstacle():
+def test_logistic_with_more_features_than_rows():
     rng = np.random.default_rng(0)
     y = rng.integers(10, size=600)
     x = (0.3 * rng.normal(size=(10, 2000))[y] + rng.normal(size=(600, 2000))).astype(np.float32)
@@ -212,10 +214,10 @@ def test_many_raw_features_are_no_obstacle():
     scores, details = logistic(Task("classes", 10, "accuracy"), x[:400], y[:400], x[400:], 1.0, 2000)
     assert details["converged"]
     assert accuracy(Task("classes", 10, "accuracy"), scores, y[400:]) > 0.9
-    assert time.perf_counter() - began < 60  # a hang, not a speed
+    assert time.perf_counter() - began < 60  # a bound against a hang, not a measure of speed
 
 
-def test_rows_of_scores():
+def test_a_row_of_scores_for_each_probe():
     x, y = blobs(120)
     test_x, test_y = blobs(60, seed=1)
     rows = score(CLASSES, x, y, test_x, test_y, EvaluateOptions(), 0)
@@ -227,7 +229,7 @@ def test_rows_of_scores():
     assert rows[0]["details"]["solver"] == "logistic"
 
 
-def test_test_labels_change_the_score_but_not_the_fit(monkeypatch):
+def test_labels_of_the_test_split_do_not_change_the_fit(monkeypatch):
     x, y = blobs(120, spread=2)
     fits = []
     monkeypatch.setattr(
@@ -240,20 +242,20 @@ def test_test_labels_change_the_score_but_not_the_fit(monkeypatch):
         np.testing.assert_array_equal(first, second)
 
 
-def test_tokens_are_rows_and_ignored_ones_count_nowhere():
+def test_tokens_are_rows_without_ignored_ones():
     task = Task("classes", 3, "accuracy", per_token=True, ignore=-1)
     x, y = blobs(40 * 5)
     x, y = x.reshape(40, 5, -1), y.reshape(40, 5).copy()
-    poisoned = x.copy()
+    corrupted = x.copy()
     y[:, 4] = -1
-    poisoned[:, 4] = 1e6  # padding that would spoil statistics, fit and metric
-    rows = score(task, poisoned[:30], y[:30], poisoned[30:], y[30:], EvaluateOptions(), 0)
+    corrupted[:, 4] = 1e6  # padding that would change statistics, fit and metric
+    rows = score(task, corrupted[:30], y[:30], corrupted[30:], y[30:], EvaluateOptions(), 0)
     for row in rows:
         assert (row["n_train"], row["n_test"]) == (120, 40)
         assert row["value"] > 0.9
 
 
-def test_cap_on_the_tokens_of_neighbours():
+def test_knn_tokens_limits_training_tokens():
     x, y = blobs(20 * 4)
     task = Task("classes", 3, "accuracy", per_token=True)
     tokens, labels = x.reshape(20, 4, -1), y.reshape(20, 4)
@@ -262,7 +264,7 @@ def test_cap_on_the_tokens_of_neighbours():
     assert rows == score(task, tokens, labels, tokens, labels, EvaluateOptions(knn_tokens=30), 0)
 
 
-def test_what_is_drawn_is_in_order_once_and_the_seeds():
+def test_random_subset_is_sorted_unique_and_depends_on_the_seed():
     some = random_subset(1000, 50, 3)
     assert len(set(some)) == 50
     assert (np.diff(some) > 0).all()
@@ -272,7 +274,7 @@ def test_what_is_drawn_is_in_order_once_and_the_seeds():
     assert random_subset(50, None, 0) is None
 
 
-def test_a_seed_of_its_own():
+def test_evaluate_seed_replaces_the_seed_of_the_run():
     x, y = blobs(100, spread=3)
     task = Task("classes", 3, "accuracy", per_token=True)
     tokens, labels = x.reshape(25, 4, -1), y.reshape(25, 4)
@@ -297,13 +299,13 @@ def test_a_seed_of_its_own():
         (Task("classes", 3, "accuracy", ignore=0), np.zeros(3, dtype=int), "no label to count"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(task, labels, message):
+def test_labels_that_do_not_fit_the_task_are_refused(task, labels, message):
     x = np.zeros((3, 2), dtype=np.float32)
     with pytest.raises(DataError, match=message):
         score(task, x, labels, x, labels, EvaluateOptions(), 0)
 
 
-def test_a_metric_that_does_not_fit_is_refused():
+def test_metric_that_does_not_fit_the_task_is_refused():
     x = np.zeros((3, 2), dtype=np.float32)
     with pytest.raises(PluginError, match="does not fit"):
         score(Task("number", 1, "accuracy"), x, np.zeros(3), x, np.zeros(3), EvaluateOptions(), 0)
@@ -312,9 +314,9 @@ def test_a_metric_that_does_not_fit_is_refused():
 def test_ridge_makes_one_copy_of_the_features_in_float64():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4000, 512)).astype(np.float32), rng.normal(size=4000)
-    logistic(NUMBER, x[:600], y[:600], x[:10], 1.0, 10)  # what is imported at the first use is no part of the peak
+    logistic(NUMBER, x[:600], y[:600], x[:10], 1.0, 10)  # the imports of the first call are not part of the peak
     tracemalloc.start()
     logistic(NUMBER, x, y, x[:10], 1.0, 10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * x.nbytes  # standardised, and as float64 of twice the size; each copy more would be two more
+    assert peak < 4 * x.nbytes  # the standardised copy, and one in float64 of twice the size; one more copy would add 2

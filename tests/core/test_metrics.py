@@ -1,4 +1,4 @@
-"""Metrics over a whole evaluation set: hand-worked values, agreement with the libraries, standard errors."""
+"""Metrics over a whole evaluation set: values by hand, agreement with the libraries, standard errors."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,16 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from ssl_core.data import Task
-from ssl_core.errors import PluginError
-from ssl_core.evaluation.metrics import _auroc_error, _f1_of_confusions, check, decide, measure
+from ssl_core.errors import ConfigError, PluginError
+from ssl_core.evaluation.metrics import (
+    METRICS,
+    _auroc_error,
+    _f1_of_confusions,
+    check,
+    decide,
+    measure,
+    tasks_by_metric,
+)
 
 
 def task(kind, size, metric, **more):
@@ -18,22 +26,32 @@ def one_hot(classes, size):
     return np.eye(size)[classes]
 
 
+def spread(results):
+    """Standard deviation of the values of many test sets."""
+    return np.std([result.value for result in results])
+
+
+def mean_error(results):
+    """Mean of the standard errors of many test sets."""
+    return np.mean([result.standard_error for result in results])
+
+
 def test_accuracy_of_classes_by_hand():
     scores = np.array([[3, 1, 0], [0, 2, 1], [0, 0, 1], [5, 4, 0]])
-    measured = measure(task("classes", 3, "accuracy"), scores, np.array([0, 1, 1, 0]))
-    assert measured.value == 0.75
-    assert measured.standard_error == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
+    result = measure(task("classes", 3, "accuracy"), scores, np.array([0, 1, 1, 0]))
+    assert result.value == 0.75
+    assert result.standard_error == pytest.approx(np.sqrt(0.75 * 0.25 / 4))
 
 
-def test_accuracy_of_labels_is_the_mean_over_labels_and_rows_at_one_half():
+def test_accuracy_of_labels_is_a_mean_over_labels_and_rows():
     scores = np.array([[0.1, -0.1], [0.0, 3.0]])  # a score of exactly zero is "no"
     labels = np.array([[1, 1], [0, 1]])
-    measured = measure(task("labels", 2, "accuracy"), scores, labels)
-    assert measured.value == 0.75
-    assert measured.standard_error == pytest.approx(np.std([0.5, 1.0]) / np.sqrt(2))
+    result = measure(task("labels", 2, "accuracy"), scores, labels)
+    assert result.value == 0.75
+    assert result.standard_error == pytest.approx(np.std([0.5, 1.0]) / np.sqrt(2))
 
 
-def test_accuracy_of_tokens_counts_a_sample_as_one_draw():
+def test_tokens_of_a_sample_are_one_draw_in_the_error_of_accuracy():
     rng = np.random.default_rng(0)
     correct = rng.integers(2, size=50).repeat(20)  # the tokens of a sample are all right or all wrong
     samples = np.arange(50).repeat(20)
@@ -45,14 +63,13 @@ def test_accuracy_of_tokens_counts_a_sample_as_one_draw():
     assert grouped.standard_error == pytest.approx(alone.standard_error)
 
 
-def test_standard_error_of_accuracy_is_the_spread_of_accuracies():
+def test_standard_error_of_accuracy_is_the_spread_over_test_sets():
     rng = np.random.default_rng(0)
     kind = task("classes", 2, "accuracy")
-    drawn = [
+    results = [
         measure(kind, one_hot((rng.random(200) < 0.7).astype(int), 2), np.ones(200, dtype=int)) for _ in range(2000)
     ]
-    spread = np.std([one.value for one in drawn])
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(spread, rel=0.1)
+    assert mean_error(results) == pytest.approx(spread(results), rel=0.1)
 
 
 def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
@@ -60,9 +77,9 @@ def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     labels, predicted = rng.integers(4, size=300), rng.integers(4, size=300)
     predicted[:150] = labels[:150]
     predicted[predicted == 2] = 1  # one class is never predicted
-    wanted = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
-    assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(wanted)
-    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(wanted)
+    expected = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
+    assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(expected)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(expected)
 
 
 def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():
@@ -73,11 +90,13 @@ def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():
         predicted = np.where(rng.random(400) < 0.6, labels, rng.integers(3, size=400))
         return measure(task("classes", 3, "weighted_f1"), one_hot(predicted, 3), labels)
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
-def test_weighted_f1_of_labels_weighs_by_count():
+def test_weighted_f1_of_labels_is_weighted_by_count():
     labels = np.array([[1, 1], [1, 0], [1, 0], [0, 0]])
     scores = np.array([[1, -1], [1, -1], [1, -1], [-1, -1]])  # label 0 perfect (3 of 4 positives), label 1 never
     assert measure(task("labels", 2, "weighted_f1"), scores, labels).value == pytest.approx(0.75)
@@ -98,8 +117,10 @@ def test_auroc_standard_error_is_the_spread_over_test_sets():
         labels = np.arange(200) % 2
         return measure(task("labels", 1, "auroc"), (labels + rng.normal(size=200))[:, None], labels[:, None])
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
 def test_auroc_standard_error_of_hanley_and_mcneil_by_hand():
@@ -109,27 +130,27 @@ def test_auroc_standard_error_of_hanley_and_mcneil_by_hand():
     assert _auroc_error(0.893, truth) == pytest.approx(np.sqrt(0.0010570), abs=2e-5)
 
 
-def test_auroc_of_labels_is_macro_and_leaves_out_what_has_one_value():
+def test_auroc_of_labels_is_a_mean_without_labels_of_one_value():
     scores = np.array([[0.9, 1, 0.2], [0.1, 2, 0.7], [0.8, 3, 0.1]])
     labels = np.array([[1, 1, 0], [0, 1, 0], [1, 1, 1]])
-    measured = measure(task("labels", 3, "auroc"), scores, labels)
-    assert measured.value == pytest.approx((1.0 + 0.0) / 2)
-    assert "labels 1" in measured.notes[0]
+    result = measure(task("labels", 3, "auroc"), scores, labels)
+    assert result.value == pytest.approx((1.0 + 0.0) / 2)
+    assert "labels 1" in result.notes[0]
 
 
-def test_auroc_of_many_classes_is_one_against_the_rest():
+def test_auroc_of_several_classes_is_one_against_the_rest():
     rng = np.random.default_rng(4)
     labels = rng.integers(3, size=60)
     raw = rng.random((60, 3)) + one_hot(labels, 3)
     shares = raw / raw.sum(axis=1, keepdims=True)
-    wanted = sk.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
-    assert measure(task("classes", 3, "auroc"), shares, labels).value == pytest.approx(wanted)
+    expected = sk.roc_auc_score(labels, shares, multi_class="ovr", average="macro")
+    assert measure(task("classes", 3, "auroc"), shares, labels).value == pytest.approx(expected)
 
 
-def test_auroc_is_undefined_not_nan_when_the_test_split_has_one_value():
-    measured = measure(task("classes", 2, "auroc"), np.random.default_rng(0).random((5, 2)), np.zeros(5, dtype=int))
-    assert measured.value is None
-    assert "undefined" in measured.notes[0]
+def test_auroc_is_undefined_if_the_test_split_has_one_value():
+    result = measure(task("classes", 2, "auroc"), np.random.default_rng(0).random((5, 2)), np.zeros(5, dtype=int))
+    assert result.value is None
+    assert "undefined" in result.notes[0]
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
@@ -137,10 +158,10 @@ def test_correlations_agree_with_the_library(metric):
     rng = np.random.default_rng(5)
     labels = rng.normal(size=80)
     predicted = np.exp(labels) + rng.normal(size=80)
-    wanted = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](predicted, labels).statistic
-    measured = measure(task("number", 1, metric), predicted, labels)
-    assert measured.value == pytest.approx(wanted)
-    assert 0 < measured.standard_error < 0.2
+    expected = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}[metric](predicted, labels).statistic
+    result = measure(task("number", 1, metric), predicted, labels)
+    assert result.value == pytest.approx(expected)
+    assert 0 < result.standard_error < 0.2
 
 
 @pytest.mark.parametrize(("metric", "degrees"), [("pearson", 0.6), ("spearman", 0.6)])
@@ -151,15 +172,17 @@ def test_standard_error_of_a_correlation_is_the_spread_over_test_sets(metric, de
         x, y = rng.multivariate_normal([0, 0], [[1, degrees], [degrees, 1]], size=100).T
         return measure(task("number", 1, metric), x, y)
 
-    drawn = [draw() for _ in range(300)]
-    assert np.mean([one.standard_error for one in drawn]) == pytest.approx(np.std([d.value for d in drawn]), rel=0.15)
+    results = [draw() for _ in range(300)]
+    assert np.mean([one.standard_error for one in results]) == pytest.approx(
+        np.std([r.value for r in results]), rel=0.15
+    )
 
 
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_constant_predictions_correlate_zero_with_a_note(metric):
-    measured = measure(task("number", 1, metric), np.full(9, 2.5), np.arange(9.0))
-    assert measured.value == 0.0
-    assert "constant" in measured.notes[0]
+    result = measure(task("number", 1, metric), np.full(9, 2.5), np.arange(9.0))
+    assert result.value == 0.0
+    assert "constant" in result.notes[0]
 
 
 def test_constant_labels_have_no_correlation():
@@ -171,19 +194,19 @@ def test_correlation_of_two_classes_is_with_the_score_of_the_second():
     labels = rng.integers(2, size=40)
     margin = labels + rng.normal(size=40)
     scores = np.stack([-margin / 2, margin / 2], axis=1)
-    wanted = stats.pearsonr(margin, labels).statistic
-    assert measure(task("classes", 2, "pearson"), scores, labels).value == pytest.approx(wanted)
+    expected = stats.pearsonr(margin, labels).statistic
+    assert measure(task("classes", 2, "pearson"), scores, labels).value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("kind", "size", "metric"), [("number", 1, "accuracy"), ("labels", 3, "pearson"), ("classes", 3, "spearman")]
 )
-def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(kind, size, metric):
+def test_metric_that_does_not_fit_is_refused_with_those_that_do(kind, size, metric):
     with pytest.raises(PluginError, match=rf"metric '{metric}' does not fit kind '{kind}'.*use one of"):
         check(task(kind, size, metric))
 
 
-def test_whole_set_differs_from_a_mean_over_batches():
+def test_value_is_not_a_mean_over_batches():
     rng = np.random.default_rng(8)
     labels, predicted = rng.integers(3, size=40), rng.integers(3, size=40)
     kind = task("classes", 3, "weighted_f1")
@@ -196,3 +219,139 @@ def test_decisions():
     assert decide(task("classes", 2, "accuracy"), np.array([[1, 2], [2, 1]])).tolist() == [1, 0]
     assert decide(task("labels", 2, "accuracy"), np.array([[0.1, -1.0]])).tolist() == [[1, 0]]
     assert decide(task("number", 1, "pearson"), np.array([1.5])).tolist() == [1.5]
+
+
+# --- R2, MAE, mean average precision, macro F1, balanced accuracy -----------------------------------------------------
+
+
+def test_r2_and_mae_by_hand():
+    labels, predicted = np.array([1.0, 2.0, 3.0, 6.0]), np.array([2.0, 2.0, 4.0, 4.0])
+    # squared errors 1 + 0 + 1 + 4 = 6; deviations from the mean 3: 4 + 1 + 0 + 9 = 14
+    assert measure(task("number", 1, "r2"), predicted, labels).value == pytest.approx(1 - 6 / 14)
+    mae = measure(task("number", 1, "mae"), predicted, labels)
+    assert mae.value == pytest.approx(1.0)
+    assert mae.standard_error == pytest.approx(np.std([1, 0, 1, 2]) / np.sqrt(4))
+
+
+def test_r2_of_constant_labels_is_undefined_with_a_note():
+    result = measure(task("number", 1, "r2"), np.arange(5.0), np.ones(5))
+    assert result.value is None
+    assert "R2 is undefined" in result.notes[0]
+
+
+def test_mean_average_precision_by_hand():
+    # ranked by score the labels are 1, 0, 1: precision 1 at the first positive and 2/3 at the second
+    scores = np.array([[0.9, 0.1], [0.8, 0.9], [0.7, 0.3]])
+    labels = np.array([[1, 0], [0, 1], [1, 0]])
+    result = measure(task("labels", 2, "map"), scores, labels)
+    first = (1 + 2 / 3) / 2
+    assert result.value == pytest.approx((first + 1.0) / 2)
+    assert result.standard_error == pytest.approx(np.sqrt(first * (1 - first) / 2) / 2)
+
+
+def test_mean_average_precision_leaves_out_classes_without_a_positive():
+    scores = np.random.default_rng(0).random((6, 3))
+    result = measure(task("classes", 3, "map"), scores, np.array([0, 0, 1, 1, 0, 1]))
+    expected = [sk.average_precision_score(np.array([0, 0, 1, 1, 0, 1]) == j, scores[:, j]) for j in (0, 1)]
+    assert result.value == pytest.approx(np.mean(expected))
+    assert result.notes == ("mean average precision leaves out classes 2: no positive in the test split",)
+    empty = measure(task("labels", 2, "map"), scores[:, :2], np.zeros((6, 2), dtype=int))
+    assert empty.value is None
+    assert "no positive label" in empty.notes[0]
+
+
+def test_mean_average_precision_of_two_classes_is_that_of_the_second():
+    rng = np.random.default_rng(1)
+    labels, margin = rng.integers(2, size=40), rng.normal(size=40)
+    scores = np.stack([np.zeros(40), margin], axis=1)
+    expected = sk.average_precision_score(labels, margin)
+    assert measure(task("classes", 2, "map"), scores, labels).value == pytest.approx(expected)
+
+
+def test_macro_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
+    rng = np.random.default_rng(2)
+    labels, predicted = rng.integers(3, size=200), rng.integers(4, size=200)  # class 3 is in predictions only
+    expected = sk.f1_score(labels, predicted, average="macro", zero_division=0)
+    assert measure(task("classes", 5, "macro_f1"), one_hot(predicted, 5), labels).value == pytest.approx(expected)
+    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "macro")[0] == pytest.approx(expected)
+    absent = np.pad(sk.confusion_matrix(labels, predicted), (0, 1))[None]  # a class that a draw lacks does not count
+    assert _f1_of_confusions(absent, "macro")[0] == pytest.approx(expected)
+    several = rng.integers(2, size=(50, 3))
+    result = measure(task("labels", 3, "macro_f1"), several - 0.5, several)
+    assert (result.value, result.standard_error) == (1.0, None)
+
+
+def test_balanced_accuracy_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    predicted = np.array([0, 0, 0, 1, 1, 2])
+    result = measure(task("classes", 4, "balanced_accuracy"), one_hot(predicted, 4), labels)
+    assert result.value == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert result.standard_error == pytest.approx(np.sqrt(3 / 16 / 4 + 1 / 4 / 2) / 2)
+    assert result.notes == ("balanced accuracy leaves out classes 2, 3: not in the test split",)
+
+
+def draw_numbers(rng):
+    labels = rng.normal(size=200)
+    return "number", 1, labels + 0.8 * rng.normal(size=200), labels
+
+
+def draw_classes(rng):
+    labels = np.arange(300) % 3
+    margins = 1.2 * one_hot(labels, 3) + rng.normal(size=(300, 3))
+    return "classes", 3, margins, labels
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw", "tolerance"),
+    [("r2", draw_numbers, 0.15), ("mae", draw_numbers, 0.15), ("macro_f1", draw_classes, 0.15),
+     ("balanced_accuracy", draw_classes, 0.15)],
+)  # fmt: skip
+def test_standard_errors_are_the_spread_over_test_sets(metric, draw, tolerance):
+    rng = np.random.default_rng(4)
+    results = []
+    for _ in range(300):
+        kind, size, scores, labels = draw(rng)
+        results.append(measure(task(kind, size, metric), scores, labels))
+    assert mean_error(results) == pytest.approx(spread(results), rel=tolerance)
+
+
+def test_standard_error_of_average_precision_is_of_the_size_of_the_spread():
+    """The binomial interval is an approximation."""
+    rng = np.random.default_rng(5)
+    results = []
+    for _ in range(300):
+        labels = (np.arange(200) % 4 == 0).astype(int)[:, None]
+        results.append(measure(task("labels", 1, "map"), labels + rng.normal(size=(200, 1)), labels))
+    assert 0.7 < mean_error(results) / spread(results) < 2
+
+
+def test_errors_of_tokens_are_known_for_means_only():
+    rng = np.random.default_rng(6)
+    labels = rng.normal(size=60)
+    groups = np.arange(20).repeat(3)
+    per_token = {"per_token": True}
+    assert measure(task("number", 1, "mae", **per_token), labels + 1, labels, groups).standard_error is not None
+    assert measure(task("number", 1, "r2", **per_token), labels + 1, labels, groups).standard_error is None
+
+
+def test_only_errors_are_better_if_lower():
+    assert [name for name, metric in METRICS.items() if not metric.higher_is_better] == ["mae"]
+
+
+def test_an_unknown_metric_of_a_task_is_refused_with_the_known_ones():
+    with pytest.raises(PluginError, match=r"task 'age': unknown metric 'rmse'; known metrics: accuracy, auroc, .*r2"):
+        check(Task("number", 1, "rmse", title="age"))
+
+
+def test_metrics_of_the_options_follow_the_tasks_own_once():
+    tasks = tasks_by_metric(task("classes", 3, "accuracy"), ("macro_f1", "accuracy", "map"))
+    assert [one.metric for one in tasks] == ["accuracy", "macro_f1", "map"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [(("macro_f2",), "unknown metric 'macro_f2'; did you mean 'macro_f1'"), (("r2",), "metric 'r2' does not fit kind")],
+)
+def test_metrics_of_the_options_that_cannot_be_used_are_refused(metrics, message):
+    with pytest.raises(ConfigError, match=f"evaluate.metrics: .*{message}"):
+        tasks_by_metric(task("classes", 3, "accuracy"), metrics)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,6 @@ from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.runs.build import data_warnings
 from ssl_core.utils.console import Console
-from ssl_core.utils.locks import file_lock
 from ssl_core.utils.seeds import derive
 
 
@@ -87,7 +84,7 @@ def test_nothing_usable_is_an_error_that_leaves_nothing(make, tmp_path):
 
 @pytest.mark.parametrize("at", [2, 5, 9])
 def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_path, monkeypatch, at):
-    monkeypatch.setattr(preprocess, "PIECE", 2)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 2)
     monkeypatch.setattr(preprocess, "SAVE_EVERY", 0.0)
     read, asked = toy.Data.__getitem__, []
 
@@ -109,7 +106,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
         assert min(asked[1:]) == at // 2 * 2, "what was done is not done again"
     (folder,) = (tmp_path / "prepared").iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["field-0.npy", "labels.npy", "meta.json"]
-    monkeypatch.setattr(preprocess, "PIECE", 256)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 256)
     shutil.rmtree(folder)
     whole = make(count=10, bad=(1, 8))
     np.testing.assert_array_equal(made.arrays["x"], whole.arrays["x"])
@@ -121,7 +118,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
 @pytest.mark.parametrize("moment", range(18))
 def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, moment):
     """Killed before the `moment`-th change on disk, and taken up by one that saves at other pieces."""
-    monkeypatch.setattr(preprocess, "PIECE", 3)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 3)
     changes = itertools.count()
 
     def killed(change):
@@ -148,7 +145,7 @@ def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, 
 
 
 def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(make, toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "PIECE", 2)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 2)
     monkeypatch.setattr(preprocess, "SAVE_EVERY", -1.0)
     read = toy.Data.__getitem__
 
@@ -169,29 +166,6 @@ def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(mak
     assert len(make(count=10).labels) == 10
 
 
-def test_who_waited_for_a_lock_that_is_removed_since_holds_one_that_excludes_a_third(tmp_path):
-    path = tmp_path / "it.lock"
-    waiting, inside, leave = threading.Event(), threading.Event(), threading.Event()
-
-    def second():
-        with file_lock(path, waiting.set):
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=second, daemon=True)
-    with file_lock(path, waiting.clear):
-        thread.start()
-        assert waiting.wait(10)
-    try:
-        assert inside.wait(10)
-        with path.open("w") as third, pytest.raises(BlockingIOError):
-            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    finally:
-        leave.set()
-        thread.join(10)
-    assert not path.exists()
-
-
 def test_a_field_may_be_called_anything(make, toy, monkeypatch):
     names = ["labels", "labels-old", "meta.json", "a/b", "../x", "x" * 300, "naïve"]
 
@@ -208,8 +182,8 @@ def test_a_field_may_be_called_anything(make, toy, monkeypatch):
 
 
 def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "PIECE", 2)
-    monkeypatch.setattr(preprocess, "NAMED", 3)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(preprocess, "MAX_SKIPPED_LINES", 3)
     bad = (0, 1, 4, 5, 8)
     made = make(count=10, bad=bad)
     assert made.bad == 5
@@ -224,21 +198,21 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
 
 
 def test_several_processes_prepare_the_same(make, tmp_path, monkeypatch):
-    file_lock = make(count=40, bad=(3, 17))
-    x, labels = np.array(file_lock.arrays["x"]), file_lock.labels
+    alone = make(count=40, bad=(3, 17))
+    x, labels = np.array(alone.arrays["x"]), alone.labels
     shutil.rmtree(tmp_path / "prepared")
-    monkeypatch.setattr(preprocess, "PIECE", 4)
-    monkeypatch.setattr(preprocess, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 4)
+    monkeypatch.setattr(preprocess, "MIN_FOR_WORKERS", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     together = make(count=40, bad=(3, 17))
     np.testing.assert_array_equal(together.arrays["x"], x)
     np.testing.assert_array_equal(together.labels, labels)
-    assert together.skipped == file_lock.skipped
+    assert together.skipped == alone.skipped
 
 
 def test_bad_data_is_refused_from_another_process_too(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "PIECE", 4)
-    monkeypatch.setattr(preprocess, "WORTH_WORKERS", 1)
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 4)
+    monkeypatch.setattr(preprocess, "MIN_FOR_WORKERS", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with pytest.raises(BadSample, match="sample 7 of the train split: it is corrupt"):
         make(count=20, bad=(7,), strict=True)

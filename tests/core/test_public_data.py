@@ -121,7 +121,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize("digest", [None, sha256(CONTENT), f"md5:{hashlib.md5(CONTENT).hexdigest()}"])
 def test_a_file_arrives_whole(site, tmp_path, digest):
     told = []
-    archive = site.archive("a.bin", CONTENT, size=len(CONTENT), digest=digest)
+    archive = site.archive("a.bin", CONTENT, size=len(CONTENT), checksum=digest)
     path = fetch(archive, tmp_path / "new", lambda *what: told.append(what))
     assert path == tmp_path / "new" / "a.bin"
     assert path.read_bytes() == CONTENT
@@ -174,13 +174,13 @@ def test_without_anything_to_compare_no_part_is_trusted(site, tmp_path):
 
 def test_a_part_that_is_already_whole_needs_no_byte_more(site, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT)
-    assert fetch(site.archive("a.bin", CONTENT, digest=sha256(CONTENT)), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(site.archive("a.bin", CONTENT, checksum=sha256(CONTENT)), tmp_path, silent).read_bytes() == CONTENT
     assert site.asked == [f"bytes={len(CONTENT)}-"]
 
 
 def test_a_part_that_is_too_long_is_fetched_anew(site, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT + b"more")
-    assert fetch(site.archive("a.bin", CONTENT, digest=sha256(CONTENT)), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(site.archive("a.bin", CONTENT, checksum=sha256(CONTENT)), tmp_path, silent).read_bytes() == CONTENT
 
 
 def test_a_busy_server_is_asked_again(site, tmp_path):
@@ -216,8 +216,8 @@ def raise_after(calls: int) -> Any:
     ("facts", "complaint"),
     [
         ({"size": 17}, "has 1,024,000 bytes, not 17"),
-        ({"digest": "sha256:" + "0" * 64}, "has the sha256 "),
-        ({"digest": "md5:" + "0" * 32}, "has the md5 "),
+        ({"checksum": "sha256:" + "0" * 64}, "has the sha256 "),
+        ({"checksum": "md5:" + "0" * 32}, "has the md5 "),
     ],
 )
 def test_a_wrong_file_is_refused_and_leaves_nothing(site, tmp_path, facts, complaint):
@@ -250,9 +250,9 @@ def test_no_server_is_one_line(tmp_path, monkeypatch):
 def test_a_file_put_there_by_hand_is_used_or_refused_but_never_deleted(tmp_path):
     (tmp_path / "a.bin").write_bytes(CONTENT)
     nowhere = "http://127.0.0.1:9/a"
-    assert fetch(Archive(nowhere, "a.bin", "file", digest=sha256(CONTENT)), tmp_path, silent).exists()
+    assert fetch(Archive(nowhere, "a.bin", "file", checksum=sha256(CONTENT)), tmp_path, silent).exists()
     with pytest.raises(DataError, match="remove it, and the next call downloads it"):
-        fetch(Archive(nowhere, "a.bin", "file", digest=sha256(b"")), tmp_path, silent)
+        fetch(Archive(nowhere, "a.bin", "file", checksum=sha256(b"")), tmp_path, silent)
     assert names(tmp_path) == ["a.bin"]
 
 
@@ -430,7 +430,7 @@ def test_a_bomb_is_stopped(tmp_path, kind):
     else:
         (tar_of if kind == "tar" else zip_of)(path, ("a", zeros[: 1 << 20]), ("b", zeros[: 1 << 20]), ("c", zeros))
     with pytest.raises(DataError, match="unpacks to more than 2,500,000 bytes"):
-        unpack(path, Archive("", "x", kind, produces="a", unpacked=2_500_000), tmp_path / "out", silent)
+        unpack(path, Archive("", "x", kind, produces="a", max_unpacked_bytes=2_500_000), tmp_path / "out", silent)
     assert names(tmp_path / "out") == []
     unpack(path, Archive("", "x", kind, produces="a"), tmp_path / "out", silent)
 
@@ -516,7 +516,7 @@ def test_obtain_downloads_unpacks_and_tidies_up(site, tmp_path):
     root = tmp_path / "root"
     folder = obtain(source_of(*archives), root, silent)
     assert folder == root / "kind" / "set"
-    assert not source_of(*archives).missing(folder)
+    assert not source_of(*archives).missing_paths(folder)
     assert names(root) == ["kind"]
     assert names(folder) == ["list.txt", "top"]
     assert len(site.asked) == 2
@@ -531,7 +531,7 @@ def test_a_bad_archive_leaves_nothing_at_all(site, tmp_path, bad):
     good = tar_of(tmp_path / "t", *FILES).read_bytes()
     evil = tar_of(tmp_path / "e", ("../../../evil", b"x")).read_bytes()
     content = {"traversal": evil, "truncated": good[:-20], "checksum": good}[bad]
-    archive = site.archive("x.tgz", content, "tar", produces="top", digest=sha256(b"") if bad == "checksum" else None)
+    archive = site.archive("x.tgz", content, "tar", produces="top", checksum=sha256(b"") if bad == "checksum" else None)
     with pytest.raises(DataError):
         obtain(source_of(archive), tmp_path / "root", silent)
     assert names(tmp_path) == ["e", "t"]
@@ -540,45 +540,45 @@ def test_a_bad_archive_leaves_nothing_at_all(site, tmp_path, bad):
 def test_archives_that_name_nothing_are_ticked_off(site, tmp_path):
     parts = [zip_of(tmp_path / f"{i}", (f"images/{i}.png", b"")).read_bytes() for i in (0, 1)]
     archives = [site.archive(f"{i}.zip", part, "zip") for i, part in enumerate(parts)]
-    source = source_of(*archives, needs=("images",))
+    source = source_of(*archives, required_paths=("images",))
     del site.files["/1.zip"]
     with pytest.raises(DataError, match="HTTP 404"):
         obtain(source, tmp_path / "root", silent)
-    folder = source.place(tmp_path / "root")
-    assert source.missing(folder) == [".unpacked/1.zip"]  # one part of two is not the whole
+    folder = source.locate_in(tmp_path / "root")
+    assert source.missing_paths(folder) == [".unpacked/1.zip"]  # one part of two is not the whole
     site.files["/1.zip"] = parts[1]
     obtain(source, tmp_path / "root", silent)
-    assert source.missing(folder) == []
+    assert source.missing_paths(folder) == []
     assert len(site.asked) == 3
     own = tmp_path / "own" / "images"
     own.mkdir(parents=True)
-    assert source.missing(own.parent) == []  # a user's own copy has no marks
+    assert source.missing_paths(own.parent) == []  # a user's own copy has no marks
 
 
 def test_many_parts_go_on_in_the_folder_where_they_began(site, tmp_path):
     part = zip_of(tmp_path / "part", ("images/a.png", b"")).read_bytes()
     parts = [site.archive(f"{i}.zip", part, "zip", shared_output="images") for i in range(4)]
-    source = source_of(*parts, needs=("images",))
+    source = source_of(*parts, required_paths=("images",))
     del site.files["/1.zip"]
     root = tmp_path / "root"
     with pytest.raises(DataError, match="HTTP 404"):
         obtain(source, root, silent)
-    assert source.place(root) == root / "kind" / "set"
+    assert source.locate_in(root) == root / "kind" / "set"
 
 
 def test_what_somebody_put_there_is_not_downloaded(site, tmp_path):
     archives = [site.archive(f"{i}.zip", b"", "zip", shared_output="images") for i in (0, 1)]
-    source = source_of(*archives, needs=("images", "table.csv"))
+    source = source_of(*archives, required_paths=("images", "table.csv"))
     (tmp_path / "root" / "kind" / "set" / "images").mkdir(parents=True)
     folder = obtain(source, tmp_path / "root", silent)
     assert site.asked == []
-    assert source.missing(folder) == ["table.csv"]
+    assert source.missing_paths(folder) == ["table.csv"]
 
 
 def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monkeypatch):
     parts = [zip_of(tmp_path / f"{i}", (f"images/{i}.png", b"")).read_bytes() for i in (0, 1)]
     archives = [site.archive(f"{i}.zip", part, "zip", shared_output="images") for i, part in enumerate(parts)]
-    source = source_of(*archives, needs=("images",))
+    source = source_of(*archives, required_paths=("images",))
 
     def stop(path: Path, *arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
@@ -587,11 +587,11 @@ def test_a_part_that_was_not_ticked_off_is_nobodys_own_copy(site, tmp_path, monk
         patch.setattr(Path, "touch", stop)
         with pytest.raises(KeyboardInterrupt):
             obtain(source, tmp_path / "root", silent)
-    folder = source.place(tmp_path / "root")
+    folder = source.locate_in(tmp_path / "root")
     assert names(folder / "images") == ["0.png"]
     assert not any(archive.is_unpacked(folder) for archive in archives)
     obtain(source, tmp_path / "root", silent)
-    assert source.missing(folder) == []
+    assert source.missing_paths(folder) == []
     assert names(folder / "images") == ["0.png", "1.png"]
 
 

@@ -10,7 +10,7 @@ import stat
 import pytest
 import torch
 
-from ssl_core import SslxError
+from ssl_core import Learner, SslxError
 from ssl_core.errors import CheckpointError
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
@@ -22,6 +22,7 @@ from ssl_core.training.optim import make_optimizer, rate_at
 from ssl_core.training.options import TrainOptions
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
+from ssl_plugins.objectives.ijepa import IJEPA
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -71,13 +72,13 @@ def test_the_loss_falls(go, toy, objective):
 def test_a_batch_and_its_draws_depend_on_their_number_alone_and_hold_no_label(toy, data):
     """No objective sees one."""
     learner = toy.make_learner(MAE)
-    feed = BatchStream(learner.objective, data, 8, 5, torch.device("cpu"), range(3, 5))
+    feed = BatchStream(learner, data, 8, 5, torch.device("cpu"), range(3, 5))
     for number in (3, 4):
         inputs, draws = feed.take()
         assert data.labels is not None
         assert inputs.keys() == {"x"}
         assert torch.equal(inputs["x"], data.take(batch_index(5, number, len(data), 8)).inputs["x"])
-        expected = learner.draw(8, generator(5, "draw", number))
+        expected = learner.draw(8, generator(5, "draw", number)) | {"progress": torch.tensor(0.0)}
         assert draws.keys() == expected.keys()
         assert all(torch.equal(draws[name], expected[name]) for name in draws)
 
@@ -89,11 +90,13 @@ def test_the_same_seed_gives_the_same_weights(go, toy):
     assert same(weights(first), weights(second))
 
 
+@pytest.mark.parametrize("objective", [MetaMAE, IJEPA])
 @pytest.mark.parametrize(
     "options", [{}, {"schedule": "cosine", "warmup_steps": 3}, {"accumulate_steps": 2, "grad_clip": 0.5}]
 )
-def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path, options):
-    whole = toy.make_learner(MetaMAE, dropout=0.1)
+def test_resumed_run_equals_uninterrupted_run(go, toy, tmp_path, objective, options):
+    """Weights, the teacher's among them, and metrics."""
+    whole = toy.make_learner(objective, dropout=0.1)
     go(whole, "whole", steps=17, **options)
 
     class Killed(Exception):
@@ -103,14 +106,15 @@ def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path,
         if step == 14:
             raise Killed
 
-    halved = toy.make_learner(MetaMAE, dropout=0.1)
+    halved = toy.make_learner(objective, dropout=0.1)
     with pytest.raises(Killed):
         go(halved, "halved", steps=17, log=kill, **options)
     start = checkpoint.latest(tmp_path / "halved")
     assert start.step == 10
-    fresh = toy.make_learner(MetaMAE, seed=99, dropout=0.1)
+    fresh = toy.make_learner(objective, seed=99, dropout=0.1)
     go(fresh, "halved", steps=17, start=start, **options)
     assert same(weights(whole), weights(fresh))
+    assert any(name.startswith("teacher.") for name in weights(fresh)) == (objective is IJEPA)
 
     def lines(name):
         drop = {"train/samples_per_second"}
@@ -119,6 +123,25 @@ def test_a_resumed_run_ends_with_the_same_weights_and_metrics(go, toy, tmp_path,
         ]
 
     assert lines("whole") == lines("halved")
+
+
+def test_teacher_is_updated_once_per_optimiser_step(go, toy, monkeypatch):
+    """With accumulated batches an average kept by a plugin was updated once per batch: 40 times in 10 steps."""
+    seen = []
+    update = Learner.update_teacher
+    monkeypatch.setattr(
+        Learner, "update_teacher", lambda self, progress: (seen.append(progress.item()), update(self, progress))
+    )
+    learner = toy.make_learner(IJEPA)
+    go(learner, steps=10, accumulate_steps=4)
+    assert seen == pytest.approx([step / 10 for step in range(10)])
+
+
+def test_teacher_with_momentum_zero_equals_the_student(go, toy):
+    learner = toy.make_learner(IJEPA, momentum=0.0, momentum_end=0.0)
+    go(learner, steps=3, lr=1e-2)
+    student, teacher = learner.encoder.state_dict(), learner.teacher.parts["encoder"].state_dict()
+    assert same(student, teacher)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -225,7 +248,7 @@ def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
     learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
     go(learner, steps=1, accumulate_steps=3)
     optimizer = make_optimizer(plain, options)
-    feed = BatchStream(plain.objective, data, 8, 3, torch.device("cpu"), range(3))
+    feed = BatchStream(plain, data, 8, 3, torch.device("cpu"), range(3))
     losses = [plain(*feed.take()).loss for _ in range(3)]
     (sum(losses) / 3).backward()
     optimizer.step()

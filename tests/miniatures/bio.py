@@ -1,4 +1,7 @@
-"""Public genomics and proteins in miniature, in the upstreams' formats. WRITERS: (modality, name) -> writer(root)."""
+"""Miniatures of the public genomics and protein sets, in the upstreams' formats.
+
+WRITERS maps (modality, name) to a function that writes the set below a root.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ GENOMICS = {  # file: genera, rows
 
 
 def genomics_file(root: Path, stem: str) -> None:
-    """Tab-separated with a header; one genus after the other, so that the order of the rows matters."""
+    """Tab-separated with a header, sorted by genus, so that tests notice a wrong order of the rows."""
     genera, rows = GENOMICS[stem]
     rng = np.random.default_rng(len(stem) + rows)
     table = root / "genomics" / f"{stem}.txt"
@@ -55,7 +58,7 @@ def sequence(rng: np.random.Generator, length: int) -> str:
 
 
 def json_array(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """One array in one line, as json.dump writes it."""
+    """An array in one line, as json.dump writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(records)))
 
@@ -64,42 +67,43 @@ CLANS = (7, 40, 41, 255, 12_000)
 
 
 def pfam_files(root: Path, train: int = 60, valid: int = pfam.TRANSFER + 300) -> None:
-    """More validation records than the transfer set takes, of few letters each; ids only in the small file."""
+    """More validation records than the transfer set has, short ones; ids only in the small file."""
     rng = np.random.default_rng(1)
     for stem, count in (("train", train), ("valid", valid)):
         letters = "".join(rng.choice(LETTERS, 8 * count).tolist())
         clans, lengths = rng.choice(CLANS, count).tolist(), rng.integers(5, 9, count).tolist()
-        rest = ', "family": 9, "id": "0"' if stem == "train" else ""
+        other_keys = ', "family": 9, "id": "0"' if stem == "train" else ""
         lines = [
-            f'{{"primary": "{letters[8 * i : 8 * i + lengths[i]]}", "clan": {clans[i]}{rest}}}' for i in range(count)
+            f'{{"primary": "{letters[8 * i : 8 * i + lengths[i]]}", "clan": {clans[i]}{other_keys}}}'
+            for i in range(count)
         ]
         path = root / "proteins" / "pfam" / f"pfam_{stem}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("[" + ", ".join(lines) + "]")
 
 
-MADE: list[Path] = []
+PFAM_FOLDERS: list[Path] = []
 
 
 def pfam_arrays(root: Path) -> None:
-    """The same files for both data sets: the second one's are links to the first one's."""
-    made = next((place for place in MADE if place.exists()), None)
-    if made is not None:
-        shutil.copytree(made, root / "proteins", copy_function=os.link, dirs_exist_ok=True)
+    """Files and arrays of Pfam. The second call links to the files of the first, which take long to write."""
+    existing = next((folder for folder in PFAM_FOLDERS if folder.exists()), None)
+    if existing is not None:
+        shutil.copytree(existing, root / "proteins", copy_function=os.link, dirs_exist_ok=True)
         return
     pfam_files(root)
     pfam.Pfam.convert(root / "proteins")
-    MADE.append(root / "proteins")
+    PFAM_FOLDERS.append(root / "proteins")
 
 
 def scop(root: Path) -> None:
-    """Records with the other things that they hold: numbers for each residue, other labels."""
+    """Records with their other keys: numbers for each residue, other labels."""
     rng = np.random.default_rng(2)
     for stem, count in (("train", 30), ("valid", 12)):
         records = []
         for number in range(count):
             length = int(rng.integers(20, 200))
-            labels = {f"{what}_label": int(rng.integers(5)) for what in ("class", "superfamily", "family")}
+            labels = {f"{level}_label": int(rng.integers(5)) for level in ("class", "superfamily", "family")}
             records.append(
                 {
                     "primary": sequence(rng, length), "protein_length": length, "id": f"d1{number:03}a_",
@@ -112,7 +116,7 @@ def scop(root: Path) -> None:
 
 
 def secondary_structure(root: Path) -> None:
-    """A state for each residue; angles hold NaN, as upstream."""
+    """A state for each residue. Angles contain NaN, as in the upstream."""
     rng = np.random.default_rng(3)
     for stem, count in (("train", 20), ("valid", 10)):
         records = []
@@ -130,7 +134,7 @@ def secondary_structure(root: Path) -> None:
 
 
 def regression(root: Path, archive: str, column: str, length: int) -> None:
-    """A list of one number for each sequence."""
+    """The label is a list of one number."""
     rng = np.random.default_rng(length)
     for stem, count in (("train", 40), ("valid", 15)):
         records = [

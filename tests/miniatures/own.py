@@ -1,4 +1,4 @@
-"""Files of one's own for every modality besides speech. WRITERS: (modality, name) -> writer(root)."""
+"""Small examples of the user's own files for every modality but speech. WRITERS: (modality, name) -> writer(root)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 
-def pictures(root: Path) -> None:
+def images(root: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(24):
         path = root / ("cat", "dog")[number % 2] / f"{number:02}.png"
@@ -55,20 +55,20 @@ def series(root: Path) -> None:
     rng = np.random.default_rng(5)
     root.mkdir(parents=True, exist_ok=True)
     rows = [
-        f"{who},{moment},{rng.normal():.4f},{rng.normal():.4f},{('walk', 'run')[who % 2]}"
-        for who in range(8)
-        for moment in range(640)
+        f"{person},{step},{rng.normal():.4f},{rng.normal():.4f},{('walk', 'run')[person % 2]}"
+        for person in range(8)
+        for step in range(640)
     ]
-    (root / "walks.csv").write_text("id,moment,x,y,label\n" + "\n".join(rows) + "\n")
+    (root / "walks.csv").write_text("id,step,x,y,label\n" + "\n".join(rows) + "\n")
 
 
 def fasta(letters: str) -> Callable[[Path], None]:
     def write(root: Path) -> None:
         rng = np.random.default_rng(6)
         root.mkdir(parents=True, exist_ok=True)
-        lines = [f">{i}\n{''.join(rng.choice(list(letters), 150))}\n" for i in range(40)]
-        doubled = [f"{line}{line.split(chr(10))[1][::-1]}\n" for line in lines]
-        (root / "all.fasta").write_text("".join(doubled))
+        sequences = ["".join(rng.choice(list(letters), 150)) for _ in range(40)]
+        records = [f">{i}\n{sequence}\n{sequence[::-1]}\n" for i, sequence in enumerate(sequences)]
+        (root / "all.fasta").write_text("".join(records))
 
     return write
 
@@ -85,12 +85,12 @@ def captions(root: Path) -> None:
     lines = []
     for i in range(24):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(root / f"{i}.png")
-        lines.append(json.dumps({"image": f"{i}.png", "caption": f"picture {i} of a house", "label": i % 2}))
+        lines.append(json.dumps({"image": f"{i}.png", "caption": f"image {i} of a house", "label": i % 2}))
     (root / "all.jsonl").write_text("\n".join(lines) + "\n")
 
 
 WRITERS: dict[tuple[str, str], Callable[[Path], None]] = {
-    ("image", "files"): pictures,
+    ("image", "files"): images,
     ("medical-image", "files"): scans,
     ("multispectral", "files"): tiles,
     ("wafer", "files"): wafers,

@@ -1,4 +1,7 @@
-"""Public sensor and tabular data in miniature, in the upstreams' formats. WRITERS: (modality, name) -> writer(root)."""
+"""Miniatures of the public sensor and tabular sets, in the upstreams' formats.
+
+WRITERS maps (modality, name) to a function that writes the set below a root.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ import numpy as np
 from ssl_plugins.datasets.public import higgs as higgs_module
 from ssl_plugins.datasets.public import pamap2 as pamap2_module
 
-BOUTS = {  # subject: (activity, rows) one after the other; 0 is a pause
+BOUTS = {  # subject: (activity, rows) in order; 0 is a pause
     1: ((0, 30), (1, 1100), (0, 20), (17, 330)),
     2: ((2, 400), (0, 25), (24, 1010), (2, 100)),
-    3: ((3, 320), (4, 360)),  # 320 rows are no window of 320: there must be more
+    3: ((3, 320), (4, 360)),  # 320 rows are too few for a window of 320: there must be more
     4: ((0, 10), (12, 350)),
     5: ((0, 40), (1, 1050), (0, 10), (17, 380), (24, 1020)),
     6: ((4, 370), (13, 400)),
@@ -23,12 +26,12 @@ BOUTS = {  # subject: (activity, rows) one after the other; 0 is a pause
     8: ((6, 340), (7, 345)),
     9: ((16, 340),),
 }
-START = {1: 45, 5: 45}  # rows at the start of a recording of which nobody knows the heart rate
+START = {1: 45, 5: 45}  # rows without a heart rate at the start of a recording
 
 
 @functools.cache
 def recording(subject: int) -> str:
-    """A recording as text: 54 columns, heart rate at every eleventh row only, gaps of the wireless sensors as NaN."""
+    """A recording as text: 54 columns, a heart rate in every eleventh row, gaps of the wireless sensors as NaN."""
     rng = np.random.default_rng(subject)
     bouts = BOUTS[subject]
     activity = np.repeat([name for name, _ in bouts], [rows for _, rows in bouts])
@@ -44,10 +47,10 @@ def recording(subject: int) -> str:
 
 
 def recordings(root: Path) -> None:
-    place = root / "sensor" / "pamap2" / "PAMAP2_Dataset" / "Protocol"
-    place.mkdir(parents=True)
+    folder = root / "sensor" / "pamap2" / "PAMAP2_Dataset" / "Protocol"
+    folder.mkdir(parents=True)
     for subject in BOUTS:
-        (place / f"subject{100 + subject}.dat").write_text(recording(subject))
+        (folder / f"subject{100 + subject}.dat").write_text(recording(subject))
 
 
 def pamap2(root: Path) -> None:
@@ -56,7 +59,7 @@ def pamap2(root: Path) -> None:
 
 
 def higgs_lines(count: int = 1003) -> list[str]:
-    """The class, then 28 numbers, all with 18 decimals; jets without a tag are 0."""
+    """The class and 28 numbers, with 18 decimals. Jets without a tag are 0."""
     rng = np.random.default_rng(4)
     table = rng.normal(1, 1, (count, 29))
     table[:, 0] = rng.integers(0, 2, count)

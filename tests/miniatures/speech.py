@@ -1,4 +1,7 @@
-"""Public speech in miniature, in the upstreams' own layout and formats. WRITERS: (modality, name) -> writer(root)."""
+"""Miniatures of the public speech sets, in the upstreams' layout and formats.
+
+WRITERS maps (modality, name) to a function that writes the set below a root.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,27 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-BABBLE = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
 def recording(path: Path, rate: int = 16_000, seconds: float = 0.25) -> None:
-    """A tone in noise, unlike any other; 16 bit, as all these upstreams have it."""
+    """A tone of random pitch in noise, 16 bit, as in all of these upstreams."""
     path.parent.mkdir(parents=True, exist_ok=True)
     times = np.arange(round(seconds * rate)) / rate
-    wave = 0.3 * np.sin(2 * np.pi * BABBLE.uniform(150, 600) * times) + 0.02 * BABBLE.normal(size=len(times))
+    wave = 0.3 * np.sin(2 * np.pi * RNG.uniform(150, 600) * times) + 0.02 * RNG.normal(size=len(times))
     soundfile.write(path, wave, rate, subtype="PCM_16")
 
 
 def librispeech_part(root: Path, part: str, chapters: dict[int, tuple[int, ...]], utterances: int) -> None:
     """LibriSpeech/<part>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac beside a transcript."""
     top = root / "speech" / "librispeech" / "LibriSpeech"
-    for speaker, theirs in chapters.items():
-        for chapter in theirs:
-            place = top / part / str(speaker) / str(chapter)
+    for speaker, numbers in chapters.items():
+        for chapter in numbers:
+            folder = top / part / str(speaker) / str(chapter)
             names = [f"{speaker}-{chapter}-{number:04}" for number in range(utterances)]
             for name in names:
-                recording(place / f"{name}.flac")
-            (place / f"{speaker}-{chapter}.trans.txt").write_text("".join(f"{name} HELLO\n" for name in names))
+                recording(folder / f"{name}.flac")
+            (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(f"{name} HELLO\n" for name in names))
     (top / "SPEAKERS.TXT").write_text("; ID |SEX| SUBSET | MINUTES | NAME\n")
 
 
@@ -45,7 +48,7 @@ def librispeech_transfer(root: Path) -> None:
 
 
 def audio_mnist(root: Path) -> None:
-    """data/<speaker>/<digit>_<speaker>_<take>.wav at 48 kHz, beside the speakers' facts."""
+    """data/<speaker>/<digit>_<speaker>_<take>.wav at 48 kHz, and a file about the speakers."""
     data = root / "speech" / "AudioMNIST" / "data"
     for speaker in range(1, 61):
         for digit in (speaker % 10, (speaker + 3) % 10):
@@ -53,7 +56,7 @@ def audio_mnist(root: Path) -> None:
     (data / "audioMNIST_meta.txt").write_text("{}")
 
 
-FLUENT = {  # path, action, object, location of each table's rows
+FLUENT = {  # action, object and location of each table's rows
     "train": [("activate", "lights", "kitchen"), ("change language", "Chinese", "none"), ("bring", "socks", "none"),
               ("increase", "volume", "none"), ("decrease", "heat", "washroom")],
     "valid": [("deactivate", "lamp", "bedroom"), ("bring", "juice", "none")],
@@ -62,7 +65,7 @@ FLUENT = {  # path, action, object, location of each table's rows
 
 
 def fluent_speech(root: Path) -> None:
-    """data/{train,valid,test}_data.csv with a first column without a name, wavs/speakers/<speaker>/<id>.wav."""
+    """data/{train,valid,test}_data.csv with an unnamed first column, wavs/speakers/<speaker>/<id>.wav."""
     top = root / "speech" / "fluent_speech" / "fluent_speech_commands_dataset"
     (top / "data").mkdir(parents=True)
     for table, rows in FLUENT.items():
@@ -76,7 +79,7 @@ def fluent_speech(root: Path) -> None:
 
 
 def google_speech(root: Path) -> None:
-    """<word>/<speaker>_nohash_<take>.wav, lists of the test and validation files, background noise."""
+    """<word>/<speaker>_nohash_<take>.wav, lists of the test and validation files, and background noise."""
     top = root / "speech" / "google_speech"
     for word in ("eight", "yes", "no", "learn"):
         for speaker in ("0a7c2a8d", "1b4c9b89", "2da58b32", "3b4f8f24"):

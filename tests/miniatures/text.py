@@ -1,4 +1,7 @@
-"""Public text in miniature, in the upstreams' own layout and formats. WRITERS: (modality, name) -> writer(root)."""
+"""Miniatures of the public sets of text, and of images with text, in the upstreams' layout and formats.
+
+WRITERS maps (modality, name) to a function that writes the set below a root.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ NATIVE = {
 
 
 def sentence(key: object, language: str = "") -> str:
-    """A sentence that no other key has."""
-    chance = random.Random(str(key))
-    words = chance.choices(WORDS, k=6)
-    return " ".join([*NATIVE[language].split(), *words[:2]] if language else words) + f" {chance.randrange(10**6)}"
+    """A sentence that is unique to the key."""
+    rng = random.Random(str(key))
+    words = rng.choices(WORDS, k=6)
+    return " ".join([*NATIVE[language].split(), *words[:2]] if language else words) + f" {rng.randrange(10**6)}"
 
 
 def tsv(path: Path, header: str | None, rows: Iterable[Iterable[object]]) -> None:
-    """Tab-separated values, nothing quoted."""
+    """Write tab-separated values without quoting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [*([header] if header else []), *("\t".join(map(str, row)) for row in rows)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -42,7 +45,7 @@ def tsv(path: Path, header: str | None, rows: Iterable[Iterable[object]]) -> Non
 # --- GLUE: text/glue/<TASK>/{train,dev}.tsv --------------------------------------------------------------------------
 
 SIZES = {"train": 12, "dev": 8, "dev_matched": 8, "dev_mismatched": 8}
-ENTAILED = ("entailment", "not_entailment")
+ENTAILMENT = ("entailment", "not_entailment")
 
 
 def glue(root: Path, task: str, header: str | None, row: Callable[[str, int], Iterable[object]], *parts: str) -> None:
@@ -55,7 +58,7 @@ def pair(task: str, part: str, i: int) -> tuple[str, str]:
 
 
 def cola(root: Path) -> None:
-    """No header; source, label, the linguist's mark, sentence."""
+    """No header; columns: source, label, the author's mark, sentence."""
     glue(root, "CoLA", None, lambda part, i: ("gj04", i % 2, "" if i % 2 else "*", sentence(("cola", part, i))))
 
 
@@ -64,13 +67,13 @@ def sst2(root: Path) -> None:
 
 
 def mrpc(root: Path) -> None:
-    """With the byte order mark that the upstream has."""
+    """With a byte order mark, as in the upstream."""
     header = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"
     glue(root, "MRPC", header, lambda part, i: (i % 2, 700 + i, 800 + i, *pair("mrpc", part, i)))
 
 
 def qqp(root: Path) -> None:
-    """Questions with quotation marks, one with a line end inside, and one that is empty."""
+    """Questions with quotation marks, one with a line end inside, and an empty one."""
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
 
     def row(part: str, i: int) -> tuple[object, ...]:
@@ -93,7 +96,7 @@ def stsb(root: Path) -> None:
 
 
 def mnli(root: Path) -> None:
-    """Training has one annotator's label, the others five; gold_label is last."""
+    """One annotator's label in the training file, five in the others; gold_label is the last column."""
     parses = "sentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2"
     names = ("contradiction", "neutral", "entailment")
 
@@ -104,18 +107,18 @@ def mnli(root: Path) -> None:
 
     start = f"index\tpromptID\tpairID\tgenre\t{parses}"
     glue(root, "MNLI", f"{start}\tlabel1\tgold_label", row, "train")
-    several = "\t".join(f"label{number}" for number in range(1, 6))
-    glue(root, "MNLI", f"{start}\t{several}\tgold_label", row, "dev_matched", "dev_mismatched")
+    annotators = "\t".join(f"label{number}" for number in range(1, 6))
+    glue(root, "MNLI", f"{start}\t{annotators}\tgold_label", row, "dev_matched", "dev_mismatched")
 
 
 def qnli(root: Path) -> None:
     header = "index\tquestion\tsentence\tlabel"
-    glue(root, "QNLI", header, lambda part, i: (i, *pair("qnli", part, i), ENTAILED[i % 2]))
+    glue(root, "QNLI", header, lambda part, i: (i, *pair("qnli", part, i), ENTAILMENT[i % 2]))
 
 
 def rte(root: Path) -> None:
     header = "index\tsentence1\tsentence2\tlabel"
-    glue(root, "RTE", header, lambda part, i: (i, *pair("rte", part, i), ENTAILED[i % 2]))
+    glue(root, "RTE", header, lambda part, i: (i, *pair("rte", part, i), ENTAILMENT[i % 2]))
 
 
 def wnli(root: Path) -> None:
@@ -128,27 +131,27 @@ def wnli(root: Path) -> None:
 
 
 def wikitext103(root: Path) -> None:
-    """wiki.<split>.tokens: a blank in front, rare words as <unk>, headings between =, blank lines."""
-    place = root / "text" / "wikitext103" / "wikitext-103"
-    place.mkdir(parents=True)
+    """wiki.<split>.tokens: a leading blank, rare words as <unk>, headings between =, blank lines."""
+    folder = root / "text" / "wikitext103" / "wikitext-103"
+    folder.mkdir(parents=True)
     for part, count in (("train", 14), ("valid", 9), ("test", 3)):
         lines = [" \n", f" = {part.title()} = \n", " \n"]
         lines += [
             f" {sentence(('wiki', part, i))} <unk> @-@ é . \n" + (" \n" if i % 3 == 0 else "") for i in range(count)
         ]
-        (place / f"wiki.{part}.tokens").write_text("".join(lines), encoding="utf-8")
+        (folder / f"wiki.{part}.tokens").write_text("".join(lines), encoding="utf-8")
 
 
 def paws(root: Path, language: str) -> None:
-    """x-final/<language>: translated_train.tsv and dev_2k.tsv, with the empty pairs that failed translations left."""
-    place = root / "text" / "paws" / "x-final" / language
+    """x-final/<language>: translated_train.tsv and dev_2k.tsv, with an empty pair, as after a failed translation."""
+    folder = root / "text" / "paws" / "x-final" / language
     for part, count in (("train" if language == "en" else "translated_train", 12), ("dev_2k", 8), ("test_2k", 2)):
         rows: list[tuple[object, ...]] = []
         for i in range(1, count + 1):
             rows.append((i, *(sentence((language, part, i, which), language) for which in (1, 2)), i % 2))
         if language != "en":
             rows.insert(3, (99, "", "", 0))
-        tsv(place / f"{part}.tsv", "id\tsentence1\tsentence2\tlabel", rows)
+        tsv(folder / f"{part}.tsv", "id\tsentence1\tsentence2\tlabel", rows)
 
 
 MC4_EACH = 5
@@ -170,7 +173,7 @@ def mc4_files(root: Path, each: int = MC4_EACH) -> Path:
 
 
 def mc4(root: Path) -> None:
-    """The files, and what `sslx data prepare` makes of them."""
+    """The upstream's files, and the shards that `sslx data prepare` writes."""
     from ssl_plugins.datasets.public.mc4 import MC4, VARIABLE
 
     folder = mc4_files(root)
@@ -182,7 +185,7 @@ def mc4(root: Path) -> None:
 
 
 def picture(path: Path, key: int, width: int = 64, height: int = 48, mode: str = "RGB") -> None:
-    """Coloured stripes, unlike any other."""
+    """An image of random colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(key).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST).convert(mode).save(path)
@@ -193,46 +196,46 @@ def dump(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps({"info": {"year": 2017}, "licenses": [], **content}), encoding="utf-8")
 
 
-KINDS = ((1, "person"), (3, "car"), (90, "toothbrush"))
+CATEGORIES = ((1, "person"), (3, "car"), (90, "toothbrush"))
 
 
 def mscoco(root: Path) -> None:
-    """annotations/{captions,instances}_{train,val}2017.json; two captions an image, not in its order."""
+    """annotations/{captions,instances}_{train,val}2017.json; two captions for each image, in another order."""
     top = root / "captioned_images" / "mscoco"
-    categories = [{"supercategory": "thing", "id": number, "name": name} for number, name in KINDS]
+    categories = [{"supercategory": "thing", "id": number, "name": name} for number, name in CATEGORIES]
     for part, start, count in (("train2017", 40, 24), ("val2017", 900, 12)):
         images = [start + 7 * i for i in range(count)]
         order = random.Random(part).sample(images, count)
         captions = [
-            {"image_id": image, "id": take * 1000 + at, "caption": f"{sentence((part, image, take))}."}
+            {"image_id": image, "id": take * 1000 + index, "caption": f"{sentence((part, image, take))}."}
             for take in (1, 2)
-            for at, image in enumerate(order if take == 1 else images)
+            for index, image in enumerate(order if take == 1 else images)
         ]
         instances = [
             {
                 "segmentation": [[1.0, 2.0, 3.0]], "area": 4.0, "iscrowd": 0, "image_id": image, "bbox": [0, 0, 1, 1],
-                "category_id": KINDS[(at + take) % 3][0], "id": take * 1000 + at,
+                "category_id": CATEGORIES[(index + take) % 3][0], "id": take * 1000 + index,
             }
             for take in (1, 2)
-            for at, image in enumerate(images[1:])  # nothing is labelled in the first image
+            for index, image in enumerate(images[1:])  # the first image has no labelled object
         ]  # fmt: skip
-        listed = [{"id": image, "file_name": f"{image:012}.jpg", "height": 48, "width": 64} for image in images]
-        dump(top / "annotations" / f"captions_{part}.json", {"images": listed, "annotations": captions})
-        content = {"images": listed, "annotations": instances, "categories": categories}
+        image_entries = [{"id": image, "file_name": f"{image:012}.jpg", "height": 48, "width": 64} for image in images]
+        dump(top / "annotations" / f"captions_{part}.json", {"images": image_entries, "annotations": captions})
+        content = {"images": image_entries, "annotations": instances, "categories": categories}
         dump(top / "annotations" / f"instances_{part}.json", content)
         for image in images:
             picture(top / part / f"{image:012}.jpg", image, mode="L" if image % 5 == 0 else "RGB")
 
 
 def vqa(root: Path) -> None:
-    """Questions and answers of VQA v1 over COCO 2014; one answer in nine is none of the choices."""
+    """Questions and answers of VQA v1 on COCO 2014. One answer in nine is not among the choices."""
     top = root / "captioned_images" / "vqa" / "coco-vqa"
     for part, count in (("train2014", 27), ("val2014", 18)):
         images = [100 + i for i in range(count // 3)]
         files = {image: f"COCO_{part}_{image:012}.jpg" for image in images}
-        listed = [{"id": image, "file_name": files[image]} for image in images]
+        image_entries = [{"id": image, "file_name": files[image]} for image in images]
         captions = [{"image_id": images[0], "id": 1, "caption": "A man."}]
-        dump(top / "annotations" / f"captions_{part}.json", {"images": listed, "annotations": captions})
+        dump(top / "annotations" / f"captions_{part}.json", {"images": image_entries, "annotations": captions})
         questions, answers = [], []
         for i in range(count):
             choices = [f"answer {number}" for number in random.Random(i).sample(range(40), 18)]

@@ -1,4 +1,7 @@
-"""Public pictures in miniature, in the upstreams' own layout and formats. WRITERS: (modality, name) -> writer(root)."""
+"""Miniatures of the public image sets, in the upstreams' layout and formats.
+
+WRITERS maps (modality, name) to a function that writes the set below a root.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ import tifffile
 from PIL import Image
 from scipy.io import savemat
 
-PAINT = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
 def picture(path: Path, mode: str = "RGB", size: tuple[int, int] | None = None) -> None:
-    """A picture unlike any other, (width, height) of its own, in the format that its name says."""
+    """An image of random pixels and, by default, random size (width, height), in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = size or PAINT.integers(9, 20, 2)
+    width, height = size or RNG.integers(9, 20, 2)
     channels = len(Image.new(mode, (1, 1)).getbands())
-    pixels = PAINT.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    pixels = RNG.integers(0, 256, (height, width, channels), dtype=np.uint8)
     Image.fromarray(pixels[..., 0] if channels == 1 else pixels, mode).save(path)
 
 
@@ -38,7 +41,7 @@ WORDNET = ("n01440764", "n01443537", "n02119789")
 
 
 def imagenet(root: Path) -> None:
-    """{train,validation}/<wnid>/*.JPEG; one picture is grey and one CMYK, as in the upstream."""
+    """{train,validation}/<wnid>/*.JPEG; some images are grey or CMYK, as in the upstream."""
     top = root / "natural_images" / "imagenet"
     for wnid in WORDNET:
         for number in range(6):
@@ -54,7 +57,7 @@ def cifar10(root: Path) -> None:
     top.mkdir(parents=True)
     for part, name in enumerate([*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]):
         batch = {
-            "data": PAINT.integers(0, 256, (12, 3072), dtype=np.uint8),
+            "data": RNG.integers(0, 256, (12, 3072), dtype=np.uint8),
             "labels": [(part + number) % 10 for number in range(12)],
             "batch_label": f"training batch {part + 1} of 5",
             "filenames": [f"thing_s_{number:06}.png" for number in range(12)],
@@ -67,7 +70,7 @@ VARIANTS = ("Boeing 737-700", "707-320", "A300B4")
 
 
 def aircraft(root: Path) -> None:
-    """Tables divided at the first blank: variants' names have blanks of their own."""
+    """Tables with two columns, of which the second may contain blanks."""
     data = root / "natural_images" / "aircraft" / "fgvc-aircraft-2013b" / "data"
     numbers = {"trainval": range(1000000, 1000012), "test": range(2000000, 2000006)}
     boxes = []
@@ -83,9 +86,9 @@ def cu_birds(root: Path) -> None:
     top = root / "natural_images" / "cu_birds" / "CUB_200_2011"
     species = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
     rows = [(number + 1, number // 6) for number in range(18)]
-    names = {image: f"{species[kind]}/{species[kind][4:]}_{image:04}_{image * 37}.jpg" for image, kind in rows}
+    names = {image: f"{species[label]}/{species[label][4:]}_{image:04}_{image * 37}.jpg" for image, label in rows}
     write(top / "images.txt", *(f"{image} {name}" for image, name in names.items()))
-    write(top / "image_class_labels.txt", *(f"{image} {kind + 1}" for image, kind in rows))
+    write(top / "image_class_labels.txt", *(f"{image} {label + 1}" for image, label in rows))
     write(top / "train_test_split.txt", *(f"{image} {int(image % 3 > 0)}" for image, _ in rows))
     write(top / "classes.txt", *(f"{number} {name}" for number, name in enumerate(species, start=1)))
     for image, name in names.items():
@@ -96,7 +99,7 @@ def dtd(root: Path) -> None:
     top = root / "natural_images" / "dtd" / "dtd"
     textures = ("zigzagged", "banded", "dotted")
     for number, table in enumerate(("train", "val", "test")):
-        rows = [f"{texture}/{texture}_{number * 10 + place:04}.jpg" for texture in textures for place in range(3)]
+        rows = [f"{texture}/{texture}_{number * 10 + image:04}.jpg" for texture in textures for image in range(3)]
         for division in (1, 2):
             write(top / "labels" / f"{table}{division}.txt", *rows)
         for row in rows:
@@ -104,7 +107,7 @@ def dtd(root: Path) -> None:
 
 
 def traffic_sign(root: Path) -> None:
-    """GTSRB/Final_Training/Images/<sign>/<track>_<shot>.ppm beside a table."""
+    """GTSRB/Final_Training/Images/<sign>/<track>_<shot>.ppm and a table."""
     images = root / "natural_images" / "traffic_sign" / "GTSRB" / "Final_Training" / "Images"
     for sign in range(43):
         for number in range(3 + sign % 3):
@@ -132,7 +135,7 @@ FINDINGS = (
 
 
 def chexpert(root: Path, edition: str = "CheXpert-v1.0-small") -> None:
-    """{train,valid}.csv: path, four facts, 14 findings of 1.0, 0.0, -1.0 or nothing."""
+    """{train,valid}.csv: path, four columns about the patient and the view, 14 findings of 1.0, 0.0, -1.0 or empty."""
     top = root / "medical_images" / "chexpert"
     values = ("", "1.0", "0.0", "-1.0")
     for table, patients in (("train", range(1, 13)), ("valid", range(64541, 64547))):
@@ -142,8 +145,8 @@ def chexpert(root: Path, edition: str = "CheXpert-v1.0-small") -> None:
             writer.writerow(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS])
             for patient in patients:
                 path = f"{edition}/{table}/patient{patient:05}/study1/view1_frontal.jpg"
-                found = [values[(patient * 3 + place * (place + 1)) % 4] for place in range(14)]
-                writer.writerow([path, "Female", "68", "Frontal", "AP", *found])
+                findings = [values[(patient * 3 + column * (column + 1)) % 4] for column in range(14)]
+                writer.writerow([path, "Female", "68", "Frontal", "AP", *findings])
                 picture(top / path, "L")
 
 
@@ -155,7 +158,7 @@ XRAYS = {
 
 
 def xray8(root: Path) -> None:
-    """images/*.png, most grey and some RGBA, and the table under the name that the protocol gives it."""
+    """images/*.png, most grey and some RGBA, and metadata.csv."""
     top = root / "medical_images" / "xray8"
     for number, name in enumerate(XRAYS):
         picture(top / "images" / name, "RGBA" if number == 5 else "L")
@@ -179,7 +182,7 @@ def eurosat(root: Path) -> None:
     for name in LAND:
         (top / name).mkdir(parents=True)
         for number in range(1, 11):
-            bands = PAINT.integers(0, 4000, (64, 64, 13), dtype=np.uint16)
+            bands = RNG.integers(0, 4000, (64, 64, 13), dtype=np.uint16)
             tifffile.imwrite(
                 top / name / f"{name}_{number}.tif", bands, photometric="minisblack", planarconfig="contig"
             )
@@ -192,14 +195,14 @@ WAFERS = 60
 
 
 def wafer_columns() -> dict[str, list[Any]]:
-    """The upstream's columns; two of three wafers are not labelled."""
-    maps = [PAINT.integers(0, 3, (6 + row % 5, 7 + row % 3), dtype=np.uint8) for row in range(WAFERS)]
+    """The upstream's columns. One of three wafers is labelled."""
+    maps = [RNG.integers(0, 3, (6 + row % 5, 7 + row % 3), dtype=np.uint8) for row in range(WAFERS)]
     failures = [FAILURES[row // 3 % 9] if row % 3 == 0 else 0 for row in range(WAFERS)]
-    return {"dieSize": [float(one.size) for one in maps], "failureType": failures, "waferMap": maps}
+    return {"dieSize": [float(wafer_map.size) for wafer_map in maps], "failureType": failures, "waferMap": maps}
 
 
 def wm811k_pickle(path: Path) -> None:
-    """MIR-WM811K/Python/WM811K.pkl: a pandas table whose labels are texts, or 0."""
+    """MIR-WM811K/Python/WM811K.pkl: a pandas table with texts or 0 as labels."""
     import pandas as pd  # slow
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,15 +210,15 @@ def wm811k_pickle(path: Path) -> None:
         name: pd.Series(values, dtype=object if name != "dieSize" else float)
         for name, values in wafer_columns().items()
     }
-    made = pd.DataFrame(columns)
-    made.columns = pd.Index(list(columns), dtype=object)
-    path.write_bytes(pickle.dumps(made, protocol=4))
+    frame = pd.DataFrame(columns)
+    frame.columns = pd.Index(list(columns), dtype=object)
+    path.write_bytes(pickle.dumps(frame, protocol=4))
 
 
 def lswmd_pickle(path: Path) -> None:
-    """Kaggle's LSWMD.pkl: of Python 2 and pandas 0.18; labels are arrays [[text]], or empty."""
+    """Kaggle's LSWMD.pkl: by Python 2 and pandas 0.18, with arrays [[text]] or empty arrays as labels."""
     columns = wafer_columns()
-    labels = [np.array([[one]]) if one else np.zeros((0, 0)) for one in columns["failureType"]]
+    labels = [np.array([[failure]]) if failure else np.zeros((0, 0)) for failure in columns["failureType"]]
     objects = np.empty((2, WAFERS), dtype=object)
     for row in range(WAFERS):
         objects[:, row] = [columns["waferMap"][row], labels[row]]
@@ -226,8 +229,8 @@ def lswmd_pickle(path: Path) -> None:
     ]
     sizes = np.array([columns["dieSize"]])
     blocks = [
-        {"continuous": sizes, "mgr_locs": slice(1, 2, 1)},
-        {"continuous": np.asfortranarray(objects), "mgr_locs": np.array([0, 2])},
+        {"values": sizes, "mgr_locs": slice(1, 2, 1)},
+        {"values": np.asfortranarray(objects), "mgr_locs": np.array([0, 2])},
     ]
     frame = OldFrame()
     frame._data, frame._typ = OldManager(), "dataframe"
@@ -242,7 +245,7 @@ def lswmd_pickle(path: Path) -> None:
 
 
 def wafer(root: Path) -> None:
-    """Kaggle's copy, whose pickle needs no pandas to write, and the arrays that `sslx data prepare` makes of it."""
+    """Kaggle's pickle, which is written without pandas, and the arrays that `sslx data prepare` writes."""
     from ssl_plugins.datasets.public.wm811k import Wafer
 
     lswmd_pickle(root / "semiconductors" / "LSWMD.pkl")
@@ -253,11 +256,11 @@ def wafer(root: Path) -> None:
 
 
 class OldFrame:
-    """Stands for pandas.core.frame.DataFrame."""
+    """Stands in for pandas.core.frame.DataFrame."""
 
 
 class OldManager:
-    """Stands for pandas.core.internals.BlockManager of pandas 0.14 to 1.2."""
+    """Stands in for pandas.core.internals.BlockManager of pandas 0.14 to 1.2."""
 
     def __getstate__(self) -> Any:
         return self.parts
@@ -266,17 +269,17 @@ class OldManager:
 
 
 class OldIndex:
-    """Stands for an index, which pandas makes anew by a function."""
+    """Stands in for an index, which pandas unpickles by a function."""
 
-    def __init__(self, kind: str, facts: dict[str, Any]) -> None:
-        self.kind, self.facts = kind, facts
+    def __init__(self, kind: str, arguments: dict[str, Any]) -> None:
+        self.kind, self.arguments = kind, arguments
 
     def __reduce__(self) -> Any:
-        return new_index, (KINDS[self.kind], self.facts)
+        return new_index, (KINDS[self.kind], self.arguments)
 
 
-def new_index(kind: type, facts: dict[str, Any]) -> None:
-    """Stands for pandas.indexes.base._new_Index."""
+def new_index(kind: type, arguments: dict[str, Any]) -> None:
+    """Stands in for pandas.indexes.base._new_Index."""
 
 
 KINDS = {"Index": type("Index", (), {}), "RangeIndex": type("RangeIndex", (), {})}
@@ -291,7 +294,7 @@ OLD_NAMES: dict[Any, str] = {
 
 
 class _Python2(pickle._Pickler):  # type: ignore[name-defined,misc]
-    """Writes protocol 2 as Python 2 did: texts as 8-bit strings, classes by their old names."""
+    """Writes protocol 2 like Python 2: texts as 8-bit strings, classes with their old names."""
 
     dispatch = pickle._Pickler.dispatch.copy()  # type: ignore[attr-defined]
 
@@ -306,8 +309,8 @@ class _Python2(pickle._Pickler):  # type: ignore[name-defined,misc]
 
     def save_global(self, thing: Any, name: str | None = None) -> None:
         module = thing.__module__.replace("numpy._core", "numpy.core") if hasattr(thing, "__module__") else ""
-        known = OLD_NAMES.get(thing) or f"{module} {thing.__name__}"
-        self.write(pickle.GLOBAL + known.replace(" ", "\n").encode() + b"\n")
+        full_name = OLD_NAMES.get(thing) or f"{module} {thing.__name__}"
+        self.write(pickle.GLOBAL + full_name.replace(" ", "\n").encode() + b"\n")
         self.memoize(thing)
 
     dispatch[str] = dispatch[bytes] = save_text
@@ -315,7 +318,7 @@ class _Python2(pickle._Pickler):  # type: ignore[name-defined,misc]
 
 
 def python2(thing: Any) -> bytes:
-    """A pickle of protocol 2 as Python 2 wrote it."""
+    """A pickle of protocol 2, as written by Python 2."""
     import io
 
     out = io.BytesIO()

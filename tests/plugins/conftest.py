@@ -1,4 +1,4 @@
-"""Shared by the tests of own files: both splits, refusals in one line, a run from the command line."""
+"""Fixtures of the tests of the user's own files: open splits, check errors, run from the command line."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ TINY = [
 
 
 @pytest.fixture
-def both() -> Callable[..., tuple[Any, Any]]:
-    """Both splits of a data set class."""
+def open_both() -> Callable[..., tuple[Any, Any]]:
+    """A function that opens the training and the test split of a data set class."""
 
-    def open_both(cls: type[Dataset], root: Path, **options: Any) -> tuple[Dataset, Dataset]:
-        made = cls.Options(root=str(root), **options)  # type: ignore[call-arg]
-        return cls(made, "train"), cls(made, "test")
+    def open_splits(cls: type[Dataset], root: Path, **options: Any) -> tuple[Dataset, Dataset]:
+        parsed = cls.Options(root=str(root), **options)  # type: ignore[call-arg]
+        return cls(parsed, "train"), cls(parsed, "test")
 
-    return open_both
+    return open_splits
 
 
 @pytest.fixture
-def refused() -> Callable[..., None]:
-    """Opening it is refused in one line that holds all parts."""
+def assert_refused() -> Callable[..., None]:
+    """A function that checks that opening fails with a one-line message that holds all `parts`."""
 
     def check(cls: type[Dataset], root: Path, *parts: str, **options: Any) -> None:
-        with pytest.raises(SslxError) as caught:
+        with pytest.raises(SslxError) as error:
             cls(cls.Options(root=str(root), **options), "train")  # type: ignore[call-arg]
-        message = str(caught.value)
+        message = str(error.value)
         assert "\n" not in message
         assert [part for part in parts if part not in message] == [], message
 
@@ -48,10 +48,10 @@ def refused() -> Callable[..., None]:
 
 @pytest.fixture
 def bad_samples() -> Callable[..., dict[str, str]]:
-    """Of both splits the samples that cannot be used, as a run would name them: what it is, and why."""
+    """A function that maps the bad samples of all splits, by description, to their messages."""
 
     def find(datasets: tuple[Dataset, ...], tokenizer: Any = None) -> dict[str, str]:
-        found = {}
+        messages = {}
         for dataset in datasets:
             for index in range(len(dataset)):
                 try:
@@ -59,23 +59,23 @@ def bad_samples() -> Callable[..., dict[str, str]]:
                     if tokenizer is not None:
                         tokenizer.preprocess(sample["inputs"])
                 except BadSample as error:
-                    found[dataset.describe(index)] = str(error)
-        return found
+                    messages[dataset.describe(index)] = str(error)
+        return messages
 
     return find
 
 
 @pytest.fixture
 def run_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """`sslx run --data` with a tiny encoder and two steps; returns the report."""
+    """A function that calls `sslx run --data` with a tiny encoder and two steps, and returns the report."""
 
     def call(modality: str, data: Path, *more: str) -> dict[str, Any]:
         for name, value in {"SSLX_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "200", "NO_COLOR": "1"}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         arguments = ["run", "--modality", modality, "--data", str(data), *TINY, *more, "--out", str(tmp_path / "run")]
-        done = CliRunner().invoke(app.app, arguments)
-        assert done.exit_code == 0, (done.output, done.exception)
+        result = CliRunner().invoke(app.app, arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
         report: dict[str, Any] = json.loads((tmp_path / "run" / "report.json").read_text())
         assert (report["dataset"], report["modality"]) == ("files", modality)
         return report
@@ -85,8 +85,8 @@ def run_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder of real data; skips where there is none."""
-    place = Path(os.environ.get("SSLX_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-    if not place.is_dir():
-        pytest.skip("no real data here")
-    return place
+    """The folder of real data; skips the test if it does not exist."""
+    folder = Path(os.environ.get("SSLX_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("SSLX_SHARED_DATA is not a folder")
+    return folder

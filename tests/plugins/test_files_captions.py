@@ -1,4 +1,4 @@
-"""Data set `files` for pictures with text: paths beside the file, pairs, and bad samples that are named."""
+"""Data set `files` for images with text: relative image paths, pairs, bad samples."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def write(path, lines):
     return path
 
 
-def test_each_picture_has_its_caption(tmp_path, lines, both):
-    datasets = both(CaptionFiles, write(tmp_path / "a.jsonl", lines))
+def test_images_and_captions_match(tmp_path, lines, open_both):
+    datasets = open_both(CaptionFiles, write(tmp_path / "a.jsonl", lines))
     assert [len(d) for d in datasets] == [16, 4]
     for dataset in datasets:
         for index in range(len(dataset)):
@@ -38,28 +38,28 @@ def test_each_picture_has_its_caption(tmp_path, lines, both):
             assert sample["label"] == number % 2
 
 
-def test_pairs_from_a_table(tmp_path, lines, both):
+def test_pairs_from_a_table(tmp_path, lines, open_both):
     body = "".join(f"{line['image']},what is it?,{line['caption']}\n" for line in lines)
     (tmp_path / "a.csv").write_text("image,q,a\n" + body)
-    train, _ = both(CaptionFiles, tmp_path / "a.csv", caption="q", pair="a")
+    train, _ = open_both(CaptionFiles, tmp_path / "a.csv", caption="q", pair="a")
     assert train[0]["inputs"]["caption"].tolist()[0] == "what is it?"
     assert train.task is None
 
 
-def test_bad_samples_are_named(tmp_path, lines, both, bad_samples, refused):
+def test_bad_sample_messages(tmp_path, lines, open_both, bad_samples, assert_refused):
     lines[3]["caption"] = " "
     lines[5]["image"] = "in/none.png"
-    (tmp_path / "in" / "7.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "7.png").write_bytes(b"not an image")
     path = write(tmp_path / "a.jsonl", lines)
-    found = bad_samples(both(CaptionFiles, path))
-    assert set(found) == {f"{path} line {n}" for n in (4, 6, 8)}
-    assert "the caption of 'in/3.png' is empty" in found[f"{path} line 4"]
-    assert "dataset.empty=keep" in found[f"{path} line 4"]
-    assert "no picture 'in/none.png'" in found[f"{path} line 6"]
-    assert "'in/7.png' cannot be read" in found[f"{path} line 8"]
-    assert len(bad_samples(both(CaptionFiles, path, empty="keep"))) == 2
+    messages = bad_samples(open_both(CaptionFiles, path))
+    assert set(messages) == {f"{path} line {n}" for n in (4, 6, 8)}
+    assert "the caption of 'in/3.png' is empty" in messages[f"{path} line 4"]
+    assert "dataset.empty=keep" in messages[f"{path} line 4"]
+    assert "no image 'in/none.png'" in messages[f"{path} line 6"]
+    assert "'in/7.png' cannot be read" in messages[f"{path} line 8"]
+    assert len(bad_samples(open_both(CaptionFiles, path, empty="keep"))) == 2
     del lines[9]["caption"]
-    refused(CaptionFiles, write(path, lines), "a.jsonl line 10 has no key 'caption'")
+    assert_refused(CaptionFiles, write(path, lines), "a.jsonl line 10 has no key 'caption'")
 
 
 def test_runs(tmp_path, lines, run_files):

@@ -1,4 +1,4 @@
-"""Data set `files`: the fingerprint follows labels, splits and files of every kind, so that no cache outlives them."""
+"""Data set `files`: the fingerprint changes with labels, splits and files of every modality."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ KINDS = {
 
 
 def write(path: Path, names: str, rows: list[str], labels: list[str], splits: list[str]) -> Path:
-    """The table. The time of its last change is always the same: what it says must be noticed all the same."""
+    """Write the table. The modification time is constant, so that only the content can change the fingerprint."""
     lines = [f"{names},label,split"]
     for row, label, split in zip(rows, labels, splits, strict=True):
         lines += [f"{line},{label},{split}" for line in row.split("\n")]
@@ -77,7 +77,7 @@ def prints(cls: type[Dataset], path: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("cls", KINDS)
-def test_it_follows_labels_and_splits(tmp_path, cls):
+def test_fingerprint_changes_with_labels_and_splits(tmp_path, cls):
     names, rows = KINDS[cls](tmp_path)
     path = tmp_path / "table.csv"
     first = prints(cls, write(path, names, rows, LABELS, SPLITS))
@@ -86,7 +86,7 @@ def test_it_follows_labels_and_splits(tmp_path, cls):
     assert swapped[0] != first[0]
     moved = prints(cls, write(path, names, rows, LABELS, ["test", *SPLITS[1:-1], "train"]))
     assert {*moved}.isdisjoint(first)
-    # Renamed in training alone, class a is no longer before b: the test samples, all b, have another number.
+    # class a of the training split is renamed to z: class b of the test samples gets another index
     only_b = ["a", "b", "a", "b", "b", "b", "b", "b"]
     before = prints(cls, write(path, names, rows, only_b, SPLITS))
     after = prints(cls, write(path, names, rows, ["z" if label == "a" else "b" for label in only_b], SPLITS))
@@ -94,7 +94,7 @@ def test_it_follows_labels_and_splits(tmp_path, cls):
 
 
 @pytest.mark.parametrize("cls", KINDS)
-def test_it_follows_the_files(tmp_path, cls):
+def test_fingerprint_changes_with_modification_time(tmp_path, cls):
     names, rows = KINDS[cls](tmp_path)
     path = write(tmp_path / "table.csv", names, rows, LABELS, SPLITS)
     first = prints(cls, path)
@@ -103,7 +103,7 @@ def test_it_follows_the_files(tmp_path, cls):
     assert prints(cls, path)[0] != first[0]
 
 
-def test_it_follows_a_picture_that_was_lacking_and_a_group_that_decides_the_split(tmp_path):
+def test_fingerprint_changes_with_added_images_and_groups(tmp_path):
     names, rows = captions(tmp_path)
     path = write(tmp_path / "table.csv", names, rows, LABELS, SPLITS)
     content = (tmp_path / "1.png").read_bytes()

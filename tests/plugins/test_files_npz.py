@@ -1,4 +1,4 @@
-"""Samples packed in one .npz file: labels that are NaN, and one array for both splits."""
+"""Samples in one .npz file: NaN labels, and arrays shared by the splits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from ssl_plugins.datasets._io import npz
 from ssl_plugins.datasets.user.files_series import SeriesFiles
 
 
-@pytest.mark.parametrize("mark", ["label", "group"])
+@pytest.mark.parametrize("kind", ["label", "group"])
 @pytest.mark.parametrize("step", [1.0, 0.5])
-def test_what_is_nan_is_missing(tmp_path, refused, mark, step):
+def test_nan_is_missing(tmp_path, assert_refused, kind, step):
     values = np.arange(20) % 2 * step
     values[2] = np.nan
-    np.savez(tmp_path / "a.npz", series=np.zeros((20, 2, 9)), **{f"{mark}s": values})
-    refused(SeriesFiles, tmp_path / "a.npz", f"a.npz sample 3 has no {mark}; fill it in everywhere or leave it out")
+    np.savez(tmp_path / "a.npz", series=np.zeros((20, 2, 9)), **{f"{kind}s": values})
+    assert_refused(
+        SeriesFiles, tmp_path / "a.npz", f"a.npz sample 3 has no {kind}; fill it in everywhere or leave it out"
+    )
 
 
-def test_both_splits_share_a_large_array(tmp_path, both, monkeypatch):
-    monkeypatch.setattr(npz, "SHARED", 1)
+def test_both_splits_share_a_large_array(tmp_path, open_both, monkeypatch):
+    monkeypatch.setattr(npz, "MIN_SHARED_BYTES", 1)
     x = np.random.default_rng(0).normal(size=(20, 3, 32))
     np.savez(tmp_path / "a.npz", series=x)
-    train, test = both(SeriesFiles, tmp_path / "a.npz")
-    assert np.shares_memory(train.parts[0].array, test.parts[0].array)
+    train, test = open_both(SeriesFiles, tmp_path / "a.npz")
+    assert np.shares_memory(train.arrays[0].array, test.arrays[0].array)
     np.savez(tmp_path / "a.npz", series=x[:10] + 1)
-    fewer, _ = both(SeriesFiles, tmp_path / "a.npz")
+    fewer, _ = open_both(SeriesFiles, tmp_path / "a.npz")
     row = int(fewer.describe(0).rsplit(" ", 1)[1]) - 1
     np.testing.assert_array_equal(fewer[0]["inputs"]["series"], (x[row] + 1).astype(np.float32))

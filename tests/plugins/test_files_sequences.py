@@ -1,4 +1,4 @@
-"""Data set `files` for genomics and proteins: FASTA, lines, tables, windows, and letters that are no letters."""
+"""Data set `files` for genomics and proteins: FASTA, lines, tables, windows, bad letters."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def random_bases(count, seed):
 
 
 @pytest.mark.parametrize("name", ["a.fasta", "a.fna.gz"])
-def test_fasta_with_labels_from_the_header(tmp_path, both, name):
+def test_fasta_with_labels_from_the_header(tmp_path, open_both, name):
     records = [(f"r{i} family={'AB'[i % 2]} > x", random_bases(20 + i, i)) for i in range(20)]
     path = fasta(tmp_path / name, records)
-    datasets = both(SequenceFiles, path, label_pattern=r"family=(?P<label>\w)")
+    datasets = open_both(SequenceFiles, path, label_pattern=r"family=(?P<label>\w)")
     assert [len(d) for d in datasets] == [16, 4]
     assert datasets[0].task.names == ("A", "B")
     for dataset in datasets:
@@ -45,68 +45,69 @@ def test_fasta_with_labels_from_the_header(tmp_path, both, name):
 
 
 @pytest.mark.parametrize("name", ["a.fasta", "a.fna.gz"])
-def test_the_mark_of_utf8_is_no_part_of_the_first_header(tmp_path, both, name):
+def test_byte_order_mark_before_the_first_header(tmp_path, open_both, name):
     sequences = [random_bases(20, i) for i in range(10)]
     body = ("\ufeff" + "".join(f">{'AB'[i % 2]}{i}\n{s}\n" for i, s in enumerate(sequences))).encode()
     path = tmp_path / name
     path.write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
-    datasets = both(SequenceFiles, path, label_pattern=r">(?P<label>[AB])\d$")
-    found = {d.describe(i): (d[i]["label"], text) for d in datasets for i, text in enumerate(letters(d))}
-    assert found == {f"{path} record {i + 1}": (i % 2, s) for i, s in enumerate(sequences)}
+    datasets = open_both(SequenceFiles, path, label_pattern=r">(?P<label>[AB])\d$")
+    samples = {d.describe(i): (d[i]["label"], text) for d in datasets for i, text in enumerate(letters(d))}
+    assert samples == {f"{path} record {i + 1}": (i % 2, s) for i, s in enumerate(sequences)}
 
 
-def test_windows_hold_out_the_end_of_each_sequence(tmp_path, both):
+def test_windows_at_the_end_of_each_sequence_are_the_test_split(tmp_path, open_both):
     genomes = {"one": random_bases(400, 1), "two": random_bases(300, 2)}
     for name, bases in genomes.items():
         fasta(tmp_path / f"{name}.fa", [(f"{name} whole", bases)], width=60)
-    train, test = both(SequenceFiles, tmp_path, window=50, stride=10, label_pattern=r">(?P<label>\w+)")
+    train, test = open_both(SequenceFiles, tmp_path, window=50, stride=10, label_pattern=r">(?P<label>\w+)")
     assert train.task.names == ("one", "two")
-    held = set(letters(test))
-    assert held == {g[i : i + 50] for g in genomes.values() for i in range(len(g) * 4 // 5, len(g) - 49, 10)}
-    kept = {g[i : i + 50] for g in genomes.values() for i in range(0, len(g) * 4 // 5 - 49, 10)}
-    assert set(letters(train)) == kept
+    assert set(letters(test)) == {
+        g[i : i + 50] for g in genomes.values() for i in range(len(g) * 4 // 5, len(g) - 49, 10)
+    }
+    train_windows = {g[i : i + 50] for g in genomes.values() for i in range(0, len(g) * 4 // 5 - 49, 10)}
+    assert set(letters(train)) == train_windows
     assert "record 1 letters 1 to 50" in train.describe(0)
-    grouped = both(SequenceFiles, tmp_path, window=50, label_pattern=r">(?P<group>\w+)", test_groups="two")
+    grouped = open_both(SequenceFiles, tmp_path, window=50, label_pattern=r">(?P<group>\w+)", test_groups="two")
     assert len(grouped[1]) == 6
 
 
-def test_lines_and_tables(tmp_path, both):
+def test_lines_and_tables(tmp_path, open_both):
     sequences = [random_bases(12, i) for i in range(20)]
     (tmp_path / "a.txt").write_text("\n".join(sequences) + "\n")
-    train, test = both(SequenceFiles, tmp_path / "a.txt")
+    train, test = open_both(SequenceFiles, tmp_path / "a.txt")
     assert sorted(letters(train) + letters(test)) == sorted(sequences)
     rows = "".join(f"{s},{i / 8}\n" for i, s in enumerate(sequences))
     (tmp_path / "a.csv").write_text("bases,fitness\n" + rows)
-    train, _ = both(ProteinFiles, tmp_path / "a.csv", sequence="bases", label="fitness")
+    train, _ = open_both(ProteinFiles, tmp_path / "a.csv", sequence="bases", label="fitness")
     assert train.task.kind == "number"
     assert train[0]["label"] == sequences.index(letters(train)[0]) / 8
 
 
-def test_refusals_and_bad_letters(tmp_path, both, refused, bad_samples):
+def test_errors_and_bad_letters(tmp_path, open_both, assert_refused, bad_samples):
     sequences = [random_bases(12, i) for i in range(20)]
     sequences[4] = "ACGTXACGTACG"
     path = fasta(tmp_path / "a.fasta", [(str(i), s) for i, s in enumerate(sequences)])
-    datasets = both(SequenceFiles, path)
+    datasets = open_both(SequenceFiles, path)
     tokenizer = GenomicsTokenizer(GenomicsTokenizer.Options(length=12), datasets[0].fields, 8)
-    found = bad_samples(datasets, tokenizer)
-    assert list(found) == [f"{path} record 5"]
-    assert "letter 5 of the sequence is 'X'" in found[f"{path} record 5"]
+    messages = bad_samples(datasets, tokenizer)
+    assert list(messages) == [f"{path} record 5"]
+    assert "letter 5 of the sequence is 'X'" in messages[f"{path} record 5"]
     fasta(path, [("a", "ACG"), ("b", ""), ("c", "ACG"), ("d", "GGG")])
-    assert bad_samples(both(SequenceFiles, path)) == {f"{path} record 2": "holds no sequence"}
+    assert bad_samples(open_both(SequenceFiles, path)) == {f"{path} record 2": "holds no sequence"}
     (tmp_path / "b.fasta").write_text("ACGT\n")
-    refused(SequenceFiles, tmp_path / "b.fasta", "b.fasta line 1 is no FASTA header")
+    assert_refused(SequenceFiles, tmp_path / "b.fasta", "b.fasta line 1 is no FASTA header")
     (tmp_path / "c.fasta").write_text("")
-    refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta line 1 is no FASTA header")
+    assert_refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta line 1 is no FASTA header")
     (tmp_path / "d.fna.gz").write_bytes(b"none")
-    refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
-    packed = bytearray(gzip.compress(b">a\nACGT\n"))
-    packed[10] |= 6  # behind the header: a block of no known kind
-    (tmp_path / "d.fna.gz").write_bytes(packed)
-    refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
-    refused(SequenceFiles, path, "label_pattern", "does not match 4 of 4", label_pattern=r"len=(?P<label>\d)")
-    refused(SequenceFiles, path, "no sequence has 50 letters", "dataset.window", window=50)
+    assert_refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
+    corrupt = bytearray(gzip.compress(b">a\nACGT\n"))
+    corrupt[10] |= 6  # the byte after the header: an invalid block type
+    (tmp_path / "d.fna.gz").write_bytes(corrupt)
+    assert_refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
+    assert_refused(SequenceFiles, path, "label_pattern", "does not match 4 of 4", label_pattern=r"len=(?P<label>\d)")
+    assert_refused(SequenceFiles, path, "no sequence has 50 letters", "dataset.window", window=50)
     (tmp_path / "e.pdf").write_text("x")
-    refused(SequenceFiles, tmp_path / "e.pdf", "e.pdf is no file of sequences")
+    assert_refused(SequenceFiles, tmp_path / "e.pdf", "e.pdf is no file of sequences")
 
 
 @pytest.mark.parametrize("modality", ["genomics", "protein"])
@@ -116,8 +117,10 @@ def test_runs(tmp_path, run_files, modality):
     assert run_files(modality, path, *more)["scores"]
 
 
-def test_bacteria(shared_data, both):
-    train, test = both(SequenceFiles, shared_data / "bacteria_genomes" / "in_distribution", window=250, stride=5000)
+def test_real_bacteria_genomes(shared_data, open_both):
+    train, test = open_both(
+        SequenceFiles, shared_data / "bacteria_genomes" / "in_distribution", window=250, stride=5000
+    )
     assert train.task.size == 10
     assert 3.5 < len(train) / len(test) < 4.5
     assert set(letters(test)[0]) <= set("ACGTN")

@@ -1,4 +1,7 @@
-"""Real recordings (Free Spoken Digit Dataset) through data set `files` and tokenizer `speech`; skips without them."""
+"""Data set `files` and tokenizer `speech` on real recordings, the Free Spoken Digit Dataset; skipped without them.
+
+The recordings are expected in `fsdd/recordings` below the variable SSLX_SHARED_DATA.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from ssl_plugins.tokenizers.speech import SpeechTokenizer
 
 SHARED = Path(os.environ.get("SSLX_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 RECORDINGS = SHARED / "fsdd" / "recordings"
-pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings in {RECORDINGS}")
+pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings in {RECORDINGS}; set SSLX_SHARED_DATA")
 
 TASKS: dict[str, dict[str, Any]] = {
     "digit": {"label_pattern": r"(?P<label>\d)_(?P<group>[a-z]+)_\d+", "test_groups": "theo,nicolas"},
@@ -30,49 +33,49 @@ def open_split(task: str, split: Split) -> SpeechFiles:
     return SpeechFiles(SpeechFiles.Options(root=str(RECORDINGS), **TASKS[task]), split)
 
 
-def prepared(dataset: SpeechFiles, tokenizer: SpeechTokenizer, step: int) -> tuple[np.ndarray, np.ndarray]:
+def preprocess(dataset: SpeechFiles, tokenizer: SpeechTokenizer, step: int) -> tuple[np.ndarray, np.ndarray]:
     samples = [dataset[i] for i in range(0, len(dataset), step)]
     x = np.stack([tokenizer.preprocess(sample["inputs"])["spectrogram"] for sample in samples])
     return x, np.array([sample["label"] for sample in samples])
 
 
 @pytest.mark.parametrize(
-    ("task", "sizes", "classes", "held"),
+    ("task", "sizes", "classes", "test_groups"),
     [
         ("digit", (2000, 1000), tuple("0123456789"), {"theo", "nicolas"}),
         ("speaker", (2700, 300), SPEAKERS, set("01234")),
     ],
 )
-def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], held: set[str]) -> None:
+def test_splits(task: str, sizes: tuple[int, int], classes: tuple[str, ...], test_groups: set[str]) -> None:
     train, test = open_split(task, "train"), open_split(task, "test")
     assert (len(train), len(test)) == sizes
     assert train.rate == 8000
     assert train.warnings == ()
     assert train.task is not None
     assert train.task.names == classes
-    assert {item.group for item in test.items} == held
-    assert held.isdisjoint({item.group for item in train.items})
+    assert {entry.group for entry in test.entries} == test_groups
+    assert test_groups.isdisjoint({entry.group for entry in train.entries})
     for dataset in (train, test):
         for i in range(0, len(dataset), 97):
             name = Path(dataset.describe(i)).stem.split("_")[0 if task == "digit" else 1]
             assert classes[dataset[i]["label"]] == name
 
 
-@pytest.mark.parametrize(("task", "least"), [("digit", 0.45), ("speaker", 0.9)])
-def test_prepared_input_holds_what_was_said_and_who_said_it(task: str, least: float) -> None:
+@pytest.mark.parametrize(("task", "min_accuracy"), [("digit", 0.45), ("speaker", 0.9)])
+def test_linear_model_on_spectrograms(task: str, min_accuracy: float) -> None:
     train, test = open_split(task, "train"), open_split(task, "test")
     tokenizer = SpeechTokenizer(SpeechTokenizer.Options(padding="content"), train.fields, 16)
-    (x, y), (test_x, test_y) = prepared(train, tokenizer, 3), prepared(test, tokenizer, 3)
+    (x, y), (test_x, test_y) = preprocess(train, tokenizer, 3), preprocess(test, tokenizer, 3)
     tokenizer.fit_normalization([{"spectrogram": x}])
     flat, test_flat = (
         (part.reshape(len(part), -1) - float(tokenizer.mean)) / float(tokenizer.std) for part in (x, test_x)
     )
     with threadpool_limits(1):
         score = RidgeClassifier(alpha=1000).fit(flat, y).score(test_flat, test_y)
-    assert score >= least  # chance: 0.10 and 0.17
+    assert score >= min_accuracy  # chance: 0.10 and 0.17
 
 
-def test_no_recording_is_refused() -> None:
+def test_shortest_recording_is_accepted() -> None:
     dataset = open_split("digit", "test")
     tokenizer = SpeechTokenizer(SpeechTokenizer.Options(), dataset.fields, 16)
     shortest = min(range(len(dataset)), key=lambda i: Path(dataset.describe(i)).stat().st_size)

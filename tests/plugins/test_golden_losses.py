@@ -26,6 +26,7 @@ import pytest
 import torch
 
 from ssl_core import Learner, Objective, plugins
+from ssl_core.contracts import PROGRESS
 from ssl_core.testing.harness import Setting
 from ssl_core.testing.layouts import CASES, sample
 from ssl_core.training.optim import make_optimizer, rate_at
@@ -62,18 +63,20 @@ def losses(objective: type[Objective], case: str, **values: Any) -> list[float]:
     bench = setting.build(SEED)
     learner = Learner(bench.tokenizer, bench.encoder, bench.objective).train()
     move(learner)
+    learner.start_teacher()
     optimizer = make_optimizer(learner, TRAIN)
     seen = []
     for step in range(STEPS):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(TRAIN, step)
-        draws = learner.draw(setting.rows, generator(SEED, "draw", step))
+        draws = learner.draw(setting.rows, generator(SEED, "draw", step)) | {PROGRESS: torch.tensor(step / STEPS)}
         inputs = sample(bench.tokenizer, setting.rows, seed=step)
         seed_torch(SEED, "step", step)
         outcome = learner(inputs, draws)
         outcome.loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        learner.update_teacher(draws[PROGRESS])
         seen.append(outcome.loss.item())
     return [float(f"{seen[step]:.9g}") for step in KEPT]  # nine digits hold a float32
 

@@ -73,7 +73,7 @@ PUBLIC = {
 def test_sizes_of_public_data_sets():
     assert set(PUBLIC) == {*BENCHMARK, *UPSTREAM, *TOTALS, *WITHOUT_COUNTS}
     for name, cls in PUBLIC.items():
-        counts = dict(cls.source.counts)
+        counts = dict(cls.source.sample_counts)
         for table in (BENCHMARK, UPSTREAM):
             expected = dict(zip(("train", "test"), table.get(name, (None, None)), strict=True))
             expected = {split: count for split, count in expected.items() if count is not None}
@@ -92,7 +92,7 @@ def test_splits_are_ceil_of_90_and_floor_of_10_percent():
         "wafer": 638_507, "wafer_transfer": 172_950,
     }  # fmt: skip
     for name, count in rows.items():
-        assert (PUBLIC[name].source.counts["train"], PUBLIC[name].source.counts["test"]) == (
+        assert (PUBLIC[name].source.sample_counts["train"], PUBLIC[name].source.sample_counts["test"]) == (
             -(-9 * count // 10), count // 10,
         )  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_number_of_pamap2_windows_is_an_option():
     for cls in (pamap2.Pamap2, pamap2_spectrogram.Pamap2Spectrogram):
         options = cls.Options()
         assert (options.train_size, options.test_size) == (50_000, 10_000)
-        assert dict(cls.source.counts) == {}
+        assert dict(cls.source.sample_counts) == {}
 
 
 # --- classes and constants -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Public genomics and proteins in miniature: which rows are read, in which split, with which label."""
+"""Public genomics and protein sets on miniatures: rows, splits and labels."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ WRITERS = MINIATURES["WRITERS"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """All of them in one folder of data, as a user would have them. Nobody changes it."""
-    place = tmp_path_factory.mktemp("data")
+    """A data folder with all of the sets. Tests do not change it."""
+    folder = tmp_path_factory.mktemp("data")
     for writer in dict.fromkeys(WRITERS.values()):
-        writer(place)
-    return place
+        writer(folder)
+    return folder
 
 
 def both(cls: type, root: Path, **options: Any) -> tuple[Any, Any]:
-    made = cls.Options(root=str(root), **options)
-    return cls(made, "train"), cls(made, "test")
+    """The training and the test split."""
+    values = cls.Options(root=str(root), **options)
+    return cls(values, "train"), cls(values, "test")
 
 
 def text_of(sample: dict[str, Any]) -> str:
@@ -41,14 +42,14 @@ def text_of(sample: dict[str, Any]) -> str:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """Path and content of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def ninety_ten(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The published rule in words: shuffle by pandas, first 90 % rounded up, last 10 % rounded down."""
-    mixed = frame.sample(frac=1, random_state=42)
-    return mixed.head(int(np.ceil(len(mixed) * 9 / 10))), mixed.tail(int(np.floor(len(mixed) / 10)))
+    """The published rule: shuffle with pandas, take the first 90 % (rounded up) and the last 10 % (rounded down)."""
+    shuffled = frame.sample(frac=1, random_state=42)
+    return shuffled.head(int(np.ceil(len(shuffled) * 9 / 10))), shuffled.tail(int(np.floor(len(shuffled) / 10)))
 
 
 # --- Genomics --------------------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ GENOMICS = (genomics_ood.Genomics, genomics_ood.GenomicsTransferID, genomics_ood
 
 
 @pytest.mark.parametrize("cls", GENOMICS)
-def test_genomics_is_shuffled_and_cut_by_the_published_rule(cls, root):
+def test_genomics_follows_the_published_split(cls, root):
     frame = pd.read_csv(root / "genomics" / f"{cls.stem}.txt", sep="\t")
     for dataset, expected in zip(both(cls, root), ninety_ten(frame), strict=True):
         samples = [dataset[index] for index in range(len(dataset))]
@@ -68,15 +69,15 @@ def test_genomics_is_shuffled_and_cut_by_the_published_rule(cls, root):
 
 
 def test_genomics_classes(root):
-    known, same, new = (both(cls, root)[0].task for cls in GENOMICS)
-    assert known == same
-    assert (known.size, new.size) == (10, 60)
-    assert not set(known.names) & set(new.names)
-    for task in (known, new):
+    pretraining, in_distribution, out_of_distribution = (both(cls, root)[0].task for cls in GENOMICS)
+    assert pretraining == in_distribution
+    assert (pretraining.size, out_of_distribution.size) == (10, 60)
+    assert not set(pretraining.names) & set(out_of_distribution.names)
+    for task in (pretraining, out_of_distribution):
         assert list(task.names) == sorted(task.names)
 
 
-def test_genomics_in_small_pieces_is_the_same(root, tmp_path, monkeypatch):
+def test_genomics_arrays_do_not_depend_on_the_chunk_size(root, tmp_path, monkeypatch):
     shutil.copy(root / "genomics" / "before_2011_in_tr.txt", tmp_path)
     monkeypatch.setattr(genomics_ood, "CHUNK", 7)
     genomics_ood.Genomics.convert(tmp_path)
@@ -93,7 +94,7 @@ def test_genomics_in_small_pieces_is_the_same(root, tmp_path, monkeypatch):
         (None, "seq", None, r"in_tr\.txt has no column 'seq', only label, seq_info, domain"),
     ],
 )
-def test_genomics_names_the_row_of_a_bad_table(root, tmp_path, monkeypatch, row, column, value, message):
+def test_message_for_a_bad_genomics_table_names_the_row(root, tmp_path, monkeypatch, row, column, value, message):
     frame = pd.read_csv(root / "genomics" / "before_2011_in_tr.txt", sep="\t")
     if row is None:
         frame = frame.drop(columns=column)
@@ -103,17 +104,17 @@ def test_genomics_names_the_row_of_a_bad_table(root, tmp_path, monkeypatch, row,
     monkeypatch.setattr(genomics_ood, "CHUNK", 50)
     with pytest.raises(DataError, match=message):
         genomics_ood.Genomics.convert(tmp_path)
-    assert list((tmp_path / "arrays").iterdir()) == []  # nothing half made
+    assert list((tmp_path / "arrays").iterdir()) == []  # no partial output
 
 
-def test_a_row_cut_short_is_named(root, tmp_path):
+def test_message_for_a_truncated_table_names_the_row(root, tmp_path):
     text = (root / "genomics" / "before_2011_in_tr.txt").read_text()
     (tmp_path / "before_2011_in_tr.txt").write_text(text[:-400])
     with pytest.raises(DataError, match=r"in_tr\.txt row 119: a"):
         genomics_ood.Genomics.convert(tmp_path)
 
 
-def test_an_unknown_base_is_a_bad_sample_of_a_row_with_a_name(root, tmp_path):
+def test_unknown_base_is_a_bad_sample(root, tmp_path):
     lines = (root / "genomics" / "between_2011-2016_in_val.txt").read_text().splitlines()
     lines[5] = lines[5][:10] + "N" + lines[5][11:]
     (tmp_path / "between_2011-2016_in_val.txt").write_text("\n".join(lines))
@@ -137,75 +138,75 @@ def test_an_unknown_base_is_a_bad_sample_of_a_row_with_a_name(root, tmp_path):
 
 @pytest.fixture(scope="module")
 def domains(root) -> dict[str, list[tuple[str, int]]]:
-    """Sequence and class of every record of Pfam's two files, the class being the clan's rank in the training file."""
-    place = root / "proteins" / "pfam"
-    files = {stem: json.loads((place / f"pfam_{stem}.json").read_text()) for stem in ("train", "valid")}
+    """Sequence and class of every record of Pfam's two files. The class is the clan's rank in the training file."""
+    folder = root / "proteins" / "pfam"
+    files = {stem: json.loads((folder / f"pfam_{stem}.json").read_text()) for stem in ("train", "valid")}
     ranks = {clan: rank for rank, clan in enumerate(sorted({record["clan"] for record in files["train"]}))}
     assert len(ranks) > 3
-    return {stem: [(one["primary"], ranks[one["clan"]]) for one in records] for stem, records in files.items()}
+    return {stem: [(record["primary"], ranks[record["clan"]]) for record in records] for stem, records in files.items()}
 
 
-def check_rows(dataset: Any, file: str, records: list[tuple[str, int]], places: Any) -> None:
-    """Whether a split holds these places of a file, in this order."""
-    assert len(dataset) == len(places)
+def check_rows(dataset: Any, file: str, records: list[tuple[str, int]], rows: Any) -> None:
+    """Check that a split holds these records of a file, in this order."""
+    assert len(dataset) == len(rows)
     for index in (*range(0, len(dataset), max(1, len(dataset) // 97)), len(dataset) - 1):
-        sample, place = dataset[index], int(places[index])
-        assert (text_of(sample), sample["label"]) == records[place]
-        assert dataset.describe(index).endswith(f"{file} record {place + 1}")
+        sample, row = dataset[index], int(rows[index])
+        assert (text_of(sample), sample["label"]) == records[row]
+        assert dataset.describe(index).endswith(f"{file} record {row + 1}")
 
 
-def mixed(count: int) -> np.ndarray:
+def shuffled_rows(count: int) -> np.ndarray:
     return pd.Series(np.arange(count)).sample(frac=1, random_state=42).to_numpy()
 
 
-def test_pfam_trains_on_its_training_file(root, domains):
+def test_pfam_splits(root, domains):
     train, test = both(pfam.Pfam, root)
     check_rows(train, "pfam_train.json", domains["train"], np.arange(60))
-    check_rows(test, "pfam_valid.json", domains["valid"], mixed(200_300)[:-200_000])
+    check_rows(test, "pfam_valid.json", domains["valid"], shuffled_rows(200_300)[:-200_000])
     assert train.task.size == 623
     assert len(test) == 300
 
 
-def test_pfam_transfer_is_the_last_200_000(root, domains):
+def test_pfam_transfer_is_the_last_200_000_validation_records(root, domains):
     train, test = both(pfam.PfamTransfer, root)
-    last = mixed(200_300)[-200_000:]
+    last = shuffled_rows(200_300)[-200_000:]
     assert (len(train), len(test)) == (180_000, 20_000)
     check_rows(train, "pfam_valid.json", domains["valid"], last[:180_000])
     check_rows(test, "pfam_valid.json", domains["valid"], last[180_000:])
-    pretrained = both(pfam.Pfam, root)[1]
-    assert len(np.unique(np.concatenate([train.rows, test.rows, pretrained.rows]))) == 200_300
+    pretraining_test = both(pfam.Pfam, root)[1]
+    assert len(np.unique(np.concatenate([train.rows, test.rows, pretraining_test.rows]))) == 200_300
 
 
 def test_pfam_is_pickled_without_its_arrays(root):
     _, test = both(pfam.Pfam, root)
-    again = pickle.loads(pickle.dumps(test))
-    assert text_of(again[7]) == text_of(test[7])
+    unpickled = pickle.loads(pickle.dumps(test))
+    assert text_of(unpickled[7]) == text_of(test[7])
     assert len(pickle.dumps(both(pfam.Pfam, root)[0])) < 10_000
 
 
-def small_pfam(place: Path, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> None:
-    (place / "pfam").mkdir(parents=True)
+def write_pfam(folder: Path, train: list[dict[str, Any]], valid: list[dict[str, Any]]) -> None:
+    (folder / "pfam").mkdir(parents=True)
     for stem, records in (("train", train), ("valid", valid)):
-        (place / "pfam" / f"pfam_{stem}.json").write_text(json.dumps(records))
+        (folder / "pfam" / f"pfam_{stem}.json").write_text(json.dumps(records))
 
 
-def test_pfam_refuses_what_does_not_fit(root, tmp_path):
-    known, strange = [{"primary": "ACD", "clan": clan} for clan in (3, 9)], [{"primary": "ACD", "clan": 4}]
-    small_pfam(tmp_path / "a", known, [*known, *strange])
+def test_pfam_refuses_unknown_clans_too_many_clans_and_small_files(root, tmp_path):
+    records, unknown = [{"primary": "ACD", "clan": clan} for clan in (3, 9)], [{"primary": "ACD", "clan": 4}]
+    write_pfam(tmp_path / "a", records, [*records, *unknown])
     with pytest.raises(DataError, match=r"pfam_valid\.json record 3: clan 4 is not in pfam/pfam_train\.json"):
         pfam.Pfam.convert(tmp_path / "a")
     assert list((tmp_path / "a" / "arrays").iterdir()) == []
-    small_pfam(tmp_path / "b", [{"primary": "A", "clan": clan} for clan in range(624)], known)
+    write_pfam(tmp_path / "b", [{"primary": "A", "clan": clan} for clan in range(624)], records)
     with pytest.raises(DataError, match=r"pfam_train\.json holds 624 clans, more than 623"):
         pfam.Pfam.convert(tmp_path / "b")
-    small_pfam(tmp_path / "c" / "proteins", known, known)
+    write_pfam(tmp_path / "c" / "proteins", records, records)
     pfam.Pfam.convert(tmp_path / "c" / "proteins")
     for cls in (pfam.Pfam, pfam.PfamTransfer):
         with pytest.raises(DataError, match=r"pfam_valid\.json holds 2 records; the last 200,000"):
             cls(cls.Options(root=str(tmp_path / "c")), "test")
 
 
-def test_a_file_is_converted_in_bounded_memory(tmp_path, monkeypatch):
+def test_conversion_needs_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(_tape, "READ", 1 << 15)
     monkeypatch.setattr(_tape, "BATCH", 20)
     text = np.random.default_rng(0).choice(MINIATURES["LETTERS"], 2000).tolist()
@@ -214,14 +215,14 @@ def test_a_file_is_converted_in_bounded_memory(tmp_path, monkeypatch):
     size = (tmp_path / "a.json").stat().st_size
     tracemalloc.start()
     try:
-        _tape.to_arrays(tmp_path / "a.json", tmp_path, "clan", np.int32)
+        _tape.write_arrays(tmp_path / "a.json", tmp_path, "clan", np.int32)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < size / 6
-    made = _tape.Sequences(tmp_path)
-    assert [str(made.text(row)) for row in range(len(made))] == [record["primary"] for record in records]
-    assert made.labels.array.tolist() == list(range(1500))
+    arrays = _tape.SequenceArrays(tmp_path)
+    assert [str(arrays.text(row)) for row in range(len(arrays))] == [record["primary"] for record in records]
+    assert arrays.labels.array.tolist() == list(range(1500))
 
 
 # --- TAPE's tasks ----------------------------------------------------------------------------------------------------
@@ -236,12 +237,12 @@ TASKS = {
 
 def upstream(root: Path, cls: type) -> list[list[dict[str, Any]]]:
     name, _ = TASKS[cls]
-    place = root / "proteins" / name
-    return [json.loads((place / f"{name}_{stem}.json").read_text()) for stem in ("train", "valid")]
+    folder = root / "proteins" / name
+    return [json.loads((folder / f"{name}_{stem}.json").read_text()) for stem in ("train", "valid")]
 
 
 @pytest.mark.parametrize("cls", [tape.Scop, tape.Stability, tape.Fluorescence])
-def test_tape_reads_sequence_and_label_of_train_and_valid(cls, root):
+def test_tape_sequences_and_labels(cls, root):
     for dataset, records in zip(both(cls, root), upstream(root, cls), strict=True):
         assert len(dataset) == len(records)
         for index, record in enumerate(records):
@@ -258,7 +259,7 @@ def test_tape_tasks(root):
 
 
 @pytest.mark.parametrize("length", [128, 50])
-def test_secondary_structure_has_a_label_for_each_residue_and_ignores_padding(root, length):
+def test_secondary_structure_labels_residues_and_ignores_padding(root, length):
     lengths = set()
     opened = both(tape.SecondaryStructure, root, length=length)
     for dataset, records in zip(opened, upstream(root, tape.SecondaryStructure), strict=True):
@@ -284,8 +285,8 @@ def test_secondary_structure_as_published_counts_padding_as_a_class(root):
     np.testing.assert_array_equal(fixed[0]["label"], published[0]["label"])
 
 
-def test_secondary_structure_labels_fit_the_tokens(root):
-    """The first token's label is that of the first residue, and padding is ignored where tokens are absent."""
+def test_secondary_structure_labels_align_with_the_tokens(root):
+    """As many labels are scored as there are valid tokens."""
     train, _ = both(tape.SecondaryStructure, root)
     tokenizer = load().tokenizers["protein"].value
     tokenizer = tokenizer(tokenizer.Options(), train.fields, 8)
@@ -296,32 +297,32 @@ def test_secondary_structure_labels_fit_the_tokens(root):
 
 
 @pytest.mark.parametrize("cls", TASKS)
-def test_tape_in_small_pieces_is_the_same(cls, root, tmp_path, monkeypatch):
+def test_tape_arrays_do_not_depend_on_the_chunk_size(cls, root, tmp_path, monkeypatch):
     name = TASKS[cls][0]
     shutil.copytree(root / "proteins" / name, tmp_path / name)
     monkeypatch.setattr(_tape, "READ", 37)
     monkeypatch.setattr(_tape, "BATCH", 4)
     cls.convert(tmp_path)
     for stem in ("train", "valid"):
-        made = tmp_path / "arrays" / f"{name}_{stem}"
-        assert content(made) == content(root / "proteins" / "arrays" / f"{name}_{stem}")
-    changed = max(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
-    cls.convert(tmp_path)  # nothing left to do
-    assert max(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == changed
+        arrays = tmp_path / "arrays" / f"{name}_{stem}"
+        assert content(arrays) == content(root / "proteins" / "arrays" / f"{name}_{stem}")
+    modified = max(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
+    cls.convert(tmp_path)  # does nothing
+    assert max(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == modified
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 64, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_records_are_found_wherever_the_text_is_cut(tmp_path, monkeypatch, size, indent):
+def test_records_do_not_depend_on_the_chunk_size(tmp_path, monkeypatch, size, indent):
     rows = [{"primary": 'A]"},{\\[é', "x": [1, [2.5, -3e-7]], "y": None}, {}, {"z": {"deep": "}"}}, {"last": True}]
     (tmp_path / "a.json").write_text("\n " + json.dumps(rows, indent=indent, ensure_ascii=False) + "\n")
     monkeypatch.setattr(_tape, "READ", size)
     if size == 1:
         with pytest.raises(DataError, match="not a JSON array"):
-            list(_tape.records(tmp_path / "a.json"))
+            list(_tape.read_records(tmp_path / "a.json"))
         return
     if size > 2:
-        assert list(_tape.records(tmp_path / "a.json")) == rows
+        assert list(_tape.read_records(tmp_path / "a.json")) == rows
 
 
 @pytest.mark.parametrize(
@@ -340,10 +341,10 @@ def test_records_are_found_wherever_the_text_is_cut(tmp_path, monkeypatch, size,
         ('[{"primary": "AC", "v": "high"}]', r"record 1: 'v' holds no finite numbers"),
     ],
 )
-def test_a_bad_file_is_one_line_with_its_record(tmp_path, text, message):
+def test_message_for_a_bad_file_names_the_record(tmp_path, text, message):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(DataError, match=message) as caught:
-        _tape.to_arrays(tmp_path / "a.json", tmp_path, "v", np.float32)
+        _tape.write_arrays(tmp_path / "a.json", tmp_path, "v", np.float32)
     assert "\n" not in str(caught.value)
 
 
@@ -351,7 +352,7 @@ def test_a_bad_file_is_one_line_with_its_record(tmp_path, text, message):
     ("states", "message"),
     [([0, 1, 2], "record 2: 'ss3' holds 3 numbers, not 4"), ([0, 1, 3, 2], "record 2: 'ss3' holds 3, outside 0..2")],
 )
-def test_secondary_structure_names_the_record_of_bad_states(tmp_path, states, message):
+def test_message_for_bad_states_names_the_record(tmp_path, states, message):
     records = [{"primary": "ACDE", "ss3": [0, 1, 2, 2]}, {"primary": "ACDE", "ss3": states}]
     MINIATURES["json_array"](tmp_path / "secondary_structure" / "secondary_structure_train.json", records)
     with pytest.raises(DataError, match=message):
@@ -359,18 +360,18 @@ def test_secondary_structure_names_the_record_of_bad_states(tmp_path, states, me
     assert list((tmp_path / "arrays").iterdir()) == []
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all data sets ---------------------------------------------------------------------------------------------------
 
 ALL = [pytest.param(entry.value, id=entry.name) for entry in load().entries("dataset") if entry.value.source]
-ALL = [one for one in ALL if one.values[0].modality in ("genomics", "protein")]
+ALL = [param for param in ALL if param.values[0].modality in ("genomics", "protein")]
 
 
-def test_all_of_the_table_are_here():
-    assert {(one.values[0].modality, one.values[0].name) for one in ALL} == set(WRITERS)
+def test_every_data_set_has_a_miniature():
+    assert {(param.values[0].modality, param.values[0].name) for param in ALL} == set(WRITERS)
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_what_is_not_here_or_not_converted_says_how_to_get_it(cls, root, tmp_path):
+def test_message_for_missing_data_names_the_command(cls, root, tmp_path):
     command = f"`sslx data prepare {cls.modality}/{cls.name} --root {tmp_path}`"
     with pytest.raises(DataError, match=command):
         both(cls, tmp_path)
@@ -383,7 +384,7 @@ def test_what_is_not_here_or_not_converted_says_how_to_get_it(cls, root, tmp_pat
 
 
 @pytest.mark.parametrize("cls", [genomics_ood.GenomicsTransferID, tape.Stability])
-def test_the_fingerprint_follows_the_arrays(cls, root, tmp_path):
+def test_fingerprint_changes_with_the_arrays(cls, root, tmp_path):
     folder = cls.source.folder
     shutil.copytree(root / folder, tmp_path / folder)
     before = both(cls, tmp_path)[0].fingerprint()

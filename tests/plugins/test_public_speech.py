@@ -1,4 +1,4 @@
-"""Public speech in miniature: which files are read, in which split, with which class."""
+"""Public speech sets on miniatures: files, splits and classes."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ WRITERS = MINIATURES["WRITERS"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """All of them in one folder of data, as a user would have them. Nobody changes it."""
-    place = tmp_path_factory.mktemp("data")
+    """A data folder with all of the sets. Tests do not change it."""
+    folder = tmp_path_factory.mktemp("data")
     for writer in dict.fromkeys(WRITERS.values()):
-        if writer is not WRITERS["speech", "librispeech_transfer"]:  # librispeech writes it, too
-            writer(place)
-    return place
+        if writer is not WRITERS["speech", "librispeech_transfer"]:  # librispeech writes it as well
+            writer(folder)
+    return folder
 
 
 def both(cls: type, root: Path, **options: Any) -> tuple[Any, Any]:
-    made = cls.Options(root=str(root), **options)
-    return cls(made, "train"), cls(made, "test")
+    """The training and the test split."""
+    values = cls.Options(root=str(root), **options)
+    return cls(values, "train"), cls(values, "test")
 
 
 def classes_of(dataset: Any) -> list[str]:
@@ -43,7 +44,7 @@ def classes_of(dataset: Any) -> list[str]:
 # --- LibriSpeech -----------------------------------------------------------------------------------------------------
 
 
-def test_librispeech_trains_on_three_parts_and_has_no_labels(root):
+def test_librispeech_splits(root):
     train, test = both(librispeech.LibriSpeech, root)
     parts = Counter(path.split("/")[1] for path in train.paths)
     assert parts == {"train-clean-100": 9, "train-clean-360": 3, "train-other-500": 3}
@@ -54,9 +55,9 @@ def test_librispeech_trains_on_three_parts_and_has_no_labels(root):
     assert train.fields["waveform"].rate == 16_000
 
 
-def test_librispeech_transfer_splits_each_speaker_by_the_published_rule(root):
+def test_librispeech_transfer_follows_the_published_split(root):
     train, test = both(librispeech.LibriSpeechTransfer, root)
-    assert train.task.names == ("84", "251", "1272")  # by number, not as text
+    assert train.task.names == ("84", "251", "1272")  # in numerical order
     random = np.random.RandomState(42)
     expected: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
     for speaker, chapters in ((84, (121123, 121550)), (251, (118436,)), (1272, (128104, 135031))):
@@ -66,19 +67,19 @@ def test_librispeech_transfer_splits_each_speaker_by_the_published_rule(root):
         expected["train"] += [(stems[i], str(speaker)) for i in order[:cut]]
         expected["test"] += [(stems[i], str(speaker)) for i in order[cut:]]
     for dataset in (train, test):
-        found = list(zip((Path(path).stem for path in dataset.paths), classes_of(dataset), strict=True))
-        assert found == expected[dataset.split]
+        utterances = list(zip((Path(path).stem for path in dataset.paths), classes_of(dataset), strict=True))
+        assert utterances == expected[dataset.split]
     assert not set(train.paths) & set(test.paths)
 
 
 @pytest.mark.parametrize("layout", ["speech/librispeech", "librispeech", "."])
-def test_a_root_may_be_the_data_folder_or_the_data_set_itself(root, tmp_path, layout):
-    place = tmp_path / layout
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "LibriSpeech").symlink_to(root / "speech" / "librispeech" / "LibriSpeech")
+def test_root_may_be_the_data_folder_or_the_set_itself(root, tmp_path, layout):
+    folder = tmp_path / layout
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "LibriSpeech").symlink_to(root / "speech" / "librispeech" / "LibriSpeech")
     train, _ = both(librispeech.LibriSpeech, tmp_path)
     assert len(train) == 15
-    assert train.folder == place
+    assert train.folder == folder
 
 
 # --- AudioMNIST ------------------------------------------------------------------------------------------------------
@@ -93,17 +94,17 @@ def test_audio_mnist_holds_out_the_published_speakers(root):
         assert classes_of(dataset) == [Path(path).name[0] for path in dataset.paths]
 
 
-def test_audio_mnist_is_resampled_unless_its_own_rate_is_asked_for(root):
+def test_audio_mnist_is_resampled_to_the_option(root):
     train, _ = both(audio_mnist.AudioMnist, root)
     native, _ = both(audio_mnist.AudioMnist, root, rate=48_000)
-    stored, rate = soundfile.read(train.folder / train.paths[0], dtype="float32")
+    recorded, rate = soundfile.read(train.folder / train.paths[0], dtype="float32")
     assert rate == 48_000
-    np.testing.assert_array_equal(native[0]["inputs"]["waveform"], stored[np.newaxis])
-    low = train[0]["inputs"]["waveform"]
-    assert low.shape == (1, len(stored) // 3)
+    np.testing.assert_array_equal(native[0]["inputs"]["waveform"], recorded[np.newaxis])
+    resampled = train[0]["inputs"]["waveform"]
+    assert resampled.shape == (1, len(recorded) // 3)
     assert train.fields["waveform"].rate == 16_000
-    spectrum = [np.abs(np.fft.rfft(wave.ravel()))[: len(stored) // 10].argmax() for wave in (stored, low)]
-    assert spectrum[0] == spectrum[1]  # the same tone: equal durations have equal bins
+    spectrum = [np.abs(np.fft.rfft(wave.ravel()))[: len(recorded) // 10].argmax() for wave in (recorded, resampled)]
+    assert spectrum[0] == spectrum[1]  # the same tone: bins depend on the duration only
 
 
 # --- Fluent Speech Commands ------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def test_audio_mnist_is_resampled_unless_its_own_rate_is_asked_for(root):
         (fluent_speech.FluentSpeechLocation, 2, 4),
     ],
 )
-def test_fluent_speech_reads_one_column(root, cls, column, size):
+def test_fluent_speech_labels_are_one_column(root, cls, column, size):
     tables = MINIATURES["FLUENT"]
     train, test = both(cls, root)
     assert train.task.size == size
@@ -126,7 +127,7 @@ def test_fluent_speech_reads_one_column(root, cls, column, size):
     assert [Path(path).name for path in test.paths] == [f"test-{number}.wav" for number in range(3)]
 
 
-def test_fluent_speech_names_the_row_of_a_bad_table(root, tmp_path):
+def test_message_for_a_bad_fluent_speech_table_names_the_row(root, tmp_path):
     top = tmp_path / "fluent_speech"
     shutil.copytree(root / "speech" / "fluent_speech", top)
     table = top / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
@@ -142,7 +143,7 @@ def test_fluent_speech_names_the_row_of_a_bad_table(root, tmp_path):
 # --- Google Speech Commands ------------------------------------------------------------------------------------------
 
 
-def test_google_speech_trains_on_no_test_file(root):
+def test_google_speech_splits(root):
     train, test = both(google_speech.GoogleSpeech, root)
     assert len(test) == 6
     assert {path.split("/")[1].split("_")[0] for path in test.paths} == {"3b4f8f24"}
@@ -155,7 +156,7 @@ def test_google_speech_trains_on_no_test_file(root):
     assert train.labels.max() == 35  # background noise
 
 
-def test_google_speech_as_published_trains_on_everything_and_twice_on_validation(root):
+def test_published_google_speech_trains_on_all_files_and_twice_on_validation(root):
     train, test = both(google_speech.GoogleSpeech, root, protocol="published")
     fixed = both(google_speech.GoogleSpeech, root)[1]
     assert test.paths == fixed.paths
@@ -167,7 +168,7 @@ def test_google_speech_as_published_trains_on_everything_and_twice_on_validation
     )
 
 
-def test_google_speech_refuses_a_folder_that_is_no_word(root, tmp_path):
+def test_google_speech_refuses_an_unknown_folder(root, tmp_path):
     shutil.copytree(root / "speech" / "google_speech", tmp_path / "google_speech")
     shutil.copytree(tmp_path / "google_speech" / "no", tmp_path / "google_speech" / "perhaps")
     with pytest.raises(DataError, match="no word of Speech Commands v0.02: 'perhaps'"):
@@ -177,7 +178,7 @@ def test_google_speech_refuses_a_folder_that_is_no_word(root, tmp_path):
 # --- VoxCeleb1 -------------------------------------------------------------------------------------------------------
 
 
-def test_voxceleb_follows_the_identification_split(root):
+def test_voxceleb_splits(root):
     train, test = both(voxceleb.VoxCeleb1, root)
     assert train.task.names == ("id10001", "id10002", "id10003")
     assert Counter(path.split("/")[2] for path in train.paths) == {"1zcIwhmdeo4": 6, "7gWzIy6yIIk": 6}
@@ -186,14 +187,14 @@ def test_voxceleb_follows_the_identification_split(root):
         assert classes_of(dataset) == [path.split("/")[1] for path in dataset.paths]
 
 
-def test_voxceleb_without_its_recordings_says_how_to_register(root, tmp_path):
+def test_message_for_missing_voxceleb_names_the_registration(root, tmp_path):
     shutil.copytree(root / "speech" / "voxceleb1", tmp_path / "voxceleb1")
     shutil.rmtree(tmp_path / "voxceleb1" / "wav")
     with pytest.raises(DataError, match=r"there is no .*voxceleb1/wav; register at https://www\.robots\.ox\.ac\.uk"):
         both(voxceleb.VoxCeleb1, tmp_path)
 
 
-def test_voxceleb_names_the_line_of_a_bad_table(root, tmp_path):
+def test_message_for_a_bad_voxceleb_table_names_the_line(root, tmp_path):
     shutil.copytree(root / "speech" / "voxceleb1", tmp_path / "voxceleb1")
     with (tmp_path / "voxceleb1" / "iden_split.txt").open("a") as file:
         file.write("4 id1/x/1.wav\n")
@@ -204,7 +205,7 @@ def test_voxceleb_names_the_line_of_a_bad_table(root, tmp_path):
 @pytest.mark.parametrize(
     ("cls", "table"), [(voxceleb.VoxCeleb1, "iden_split.txt"), (google_speech.GoogleSpeech, "testing_list.txt")]
 )
-def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_path):
+def test_message_for_a_table_that_is_not_utf8_names_the_line(cls, table, root, tmp_path):
     shutil.copytree(root / "speech" / cls.name, tmp_path / cls.name)
     with (tmp_path / cls.name / table).open("ab") as file:
         file.write(b"\xff\n")
@@ -213,7 +214,7 @@ def test_a_table_that_is_not_utf8_is_named_with_its_line(cls, table, root, tmp_p
         both(cls, tmp_path)
 
 
-def test_a_csv_that_is_not_utf8_is_named(root, tmp_path):
+def test_message_for_a_csv_that_is_not_utf8_names_the_file(root, tmp_path):
     top = tmp_path / "fluent_speech"
     shutil.copytree(root / "speech" / "fluent_speech", top)
     table = top / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
@@ -222,32 +223,32 @@ def test_a_csv_that_is_not_utf8_is_named(root, tmp_path):
         both(fluent_speech.FluentSpeechLocation, tmp_path)
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all data sets ---------------------------------------------------------------------------------------------------
 
 ALL = [pytest.param(entry.value, id=entry.name) for entry in load().entries("dataset") if entry.value.source]
-ALL = [one for one in ALL if one.values[0].modality == "speech"]
+ALL = [param for param in ALL if param.values[0].modality == "speech"]
 
 
-def test_all_of_the_table_are_here():
-    assert {(one.values[0].modality, one.values[0].name) for one in ALL} == set(WRITERS)
+def test_every_data_set_has_a_miniature():
+    assert {(param.values[0].modality, param.values[0].name) for param in ALL} == set(WRITERS)
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_the_files_of_a_data_set_are_its_recordings(cls, root):
+def test_files_are_the_recordings(cls, root):
     for dataset in both(cls, root):
-        found = list(dataset.files())
-        assert [str(path) for path in found] == [dataset.describe(index) for index in range(len(dataset))]
-        assert all(path.is_file() for path in found)
+        files = list(dataset.files())
+        assert [str(path) for path in files] == [dataset.describe(index) for index in range(len(dataset))]
+        assert all(path.is_file() for path in files)
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_no_recording_is_read_before_it_is_asked_for(cls, root, monkeypatch):
+def test_opening_a_set_reads_no_recording(cls, root, monkeypatch):
     monkeypatch.setattr(soundfile, "read", None)
     assert all(len(dataset) for dataset in both(cls, root))
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_a_missing_data_set_says_how_to_get_it(cls, tmp_path):
+def test_message_for_missing_data_names_the_command(cls, tmp_path):
     with pytest.raises(DataError) as caught:
         both(cls, tmp_path)
     message = str(caught.value)
@@ -256,43 +257,43 @@ def test_a_missing_data_set_says_how_to_get_it(cls, tmp_path):
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_a_broken_recording_is_one_bad_sample(cls, root, tmp_path):
+def test_damaged_recording_is_a_bad_sample(cls, root, tmp_path):
     shutil.copytree(root / "speech", tmp_path / "speech")
     _, test = both(cls, tmp_path)
-    place = test.folder / test.paths[1]
-    for broken in (b"", b"no sound", place.read_bytes()[:30]):
-        place.write_bytes(broken)
+    path = test.folder / test.paths[1]
+    for damaged in (b"", b"no sound", path.read_bytes()[:30]):
+        path.write_bytes(damaged)
         with pytest.raises(BadSample):
             test[1]
-    place.unlink()
+    path.unlink()
     with pytest.raises(BadSample, match="cannot be read as sound"):
         test[1]
-    assert str(place) == test.describe(1)
+    assert str(path) == test.describe(1)
     assert np.isfinite(test[0]["inputs"]["waveform"]).all()
 
 
-def test_the_fingerprint_follows_names_and_classes(root, tmp_path):
+def test_fingerprint_changes_with_names_and_classes(root, tmp_path):
     shutil.copytree(root / "speech", tmp_path / "speech")
     cls = fluent_speech.FluentSpeechLocation
-    made = [both(cls, tmp_path)[0].fingerprint() for _ in range(2)]
+    fingerprints = [both(cls, tmp_path)[0].fingerprint() for _ in range(2)]
     table = tmp_path / "speech" / "fluent_speech" / "fluent_speech_commands_dataset" / "data" / "valid_data.csv"
     text = table.read_text()
     for changed in (text.replace("bedroom", "kitchen"), text.replace("valid-0", "valid-00")):
         table.write_text(changed)
-        made.append(both(cls, tmp_path)[0].fingerprint())
-    assert made[0] == made[1]
-    assert len(set(made)) == 3
+        fingerprints.append(both(cls, tmp_path)[0].fingerprint())
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
 
 
-def test_the_fingerprint_follows_a_recording_that_is_changed_or_gone(root, tmp_path):
+def test_fingerprint_changes_if_a_recording_is_changed_or_removed(root, tmp_path):
     shutil.copytree(root / "speech", tmp_path / "speech")
-    cls = fluent_speech.FluentSpeechLocation  # which names its recordings in a table
+    cls = fluent_speech.FluentSpeechLocation  # its recordings are listed in a table
     train, test = both(cls, tmp_path)
     first, other = train.fingerprint(), test.fingerprint()
-    place = train.folder / train.paths[0]
-    os.utime(place, ns=(1, 1))
+    path = train.folder / train.paths[0]
+    os.utime(path, ns=(1, 1))
     touched = both(cls, tmp_path)[0].fingerprint()
-    place.unlink()
-    again = both(cls, tmp_path)
-    assert len({first, touched, again[0].fingerprint()}) == 3
-    assert again[1].fingerprint() == other
+    path.unlink()
+    reopened = both(cls, tmp_path)
+    assert len({first, touched, reopened[0].fingerprint()}) == 3
+    assert reopened[1].fingerprint() == other

@@ -1,4 +1,4 @@
-"""Public text in miniature: which rows are read, in which split, with which class, and how they are fetched."""
+"""Public text sets on miniatures: rows, splits, classes, and fetching from the hub."""
 
 from __future__ import annotations
 
@@ -28,51 +28,52 @@ SHARED = Path(os.environ.get("SSLX_SHARED_DATA") or Path(__file__).resolve().par
 
 ENTRIES = [entry.value for entry in load().entries("dataset") if entry.value.source]
 ALL = [cls for cls in ENTRIES if cls.modality in ("text", "multilingual-text")]
-LABELLED = [pytest.param(cls, id=cls.name) for cls in ALL if issubclass(cls, _text_pairs.Sentences)]
+LABELLED = [pytest.param(cls, id=cls.name) for cls in ALL if issubclass(cls, _text_pairs.SentenceDataset)]
 FETCHED = [*LABELLED, pytest.param(wikitext.WikiText103, id="wikitext103")]
 ALL = [pytest.param(cls, id=cls.name) for cls in ALL]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """All of them in one folder of data, as a user would have them. Nobody changes it."""
-    place = tmp_path_factory.mktemp("data")
+    """A data folder with all of the sets. Tests do not change it."""
+    folder = tmp_path_factory.mktemp("data")
     for name, writer in WRITERS.items():
-        if name[1] != "mnli_mismatched":  # mnli_matched writes it, too
-            writer(place)
-    return place
+        if name[1] != "mnli_mismatched":  # mnli_matched writes it as well
+            writer(folder)
+    return folder
 
 
 def both(cls: type, root: Path, **options: Any) -> tuple[Any, Any]:
-    made = cls.Options(root=str(root), **options)
-    return cls(made, "train"), cls(made, "test")
+    """The training and the test split."""
+    values = cls.Options(root=str(root), **options)
+    return cls(values, "train"), cls(values, "test")
 
 
 def samples(dataset: Any) -> list[tuple[Any, Any]]:
     return [(dataset[i]["inputs"]["text"].tolist(), dataset[i]["label"]) for i in range(len(dataset))]
 
 
-def test_all_of_the_table_are_here():
-    assert {(one.values[0].modality, one.values[0].name) for one in ALL} == set(WRITERS)
+def test_every_data_set_has_a_miniature():
+    assert {(param.values[0].modality, param.values[0].name) for param in ALL} == set(WRITERS)
     assert len(ALL) == 11 + 8
 
 
 # --- GLUE ------------------------------------------------------------------------------------------------------------
 
-DUPLICATE, ENTAILED = ("not_duplicate", "duplicate"), ("entailment", "not_entailment")
-TASKS = {  # task's key in the miniature, classes in the hub's order, metric
+DUPLICATE, ENTAILMENT = ("not_duplicate", "duplicate"), ("entailment", "not_entailment")
+TASKS = {  # key in the miniature, classes in the hub's order, metric
     glue.Cola: ("cola", ("unacceptable", "acceptable"), "pearson"),
     glue.Mrpc: ("mrpc", ("not_equivalent", "equivalent"), "accuracy"),
-    glue.Qnli: ("qnli", ENTAILED, "accuracy"),
+    glue.Qnli: ("qnli", ENTAILMENT, "accuracy"),
     glue.Qqp: ("qqp", DUPLICATE, "accuracy"),
-    glue.Rte: ("rte", ENTAILED, "accuracy"),
+    glue.Rte: ("rte", ENTAILMENT, "accuracy"),
     glue.Sst2: ("sst", ("negative", "positive"), "accuracy"),
     glue.Wnli: ("wnli", ("not_entailment", "entailment"), "accuracy"),
 }
 
 
 @pytest.mark.parametrize("cls", [pytest.param(cls, id=cls.name) for cls in TASKS])
-def test_glue_reads_train_and_dev_with_the_published_classes_and_metric(cls, root):
+def test_glue_rows_classes_and_metric(cls, root):
     key, names, metric = TASKS[cls]
     for dataset, part, count in zip(both(cls, root), ("train", "dev"), (12, 8), strict=True):
         task = dataset.task
@@ -83,16 +84,16 @@ def test_glue_reads_train_and_dev_with_the_published_classes_and_metric(cls, roo
         for i in range(count):
             texts = sentence((key, part, i)) if single else [sentence((key, part, i, which)) for which in (1, 2)]
             expected.append((texts, i % 2))
-        found = samples(dataset)
+        rows = samples(dataset)
         if cls is glue.Sst2:
-            found = [(text.rstrip(), label) for text, label in found]
+            rows = [(text.rstrip(), label) for text, label in rows]
         if cls is glue.Qqp:
-            found = [([texts[0].removeprefix('"').removesuffix("?"), texts[1]], label) for texts, label in found]
-        assert found == expected
+            rows = [([texts[0].removeprefix('"').removesuffix("?"), texts[1]], label) for texts, label in rows]
+        assert rows == expected
 
 
 @pytest.mark.parametrize(("cls", "part"), [(glue.MnliMatched, "dev_matched"), (glue.MnliMismatched, "dev_mismatched")])
-def test_mnli_reads_the_gold_label_and_its_own_test_split(cls, part, root):
+def test_mnli_labels_and_test_split(cls, part, root):
     train, test = both(cls, root)
     assert test.task.names == ("entailment", "neutral", "contradiction")
     assert test.task.metric == "accuracy"
@@ -102,15 +103,15 @@ def test_mnli_reads_the_gold_label_and_its_own_test_split(cls, part, root):
         assert samples(dataset) == list(zip(texts, gold, strict=True))
 
 
-def test_stsb_is_a_number_measured_by_rank(root):
+def test_stsb_is_a_regression_scored_by_spearman(root):
     train, test = both(glue.Stsb, root)
     assert (test.task.kind, test.task.size, test.task.metric) == ("number", 1, "spearman")
     assert [label for _, label in samples(train)] == [0.625 * (i % 9) for i in range(12)]
     assert isinstance(train[0]["label"], float)
 
 
-def test_wnli_counts_its_classes_the_other_way_round(root):
-    """In RTE 0 is entailment, in WNLI 1; its files have numbers, theirs have words."""
+def test_wnli_has_the_reverse_order_of_classes(root):
+    """0 is entailment in RTE, whose files have words, and 1 in WNLI, whose files have numbers."""
     rte, wnli = both(glue.Rte, root)[0], both(glue.Wnli, root)[0]
     assert rte.task.names == tuple(reversed(wnli.task.names))
     assert (rte.folder / "RTE" / "train.tsv").read_text().splitlines()[1].endswith("\tentailment")
@@ -118,13 +119,16 @@ def test_wnli_counts_its_classes_the_other_way_round(root):
     assert rte[0]["label"] == wnli[0]["label"] == 0
 
 
-def test_qqp_leaves_out_broken_and_empty_rows_and_says_so(root):
+def test_qqp_drops_truncated_and_empty_rows_with_a_warning(root):
     train, test = both(glue.Qqp, root)
     assert len(train) == 12
-    assert train.warnings == ("2 cut-off rows of QQP/train.tsv left out", "1 empty rows of QQP/train.tsv left out")
+    assert train.warnings == (
+        "2 truncated rows of QQP/train.tsv are left out",
+        "1 empty rows of QQP/train.tsv are left out",
+    )
     assert test.warnings == ()
     assert train.describe(0).endswith("QQP/train.tsv line 2")
-    assert train[0]["inputs"]["text"][0].startswith('"')  # nothing is taken for quoting
+    assert train[0]["inputs"]["text"][0].startswith('"')  # quotation marks are ordinary characters
 
 
 # --- PAWS-X ----------------------------------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ LANGUAGES = [pytest.param(cls, id=cls.language) for cls in paws_x.register_datas
 
 
 @pytest.mark.parametrize("cls", LANGUAGES)
-def test_paws_reads_translated_training_pairs_and_dev(cls, root):
+def test_paws_rows(cls, root):
     language = cls.name.removeprefix("paws_")
     train = "train" if language == "en" else "translated_train"
     for dataset, part, count in zip(both(cls, root), (train, "dev_2k"), (12, 8), strict=True):
@@ -144,10 +148,10 @@ def test_paws_reads_translated_training_pairs_and_dev(cls, root):
         assert dataset.warnings == (() if language == "en" else (dataset.warnings[0],))
 
 
-def test_paws_as_published_keeps_pairs_without_sentences(root):
+def test_published_paws_keeps_empty_pairs(root):
     fixed, _ = both(paws_x.PawsKorean, root)
     published, _ = both(paws_x.PawsKorean, root, protocol="published")
-    assert fixed.warnings == ("1 empty rows of x-final/ko/translated_train.tsv left out",)
+    assert fixed.warnings == ("1 empty rows of x-final/ko/translated_train.tsv are left out",)
     assert len(published) == len(fixed) + 1
     assert samples(published)[3] == (["", ""], 0)
     assert fixed.fingerprint() != published.fingerprint()
@@ -156,7 +160,7 @@ def test_paws_as_published_keeps_pairs_without_sentences(root):
 # --- WikiText --------------------------------------------------------------------------------------------------------
 
 
-def test_wikitext_is_the_lines_that_are_not_blank(root):
+def test_wikitext_samples_are_the_lines_that_are_not_blank(root):
     train, test = both(wikitext.WikiText103, root)
     assert train.task is None
     assert samples(train)[:2] == [("= Train =", None), (f"{sentence(('wiki', 'train', 0))} <unk> @-@ é .", None)]
@@ -179,7 +183,7 @@ def test_wikitext_is_the_lines_that_are_not_blank(root):
         (glue.Cola, "CoLA/dev.tsv", "gj04\t", "gj04", r"dev\.tsv line 1 has 3 columns, 4 are needed"),
     ],
 )
-def test_a_bad_table_is_one_line_with_file_and_row(cls, file, old, new, message, root, tmp_path):
+def test_message_for_a_bad_table_names_file_and_row(cls, file, old, new, message, root, tmp_path):
     shutil.copytree(root / "text" / "glue", tmp_path / "glue")
     path = tmp_path / "glue" / file
     text = path.read_text(encoding="utf-8")
@@ -201,7 +205,7 @@ def test_a_bad_table_is_one_line_with_file_and_row(cls, file, old, new, message,
         (b'{"sentence": null, "label": 0}\n', r"train\.jsonl holds no rows"),
     ],
 )
-def test_a_bad_line_of_json_is_named(content, message, tmp_path):
+def test_message_for_a_bad_json_line_names_it(content, message, tmp_path):
     folder = tmp_path / "text" / "glue" / "sst2"
     folder.mkdir(parents=True)
     (folder / "train.jsonl").write_bytes(content)
@@ -210,7 +214,7 @@ def test_a_bad_line_of_json_is_named(content, message, tmp_path):
         both(glue.Sst2, tmp_path)
 
 
-def test_a_bad_line_of_a_corpus_is_one_bad_sample(root, tmp_path):
+def test_bad_line_of_a_corpus_is_a_bad_sample(root, tmp_path):
     shutil.copytree(root / "text" / "wikitext103", tmp_path / "wikitext103")
     path = tmp_path / "wikitext103" / "wikitext-103" / "wiki.train.tokens"
     path.write_bytes(path.read_bytes().replace("é".encode(), b"\xe9", 1))
@@ -225,52 +229,52 @@ def test_a_bad_line_of_a_corpus_is_one_bad_sample(root, tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(["", "a", "é", "河流", "two words", "\x0b", "\u2028"]), max_size=12), st.booleans())
-def test_lines_are_those_of_the_file(tmp_path_factory, lines, ended):
+def test_line_file_has_the_lines_of_the_file(tmp_path_factory, lines, ends_with_newline):
     path = tmp_path_factory.mktemp("lines") / "file"
-    content = "\n".join(lines) + ("\n" if ended and lines else "")
+    content = "\n".join(lines) + ("\n" if ends_with_newline and lines else "")
     path.write_bytes(content.encode())
     expected = content.split("\n")[:-1] if content.endswith("\n") or not content else content.split("\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_text_pairs, "SCANNED", 3)
-        found = _text_pairs.Lines(path)
-    assert [found[i] for i in range(len(found))] == expected
+        patch.setattr(_text_pairs, "SCAN_BYTES", 3)
+        line_file = _text_pairs.LineFile(path)
+    assert [line_file[i] for i in range(len(line_file))] == expected
 
 
-def test_lines_lose_windows_line_ends_and_the_byte_order_mark(tmp_path):
+def test_line_file_drops_windows_line_ends_and_the_byte_order_mark(tmp_path):
     (tmp_path / "file").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
-    lines = _text_pairs.Lines(tmp_path / "file")
+    lines = _text_pairs.LineFile(tmp_path / "file")
     assert lines[0] == "one"
-    again = pickle.loads(pickle.dumps(lines))  # after its map was opened
-    assert [again[i] for i in range(len(again))] == ["one", "two"]
+    unpickled = pickle.loads(pickle.dumps(lines))  # after its memory map was opened
+    assert [unpickled[i] for i in range(len(unpickled))] == ["one", "two"]
 
 
 # --- fetching from the hub -------------------------------------------------------------------------------------------
 
 
 class Hub:
-    """Stands in for the module `datasets`: what it was asked for, and the answers."""
+    """Replaces the package `datasets` and records its calls."""
 
     def __init__(self, splits: dict[str, list[dict[str, Any]]], names: tuple[str, ...] | None = None) -> None:
         self.splits, self.names = splits, names
-        self.asked: list[tuple[str, str, str]] = []
+        self.requests: list[tuple[str, str, str]] = []
 
     def load_dataset(self, path: str, config: str, *, split: str) -> Any:
-        self.asked.append((path, config, split))
+        self.requests.append((path, config, split))
         if split not in self.splits:
             raise ConnectionError("Couldn't reach the hub\n(offline)")
         rows = self.splits[split]
-        kinds = {column: SimpleNamespace(dtype="string") for column in rows[0]}
+        features_of = {column: SimpleNamespace(dtype="string") for column in rows[0]}
         if self.names:
-            kinds["label"] = SimpleNamespace(names=list(self.names))
+            features_of["label"] = SimpleNamespace(names=list(self.names))
 
         class Table(list):
-            features = kinds
+            features = features_of
 
         return Table(rows)
 
 
 def as_hub(cls: Any, root: Path) -> Hub:
-    """The hub's form of what the upstream's files say."""
+    """A hub with the rows of the upstream's files."""
     splits = {}
     names = {"train": "train", "test": "validation"} if cls is wikitext.WikiText103 else cls.hub.splits
     for dataset in both(cls, root):
@@ -286,14 +290,14 @@ def as_hub(cls: Any, root: Path) -> Hub:
 
 
 @pytest.mark.parametrize("cls", FETCHED)
-def test_what_the_hub_hands_over_reads_as_the_upstream_does(cls, root, tmp_path, monkeypatch):
+def test_rows_of_the_hub_equal_those_of_the_upstream(cls, root, tmp_path, monkeypatch):
     hub = as_hub(cls, root)
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    folder = cls.source.place(tmp_path)
+    folder = cls.source.locate_in(tmp_path)
     cls.convert(folder)
     assert folder == tmp_path / cls.source.folder
-    assert len(hub.asked) == 2
-    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    assert len(hub.requests) == 2
+    monkeypatch.setitem(sys.modules, "datasets", None)  # not installed
     cls.convert(folder)
     for fetched, upstream in zip(both(cls, tmp_path), both(cls, root), strict=True):
         assert samples(fetched) == samples(upstream)
@@ -301,19 +305,19 @@ def test_what_the_hub_hands_over_reads_as_the_upstream_does(cls, root, tmp_path,
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_the_hub_is_asked_for_what_the_protocol_names(root, tmp_path, monkeypatch):
-    asked = []
+def test_repositories_configurations_and_splits_on_the_hub(root, tmp_path, monkeypatch):
+    requests = []
     for cls in (glue.Cola, glue.MnliMatched, glue.MnliMismatched, paws_x.PawsGerman, wikitext.WikiText103):
         hub = as_hub(cls, root)
         monkeypatch.setitem(sys.modules, "datasets", hub)
-        cls.convert(cls.source.place(tmp_path))
-        asked += hub.asked
-    assert asked == [
+        cls.convert(cls.source.locate_in(tmp_path))
+        requests += hub.requests
+    assert requests == [
         ("nyu-mll/glue", "cola", "train"),
         ("nyu-mll/glue", "cola", "validation"),
         ("nyu-mll/glue", "mnli", "train"),
         ("nyu-mll/glue", "mnli", "validation_matched"),
-        ("nyu-mll/glue", "mnli", "validation_mismatched"),  # training is there already
+        ("nyu-mll/glue", "mnli", "validation_mismatched"),  # the training split exists already
         ("google-research-datasets/paws-x", "de", "train"),
         ("google-research-datasets/paws-x", "de", "validation"),
         ("Salesforce/wikitext", "wikitext-103-v1", "train"),
@@ -322,97 +326,97 @@ def test_the_hub_is_asked_for_what_the_protocol_names(root, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("cls", FETCHED)
-def test_the_upstreams_own_files_need_no_hub(cls, root, monkeypatch):
+def test_upstream_files_need_no_hub(cls, root, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     before = sorted(root.rglob("*"))
-    cls.convert(cls.source.place(root))
+    cls.convert(cls.source.locate_in(root))
     assert sorted(root.rglob("*")) == before
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_without_the_package_one_line_names_the_extra(cls, tmp_path, monkeypatch):
+def test_message_without_the_package_names_the_extra(cls, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'sslx\[text\]'") as caught:
-        cls.convert(cls.source.place(tmp_path))
+        cls.convert(cls.source.locate_in(tmp_path))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_hub_that_fails_leaves_whole_files_and_is_asked_again(root, tmp_path, monkeypatch):
+def test_failed_fetch_leaves_complete_files_and_continues(root, tmp_path, monkeypatch):
     hub = as_hub(glue.Rte, root)
-    rest = hub.splits.pop("validation")
+    validation_rows = hub.splits.pop("validation")
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    folder = glue.Rte.source.place(tmp_path)
+    folder = glue.Rte.source.locate_in(tmp_path)
     with pytest.raises(DataError, match=r"nyu-mll/glue \(rte, validation\): Couldn't reach the hub \(offline\)$"):
         glue.Rte.convert(folder)
     assert [path.name for path in tmp_path.rglob("*.*")] == ["train.jsonl"]
-    hub.splits["validation"] = rest
+    hub.splits["validation"] = validation_rows
     glue.Rte.convert(folder)
-    assert [split for *_, split in hub.asked] == ["train", "validation", "validation"]
+    assert [split for *_, split in hub.requests] == ["train", "validation", "validation"]
     assert len(both(glue.Rte, tmp_path)[1]) == 8
 
 
-def test_classes_in_another_order_are_put_in_ours(root, tmp_path, monkeypatch):
+def test_classes_in_another_order_are_reordered(root, tmp_path, monkeypatch):
     hub = as_hub(glue.Rte, root)
     hub.names = ("not_entailment", "entailment")
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    glue.Rte.convert(glue.Rte.source.place(tmp_path))
+    glue.Rte.convert(glue.Rte.source.locate_in(tmp_path))
     assert [label for _, label in samples(both(glue.Rte, tmp_path)[0])] == [1 - i % 2 for i in range(12)]
 
 
-def test_other_classes_and_missing_columns_are_refused(root, tmp_path, monkeypatch):
+def test_unknown_classes_and_missing_columns_are_refused(root, tmp_path, monkeypatch):
     hub = as_hub(glue.Rte, root)
     hub.names = ("yes", "no")
     monkeypatch.setitem(sys.modules, "datasets", hub)
     with pytest.raises(DataError, match="has the classes yes, no, not entailment, not_entailment"):
-        glue.Rte.convert(glue.Rte.source.place(tmp_path))
+        glue.Rte.convert(glue.Rte.source.locate_in(tmp_path))
     hub = as_hub(glue.Qnli, root)
     monkeypatch.setitem(sys.modules, "datasets", hub)
     with pytest.raises(DataError, match="has no column 'sentence1'"):
-        glue.Rte.convert(glue.Rte.source.place(tmp_path))
+        glue.Rte.convert(glue.Rte.source.locate_in(tmp_path))
 
 
 # --- mC4 -------------------------------------------------------------------------------------------------------------
 
 
 class Stream:
-    """Stands in for the module `datasets`: documents without end, and how many were read."""
+    """Replaces the package `datasets`: an endless stream that counts the documents read."""
 
-    def __init__(self, most: int = 10**9) -> None:
-        self.most, self.read, self.asked = most, 0, []
+    def __init__(self, size: int = 10**9) -> None:
+        self.size, self.read, self.requests = size, 0, []
 
     def load_dataset(self, path: str, *, data_files: dict[str, str], split: str, streaming: bool) -> Any:
         assert (path, streaming) == ("allenai/c4", True)
         pattern = data_files[split]
-        self.asked.append(pattern)
+        self.requests.append(pattern)
 
         def rows(begin: int) -> Any:
-            for number in range(begin, self.most):
+            for number in range(begin, self.size):
                 self.read += 1
                 yield {"text": f"{pattern} {number}", "url": "", "timestamp": ""}
 
         return SimpleNamespace(skip=rows)
 
 
-def prepared(tmp_path: Path, monkeypatch: Any, documents: int, hub: Any) -> Any:
+def prepare(tmp_path: Path, monkeypatch: Any, documents: int, hub: Any) -> Any:
     monkeypatch.setattr(mc4, "SHARD", 4)
     monkeypatch.setenv(mc4.VARIABLE, str(documents))
     monkeypatch.setitem(sys.modules, "datasets", hub)
-    mc4.MC4.convert(mc4.MC4.source.place(tmp_path))
+    mc4.MC4.convert(mc4.MC4.source.locate_in(tmp_path))
     return both(mc4.MC4, tmp_path)
 
 
-def test_mc4_fetches_as_many_documents_as_the_option_says(tmp_path, monkeypatch):
-    monkeypatch.setenv(mc4.VARIABLE, "9")  # the option goes before the variable
+def test_mc4_fetches_the_number_of_documents_of_the_option(tmp_path, monkeypatch):
+    monkeypatch.setenv(mc4.VARIABLE, "9")  # the option has priority
     monkeypatch.setitem(sys.modules, "datasets", Stream())
-    mc4.MC4.prepare(mc4.MC4.source.place(tmp_path), mc4.MC4.Options(documents=3))
+    mc4.MC4.prepare(mc4.MC4.source.locate_in(tmp_path), mc4.MC4.Options(documents=3))
     assert len(both(mc4.MC4, tmp_path)[0]) == 3 * 7
 
 
-def test_the_languages_of_mc4_take_turns_in_the_published_order(tmp_path, monkeypatch):
-    train, test = prepared(tmp_path, monkeypatch, 10, Stream())
-    found = [text.removeprefix("multilingual/c4-").split(".")[0] for text, _ in samples(train)]
-    assert found == ["en", "fr", "de", "zh", "es", "ja", "ko"] * 10
+def test_mc4_languages_alternate_in_the_published_order(tmp_path, monkeypatch):
+    train, test = prepare(tmp_path, monkeypatch, 10, Stream())
+    languages = [text.removeprefix("multilingual/c4-").split(".")[0] for text, _ in samples(train)]
+    assert languages == ["en", "fr", "de", "zh", "es", "ja", "ko"] * 10
     assert [int(text.split()[-1]) for text, _ in samples(train)] == [i // 7 for i in range(70)]
     assert samples(test)[1][0] == "multilingual/c4-fr-validation.tfrecord-*.json.gz 0"
     assert len(test) == 7
@@ -422,78 +426,78 @@ def test_the_languages_of_mc4_take_turns_in_the_published_order(tmp_path, monkey
     assert files[:4] == ["de-00000.jsonl", "de-00001.jsonl", "de-00002.jsonl", "en-00000.jsonl"]
 
 
-def test_mc4_streams_no_more_than_is_asked_for_and_goes_on_later(tmp_path, monkeypatch):
+def test_mc4_streams_only_the_missing_documents(tmp_path, monkeypatch):
     first = Stream()
-    small, _ = prepared(tmp_path, monkeypatch, 6, first)
-    assert first.read <= 7 * (6 + 1) + 7  # each language's 6, and 1 held out
-    again = Stream()
-    prepared(tmp_path, monkeypatch, 6, again)
-    prepared(tmp_path, monkeypatch, 3, again)
-    assert again.asked == []
+    small, _ = prepare(tmp_path, monkeypatch, 6, first)
+    assert first.read <= 7 * (6 + 1) + 7  # 6 of each language, and 1 for the test
+    second = Stream()
+    prepare(tmp_path, monkeypatch, 6, second)
+    prepare(tmp_path, monkeypatch, 3, second)
+    assert second.requests == []
     more = Stream()
-    large, _ = prepared(tmp_path, monkeypatch, 11, more)
+    large, _ = prepare(tmp_path, monkeypatch, 11, more)
     assert more.read <= 7 * (11 - 4) + 7  # the full shards are kept
     assert samples(large)[: len(small)] == samples(small)
     assert len(large) == 77
 
 
-def test_an_interrupted_stream_goes_on_behind_the_last_full_shard(tmp_path, monkeypatch):
-    class CheckFailed(Stream):
-        def load_dataset(self, path: str, **given: Any) -> Any:
-            if "c4-de" in given["data_files"][given["split"]]:
+def test_interrupted_stream_continues_after_the_last_full_shard(tmp_path, monkeypatch):
+    class Interrupted(Stream):
+        def load_dataset(self, path: str, **arguments: Any) -> Any:
+            if "c4-de" in arguments["data_files"][arguments["split"]]:
                 raise TimeoutError("The read operation timed out")
-            return super().load_dataset(path, **given)
+            return super().load_dataset(path, **arguments)
 
     with pytest.raises(DataError, match=r"did not hand over allenai/c4 \(multilingual/c4-de\.tfrecord.*timed out"):
-        prepared(tmp_path, monkeypatch, 9, CheckFailed())
+        prepare(tmp_path, monkeypatch, 9, Interrupted())
     with pytest.raises(DataError, match="sslx data prepare multilingual-text/mc4"):
         both(mc4.MC4, tmp_path)
     rest = Stream()
-    train, _ = prepared(tmp_path, monkeypatch, 9, rest)
+    train, _ = prepare(tmp_path, monkeypatch, 9, rest)
     assert rest.read <= 7 * 9 + 7 + 7 - 2 * 8
     assert [int(text.split()[-1]) for text, _ in samples(train)] == [i // 7 for i in range(63)]
 
 
-def test_mc4_ends_with_the_language_that_ends_first(tmp_path, monkeypatch):
-    train, _ = prepared(tmp_path, monkeypatch, 9, Stream(most=5))
+def test_mc4_has_as_many_documents_of_each_language(tmp_path, monkeypatch):
+    train, _ = prepare(tmp_path, monkeypatch, 9, Stream(size=5))
     assert len(train) == 35
 
 
-def test_mc4_reads_fewer_documents_or_says_how_to_get_more(root):
+def test_mc4_documents_option(root):
     full, test = both(mc4.MC4, root)
-    few, same = both(mc4.MC4, root, documents=2)
+    few, same_test = both(mc4.MC4, root, documents=2)
     assert (len(full), len(few)) == (7 * 5, 7 * 2)
     assert samples(few) == samples(full)[:14]
-    assert samples(same) == samples(test)
+    assert samples(same_test) == samples(test)
     assert few.fingerprint() != full.fingerprint()
     with pytest.raises(DataError, match=r"documents=6, but .* holds 5 .*mc4 --set dataset.documents=6`"):
         both(mc4.MC4, root, documents=6)
 
 
-def test_mc4_takes_the_upstreams_files_in_order(root, tmp_path):
+def test_mc4_reads_the_upstream_files_in_order(root, tmp_path):
     train, test = both(mc4.MC4, root)
-    key = [("en", "", 0, 0), ("en", "", 0, 1), ("en", "", 0, 2), ("en", "", 1, 0), ("en", "", 1, 1)]
+    keys = [("en", "", 0, 0), ("en", "", 0, 1), ("en", "", 0, 2), ("en", "", 1, 0), ("en", "", 1, 1)]
     english = [text for text, _ in samples(train)][::7]
-    assert [text.split("\n")[0] for text in english] == [sentence(one, "en") for one in key]
+    assert [text.split("\n")[0] for text in english] == [sentence(key, "en") for key in keys]
     assert samples(test)[0][0].startswith(sentence(("en", "-validation", 0, 0), "en"))
 
 
-@pytest.mark.parametrize("given", ["many", "0", "-3", ""])
-def test_mc4_refuses_a_number_of_documents_that_is_none(given, tmp_path, monkeypatch):
-    monkeypatch.setenv(mc4.VARIABLE, given)
+@pytest.mark.parametrize("value", ["many", "0", "-3", ""])
+def test_mc4_refuses_an_invalid_variable(value, tmp_path, monkeypatch):
+    monkeypatch.setenv(mc4.VARIABLE, value)
     with pytest.raises(ConfigError, match="SSLX_MC4_DOCUMENTS=.* must be a whole number"):
         mc4.MC4.convert(tmp_path)
 
 
-def test_a_damaged_file_or_manifest_of_mc4_is_named(tmp_path, monkeypatch):
+def test_message_for_a_damaged_mc4_file_names_it(tmp_path, monkeypatch):
     folder = MINIATURES["mc4_files"](tmp_path)
     monkeypatch.setenv(mc4.VARIABLE, "5")
     path = next(iter(sorted(folder.glob("multilingual/c4-en.*00001-*"))))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"c4-en\.tfrecord-00001-of-00002\.json\.gz is damaged"):
         mc4.MC4.convert(folder)
-    path.write_bytes(whole)
+    path.write_bytes(content)
     mc4.MC4.convert(folder)
     (folder / "train" / "ko-00000.jsonl").unlink()
     with pytest.raises(DataError, match=r"there is no .*ko-00000\.jsonl"):
@@ -503,11 +507,11 @@ def test_a_damaged_file_or_manifest_of_mc4_is_named(tmp_path, monkeypatch):
         both(mc4.MC4, tmp_path)
 
 
-# --- all of them -----------------------------------------------------------------------------------------------------
+# --- all data sets ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_a_missing_data_set_says_how_to_get_it(cls, tmp_path):
+def test_message_for_missing_data_names_the_command(cls, tmp_path):
     with pytest.raises(DataError) as caught:
         both(cls, tmp_path)
     assert "\n" not in str(caught.value)
@@ -515,9 +519,9 @@ def test_a_missing_data_set_says_how_to_get_it(cls, tmp_path):
 
 
 @pytest.mark.parametrize("cls", LABELLED)
-def test_the_fingerprint_follows_the_file(cls, root, tmp_path):
-    place = cls.source.place(root)
-    shutil.copytree(place, tmp_path / place.name)
+def test_fingerprint_changes_with_the_file(cls, root, tmp_path):
+    folder = cls.source.locate_in(root)
+    shutil.copytree(folder, tmp_path / folder.name)
     train, _ = both(cls, tmp_path)
     before = train.fingerprint()
     assert both(cls, tmp_path)[0].fingerprint() == before
@@ -526,56 +530,56 @@ def test_the_fingerprint_follows_the_file(cls, root, tmp_path):
     assert both(cls, tmp_path)[0].fingerprint() != before
 
 
-# --- the real library, and real data ---------------------------------------------------------------------------------
+# --- the package `datasets`, real data -------------------------------------------------------------------------------
 
 
-def test_the_library_itself_hands_over_tables_and_streams(root, tmp_path, monkeypatch):
+def test_tables_and_streams_of_the_package(root, tmp_path, monkeypatch):
     real = pytest.importorskip("datasets")
     monkeypatch.setattr(real.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    kinds = real.Features({
+    features = real.Features({
         "sentence1": real.Value("string"), "sentence2": real.Value("string"),
         "label": real.ClassLabel(names=["entailment", "not_entailment"]), "idx": real.Value("int32"),
     })  # fmt: skip
     for split, rows in as_hub(glue.Rte, root).splits.items():
         path = tmp_path / "hub" / "nyu-mll" / "glue" / "rte" / f"{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        real.Dataset.from_list(rows, features=kinds).to_parquet(path)
+        real.Dataset.from_list(rows, features=features).to_parquet(path)
     files = MINIATURES["mc4_files"](tmp_path / "upstream")
     shutil.copytree(files / "multilingual", tmp_path / "hub" / "allenai" / "c4" / "multilingual")
 
-    def load_dataset(path: str, config: str = "", **given: Any) -> Any:
-        place = tmp_path / "hub" / path / config
-        return original(str(place), cache_dir=str(tmp_path / "cache"), **given)
+    def load_dataset(path: str, config: str = "", **arguments: Any) -> Any:
+        folder = tmp_path / "hub" / path / config
+        return original(str(folder), cache_dir=str(tmp_path / "cache"), **arguments)
 
     original = real.load_dataset
     monkeypatch.setattr(real, "load_dataset", load_dataset)
-    glue.Rte.convert(glue.Rte.source.place(tmp_path / "data"))
+    glue.Rte.convert(glue.Rte.source.locate_in(tmp_path / "data"))
     for fetched, upstream in zip(both(glue.Rte, tmp_path / "data"), both(glue.Rte, root), strict=True):
         assert samples(fetched) == samples(upstream)
     monkeypatch.setattr(mc4, "SHARD", 2)
     for documents in ("3", "5"):
         monkeypatch.setenv(mc4.VARIABLE, documents)
-        mc4.MC4.convert(mc4.MC4.source.place(tmp_path / "data"))
+        mc4.MC4.convert(mc4.MC4.source.locate_in(tmp_path / "data"))
     fetched = both(mc4.MC4, tmp_path / "data")
     assert samples(fetched[0]) == samples(both(mc4.MC4, root)[0])
 
 
-@pytest.mark.skipif(not (SHARED / "sst2").is_dir(), reason="no shared data")
-def test_real_sst2_files_are_read_as_they_are():
+@pytest.mark.skipif(not (SHARED / "sst2").is_dir(), reason="no data in SSLX_SHARED_DATA")
+def test_real_sst2_files():
     train, test = both(glue.Sst2, SHARED / "sst2")
     assert (len(train), len(test)) == (60_614, 6_735)
     assert train[0] == {"inputs": {"text": np.array("when are bears bears and ")}, "label": 1}
     assert 0.5 < np.mean(train.labels) < 0.6
 
 
-@pytest.mark.skipif(not (SHARED / "wikitext2_valid_test").is_dir(), reason="no shared data")
-def test_real_wikitext_lines_make_the_published_number_of_words(tmp_path):
-    """WikiText-2 has the same form as WikiText-103; its validation part is known to have 217,646 words and lines."""
-    place = tmp_path / "wikitext-103"
-    place.mkdir()
+@pytest.mark.skipif(not (SHARED / "wikitext2_valid_test").is_dir(), reason="no data in SSLX_SHARED_DATA")
+def test_real_wikitext_has_the_published_number_of_words(tmp_path):
+    """WikiText-2 has the format of WikiText-103. Its validation part has 217,646 words, with one more for each line."""
+    folder = tmp_path / "wikitext-103"
+    folder.mkdir()
     for name, file in (("train", "test"), ("valid", "valid")):
         source = SHARED / "wikitext2_valid_test" / "wikitext-2" / f"{file}.txt"
-        shutil.copy(source, place / f"wiki.{name}.tokens")
+        shutil.copy(source, folder / f"wiki.{name}.tokens")
     _, valid = both(wikitext.WikiText103, tmp_path)
     words = sum(len(text.split()) for text, _ in samples(valid))
     assert words + len(valid.lines) == 217_646

@@ -1,8 +1,7 @@
-"""Data set `synthetic` for speech: a pure function of seed, split and index; a voice that is what it says."""
+"""Synthetic speech: clips, labels and speakers of the data set, and the acoustics of the voice."""
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,11 @@ def waveform(dataset: SyntheticSpeech, index: int) -> np.ndarray:
 
 
 def speaker(tract: float = 1.0, pitch: float = 120.0, **values: Any) -> _speech_synthesis.Speaker:
-    plain = {"breath": 0.01, "tilt": -8.0, "pace": 1.0, "accent": {name: np.ones(3) for name in PHONEMES}}
-    return _speech_synthesis.Speaker(tract=tract, pitch=pitch, **(plain | values))
+    neutral = {"breath": 0.01, "tilt": -8.0, "pace": 1.0, "accent": {name: np.ones(3) for name in PHONEMES}}
+    return _speech_synthesis.Speaker(tract=tract, pitch=pitch, **(neutral | values))
 
 
-# --- a data set -----------------------------------------------------------------------------------------------------
+# --- the data set ----------------------------------------------------------------------------------------------------
 
 
 def test_samples_fit_the_field() -> None:
@@ -43,26 +42,11 @@ def test_samples_fit_the_field() -> None:
             assert np.abs(sample).max() < 1
 
 
-def test_a_sample_is_a_function_of_seed_split_and_index() -> None:
-    dataset = make(n_train=50)
-    forth = [waveform(dataset, i) for i in range(6)]
-    back = [waveform(pickle.loads(pickle.dumps(dataset)), i) for i in reversed(range(6))][::-1]
-    more = [waveform(make(n_train=5000), i) for i in range(6)]
-    for a, b, c in zip(forth, back, more, strict=True):
-        assert np.array_equal(a, b)
-        assert np.array_equal(a, c)
-    assert not np.array_equal(forth[0], waveform(make(seed=1), 0))
-    assert not np.array_equal(forth[0], waveform(make("test", label="speaker"), 0))
-    again = dataset.options.words * dataset.options.speakers  # the same word by the same speaker
-    assert not np.array_equal(forth[0], waveform(make(), again))
-
-
-def test_size_and_bounds() -> None:
-    assert len(make(n_train=7)) == 7
-    assert len(make("test", n_test=3)) == 3
-    for index in (7, -1):
-        with pytest.raises(IndexError):
-            make(n_train=7)[index]
+def test_clips_of_the_same_word_and_speaker_differ() -> None:
+    dataset = make()
+    repeated = dataset.options.words * dataset.options.speakers
+    assert dataset[0]["label"] == dataset[repeated]["label"]
+    assert not np.array_equal(waveform(dataset, 0), waveform(dataset, repeated))
 
 
 @pytest.mark.parametrize("label", ["word", "speaker"])
@@ -78,29 +62,30 @@ def test_labels_are_balanced_and_named(label: str) -> None:
         assert all(f"'{task.names[number]}'" in dataset.describe(i) for i, number in enumerate(labels))
 
 
-def test_test_speakers_are_new_for_words_and_the_same_for_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: set[tuple[float, float]] = set()
-    spoken = _speech_synthesis.synthesise
+def test_splits_share_speakers_only_if_the_label_is_the_speaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    speakers: set[tuple[float, float]] = set()
+    synthesise = _speech_synthesis.synthesise
 
-    def listen(word: Any, who: _speech_synthesis.Speaker, *rest: Any) -> np.ndarray:
-        heard.add((who.tract, who.pitch))
-        return spoken(word, who, *rest)
+    def record(word: Any, who: _speech_synthesis.Speaker, *rest: Any) -> np.ndarray:
+        speakers.add((who.tract, who.pitch))
+        return synthesise(word, who, *rest)
 
-    monkeypatch.setattr(_speech_synthesis, "synthesise", listen)
+    monkeypatch.setattr(_speech_synthesis, "synthesise", record)
+    splits = ("train", "validation", "test")
     voices: dict[tuple[str, str], set[tuple[float, float]]] = {}
     for label in ("word", "speaker"):
-        for split in ("train", "test"):
-            heard = set()
+        for split in splits:
+            speakers = set()
             dataset = make(split, label=label, words=2, speakers=4)
             for i in range(8):
                 dataset[i]
-            voices[label, split] = heard
-    assert all(len(found) == 4 for found in voices.values())
-    assert voices["word", "train"].isdisjoint(voices["word", "test"])
-    assert voices["speaker", "train"] == voices["speaker", "test"]
+            voices[label, split] = speakers
+    assert all(len(group) == 4 for group in voices.values())
+    assert len(set().union(*(voices["word", split] for split in splits))) == 12
+    assert voices["speaker", "train"] == voices["speaker", "validation"] == voices["speaker", "test"]
 
 
-def test_clips_of_a_word_differ_in_place_and_loudness() -> None:
+def test_clips_of_a_word_differ_in_position_and_loudness() -> None:
     dataset = make(words=2, snr=(60.0, 60.0))
     clips = [waveform(dataset, 2 * i) for i in range(20)]
     loudness = [20 * np.log10(np.abs(clip).max()) for clip in clips]
@@ -109,7 +94,7 @@ def test_clips_of_a_word_differ_in_place_and_loudness() -> None:
     assert np.std(middles) > 0.08  # seconds
 
 
-def test_noise_is_as_loud_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_has_the_ratio_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_speech_synthesis, "room_colour", lambda wave, rng: wave)
     for snr in (0.0, 20.0):
         dataset = make(words=2, seconds=1.5, snr=(snr, snr))
@@ -120,10 +105,10 @@ def test_noise_is_as_loud_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.mean(ratios) == pytest.approx(10 * np.log10(1 + 10 ** (snr / 10)), abs=4)
 
 
-# --- the voice ------------------------------------------------------------------------------------------------------
+# --- the voice -------------------------------------------------------------------------------------------------------
 
 
-def test_words_are_different_and_made_of_known_sounds() -> None:
+def test_words_differ_and_consist_of_known_phonemes() -> None:
     assert len(set(WORDS)) == len(WORDS) >= 10
     assert {name for word in WORDS for name in word} <= set(PHONEMES)
 
@@ -148,36 +133,36 @@ def test_vowels_have_their_formants(vowel: str, tract: float) -> None:
 
 
 @pytest.mark.parametrize("pitch", [90.0, 140.0, 230.0])
-def test_voice_has_its_pitch(pitch: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voice_has_the_pitch_of_its_speaker(pitch: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_speech_synthesis, "pitch_contour", lambda frames, median, rng: np.full(frames, median))
     wave = _speech_synthesis.synthesise(("a",), speaker(pitch=pitch), 16_000, 6.0, np.random.default_rng(0))
     middle = wave[len(wave) // 2 - 1600 :][:3200]
     power = np.abs(np.fft.rfft(middle * np.hanning(3200), 1 << 16)) ** 2
-    combs = np.arange(60.0, 400.0, 0.5)
-    places = np.round(np.outer(combs, np.arange(1, 7)) * (1 << 16) / 16_000).astype(int)
-    between = np.round(np.outer(combs, np.arange(6) + 0.5) * (1 << 16) / 16_000).astype(int)
-    score = np.log(power[places]).sum(axis=1) - np.log(power[between]).sum(axis=1)
-    assert combs[score.argmax()] == pytest.approx(pitch, rel=0.02)
+    candidates = np.arange(60.0, 400.0, 0.5)
+    harmonics = np.round(np.outer(candidates, np.arange(1, 7)) * (1 << 16) / 16_000).astype(int)
+    between = np.round(np.outer(candidates, np.arange(6) + 0.5) * (1 << 16) / 16_000).astype(int)
+    score = np.log(power[harmonics]).sum(axis=1) - np.log(power[between]).sum(axis=1)
+    assert candidates[score.argmax()] == pytest.approx(pitch, rel=0.02)
 
 
-def test_pitch_contours_lie_around_the_speakers_median() -> None:
-    made = np.array([_speech_synthesis.pitch_contour(40, 150.0, np.random.default_rng(i)) for i in range(200)])
-    assert np.median(made) == pytest.approx(150, rel=0.03)
-    assert made[:, 0].mean() > 1.05 * made[:, -1].mean()  # it falls
-    assert 0.05 < np.log(made).mean(axis=1).std() < 0.2
+def test_pitch_contours_are_around_the_median_of_the_speaker() -> None:
+    contours = np.array([_speech_synthesis.pitch_contour(40, 150.0, np.random.default_rng(i)) for i in range(200)])
+    assert np.median(contours) == pytest.approx(150, rel=0.03)
+    assert contours[:, 0].mean() > 1.05 * contours[:, -1].mean()  # it falls
+    assert 0.05 < np.log(contours).mean(axis=1).std() < 0.2
 
 
 def test_hiss_is_unvoiced_and_high() -> None:
     rng = np.random.default_rng(0)
-    centre = []
+    centroids = []
     for sound in ("s", "sh", "a"):
         wave = _speech_synthesis.synthesise((sound,), speaker(), 16_000, 4.0, rng)
         power = np.abs(np.fft.rfft(wave)) ** 2
-        centre.append(np.average(np.fft.rfftfreq(len(wave), 1 / 16_000), weights=power))
-    assert centre[0] > 3000 > centre[1] > 2000 > centre[2]
+        centroids.append(np.average(np.fft.rfftfreq(len(wave), 1 / 16_000), weights=power))
+    assert centroids[0] > 3000 > centroids[1] > 2000 > centroids[2]
 
 
-def test_pulses_are_harmonics_of_one_strength_below_half_the_rate() -> None:
+def test_pulses_have_equal_harmonics_below_half_the_rate() -> None:
     pulses = _speech_synthesis._pulses(np.full(8000, 100.0), 8000)
     power = np.abs(np.fft.rfft(pulses)) ** 2
     harmonics = power[100:4000:100][:38]
@@ -196,14 +181,14 @@ def test_resonators_peak_at_the_formants() -> None:
     np.testing.assert_allclose(peaks, centres[0], atol=15)
 
 
-def test_overlap_add_undoes_the_windows() -> None:
+def test_overlap_add_of_the_spectra_is_the_signal() -> None:
     signal = np.random.default_rng(0).normal(size=800)
     spectra = _speech_synthesis._spectra(signal, 80, 256)
     rebuilt = _speech_synthesis._overlap_add(np.fft.irfft(spectra, 256), 80)
     np.testing.assert_allclose(rebuilt[80:720], signal[80:720], atol=1e-12)
 
 
-def test_coloured_noise_and_room_keep_length_and_are_finite() -> None:
+def test_noise_and_room_response_keep_the_length() -> None:
     for length in (800, 801):
         rng = np.random.default_rng(length)
         noise = _speech_synthesis.coloured_noise(length, rng)

@@ -1,4 +1,4 @@
-"""Memory of the C library: freed blocks are kept, in huge pages where Linux offers them."""
+"""Memory allocation on the CPU: the C library keeps freed blocks, in huge pages if Linux offers them on request."""
 
 from __future__ import annotations
 
@@ -8,40 +8,36 @@ import os
 import platform
 from pathlib import Path
 
-# mallopt's names for these in glibc's malloc.h
+# parameters of mallopt, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-
-# Linux: pages of 2 MiB, and who gets them
-HUGE, MADV_HUGEPAGE = 2**21, 14
-
-
+HUGE_PAGE_BYTES, MADV_HUGEPAGE = 2**21, 14  # Linux: size of a huge page, and the advice that requests them
 HUGE_PAGES, OVERCOMMIT = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/sys/vm/overcommit_memory")
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep the memory that tensors free, for the next tensors. Returns whether it does.
+    """Make the C library keep the memory of freed tensors for the next tensors. Returns whether it does.
 
-    glibc maps every block over 32 MiB anew and hands it back when it is freed, so that each step pays for the system's
-    clearing of its pages. What is kept lies in pages of 2 MiB where the system has them for those who ask. Left alone
-    where the C library is another one, and where the environment says how memory is to be allocated.
+    By default glibc maps each block larger than 32 MiB anew and unmaps it when it is freed, so the system clears its
+    pages in each step. Nothing changes if the C library is not glibc, or if the environment sets the allocator
+    (`MALLOC_...`, `GLIBC_TUNABLES`, `LD_PRELOAD`).
     """
-    said = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
-    if said or platform.libc_ver()[0] != "glibc":
+    set_by_user = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
+    if set_by_user or platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    wanted = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
-    kept = all(library.mallopt(name, value) == 1 for name, value in wanted)
-    if kept:
-        _ask_for_huge_pages(library)
-    return kept
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**26))
+    accepted = all(library.mallopt(name, value) == 1 for name, value in settings)
+    if accepted:
+        _request_huge_pages(library)
+    return accepted
 
 
-def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
-    """Take half the machine's memory from malloc, untouched, ask for huge pages there and give it back to malloc.
+def _request_huge_pages(library: ctypes.CDLL) -> None:
+    """Allocate half of the machine's memory without writing to it, request huge pages for it, and free it.
 
-    malloc keeps it, so tensors come to lie there; nothing is in use before they are written to. glibc has a setting for
-    this, too, but only for programs that are started with it. Not where the system counts what is not touched.
+    malloc keeps the freed block and places tensors in it; no page is in use before it is written. glibc has a setting
+    for huge pages, but reads it only at the start of a program. Nothing is done if the system counts memory that is
+    allocated but not written (strict overcommit).
     """
     with contextlib.suppress(OSError, ValueError):
         if "[madvise]" not in HUGE_PAGES.read_text() or OVERCOMMIT.read_text().strip() == "2":
@@ -52,6 +48,6 @@ def _ask_for_huge_pages(library: ctypes.CDLL) -> None:
         library.free.argtypes = [ctypes.c_void_p]
         block = library.malloc(size)
         if block:
-            start = -(-block // HUGE) * HUGE
-            library.madvise(start, (block + size - start) // HUGE * HUGE, MADV_HUGEPAGE)
+            start = -(-block // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+            library.madvise(start, (block + size - start) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE)
             library.free(block)

@@ -1,1 +1,1 @@
-"""Readers of file formats and splitting rules, shared by the data sets."""
+"""File readers and split rules shared by the data sets."""

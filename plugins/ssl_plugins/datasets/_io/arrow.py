@@ -1,4 +1,4 @@
-"""pyarrow under its usual short names, imported when first used: most commands read no table."""
+"""pyarrow modules under their usual aliases, imported on first use because most commands read no table."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 else:
 
-    class _Late:
-        """Stands for a module."""
+    class _LazyModule:
+        """Imports the module on the first attribute access."""
 
         def __init__(self, name: str) -> None:
             self._name = name
@@ -23,6 +23,6 @@ else:
                 raise AttributeError(attribute)
             return getattr(importlib.import_module(self._name), attribute)
 
-    pa, pc, pv, pq = map(_Late, ("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"))
+    pa, pc, pv, pq = map(_LazyModule, ("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"))
 
 __all__ = ["pa", "pc", "pq", "pv"]

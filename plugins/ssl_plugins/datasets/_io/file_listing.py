@@ -1,6 +1,6 @@
-"""Files of one's own: which there are, what their labels and groups are, and which are held out.
+"""Lists the user's files with their labels, groups and splits.
 
-Knows paths and tables, no modality. A listing is a list of `Item`; the order never depends on that of the directory.
+Knows paths and tables, no modality. The order of a list never depends on that of the directory.
 """
 
 from __future__ import annotations
@@ -15,15 +15,22 @@ from typing import Any
 import numpy as np
 
 from ssl_core import ConfigError, DataError
-from ssl_plugins.datasets._io.splitting import SPLITS, Coder, Said, divide_rows, in_order
+from ssl_plugins.datasets._io.splitting import (
+    SPLIT_NAMES,
+    LabelEncoder,
+    SampleMetadata,
+    is_validation,
+    split_name_error,
+)
 
-TABLES = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
-LIKE_SPLITS = frozenset({*SPLITS, "training", "testing", "val", "valid", "validation", "dev", "eval"})
+TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
+METADATA_COLUMNS = ("label", "group", "split")
+SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
 @dataclass(frozen=True)
-class Item:
-    """One file. `name` is its path as the user knows it; `split` is what a table says of it."""
+class FileEntry:
+    """One file. `name`: its path relative to the root folder or as its table has it. The rest is known metadata."""
 
     path: Path
     name: str
@@ -32,91 +39,134 @@ class Item:
     split: str | None = None
 
 
-def listing(root: str, extensions: Sequence[str], pattern: str | None) -> list[Item]:
-    """All files of a folder, or of a table with the columns path, label, group and split (path alone is needed).
+@dataclass(frozen=True)
+class SampleLocations:
+    """Maps sample indices to files; called with an index, it returns the sample's name for messages.
 
-    Labels: by `pattern` from the names; from the table; from sub-folders if every file is in one, those within train/
-    and test/ if there are these. Errors: DataError, ConfigError.
+    starts: (files + 1,) index of the first sample of each file.
+    line_numbers: (n,) line of each sample from 1, if some lines hold no sample.
+    unit: what a sample of each file, or of all, is called in messages; empty if the file is one sample.
     """
-    place = Path(root).expanduser()
-    if not place.exists():
+
+    paths: Sequence[Path]
+    starts: np.ndarray
+    line_numbers: np.ndarray | None = None
+    unit: str | Sequence[str] = "row"
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """The index of the file, and of the sample within it."""
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return file, int(row - self.starts[file])
+
+    def __call__(self, row: int) -> str:
+        file, index = self.locate(row)
+        unit = self.unit if isinstance(self.unit, str) else self.unit[file]
+        if not unit:
+            return str(self.paths[file])
+        return f"{self.paths[file]} {unit} {index + 1 if self.line_numbers is None else self.line_numbers[row]}"
+
+
+def list_files(root: str, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
+    """All files of a folder, or of a table with the columns path, label, group and split (only path is required).
+
+    Labels come from `pattern`, from the table, or from sub-folders if every file is in one. Where the top folders are
+    train/ and at least one of val/ and test/, they are the split and the folders below are the labels.
+
+    Raises:
+        ConfigError: `pattern` cannot be used.
+        DataError: the root does not exist, holds no file, or its table cannot be read.
+    """
+    path = Path(root).expanduser()
+    if not path.exists():
         raise DataError(f"dataset.root {root} does not exist; name a folder of files, a CSV or a Parquet file")
-    if place.is_file():
-        if not place.name.lower().endswith(TABLES):
-            raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLES)})")
-        items = _from_table(place)
+    if path.is_file():
+        if not path.name.lower().endswith(TABLE_EXTENSIONS):
+            raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLE_EXTENSIONS)})")
+        entries = _entries_of_table(path)
     else:
-        items = _from_folder(place, extensions, pattern)
-    return by_pattern(items, pattern) if pattern is not None else items
+        entries = _entries_of_folder(path, extensions, pattern)
+    return apply_pattern(entries, pattern) if pattern is not None else entries
 
 
-def sources(root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None) -> list[Item]:
-    """The files that hold the samples: root itself, or all in that folder; and those of `test_root`, as its split.
+def list_sources(root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
+    """The files that hold the samples: root itself, or all files of that folder; then those of `test_root`.
 
-    Errors: DataError, ConfigError.
+    With a `test_root`, its files are the test split, and those of root the training split but for a validation split.
+
+    Raises:
+        ConfigError: `pattern` cannot be used.
+        DataError: a root does not exist or holds no file.
     """
-    found = []
-    for option, path, split in (("root", root, "train" if test_root else None), ("test_root", test_root, "test")):
-        if path is None:
+    entries: list[FileEntry] = []
+    for option, root_path, split in (("root", root, "train" if test_root else None), ("test_root", test_root, "test")):
+        if root_path is None:
             continue
-        place = Path(path).expanduser()
-        if not place.exists():
-            raise DataError(f"dataset.{option} {path} does not exist; name a file or a folder")
-        items = [Item(place, place.name)] if place.is_file() else _from_folder(place, extensions, pattern)
-        items = by_pattern(items, pattern) if pattern is not None else items
-        found += [replace(item, split=item.split if split is None else split) for item in items]
-    return found
+        path = Path(root_path).expanduser()
+        if not path.exists():
+            raise DataError(f"dataset.{option} {root_path} does not exist; name a file or a folder")
+        part = [FileEntry(path, path.name)] if path.is_file() else _entries_of_folder(path, extensions, pattern)
+        part = apply_pattern(part, pattern) if pattern is not None else part
+        if split is not None:
+            keeps_validation = split == "train"
+            part = [
+                entry if keeps_validation and is_validation(entry.split) else replace(entry, split=split)
+                for entry in part
+            ]
+        entries += part
+    return entries
 
 
-def _from_folder(root: Path, extensions: Sequence[str], pattern: str | None) -> list[Item]:
+def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
     paths = [path for path in _walk(root) if path.name.lower().endswith(tuple(extensions))]
     if not paths:
         raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}")
     parts = {path: path.relative_to(root).parts for path in paths}
     paths.sort(key=lambda path: "/".join(parts[path]))
-    tops = {own[0] if len(own) > 1 else "" for own in parts.values()}
-    divided = tops == set(SPLITS)
-    if pattern is None and len(tops) > 1 and not divided and {top.lower() for top in tops} <= LIKE_SPLITS:
+    top_folders = {names[0] if len(names) > 1 else "" for names in parts.values()}
+    splits = [SPLIT_NAMES.get(folder.lower()) for folder in top_folders]
+    has_split = None not in splits and len(set(splits)) == len(splits) > 1 and "train" in splits
+    split_like = {folder.lower() for folder in top_folders} <= SPLIT_LIKE_FOLDERS
+    if pattern is None and len(top_folders) > 1 and not has_split and split_like:
         raise DataError(
-            f"dataset.root {root} holds the folders {', '.join(sorted(tops))}; call those to use train and test, and "
-            f"leave others out"
+            f"dataset.root {root} holds the folders {', '.join(sorted(top_folders))}; call those to use train, "
+            f"val and test, one for each split, and leave others out"
         )
-    below = {path: own[1:] if divided else own for path, own in parts.items()}
-    folders = {own[0] if len(own) > 1 else "" for own in below.values()}
-    labelled = len(folders) > 1 and "" not in folders
+    below = {path: names[1:] if has_split else names for path, names in parts.items()}
+    label_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
+    has_labels = len(label_folders) > 1 and "" not in label_folders
     return [
-        Item(
-            path, "/".join(parts[path]), below[path][0] if labelled else None,
-            split=parts[path][0] if divided else None,
+        FileEntry(
+            path, "/".join(parts[path]), below[path][0] if has_labels else None,
+            split=SPLIT_NAMES[parts[path][0].lower()] if has_split else None,
         )
         for path in paths
     ]  # fmt: skip
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """All files that are not hidden, symbolic links followed but no folder entered twice."""
+    """All files that are not hidden; follows symbolic links and enters no folder twice."""
 
-    def refuse(error: OSError) -> None:
+    def unreadable(error: OSError) -> None:
         raise DataError(f"dataset.root: {error.filename} cannot be read: {error.strerror}")
 
-    entered = set()
-    for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
+    visited = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
-        inner[:] = [] if real in entered else sorted(name for name in inner if not name.startswith("."))
-        if real not in entered:
+        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in visited:
             yield from (Path(folder, name) for name in files if not name.startswith("."))
-        entered.add(real)
+        visited.add(real)
 
 
-def _from_table(table: Path) -> list[Item]:
-    import pandas as pd  # slow to import, and most listings need none
+def _entries_of_table(table: Path) -> list[FileEntry]:
+    import pandas as pd  # slow to import, and most listings do not need it
 
     try:
         if table.suffix.lower() == ".parquet":
             frame = pd.read_parquet(table)
-        else:  # "None" and "NA" are names as any other
-            mark = "\t" if ".tsv" in table.name.lower() else ","
-            frame = pd.read_csv(table, sep=mark, dtype=str, keep_default_na=False)
+        else:  # "None" and "NA" are valid names
+            delimiter = "\t" if ".tsv" in table.name.lower() else ","
+            frame = pd.read_csv(table, sep=delimiter, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
     if "path" not in frame.columns:
@@ -124,72 +174,69 @@ def _from_table(table: Path) -> list[Item]:
     if frame.empty:
         raise DataError(f"{table} has no rows")
     columns = {}
-    for column in ("label", "group", "split"):
+    for column in METADATA_COLUMNS:
         values = frame[column] if column in frame.columns else [None] * len(frame)
         columns[column] = [None if pd.isna(value) else str(value).strip() or None for value in values]
-    items = []
+    entries = []
     for row, path in enumerate(frame["path"]):
-        where = f"{table} row {row + 1}"
+        location = f"{table} row {row + 1}"
         if pd.isna(path) or not str(path).strip():
-            raise DataError(f"{where} has no path; fill it in or remove the row")
+            raise DataError(f"{location} has no path; fill it in or remove the row")
         if not (file := table.parent / str(path)).is_file():
-            raise DataError(f"{where}: there is no file {path}; paths are relative to the table's folder")
+            raise DataError(f"{location}: there is no file {path}; paths are relative to the table's folder")
         split = columns["split"][row]
-        if split not in (None, "train", "test"):
-            raise DataError(f"{where}: split is '{split}', it must be train or test")
-        items.append(Item(file, str(path), columns["label"][row], columns["group"][row], split))
-    for column in columns:
-        missing = [row + 1 for row, value in enumerate(columns[column]) if value is None]
-        if missing and len(missing) < len(items):
+        if split is not None and split.lower() not in SPLIT_NAMES:
+            raise DataError(f"{location}: {split_name_error(split)}")
+        entries.append(FileEntry(file, str(path), columns["label"][row], columns["group"][row], split))
+    for column, names in columns.items():
+        missing = [row + 1 for row, value in enumerate(names) if value is None]
+        if missing and len(missing) < len(entries):
             raise DataError(f"{table} row {missing[0]} has no {column}; fill in the column everywhere or leave it out")
-    return items
+    return entries
 
 
-def by_pattern(items: list[Item], pattern: str) -> list[Item]:
-    """The items with what the named groups of a regular expression find in their names. Errors: ConfigError."""
+def apply_pattern(entries: list[FileEntry], pattern: str) -> list[FileEntry]:
+    """Set label, group and split from the named groups of a regular expression, searched in each entry's name.
+
+    Raises:
+        ConfigError: `pattern` is invalid, has none of these groups, or does not match a name.
+    """
     try:
-        compiled = re.compile(pattern)
+        regex = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"dataset.label_pattern '{pattern}' is no regular expression: {error}") from None
-    named = {"label", "group", "split"} & set(compiled.groupindex)
-    if not named:
+    groups = set(METADATA_COLUMNS) & set(regex.groupindex)
+    if not groups:
         raise ConfigError(
             f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...) nor (?P<split>...)"
         )
-    out = []
+    entries_out = []
     unmatched = []
-    for item in items:
-        found = compiled.search(item.name)
-        if found is None or any(found[name] is None for name in named):
-            unmatched.append(item.name)
+    for entry in entries:
+        match = regex.search(entry.name)
+        if match is None or any(match[group] is None for group in groups):
+            unmatched.append(entry.name)
             continue
-        said: dict[str, Any] = {name: found[name] for name in named}
-        out.append(replace(item, **said))
+        values: dict[str, Any] = {group: match[group] for group in groups}
+        entries_out.append(replace(entry, **values))
     if unmatched:
         raise ConfigError(
-            f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(items)} names, "
+            f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(entries)} names, "
             f"e.g. '{unmatched[0]}'"
         )
-    return out
+    return entries_out
 
 
-def divide(items: list[Item], fraction: float, test_groups: Sequence[str], train_groups: Sequence[str]) -> list[Item]:
-    """Each item with its split: as a table says, by named groups, by random whole groups, or at random.
+def metadata_of_files(entries: Sequence[FileEntry]) -> SampleMetadata:
+    """Metadata where each file is one sample.
 
-    At random means a seeded shuffle, within each label if there are labels. Errors: ConfigError, DataError.
+    Raises:
+        DataError: some files have a label, group or split and others have none.
     """
-    coders = {what: Coder() for what in ("label", "group", "split")}
-    for what, coder in coders.items():
-        coder.each(getattr(item, what) for item in items)
-
-    def where(row: int) -> str:
-        return items[row].name
-
-    said = Said(len(items), where, **{what: coder.marks(what, where) for what, coder in coders.items()})
-    held = divide_rows(said, fraction, test_groups, train_groups)
-    return [replace(items[row], split=SPLITS[held[row]]) for row in np.flatnonzero(held >= 0)]
-
-
-def class_names(items: list[Item]) -> tuple[str, ...]:
-    """The different labels in order, whole numbers by size."""
-    return in_order(item.label for item in items if item.label is not None)
+    locations = SampleLocations([entry.path for entry in entries], np.arange(len(entries) + 1), unit="")
+    columns = {}
+    for kind in METADATA_COLUMNS:
+        encoder = LabelEncoder()
+        encoder.append_names(getattr(entry, kind) for entry in entries)
+        columns[kind] = encoder.sorted_codes(kind, locations)
+    return SampleMetadata(len(entries), locations, **columns)

@@ -1,4 +1,4 @@
-"""What tells that files have changed, without reading them."""
+"""Detects changed files by size and modification time, without reading them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def state(path: Path) -> str:
-    """Size and time of change, or that there is no such file."""
+def file_state(path: Path) -> str:
+    """Size and modification time of a file, or "none" if it does not exist."""
     try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: not a valid file name
         return "none"
-    return f"{found.st_size}\0{found.st_mtime_ns}"
+    return f"{status.st_size}\0{status.st_mtime_ns}"
 
 
-def stamp(folder: Path, names: Iterable[str]) -> str:
-    """A digest of names below a folder (or whole paths), and of the state of each file."""
-    made = hashlib.sha256()
+def file_state_digest(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 over the names (relative to `folder`, or absolute paths) and the state of each file."""
+    digest = hashlib.sha256()
     for name in dict.fromkeys(names):
-        made.update(f"{name}\0{state(folder / name)}\n".encode("utf-8", "surrogatepass"))
-    return made.hexdigest()
+        digest.update(f"{name}\0{file_state(folder / name)}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Many samples in one .npy or .npz file: arrays with a first axis of samples, or wafer maps one behind the other."""
+"""Reads many samples from one .npy or .npz file: arrays with a first axis of samples, or concatenated wafer maps."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ import numpy as np
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_listing import Item
-from ssl_plugins.datasets._io.tables import MarkColumns
+from ssl_plugins.datasets._io.file_listing import FileEntry
+from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
+from ssl_plugins.datasets._io.tables import MetadataCollector
 
-LABELS = ("labels", "label", "y")
-GROUPS = ("groups", "group", "subjects", "subject")
-PACKED = (".npy", ".npz")
-UNLABELLED = -1  # among the numbers of `label_names`, as in WM-811K
-SHARED = 1 << 24  # bytes from which on an array is shared by the splits
+LABEL_KEYS = ("labels", "label", "y")
+GROUP_KEYS = ("groups", "group", "subjects", "subject")
+ARRAY_EXTENSIONS = (".npy", ".npz")
+PREFIXES = {f"{name}_": split for name, split in SPLIT_NAMES.items()}
+UNLABELLED = -1  # a label in files with `label_names`, as in WM-811K
+MIN_SHARED_BYTES = 1 << 24  # arrays of at least this size are shared by the splits
 
-_held: weakref.WeakValueDictionary[tuple[str, int, int, str], np.ndarray] = weakref.WeakValueDictionary()
+_array_cache: weakref.WeakValueDictionary[tuple[str, int, int, str], np.ndarray] = weakref.WeakValueDictionary()
 
 
 @dataclass
-class Stack:
-    """(n, ...) an array of samples; an .npy file is memory-mapped and pickled by its path."""
+class SampleArray:
+    """(n, ...) an array of samples. An .npy file is memory-mapped, and pickled by its path."""
 
     path: Path
     array: Any
 
-    numbers = None
-    word = "sample"
+    line_numbers = None
+    unit = "sample"
 
     def __len__(self) -> int:
         return len(self.array)
 
     @property
     def shapes(self) -> set[tuple[int, ...]]:
-        """Those of the samples: one."""
+        """The shape of the samples, as a set of one."""
         return {self.array.shape[1:]}
 
-    def __getitem__(self, place: int) -> np.ndarray:
-        return np.array(self.array[place])
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.array(self.array[index])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "array": None if isinstance(self.array, np.memmap) else self.array}
@@ -57,8 +59,8 @@ class Stack:
 
 
 @dataclass
-class Maps:
-    """Maps of different sizes, as WM-811K is packed: map i is pixels[offset[i]:offset[i + 1]], (height, width)."""
+class RaggedMaps:
+    """Maps of different sizes in the format of WM-811K: map i is pixels[offset[i]:offset[i + 1]], (height, width)."""
 
     path: Path
     pixels: np.ndarray
@@ -66,84 +68,106 @@ class Maps:
     height: np.ndarray
     width: np.ndarray
 
-    numbers = None
-    word = "sample"
+    line_numbers = None
+    unit = "sample"
 
     def __len__(self) -> int:
         return len(self.height)
 
     @property
     def shapes(self) -> set[tuple[int, ...]]:
-        """Those of the samples."""
+        """The different shapes of the samples."""
         return set(zip(self.height.tolist(), self.width.tolist(), strict=True))
 
-    def __getitem__(self, place: int) -> np.ndarray:
-        found = self.pixels[self.offset[place] : self.offset[place + 1]]
-        return found.reshape(self.height[place], self.width[place])
+    def __getitem__(self, index: int) -> np.ndarray:
+        pixels = self.pixels[self.offset[index] : self.offset[index + 1]]
+        return pixels.reshape(self.height[index], self.width[index])
 
 
-def unpack(path: Path, names: Sequence[str], item: Item, marks: MarkColumns) -> list[Stack | Maps]:
-    """The samples of a file, with what it says of them: labels, groups, and train or test in front of the names.
+def read_arrays(
+    path: Path, keys: Sequence[str], entry: FileEntry, metadata: MetadataCollector
+) -> list[SampleArray | RaggedMaps]:
+    """Read the samples of a file, and append their labels, groups and splits to `metadata`.
 
-    names: what the array of samples may be called, with "train_" or "test_" in front or without. item: what is said of
-    the whole file. Errors: DataError; ConfigError if labels are to be numbers and there are none.
+    Args:
+        path: the file.
+        keys: names that the array of samples may have; a prefix such as "train_" names the split (`PREFIXES`).
+        entry: metadata of the whole file.
+        metadata: receives the metadata of each sample.
+
+    Raises:
+        ConfigError: labels must be numbers and there are none.
+        DataError: the file cannot be read, or holds no such array.
     """
-    split = item.split
     try:
         if path.suffix.lower() == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.ndim < 2:
                 raise DataError(f"{path} has shape {array.shape}; its first axis must be the samples")
-            _say(marks, path, "the array", len(array), None, None, item)
-            return [Stack(path, array)]
+            _append_metadata(metadata, path, "the array", len(array), None, None, entry)
+            return [SampleArray(path, array)]
         if not zipfile.is_zipfile(path):
-            raise DataError(f"{path} is no .npz file, or only a part of one; write it anew by numpy.savez")
-        found = _arrays(path)
+            raise DataError(f"{path} is not an .npz file, or only a part of one; write it again with numpy.savez")
+        arrays = _load_npz(path)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as arrays: {' '.join(str(error).split()):.200}") from None
-    if {"pixels", "offset", "height", "width"} <= set(found):
-        return [_maps(path, found, item, marks)]
-    parts: list[Stack | Maps] = []
-    for prefix, its in (("", split), ("train_", "train"), ("test_", "test")):
-        name = next((prefix + name for name in names if prefix + name in found), None)
-        if name is None or (prefix and split not in (None, its)):
+    if {"pixels", "offset", "height", "width"} <= set(arrays):
+        return [_ragged_maps(path, arrays, entry, metadata)]
+    parts: list[SampleArray | RaggedMaps] = []
+    key_of = {
+        prefix: next((prefix + key for key in keys if prefix + key in arrays), None) for prefix in ("", *PREFIXES)
+    }
+    for prefix, key in key_of.items():
+        split = PREFIXES.get(prefix, entry.split)
+        if key is None or not _is_part_of(entry.split, split):
             continue
-        labels, groups = (next((found[prefix + n] for n in of if prefix + n in found), None) for of in (LABELS, GROUPS))
-        if not found[name].ndim:
-            raise DataError(f"{path}: '{name}' is one value; its first axis must be the samples")
-        _say(marks, path, f"'{name}'", len(found[name]), labels, groups, replace(item, split=its))
-        parts.append(Stack(path, found[name]))
+        if not prefix and split is None and key_of["train_"] is None and any(key_of[other] for other in PREFIXES):
+            split = "train"  # such as images beside test_images
+        labels, groups = (
+            next((arrays[prefix + name] for name in names if prefix + name in arrays), None)
+            for names in (LABEL_KEYS, GROUP_KEYS)
+        )
+        if not arrays[key].ndim:
+            raise DataError(f"{path}: '{key}' is one value; its first axis must be the samples")
+        _append_metadata(metadata, path, f"'{key}'", len(arrays[key]), labels, groups, replace(entry, split=split))
+        parts.append(SampleArray(path, arrays[key]))
     if not parts:
-        raise DataError(f"{path} holds {', '.join(found) or 'nothing'}; the array of samples must be called {names[0]}")
+        raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the array of samples must be called {keys[0]}")
     return parts
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file; a large one that the other split holds already is shared with it."""
-    state = path.stat()
-    found: dict[str, np.ndarray] = {}
+def _is_part_of(file_split: str | None, split: str | None) -> bool:
+    """Whether a file of `file_split` may hold samples of `split`: its own, or validation in a file for training."""
+    return file_split in (None, split) or (file_split == "train" and split == "validation")
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file. A large array is loaded once while any split holds it."""
+    status = path.stat()
+    arrays: dict[str, np.ndarray] = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
-            key = (str(path), state.st_size, state.st_mtime_ns, name)
-            array = _held.get(key)
+            key = (str(path), status.st_size, status.st_mtime_ns, name)
+            array = _array_cache.get(key)
             if array is None:
                 array = file[name]
-                if isinstance(array, np.ndarray) and array.nbytes >= SHARED:
-                    _held[key] = array
-            found[name] = array
-    return found
+                if isinstance(array, np.ndarray) and array.nbytes >= MIN_SHARED_BYTES:
+                    _array_cache[key] = array
+            arrays[name] = array
+    return arrays
 
 
-def _maps(path: Path, found: dict[str, np.ndarray], item: Item, marks: MarkColumns) -> Maps:
-    """Errors: DataError."""
+def _ragged_maps(
+    path: Path, arrays: dict[str, np.ndarray], entry: FileEntry, metadata: MetadataCollector
+) -> RaggedMaps:
     for name in ("pixels", "offset", "height", "width"):
-        if found[name].ndim != 1 or (name != "pixels" and found[name].dtype.kind not in "ui"):
+        if arrays[name].ndim != 1 or (name != "pixels" and arrays[name].dtype.kind not in "ui"):
             raise DataError(
-                f"{path}: '{name}' is {found[name].dtype} of shape {found[name].shape}; maps one behind the other are "
-                f"(n,) pixels and whole numbers offset, height and width"
+                f"{path}: '{name}' is {arrays[name].dtype} of shape {arrays[name].shape}; concatenated maps are (n,) "
+                f"pixels and whole numbers offset, height and width"
             )
-    pixels = found["pixels"]
-    offset, height, width = (found[name].astype(np.int64) for name in ("offset", "height", "width"))
+    pixels = arrays["pixels"]
+    offset, height, width = (arrays[name].astype(np.int64) for name in ("offset", "height", "width"))
     if not len(offset) == len(height) + 1 == len(width) + 1 or not np.array_equal(np.diff(offset), height * width):
         raise DataError(
             f"{path}: offset, height and width do not fit together; map i is pixels[offset[i]:offset[i + 1]]"
@@ -151,47 +175,47 @@ def _maps(path: Path, found: dict[str, np.ndarray], item: Item, marks: MarkColum
     if offset[0] < 0 or offset[-1] > len(pixels):
         raise DataError(
             f"{path}: offset goes from {offset[0]} to {offset[-1]}, but there are {len(pixels)} pixels; write the file "
-            f"anew"
+            f"again"
         )
-    labels, names = found.get("label"), found.get("label_names")
+    labels, names = arrays.get("label"), arrays.get("label_names")
     if labels is not None and names is not None:
-        labels = _named(path, labels.reshape(-1), names.reshape(-1))
-    _say(marks, path, "the file", len(height), labels, found.get("group"), item)
-    return Maps(path, pixels, offset, height, width)
+        labels = _label_names(path, labels.reshape(-1), names.reshape(-1))
+    _append_metadata(metadata, path, "the file", len(height), labels, arrays.get("group"), entry)
+    return RaggedMaps(path, pixels, offset, height, width)
 
 
-def _named(path: Path, labels: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """(n,) the name of each label, empty where it is UNLABELLED. Errors: DataError with the sample."""
+def _label_names(path: Path, labels: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """(n,) the name of each label, empty where it is UNLABELLED."""
     if labels.dtype.kind not in "ui":
-        raise DataError(f"{path}: 'label' is {labels.dtype}; with 'label_names' it is the number of a name, from 0")
-    wrong = np.flatnonzero((labels >= len(names)) | (labels < UNLABELLED))
-    if len(wrong):
+        raise DataError(f"{path}: 'label' is {labels.dtype}; with 'label_names' it is the index of a name, from 0")
+    invalid = np.flatnonzero((labels >= len(names)) | (labels < UNLABELLED))
+    if len(invalid):
         raise DataError(
-            f"{path} sample {wrong[0] + 1}: label {labels[wrong[0]]} has no name in 'label_names', which are "
+            f"{path} sample {invalid[0] + 1}: label {labels[invalid[0]]} has no name in 'label_names', which holds "
             f"{len(names)}, from 0; a map without a label has {UNLABELLED}"
         )
     return np.append(names.astype(str), "")[labels]
 
 
-def _say(
-    marks: MarkColumns,
+def _append_metadata(
+    metadata: MetadataCollector,
     path: Path,
-    what: str,
+    array_name: str,
     count: int,
     labels: np.ndarray | None,
     groups: np.ndarray | None,
-    item: Item,
+    entry: FileEntry,
 ) -> None:
-    """Errors: DataError for no samples, or another number of labels or groups."""
+    """Append labels and groups of `count` samples."""
     if not count:
-        raise DataError(f"{path}: {what} holds no samples; fill it or leave it out")
-    block = {"": pa.nulls(count)}  # which alone says how many there are
-    for name, values in (("label", labels), ("group", groups)):
+        raise DataError(f"{path}: {array_name} holds no samples; fill it or leave it out")
+    block = {"": pa.nulls(count)}  # gives the number of rows where there are neither labels nor groups
+    for kind, values in (("label", labels), ("group", groups)):
         if values is not None:
             if values.size != count:
-                raise DataError(f"{path}: {what} has {count} samples, but {values.size} {name}s")
+                raise DataError(f"{path}: {array_name} has {count} samples, but {values.size} {kind}s")
             flat = values.reshape(-1)
-            gone = np.isnan(flat) if flat.dtype.kind == "f" else None
-            block[name] = pa.array(flat.astype(str).tolist(), pa.string(), mask=gone)
-    columns = {name: name for name in block if name}
-    marks.add(block, columns, item, lambda row: f"{path} sample {row + 1}")
+            is_nan = np.isnan(flat) if flat.dtype.kind == "f" else None
+            block[kind] = pa.array(flat.astype(str).tolist(), pa.string(), mask=is_nan)
+    columns = {kind: kind for kind in block if kind}
+    metadata.append(block, columns, entry, lambda row: f"{path} sample {row + 1}")

@@ -1,4 +1,4 @@
-"""Picture files of any kind as (channels, H, W) in the file's own numbers: png, jpg, tif of any bands, npy."""
+"""Reads image files (png, jpg, tif with any number of bands, npy) as (channels, H, W) in the file's own dtype."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from PIL import Image
 
 from ssl_core import BadSample, DataError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp")
-TIFFS = (".tif", ".tiff")
-RASTERS = (*PICTURES, *TIFFS, ".npy")
-LOOKED_AT = 500  # files whose headers decide the common size
-COMMON = 0.9  # share of them that must agree for another size to be an error
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
-DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+PILLOW_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp")
+TIFF_EXTENSIONS = (".tif", ".tiff")
+RASTER_EXTENSIONS = (*PILLOW_EXTENSIONS, *TIFF_EXTENSIONS, ".npy")
+MAX_HEADERS = 500  # headers to read for the common format
+MIN_SIZE_SHARE = 0.9  # share of these headers that must agree on a size
+READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error)
+HIGH_BIT_DEPTH_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 Order = Literal["auto", "first", "last"]
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a file says of itself. transparent: one more channel says how clear a pixel is, as in png and the like."""
+class ImageHeader:
+    """Format of one file. has_alpha: the file has a transparency channel, which `channels` does not count."""
 
     channels: int
     size: tuple[int, int]
     dtype: np.dtype
-    transparent: bool = False
+    has_alpha: bool = False
 
 
 @dataclass(frozen=True)
-class Common:
-    """What most files have. size: None if too few have it. dtype: one that holds the numbers of all."""
+class CommonFormat:
+    """Format of most files. size: (H, W), or None if too few files agree. dtype: holds the values of all files."""
 
     channels: int
     size: tuple[int, int] | None
@@ -45,80 +45,102 @@ class Common:
 
 
 def read_raster(path: Path, order: Order = "auto") -> np.ndarray:
-    """(channels, H, W). order: where an npy or tif without names of axes has its channels. Errors: BadSample."""
+    """Read an image file as (channels, H, W).
+
+    Args:
+        path: the file.
+        order: position of the channel axis in an npy or tif file that does not name its axes.
+
+    Raises:
+        BadSample: the file cannot be read as an image.
+    """
     try:
-        if path.suffix.lower() in TIFFS:
+        if path.suffix.lower() in TIFF_EXTENSIONS:
             import tifffile  # slow to import
 
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
-                return _channels_first(path, series.asarray(), series.axes, order)
+                return _channels_first(series.asarray(), series.axes, order)
         if path.suffix.lower() == ".npy":
-            return _channels_first(path, np.load(path, allow_pickle=False), "", order)
+            return _channels_first(np.load(path, allow_pickle=False), "", order)
         with Image.open(path) as image:
             return _pixels(image)
     except BadSample:
         raise
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise BadSample(f"cannot be read as a picture ({' '.join(str(error).split()):.200})") from None
+    except (*READ_ERRORS, Image.DecompressionBombError) as error:
+        raise BadSample(f"cannot be read as an image ({' '.join(str(error).split()):.200})") from None
 
 
-def read_picture(path: Path, mode: Literal["RGB", "L"]) -> np.ndarray:
-    """A png, jpg or the like as bytes (3 or 1, H, W), palette and transparency resolved. Errors: BadSample."""
+def read_image(path: Path, mode: Literal["RGB", "L"]) -> np.ndarray:
+    """Read a png, jpg or the like as uint8 (3 or 1, H, W), with palette and transparency resolved.
+
+    Raises:
+        BadSample: the file cannot be read as an image.
+    """
     try:
         with Image.open(path) as image:
-            found = np.asarray(image.convert(mode))
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
-        raise BadSample(f"cannot be read as a picture ({' '.join(str(error).split()):.200})") from None
-    return np.ascontiguousarray(found[np.newaxis] if found.ndim == 2 else np.moveaxis(found, -1, 0))
+            pixels = np.asarray(image.convert(mode))
+    except (*READ_ERRORS, Image.DecompressionBombError) as error:
+        raise BadSample(f"cannot be read as an image ({' '.join(str(error).split()):.200})") from None
+    return np.ascontiguousarray(pixels[np.newaxis] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
 
 
-def header(path: Path, order: Order = "auto") -> Header | None:
-    """Without reading the pixels where the format allows it; None if it cannot be read."""
+def read_header(path: Path, order: Order = "auto") -> ImageHeader | None:
+    """The format of a file, without reading the pixels where the format allows it; None if it cannot be read."""
     try:
         if path.suffix.lower() == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return _header(array.shape, array.dtype, "", order)
-        if path.suffix.lower() in TIFFS:
+            return _header_of_array(array.shape, array.dtype, "", order)
+        if path.suffix.lower() in TIFF_EXTENSIONS:
             import tifffile
 
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
-                return _header(series.shape, series.dtype, series.axes, order)
+                return _header_of_array(series.shape, series.dtype, series.axes, order)
         with Image.open(path) as image:
-            channels = 1 if image.mode in (*DEEP, "1", "L", "LA") else 3
-            kind = "uint8" if image.mode not in DEEP else "float32" if image.mode == "F" else "uint16"
-            return Header(channels, (image.height, image.width), np.dtype(kind), image.mode in ("LA", "RGBA"))
-    except (*UNREADABLE, Image.DecompressionBombError):
+            channels = 1 if image.mode in (*HIGH_BIT_DEPTH_MODES, "1", "L", "LA") else 3
+            dtype = "uint8"
+            if image.mode in HIGH_BIT_DEPTH_MODES:
+                dtype = "float32" if image.mode == "F" else "uint16"
+            return ImageHeader(
+                channels, (image.height, image.width), np.dtype(dtype), has_alpha=image.mode in ("LA", "RGBA")
+            )
+    except (*READ_ERRORS, Image.DecompressionBombError):
         return None
 
 
-def common(paths: Sequence[Path], order: Order = "auto", *, all_channels: bool = False) -> Common:
-    """What most files are, from some hundred of them spread over all; a size only if nearly all have it.
+def common_format(paths: Sequence[Path], order: Order = "auto", *, count_alpha: bool = False) -> CommonFormat:
+    """The format of most files, from the headers of at most about `2 * MAX_HEADERS` of them, evenly spaced.
 
-    all_channels: transparency counts as one. Errors: DataError if none can be read.
+    Args:
+        paths: the files.
+        order: see `read_raster`.
+        count_alpha: count a transparency channel as a channel.
+
+    Raises:
+        DataError: no file can be read.
     """
-    step = max(1, len(paths) // LOOKED_AT)
-    found = [one for path in paths[::step] if (one := header(path, order)) is not None]
-    if not found:
-        said = f"none of the {len(paths)} files is a readable picture, e.g. {paths[0]}"
+    step = max(1, len(paths) // MAX_HEADERS)
+    headers = [header for path in paths[::step] if (header := read_header(path, order)) is not None]
+    if not headers:
+        message = f"none of the {len(paths)} files is a readable image, e.g. {paths[0]}"
         try:
             read_raster(paths[0], order)
         except BadSample as error:
-            said += f", which {error}"
-        raise DataError(said)
-    channels = Counter(one.channels + (all_channels and one.transparent) for one in found)
-    sizes = Counter(one.size for one in found)
+            message += f", which {error}"
+        raise DataError(message)
+    channels = Counter(header.channels + (count_alpha and header.has_alpha) for header in headers)
+    sizes = Counter(header.size for header in headers)
     size, count = min(sizes.items(), key=lambda item: (-item[1], item[0]))
-    return Common(
+    return CommonFormat(
         min(channels, key=lambda key: (-channels[key], key)),
-        size if count >= COMMON * len(found) else None,
-        np.result_type(*(one.dtype for one in found)),
+        size if count >= MIN_SIZE_SHARE * len(headers) else None,
+        np.result_type(*(header.dtype for header in headers)),
     )
 
 
-def as_grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray | None:
-    """(c, H, W) with the wanted channels: grey or colour, transparency dropped; None where there is no usual way."""
+def convert_channels(x: np.ndarray, channels: int) -> np.ndarray | None:
+    """Convert (c, H, W) to `channels`: grey to RGB or back, transparency dropped; None if neither applies."""
     count = len(x)
     if count == channels:
         return x
@@ -129,16 +151,17 @@ def as_grey_or_colour(x: np.ndarray, channels: int) -> np.ndarray | None:
     if (count, channels) == (1, 3):
         return np.repeat(x, 3, axis=0)
     if (count, channels) == (3, 1):
-        grey = np.tensordot(np.array([0.299, 0.587, 0.114]), x.astype(np.float64), axes=1)[np.newaxis]
+        luma = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+        grey = np.tensordot(luma, x.astype(np.float64), axes=1)[np.newaxis]
         return (np.rint(grey) if x.dtype.kind in "ui" else grey).astype(x.dtype)
     return None
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    if image.mode in DEEP:
+    if image.mode in HIGH_BIT_DEPTH_MODES:
         x = np.asarray(image)
         if x.dtype == np.int32 and x.size and x.min() >= 0 and x.max() <= np.iinfo(np.uint16).max:
-            x = x.astype(np.uint16)  # how 16 bit files of some kinds are opened
+            x = x.astype(np.uint16)  # Pillow opens some 16-bit formats as int32
         return np.array(x[np.newaxis], dtype=x.dtype.newbyteorder("="))
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("L" if image.mode == "1" else "RGB")
@@ -146,34 +169,34 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(x[np.newaxis] if x.ndim == 2 else np.moveaxis(x, -1, 0))
 
 
-def _channels_first(path: Path, x: np.ndarray, axes: str, order: Order) -> np.ndarray:
-    place = _channel_axis(x.shape, axes, order)
-    if place is None or x.dtype.kind not in "uifb" or x.size == 0:
-        cure = "; save each plane or moment as a file of its own" if x.ndim > 3 else ""
-        raise BadSample(f"holds {x.dtype} of shape {x.shape}, no picture (channels, height, width) of numbers{cure}")
+def _channels_first(x: np.ndarray, axes: str, order: Order) -> np.ndarray:
+    axis = _channel_axis(x.shape, axes, order)
+    if axis is None or x.dtype.kind not in "uifb" or x.size == 0:
+        cure = "; save each plane or time point as its own file" if x.ndim > 3 else ""
+        raise BadSample(f"holds {x.dtype} of shape {x.shape}, not an image (channels, height, width) of numbers{cure}")
     if x.dtype.kind == "b":
         x = x.astype(np.uint8)
-    x = x[np.newaxis] if x.ndim == 2 else np.moveaxis(x, place, 0)
+    x = x[np.newaxis] if x.ndim == 2 else np.moveaxis(x, axis, 0)
     return np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
 
 
-def _header(shape: Sequence[int], dtype: np.dtype, axes: str, order: Order) -> Header | None:
-    place = _channel_axis(shape, axes, order)
-    if place is None or np.dtype(dtype).kind not in "uifb":
+def _header_of_array(shape: Sequence[int], dtype: np.dtype, axes: str, order: Order) -> ImageHeader | None:
+    axis = _channel_axis(shape, axes, order)
+    if axis is None or np.dtype(dtype).kind not in "uifb":
         return None
-    height, width = (shape[0], shape[1]) if len(shape) == 2 else (n for i, n in enumerate(shape) if i != place)
-    return Header(1 if len(shape) == 2 else shape[place], (height, width), np.dtype(dtype))
+    height, width = (shape[0], shape[1]) if len(shape) == 2 else (n for i, n in enumerate(shape) if i != axis)
+    return ImageHeader(1 if len(shape) == 2 else shape[axis], (height, width), np.dtype(dtype))
 
 
 def _channel_axis(shape: Sequence[int], axes: str, order: Order) -> int | None:
-    """Which axis holds the channels: as asked, by name, else the shorter one of the first and the last."""
+    """The channel axis: by `order`, by the axes' names, else the shorter of the first and the last axis."""
     if len(shape) == 2:
         return 0
     if len(shape) != 3:
         return None
     if order != "auto":
         return 0 if order == "first" else 2
-    named = next((i for i, name in enumerate(axes) if name in "SC"), None)
-    if named is not None and len(axes) == 3:
-        return named
+    axis = next((i for i, name in enumerate(axes) if name in "SC"), None)
+    if axis is not None and len(axes) == 3:
+        return axis
     return 0 if shape[0] <= shape[2] else 2

@@ -1,4 +1,4 @@
-"""Long tables of time series, a row a moment: channels, series, order, and what is said of each row."""
+"""Reads long tables of time series, one row for each time point, and labels their windows."""
 
 from __future__ import annotations
 
@@ -9,203 +9,198 @@ import numpy as np
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_listing import Item
-from ssl_plugins.datasets._io.splitting import LEFT_OUT, Coder, Marks, Said, Where, divide_rows
+from ssl_plugins.datasets._io.file_listing import FileEntry, SampleLocations
+from ssl_plugins.datasets._io.splitting import LabelEncoder
 from ssl_plugins.datasets._io.tables import (
     Block,
-    MarkColumns,
+    MetadataCollector,
     Table,
-    names_of,
+    as_names,
+    as_numbers,
     number_error,
-    numbers,
-    share_of_numbers,
+    numeric_share,
 )
-from ssl_plugins.datasets._io.user_data import Places, UserDataOptions
 
-MET = 1 << 21  # rows of windows looked at together
+MAX_BLOCK_ROWS = 1 << 21  # rows of windows to process at once
 
 
-class Moments:
-    """All rows of some tables, series behind series, each in the order of time.
+class SeriesTable:
+    """All rows of some tables, sorted by series and then by time.
 
-    values: (rows, channels) float32. starts, lengths: (series,) the rows of each. order: (rows,) where each row stood.
-    target: (rows,) float64, the labels if they are numbers. shared: (rows,) whose a row is, if several files hold
-    series of one id: a person on two days.
+    values: (rows, channels) float32.
+    starts, lengths: (series,) first row and number of rows of each series.
+    order: (rows,) index of each row before sorting.
+    label, group, split: metadata of each row, or None.
+    target: (rows,) float64 numeric labels, or None.
+    series_id: id of each series. Several files may hold series of one id, such as a person on two days.
     """
 
-    def __init__(self, options: Any, items: Sequence[Item]) -> None:
+    def __init__(self, options: Any, entries: Sequence[FileEntry]) -> None:
         self.options = options
         self.channels: list[str] = []
         self.blocks: list[np.ndarray] = []
         self.times: list[np.ndarray] = []
-        self.marks, self.ids = MarkColumns(options.task), Coder()
-        files: list[np.ndarray] = []
-        for number, item in enumerate(items):
-            files.append(np.full(self._file(item), number, np.int64))
-        counts = [len(file) for file in files]
+        self.metadata, self.ids = MetadataCollector(options.task), LabelEncoder()
+        counts = [self._read_file(entry) for entry in entries]
         if not sum(counts):
-            raise DataError(f"{items[0].path} has no rows")
-        self.row_places = Places([item.path for item in items], np.cumsum([0, *counts]))
+            raise DataError(f"{entries[0].path} has no rows")
+        self.locations = SampleLocations([entry.path for entry in entries], np.cumsum([0, *counts]))
         ids = self.ids.codes
         if (ids < 0).any():
             raise DataError(
-                f"{self.row_places(int(np.flatnonzero(ids < 0)[0]))} has no {options.id or 'id'}; fill it in"
+                f"{self.locations(int(np.flatnonzero(ids < 0)[0]))} has no {options.id or 'id'}; fill it in"
             )
-        key = np.concatenate(files) * (1 + int(ids.max())) + ids
-        time = np.concatenate(self.times) if self.times else np.arange(len(key))
-        self.order = np.lexsort((time, key))
-        self.starts = np.flatnonzero(np.diff(key[self.order], prepend=-1))
-        self.lengths = np.diff(np.append(self.starts, len(key)))
+        series_key = np.repeat(np.arange(len(counts)), counts) * (1 + int(ids.max())) + ids
+        time = np.concatenate(self.times) if self.times else np.arange(len(series_key))
+        self.order = np.lexsort((time, series_key))
+        self.starts = np.flatnonzero(np.diff(series_key[self.order], prepend=-1))
+        self.lengths = np.diff(np.append(self.starts, len(series_key)))
         self.values = np.concatenate(self.blocks)[self.order]
         self.blocks.clear()
-        said = self.marks.said(self.row_places)
-        marks = [None if mark is None else mark.taken(self.order) for mark in (said.label, said.group, said.split)]
-        self.label, self.group, self.split = marks
-        target = self.marks.numbers()
+        metadata = self.metadata.metadata(self.locations).take(self.order)
+        self.label, self.group, self.split = metadata.label, metadata.group, metadata.split
+        target = self.metadata.target()
         self.target = None if target is None else target[self.order]
-        owners = ids[self.order]
-        several = len(self.ids.known) > 1 and len(np.unique(owners[self.starts])) < len(self.starts)
-        shared = self.ids.marks("id", self.row_places) if several else None
-        self.shared = None if shared is None else shared.taken(self.order)
+        series_id = self.ids.sorted_codes("id", self.locations)
+        assert series_id is not None
+        self.series_id = series_id.take(self.order[self.starts])
 
-    def where(self, row: int) -> str:
-        """File and row of one of the ordered rows."""
-        return self.row_places(int(self.order[row]))
+    def describe(self, row: int) -> str:
+        """File and row of one of the sorted rows."""
+        return self.locations(int(self.order[row]))
 
-    def _file(self, item: Item) -> int:
+    def _read_file(self, entry: FileEntry) -> int:
+        """Read one file. Returns the number of its rows."""
         options = self.options
-        table = Table(item.path, options.columns, options.delimiter)
-        columns = table.marks(options.label, options.group, options.split)
-        named = {what: table.require(name, what) for what in ("id", "time") if (name := getattr(options, what))}
-        if "id" not in named and "id" in table.columns:
-            named["id"] = "id"
-        apart = {*columns.values(), *named.values(), *options.drop_columns}
-        wanted = [name for name in table.columns if name not in apart]
+        table = Table(entry.path, options.columns, options.delimiter)
+        metadata_columns = table.metadata_columns(options.label, options.group, options.split)
+        index_columns = {kind: table.require(name, kind) for kind in ("id", "time") if (name := getattr(options, kind))}
+        if "id" not in index_columns and "id" in table.columns:
+            index_columns["id"] = "id"
+        not_channels = {*metadata_columns.values(), *index_columns.values(), *options.drop_columns}
+        channels = [name for name in table.columns if name not in not_channels]
         if options.channels or self.channels:
-            wanted = [table.require(name, "channels") for name in options.channels or self.channels]
-        before = 0
-        for block in table.blocks(list(dict.fromkeys([*wanted, *columns.values(), *named.values()]))):
-            count = len(next(iter(block.values())))
+            channels = [table.require(name, "channels") for name in options.channels or self.channels]
+        count = 0
+        for block in table.blocks(
+            list(dict.fromkeys([*channels, *metadata_columns.values(), *index_columns.values()]))
+        ):
             if not self.channels:
-                self.channels = [n for n in wanted if options.channels or share_of_numbers(block[n]) > 0.5]
+                self.channels = [name for name in channels if options.channels or numeric_share(block[name]) > 0.5]
                 if not self.channels:
-                    raise DataError(f"{item.path} has no column of numbers; name the channels in dataset.channels")
-                wanted = self.channels
-            self._block(block, table, item, columns, named, before)
-            before += count
-        return before
+                    raise DataError(f"{entry.path} has no column of numbers; name the channels in dataset.channels")
+                channels = self.channels
+            self._read_block(block, table, index_columns, count)
+            start = count
+            self.metadata.append(
+                block,
+                metadata_columns,
+                entry,
+                lambda row, start=start: f"{table.path} row {start + row + 1}",  # type: ignore[misc]
+            )
+            count += len(next(iter(block.values())))
+        return count
 
-    def _block(
-        self, block: Block, table: Table, item: Item, columns: dict[str, str], named: dict[str, str], before: int
-    ) -> None:
+    def _read_block(self, block: Block, table: Table, index_columns: dict[str, str], start: int) -> None:
         count = len(next(iter(block.values())))
         values = np.empty((count, len(self.channels)), np.float32)
-        for place, name in enumerate(self.channels):
-            values[:, place], wrong = numbers(block[name])
-            if wrong is not None:
-                cure = "mend it, or name the column in dataset.drop_columns"
-                raise number_error(table.path, before + wrong + 1, name, block[name][wrong].as_py(), cure)
+        for channel, name in enumerate(self.channels):
+            values[:, channel], invalid = as_numbers(block[name])
+            if invalid is not None:
+                cure = "fix it, or name the column in dataset.drop_columns"
+                raise number_error(table.path, start + invalid + 1, name, block[name][invalid].as_py(), cure)
         self.blocks.append(values)
-        if "id" in named:
-            self.ids.add(names_of(block[named["id"]]))
+        if "id" in index_columns:
+            self.ids.append(as_names(block[index_columns["id"]]))
         else:
-            self.ids.say("file", count)
-        if "time" in named:
-            self.times.append(_time(block[named["time"]], named["time"], table, before))
-        self.marks.add(block, columns, item, lambda row: f"{table.path} row {before + row + 1}")
+            self.ids.append_constant("file", count)
+        if "time" in index_columns:
+            self.times.append(_sortable_times(block[index_columns["time"]], index_columns["time"], table, start))
 
 
-def _time(column: Any, name: str, table: Table, before: int) -> np.ndarray:
-    """(n,) float64 that sort as the moments do: numbers, dates, times or durations. Errors: DataError with the row."""
-    if pa.types.is_temporal(column.type):  # Arrow keeps each as a number, which not all casts turn into a float
-        wide = column.type.bit_width == 64
-        values = column.cast(pa.int64() if wide else pa.int32()).cast(pa.float64(), safe=False)
+def _sortable_times(column: Any, name: str, table: Table, start: int) -> np.ndarray:
+    """(n,) float64 in the order of the times: numbers, dates, times of day or durations."""
+    if pa.types.is_temporal(column.type):  # not every temporal type casts to a float, but all cast to an integer
+        is_64_bit = column.type.bit_width == 64
+        values = column.cast(pa.int64() if is_64_bit else pa.int32()).cast(pa.float64(), safe=False)
         values = values.to_numpy(zero_copy_only=False)
-    elif np.isnan(share_of_numbers(column)):
+    elif np.isnan(numeric_share(column)):
         raise DataError(
-            f"{table.path}: column '{name}' is of type {column.type}, no number, date, time or text; leave "
-            f"dataset.time out to take the rows as they come"
+            f"{table.path}: column '{name}' is of type {column.type}, not a number, date, time or text; leave "
+            f"dataset.time out to keep the order of the rows"
         )
     else:
-        values, wrong = numbers(column)
-        if wrong is not None and share_of_numbers(column) <= 0.5:
+        values, invalid = as_numbers(column)
+        if invalid is not None and numeric_share(column) <= 0.5:
             import pandas as pd  # slow to import
 
             dates = pd.to_datetime(column.to_pandas(), errors="coerce", format="ISO8601", utc=True)
-            known = dates.notna().to_numpy()
-            values = np.where(known, dates.dt.tz_localize(None).to_numpy("datetime64[ns]").astype(np.float64), np.nan)
-    gone = np.flatnonzero(~np.isfinite(values))
-    if len(gone):
-        row = int(gone[0])
+            valid = dates.notna().to_numpy()
+            values = np.where(valid, dates.dt.tz_localize(None).to_numpy("datetime64[ns]").astype(np.float64), np.nan)
+    missing = np.flatnonzero(~np.isfinite(values))
+    if len(missing):
+        row = int(missing[0])
         raise DataError(
-            f"{table.path} row {before + row + 1}: column '{name}' holds '{column[row].as_py()}', no number and no "
-            f"date as 2024-01-31T12:00:00; mend it, or leave dataset.time out to take the rows as they come"
+            f"{table.path} row {start + row + 1}: column '{name}' holds '{column[row].as_py()}', not a number and not "
+            f"a date such as 2024-01-31T12:00:00; fix it, or leave dataset.time out to keep the order of the rows"
         )
     return values
 
 
-def majority(codes: np.ndarray, begin: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each window the most frequent class (n,) int32, of equally frequent ones the first, and its share (n,).
+def majority_labels(codes: np.ndarray, begin: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most frequent class of each window, and its share of the rows.
 
-    A window is looked at as the runs of equal rows that it meets: few where labels last, at most `window`.
+    Ties go to the smallest code. The cost depends on the runs of equal labels in a window, not on its rows.
+
+    Args:
+        codes: (rows,) class of each row.
+        begin: (n,) first row of each window.
+        window: rows of a window.
+
+    Returns:
+        (n,) int32 classes and (n,) float64 shares.
     """
     edges = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))  # run i is rows edges[i]:edges[i + 1]
-    best, most = np.zeros(len(begin), np.int32), np.zeros(len(begin), np.int64)
-    step = max(1, MET // window)
-    for some in range(0, len(begin), step):
-        start = begin[some : some + step]
-        first = np.searchsorted(edges, start, side="right") - 1
-        met = np.searchsorted(edges, start + window, side="left") - first
-        place = np.repeat(np.arange(len(start)), met)
-        run = np.arange(len(place)) + np.repeat(first - np.cumsum(met) + met, met)
-        rows = np.minimum(edges[run + 1], start[place] + window) - np.maximum(edges[run], start[place])
+    labels, counts = np.zeros(len(begin), np.int32), np.zeros(len(begin), np.int64)
+    step = max(1, MAX_BLOCK_ROWS // window)
+    for offset in range(0, len(begin), step):
+        start = begin[offset : offset + step]
+        first_run = np.searchsorted(edges, start, side="right") - 1
+        run_count = np.searchsorted(edges, start + window, side="left") - first_run
+        # one entry for each pair of a window and a run that overlap
+        index = np.repeat(np.arange(len(start)), run_count)
+        run = np.arange(len(index)) + np.repeat(first_run - np.cumsum(run_count) + run_count, run_count)
+        overlap = np.minimum(edges[run + 1], start[index] + window) - np.maximum(edges[run], start[index])
         code = codes[edges[run]]
-        order = np.lexsort((code, place))
-        place, code, rows = place[order], code[order], rows[order]
-        new = np.flatnonzero((np.diff(place, prepend=-1) != 0) | (np.diff(code, prepend=-1) != 0))
-        place, code, rows = place[new], code[new], np.add.reduceat(rows, new)
-        order = np.lexsort((code, -rows, place))
-        order = order[np.diff(place[order], prepend=-1) != 0]  # the first of each window
-        best[some : some + step], most[some : some + step] = code[order], rows[order]
-    return best, most / window
+        # sum the overlaps of each class in each window
+        order = np.lexsort((code, index))
+        index, code, overlap = index[order], code[order], overlap[order]
+        first = np.flatnonzero((np.diff(index, prepend=-1) != 0) | (np.diff(code, prepend=-1) != 0))
+        index, code, overlap = index[first], code[first], np.add.reduceat(overlap, first)
+        # the largest sum comes first within its window
+        order = np.lexsort((code, -overlap, index))
+        order = order[np.diff(index[order], prepend=-1) != 0]
+        labels[offset : offset + step], counts[offset : offset + step] = code[order], overlap[order]
+    return labels, counts / window
 
 
-def means(target: np.ndarray, begin: np.ndarray, window: int) -> np.ndarray:
-    """(n,) of each window the mean of its rows' numbers."""
-    found = np.empty(len(begin))
-    rows = np.lib.stride_tricks.sliding_window_view(target, window)
-    step = max(1, MET // window)
-    for some in range(0, len(begin), step):
-        found[some : some + step] = rows[begin[some : some + step]].mean(axis=1)
-    return found
+def window_means(target: np.ndarray, begin: np.ndarray, window: int) -> np.ndarray:
+    """(n,) mean of `target` (rows,) over the rows of each window."""
+    means = np.empty(len(begin))
+    windows = np.lib.stride_tricks.sliding_window_view(target, window)
+    step = max(1, MAX_BLOCK_ROWS // window)
+    for offset in range(0, len(begin), step):
+        means[offset : offset + step] = windows[begin[offset : offset + step]].mean(axis=1)
+    return means
 
 
-def spread(said: Said, options: UserDataOptions, usable: np.ndarray) -> np.ndarray:
-    """The division of the usable series; the others are left out."""
-    some = np.flatnonzero(usable)
+class WindowLocations:
+    """Called with a window's index, returns its file, first row and last row."""
 
-    def taken(mark: Marks | None) -> Marks | None:
-        return None if mark is None else mark.taken(some)
-
-    def where(row: int) -> str:
-        return said.where(int(some[row]))
-
-    group = taken(said.group)
-    if group is not None and not (options.test_groups or options.train_groups):
-        group = group.used()  # or those held out might be some without a window
-    part = Said(len(some), where, taken(said.label), group, taken(said.split))
-    held = np.full(said.count, LEFT_OUT, np.int8)
-    held[some] = divide_rows(part, options.test_fraction, options.test_groups, options.train_groups)
-    return held
-
-
-class WindowPlaces:
-    """What to call a window: the file, and its first row and last."""
-
-    def __init__(self, moments: Moments, begin: np.ndarray, window: int) -> None:
-        self.places: Where = moments.row_places
-        self.first, self.last = moments.order[begin], moments.order[begin + window - 1]
+    def __init__(self, table: SeriesTable, begin: np.ndarray, window: int) -> None:
+        self.locations = table.locations
+        self.first, self.last = table.order[begin], table.order[begin + window - 1]
 
     def __call__(self, row: int) -> str:
-        last = self.places(int(self.last[row])).rsplit(" ", 1)[1]
-        return f"{self.places(int(self.first[row]))} to {last}"
+        last = self.locations(int(self.last[row])).rsplit(" ", 1)[1]
+        return f"{self.locations(int(self.first[row]))} to {last}"

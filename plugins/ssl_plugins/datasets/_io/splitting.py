@@ -1,194 +1,383 @@
-"""What is said of many samples (class, group, split), as numbers, and which of them are held out.
+"""Sample metadata (label, group, split) as integer arrays, and the rules that split samples.
 
-Rows are arrays, so that millions of them divide in seconds. The rules are those of `_listing.divide`.
+All rules work on whole arrays, so that millions of samples are split in seconds.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError, nearest
+from ssl_core import ConfigError, DataError, Split, nearest
 
 SPLIT_SEED = 42
-TRAIN, TEST, LEFT_OUT = 0, 1, -1
-SPLITS = ("train", "test")
+TRAIN, VALIDATION, TEST, EXCLUDED = 0, 1, 2, -1
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+VALIDATION_NAMES = ("val", "valid", "validation", "dev")
+SPLIT_NAMES: dict[str, Split] = {"train": "train", "test": "test", **dict.fromkeys(VALIDATION_NAMES, "validation")}
+"""Maps the lower-case names of splits in the user's data to splits."""
 
-Where = Callable[[int], str]
+VALIDATION_CONFLICT = "the data name the validation split; leave dataset.validation_fraction and validation_groups out"
+GROUP_CURE = "name them by (?P<group>...) or a column"
+
+DescribeRow = Callable[[int], str]
+"""Maps a row index to the name of the sample in messages."""
 
 
 @dataclass(frozen=True)
-class Marks:
-    """One name for each sample: names[codes[i]]. codes: (n,) int32."""
+class Codes:
+    """A categorical column: the value of row i is `names[codes[i]]`. codes: (n,) int32."""
 
     codes: np.ndarray
     names: tuple[str, ...]
 
-    def taken(self, rows: np.ndarray) -> Marks:
-        """Those of some samples; the names stay."""
-        return Marks(self.codes[rows], self.names)
+    def take(self, rows: np.ndarray) -> Codes:
+        """Select rows; `names` stays the same."""
+        return Codes(self.codes[rows], self.names)
 
-    def used(self) -> Marks:
-        """Without names that no sample has."""
-        known, codes = np.unique(self.codes, return_inverse=True)
-        return Marks(codes.astype(np.int32), tuple(self.names[code] for code in known))
+    def remove_unused(self) -> Codes:
+        """Drop the names that no row has."""
+        present, codes = np.unique(self.codes, return_inverse=True)
+        return Codes(codes.astype(np.int32), tuple(self.names[code] for code in present))
 
 
-class Coder:
-    """Collects names block by block as numbers; -1 stands for none."""
+class LabelEncoder:
+    """Encodes names as integers, chunk by chunk; -1 is a missing name. `index` maps each name to its integer."""
 
     def __init__(self) -> None:
-        self.known: dict[str, int] = {}
-        self.parts: list[np.ndarray] = []
+        self.index: dict[str, int] = {}
+        self.chunks: list[np.ndarray] = []
 
-    def add(self, column: Any) -> None:
-        """A pyarrow array of texts, null where there is none."""
+    def append(self, column: Any) -> None:
+        """Encode a pyarrow string array; null is a missing name."""
         encoded = column.dictionary_encode()
-        entries = encoded.dictionary.to_pylist()
-        table = np.array([self.known.setdefault(tidy(name), len(self.known)) for name in entries] or [0], np.int32)
-        places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        self.parts.append(np.where(places < 0, np.int32(-1), table[places]))
+        table = np.array([self._code(name) for name in encoded.dictionary.to_pylist()] or [0], np.int32)
+        indices = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        self.chunks.append(np.where(indices < 0, np.int32(-1), table[indices]))
 
-    def say(self, name: str | None, count: int) -> None:
-        """One name `count` times."""
-        code = -1 if name is None else self.known.setdefault(tidy(name), len(self.known))
-        self.parts.append(np.full(count, code, np.int32))
+    def append_constant(self, name: str | None, count: int) -> None:
+        """Encode `count` rows of one name."""
+        self.chunks.append(np.full(count, -1 if name is None else self._code(name), np.int32))
 
-    def each(self, names: Iterable[str | None]) -> None:
-        """Names one by one."""
-        known = self.known
-        codes = [-1 if name is None else known.setdefault(tidy(name), len(known)) for name in names]
-        self.parts.append(np.array(codes, np.int32))
+    def append_names(self, names: Iterable[str | None]) -> None:
+        """Encode one row for each name."""
+        self.chunks.append(np.array([-1 if name is None else self._code(name) for name in names], np.int32))
+
+    def _code(self, name: str) -> int:
+        return self.index.setdefault(normalize_name(name), len(self.index))
 
     @property
     def codes(self) -> np.ndarray:
-        """(n,) int32 of all blocks."""
-        return np.concatenate(self.parts) if self.parts else np.zeros(0, np.int32)
+        """(n,) int32, the codes of all chunks in the order in which the names first occurred."""
+        return np.concatenate(self.chunks) if self.chunks else np.zeros(0, np.int32)
 
-    def marks(self, what: str, where: Where) -> Marks | None:
-        """All, with the names in order; None if nothing was said. Errors: DataError if it was for some only."""
+    def sorted_codes(self, kind: str, describe: DescribeRow) -> Codes | None:
+        """All rows with the names in natural order, or None if every name is missing.
+
+        Args:
+            kind: what the names are ("label", "group", "split"), for the message.
+            describe: names a row in the message.
+
+        Raises:
+            DataError: some rows have a name and others have none.
+        """
         codes = self.codes
-        silent = np.flatnonzero(codes < 0)
-        if len(silent) == len(codes):
+        missing = np.flatnonzero(codes < 0)
+        if len(missing) == len(codes):
             return None
-        if len(silent):
-            raise DataError(f"{where(int(silent[0]))} has no {what}; fill it in everywhere or leave it out")
-        names = in_order(self.known)
+        if len(missing):
+            raise DataError(f"{describe(int(missing[0]))} has no {kind}; fill it in everywhere or leave it out")
+        names = natural_order(self.index)
         rank = np.empty(len(names), np.int32)
-        rank[[self.known[name] for name in names]] = np.arange(len(names))
-        return Marks(rank[codes], names)
+        rank[[self.index[name] for name in names]] = np.arange(len(names))
+        return Codes(rank[codes], names)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is said of `count` samples, and what to call each in a message."""
+class SampleMetadata:
+    """Label, group and split of `count` samples, where the data name them; `describe` names a row in messages."""
 
     count: int
-    where: Where
-    label: Marks | None = None
-    group: Marks | None = None
-    split: Marks | None = None
+    describe: DescribeRow
+    label: Codes | None = None
+    group: Codes | None = None
+    split: Codes | None = None
+
+    def take(self, rows: np.ndarray) -> SampleMetadata:
+        """Select rows."""
+
+        def describe(row: int) -> str:
+            return self.describe(int(rows[row]))
+
+        label, group, split = (
+            None if codes is None else codes.take(rows) for codes in (self.label, self.group, self.split)
+        )
+        return SampleMetadata(len(rows), describe, label, group, split)
+
+    def remove_unused_groups(self) -> SampleMetadata:
+        """Drop the groups without a sample, so that a random choice of groups cannot take only these."""
+        return self if self.group is None else replace(self, group=self.group.remove_unused())
 
 
-def tidy(name: str) -> str:
-    """A name without blanks around it; a whole number without its decimals (1.0 is 1)."""
+class SplitOptions(Protocol):
+    """The options that a split depends on."""
+
+    @property
+    def test_fraction(self) -> float: ...
+
+    @property
+    def test_groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def train_groups(self) -> tuple[str, ...]: ...
+
+    @property
+    def validation_fraction(self) -> float: ...
+
+    @property
+    def validation_groups(self) -> tuple[str, ...]: ...
+
+
+def normalize_name(name: str) -> str:
+    """Strip a name; a whole number loses its decimals ("1.0" becomes "1")."""
     name = name.strip()
     if re.fullmatch(r"-?[0-9]+\.[0-9]*([eE][+-]?[0-9]+)?", name) and float(name).is_integer():
         return str(int(float(name)))
     return name
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Different names in order, whole numbers by size."""
-    found = set(names)
-    numbers = all(re.fullmatch(r"-?[0-9]+", name) for name in found)
-    return tuple(sorted(found, key=lambda name: (int(name) if numbers else 0, name)))
+def natural_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Unique names in alphabetical order, or in numerical order if all are whole numbers."""
+    unique = set(names)
+    numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in unique)
+    return tuple(sorted(unique, key=lambda name: (int(name) if numeric else 0, name)))
 
 
-def divide_rows(said: Said, fraction: float, test_groups: Sequence[str], train_groups: Sequence[str]) -> np.ndarray:
-    """(n,) int8, TRAIN, TEST or LEFT_OUT: as the data say, by named groups, by random whole groups, or at random.
+def needs_test_split(split: Codes | None) -> bool:
+    """Whether the data name training and validation but no test split, so that it is cut from the training part."""
+    return split is not None and {SPLIT_NAMES.get(name.lower()) for name in split.names} == {"train", "validation"}
 
-    At random means a seeded shuffle, within each class if there are classes. Errors: ConfigError, DataError.
+
+def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
+    """(n,) int8: the split of each sample (TRAIN, VALIDATION or TEST), or EXCLUDED.
+
+    For the test split, the first rule that applies decides: the split that the data name; the groups that the options
+    name; a random choice of whole groups; a random choice of samples, within each class if there are labels. The same
+    rules then cut a validation split from the training part, if an option asks for one and the data name none. Random
+    choices are seeded, and the test split does not depend on the options of the validation split.
+
+    Raises:
+        ConfigError: an option contradicts the data, or names an unknown group.
+        DataError: the data name an unknown split, or the result fails `check_split`.
     """
-    if said.split is not None:
-        if test_groups or train_groups:
-            raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
-        held = _as_said(said)
-    elif said.group is not None:
-        held = by_group(said.group, fraction, test_groups, train_groups)
-    elif test_groups or train_groups:
-        raise ConfigError("dataset.test_groups and train_groups need groups; name them by (?P<group>...) or a column")
+    if metadata.split is None:
+        split = _cut_test(metadata, options)
     else:
-        held = _at_random(said, fraction)
-    check_classes(said, held)
-    return held
+        split = split_by_name(metadata)
+        if needs_test_split(metadata.split) and (split == TRAIN).any():
+            train = np.flatnonzero(split == TRAIN)
+            split[train] = _cut_test(metadata.take(train).remove_unused_groups(), options)
+        elif options.test_groups or options.train_groups:
+            raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
+    _cut_validation(metadata, options, split)
+    check_split(metadata, split, wants_validation(options))
+    return split
 
 
-def check_classes(said: Said, held: np.ndarray) -> None:
-    """Errors: DataError if a split is empty, or if a class is in the test split alone."""
-    for split, name in enumerate(SPLITS):
-        if not (held == split).any():
-            raise DataError(f"no sample is left for the {name} split; change dataset.test_fraction or the groups")
-    if said.label is None:
+def wants_validation(options: SplitOptions) -> bool:
+    """Whether the options ask for a validation split."""
+    return options.validation_fraction > 0 or bool(options.validation_groups)
+
+
+def check_split(metadata: SampleMetadata, split: np.ndarray, needs_validation: bool = False) -> None:
+    """Check that no split is empty and that training covers every class.
+
+    Args:
+        metadata: the samples.
+        split: (n,) split codes.
+        needs_validation: whether the validation split must not be empty.
+
+    Raises:
+        DataError: a split is empty, or a class of another split has no training sample.
+    """
+    for code, name in enumerate(SPLITS):
+        if not (split == code).any() and (code != VALIDATION or needs_validation):
+            option = "validation_fraction" if code == VALIDATION else "test_fraction"
+            raise DataError(f"no sample is left for the {name} split; change dataset.{option} or the groups")
+    if metadata.label is None:
         return
-    count = len(said.label.names)
-    taught = np.bincount(said.label.codes[held == TRAIN], minlength=count)
-    asked = np.bincount(said.label.codes[held == TEST], minlength=count)
-    lacking = np.flatnonzero((asked > 0) & (taught == 0))
-    if len(lacking):
-        row = int(np.flatnonzero((said.label.codes == lacking[0]) & (held == TEST))[0])
+    codes, names = metadata.label.codes, metadata.label.names
+    counts = np.array([np.bincount(codes[split == code], minlength=len(names)) for code in range(len(SPLITS))])
+    untrained = np.flatnonzero((counts[TRAIN] == 0) & counts.any(axis=0))
+    if len(untrained):
+        row = int(np.flatnonzero((codes == untrained[0]) & (split != EXCLUDED))[0])
+        where = " and ".join(name for code, name in enumerate(SPLITS) if counts[code, untrained[0]])
         raise DataError(
-            f"class '{said.label.names[lacking[0]]}' is only in the test split (e.g. {said.where(row)}); "
-            f"hold out other groups, or leave the class out"
+            f"class '{names[untrained[0]]}' is only in the {where} split (e.g. {metadata.describe(row)}); hold out "
+            f"other groups, or leave the class out"
         )
 
 
-def by_group(group: Marks, fraction: float, test: Sequence[str], train: Sequence[str]) -> np.ndarray:
-    """Whole groups held out: those named, or a random share of them. Errors: ConfigError, DataError."""
-    groups = sorted(group.names)
-    for option, named in (("test_groups", test), ("train_groups", train)):
-        for one in named:
-            if one not in groups:
-                raise ConfigError(f"dataset.{option}: no group '{one}'; {nearest(one, groups, 'group')}")
-    both = set(test) & set(train)
-    if both:
-        raise ConfigError(f"group '{min(both)}' is in both dataset.test_groups and dataset.train_groups")
-    held = set(test)
-    if not test and not train:
-        if len(groups) < 2:
-            raise DataError(f"there is one group only ('{groups[0]}'), so none can be held out; name another group")
-        order = [groups[i] for i in np.random.RandomState(SPLIT_SEED).permutation(len(groups))]
-        held = set(order[: min(max(1, round(fraction * len(groups))), len(groups) - 1)])
-    elif not test:
-        held = set(groups) - set(train)
-    kept = set(train) if train else set(groups) - held
-    place = [TEST if name in held else TRAIN if name in kept else LEFT_OUT for name in group.names]
-    return np.array(place, np.int8)[group.codes]
+def split_windows(
+    metadata: SampleMetadata, record: np.ndarray, begin: np.ndarray, window: int, length: np.ndarray,
+    options: SplitOptions,
+) -> np.ndarray:  # fmt: skip
+    """(n,) int8: split codes of windows that are cut from sequences. The end of each sequence is the test split.
+
+    The end of the training part is the validation split, if the options ask for one. A window that crosses a border is
+    EXCLUDED. If the data name training and validation sequences, only the training sequences are cut.
+
+    Args:
+        metadata: the sequences.
+        record: (n,) index of each window's sequence.
+        begin: (n,) position of each window in its sequence.
+        window: length of a window.
+        length: (n,) length of each window's sequence.
+        options: the shares.
+
+    Raises:
+        ConfigError: the options ask for a validation split and the data name one.
+    """
+    test_start = np.floor(length * (1 - options.test_fraction)).astype(np.int64)
+    validation_start = np.floor(test_start * (1 - options.validation_fraction)).astype(np.int64)
+    end = begin + window
+    conditions = [begin >= test_start, (begin >= validation_start) & (end <= test_start), end <= validation_start]
+    split = np.select(conditions, [TEST, VALIDATION, TRAIN], EXCLUDED).astype(np.int8)
+    if metadata.split is not None:
+        if wants_validation(options):
+            raise ConfigError(VALIDATION_CONFLICT)
+        split[split_by_name(metadata)[record] == VALIDATION] = VALIDATION
+    return split
 
 
-def _as_said(said: Said) -> np.ndarray:
-    assert said.split is not None
-    wrong = [code for code, name in enumerate(said.split.names) if name not in SPLITS]
-    if wrong:
-        row = int(np.flatnonzero(said.split.codes == wrong[0])[0])
-        raise DataError(f"{said.where(row)}: split is '{said.split.names[wrong[0]]}', it must be train or test")
-    return np.array([SPLITS.index(name) for name in said.split.names], np.int8)[said.split.codes]
+def split_by_name(metadata: SampleMetadata) -> np.ndarray:
+    """(n,) int8: the splits that the data name.
+
+    Raises:
+        DataError: a name is not in `SPLIT_NAMES`.
+    """
+    assert metadata.split is not None
+    codes, names = metadata.split.codes, metadata.split.names
+    unknown = [code for code, name in enumerate(names) if name.lower() not in SPLIT_NAMES]
+    if unknown:
+        row = int(np.flatnonzero(codes == unknown[0])[0])
+        raise DataError(f"{metadata.describe(row)}: {split_name_error(names[unknown[0]])}")
+    return np.array([SPLITS.index(SPLIT_NAMES[name.lower()]) for name in names], np.int8)[codes]
 
 
-def _at_random(said: Said, fraction: float) -> np.ndarray:
+def is_validation(name: str | None) -> bool:
+    """Whether a name stands for the validation split."""
+    return name is not None and name.lower() in VALIDATION_NAMES
+
+
+def split_name_error(name: str) -> str:
+    """The message for an unknown name of a split."""
+    return f"split is '{name}', it must be train, validation or test"
+
+
+def _cut_test(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
+    """(n,) int8: TRAIN, TEST or EXCLUDED for samples whose split the data do not name."""
+    test_groups, train_groups = set(options.test_groups), set(options.train_groups)
+    if metadata.group is None:
+        if test_groups or train_groups:
+            raise ConfigError(f"dataset.test_groups and train_groups need groups; {GROUP_CURE}")
+        drawn = _draw_samples(metadata.label, metadata.count, options.test_fraction)
+        return np.where(drawn, TEST, TRAIN).astype(np.int8)
+    groups = sorted(metadata.group.names)
+    _check_groups("test_groups", options.test_groups, groups)
+    _check_groups("train_groups", options.train_groups, groups)
+    _check_disjoint("test_groups", test_groups, "train_groups", train_groups)
+    if not test_groups:
+        test_groups = set(groups) - train_groups if train_groups else _draw_groups(groups, options.test_fraction)
+    train_groups = train_groups or set(groups) - test_groups
+    codes = [
+        TEST if name in test_groups else TRAIN if name in train_groups else EXCLUDED for name in metadata.group.names
+    ]
+    return np.array(codes, np.int8)[metadata.group.codes]
+
+
+def _cut_validation(metadata: SampleMetadata, options: SplitOptions, split: np.ndarray) -> None:
+    """Move samples of the training part to the validation split, in place, if the options ask for it."""
+    if not wants_validation(options):
+        return
+    if (split == VALIDATION).any():
+        raise ConfigError(VALIDATION_CONFLICT)
+    if options.validation_groups:
+        split[_rows_of_validation_groups(metadata, options, split)] = VALIDATION
+        return
+    train = np.flatnonzero(split == TRAIN)
+    part = metadata.take(train).remove_unused_groups()
+    if part.group is None:
+        drawn = _draw_samples(part.label, part.count, options.validation_fraction)
+    elif len(part.group.names) < 2:
+        raise DataError(
+            "fewer than two groups are left for training, so that no validation split can be cut from them; lower "
+            "dataset.test_fraction, or leave dataset.validation_fraction out"
+        )
+    else:
+        groups = _draw_groups(sorted(part.group.names), options.validation_fraction)
+        drawn = np.array([name in groups for name in part.group.names])[part.group.codes]
+    split[train[drawn]] = VALIDATION
+
+
+def _rows_of_validation_groups(metadata: SampleMetadata, options: SplitOptions, split: np.ndarray) -> np.ndarray:
+    """(n,) bool: the samples of the groups that the options name for the validation split."""
+    if options.validation_fraction > 0:
+        raise ConfigError("dataset.validation_groups names the validation split; leave dataset.validation_fraction out")
+    if metadata.group is None:
+        raise ConfigError(f"dataset.validation_groups needs groups; {GROUP_CURE}")
+    names = set(options.validation_groups)
+    _check_groups("validation_groups", options.validation_groups, metadata.group.names)
+    _check_disjoint("validation_groups", names, "test_groups", set(options.test_groups))
+    _check_disjoint("validation_groups", names, "train_groups", set(options.train_groups))
+    rows = np.array([name in names for name in metadata.group.names])[metadata.group.codes]
+    in_test = np.flatnonzero(rows & (split == TEST))
+    if len(in_test):
+        name = metadata.group.names[metadata.group.codes[in_test[0]]]
+        cure = "" if metadata.split is not None else ", or name the groups of the test split in dataset.test_groups"
+        raise ConfigError(f"dataset.validation_groups: group '{name}' is in the test split; choose another{cure}")
+    return rows
+
+
+def _check_groups(option: str, names: Sequence[str], groups: Sequence[str]) -> None:
+    for name in names:
+        if name not in groups:
+            raise ConfigError(f"dataset.{option}: no group '{name}'; {nearest(name, groups, 'group')}")
+
+
+def _check_disjoint(option: str, names: set[str], other_option: str, other_names: set[str]) -> None:
+    if names & other_names:
+        raise ConfigError(
+            f"group '{min(names & other_names)}' is in both dataset.{option} and dataset.{other_option}; keep one"
+        )
+
+
+def _draw_groups(groups: Sequence[str], fraction: float) -> set[str]:
+    """A random share of the groups: at least one, and not all."""
+    if len(groups) < 2:
+        raise DataError(f"there is one group only ('{groups[0]}'), so none can be held out; name another group")
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(groups))
+    return {groups[i] for i in order[: _share(fraction, len(groups))]}
+
+
+def _draw_samples(label: Codes | None, count: int, fraction: float) -> np.ndarray:
+    """(count,) bool: a random share of the samples, within each class if there are labels."""
     random = np.random.RandomState(SPLIT_SEED)
-    held = np.full(said.count, TRAIN, np.int8)
-    codes = np.zeros(said.count, np.int32) if said.label is None else said.label.codes
-    names = ("",) if said.label is None else said.label.names
-    starts = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[starts], np.arange(len(names) + 1))
-    for code in sorted(range(len(names)), key=lambda code: names[code]):
-        mine = starts[edges[code] : edges[code + 1]]
-        order = random.permutation(len(mine))
-        count = min(max(1, round(fraction * len(mine))), len(mine) - 1) if len(mine) > 1 else 0
-        held[mine[order[:count]]] = TEST
-    return held
+    drawn = np.zeros(count, bool)
+    label = label or Codes(np.zeros(count, np.int32), ("",))
+    by_class = np.argsort(label.codes, kind="stable")
+    edges = np.searchsorted(label.codes[by_class], np.arange(len(label.names) + 1))
+    for code in sorted(range(len(label.names)), key=lambda code: label.names[code]):
+        rows = by_class[edges[code] : edges[code + 1]]
+        order = random.permutation(len(rows))
+        drawn[rows[order[: _share(fraction, len(rows))]]] = True
+    return drawn
+
+
+def _share(fraction: float, count: int) -> int:
+    """How many of `count` to hold out: at least one and not all, or none of a single one."""
+    return min(max(1, round(fraction * count)), count - 1) if count > 1 else 0

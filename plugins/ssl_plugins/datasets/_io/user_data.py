@@ -1,23 +1,29 @@
-"""What all data of one's own have in common: where they are, what is held out, and the task that the labels make."""
+"""Base classes of the data sets that read the user's files: common options, split and task."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import Dataset, Task
-from ssl_plugins.datasets._io.file_state import stamp
-from ssl_plugins.datasets._io.splitting import TEST, TRAIN, Said, Where, divide_rows
+from ssl_core import DataError, Dataset, Task
+from ssl_plugins.datasets._io.file_state import file_state_digest
+from ssl_plugins.datasets._io.splitting import (
+    SPLITS,
+    DescribeRow,
+    SampleMetadata,
+    needs_test_split,
+    split_rows,
+    split_windows,
+)
 
 
 class UserDataOptions(Dataset.Options):
-    """Options common to all data of one's own."""
+    """Options common to all of the user's data."""
 
     root: str = Field(description="a file, or a folder of files")
     label_pattern: str | None = Field(
@@ -25,33 +31,56 @@ class UserDataOptions(Dataset.Options):
         description="regular expression over each file's path below root, with the named groups label, group, split; "
         "without it, sub-folders are the labels if every file is in one",
     )
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out: of the groups, else of the samples")
-    test_groups: tuple[str, ...] = Field((), description="groups to hold out, by name")
-    train_groups: tuple[str, ...] = Field((), description="groups to train on, by name; by default all others")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of the groups, or of the samples without groups, for the test split"
+    )
+    test_groups: tuple[str, ...] = Field((), description="names of the groups of the test split")
+    train_groups: tuple[str, ...] = Field(
+        (), description="names of the groups of the training split; by default all others"
+    )
+
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training part for the validation split; 0 = none, unless the data name one",
+    )
+    validation_groups: tuple[str, ...] = Field((), description="names of the groups of the validation split")
 
     @field_validator("root", mode="after")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        """So that a saved configuration can be used from another folder."""
+        """A saved configuration can be used from another folder."""
         return str(Path(value).expanduser().absolute())
 
 
+class FileOptions(UserDataOptions):
+    """Options common to data with one sample a file."""
+
+    extensions: tuple[str, ...] = Field((), description="endings of the files to read")
+
+    @field_validator("extensions", mode="after")
+    @classmethod
+    def _with_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple("." + extension.lower().lstrip(".") for extension in value)
+
+
 class RowOptions(UserDataOptions):
-    """Options common to files that hold many samples each."""
+    """Options common to data with many samples a file."""
 
     test_root: str | None = Field(
-        None, description="file or folder of the test split; root is then all for training, and no share is held out"
+        None, description="file or folder of the test split; all of root is then the training split"
     )
     label: str | None = Field(None, description="column of the label; by default the one called label")
     group: str | None = Field(None, description="column of the group; by default the one called group")
-    split: str | None = Field(None, description="column of train or test; by default the one called split")
+    split: str | None = Field(None, description="column of train, val or test; by default the one called split")
     columns: tuple[str, ...] = Field((), description="names of the columns of a CSV file without a header line")
     task: Literal["auto", "classes", "number"] = Field(
-        "auto", description="what the label is; auto = a number if it has decimals, else a class"
+        "auto", description="type of the label; auto = a number if it has decimals, else a class"
     )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="between the columns of a CSV file; by default a comma, or the "
-        "tabulator in files ending in .tsv",
+        None, min_length=1, max_length=1, description="column separator of a CSV file; by default a comma, or a tab in "
+        "files ending in .tsv",
     )  # fmt: skip
 
     @field_validator("test_root", mode="after")
@@ -61,42 +90,85 @@ class RowOptions(UserDataOptions):
 
 
 class UserData(Dataset):
-    """Samples of one's own. A subclass says what is said of them (`settle`), and reads sample `self.rows[index]`."""
+    """Samples from the user's files. A subclass calls `assign_split`, and reads sample `self.rows[index]`."""
 
     name = "files"
-    where: Where
+    describe_row: DescribeRow
     rows: np.ndarray
-    """(len,) the samples of this split, among all."""
-    stamped: str = ""
-    settled: str = ""
+    """(len,) indices of the samples of this split among all samples."""
+    labels: np.ndarray | None = None
+    """(len,) class indices or numbers, None without a task."""
+    files_digest: str = ""
+    metadata_digest: str = ""
 
-    def settle(
+    def assign_split(
         self,
-        said: Said,
-        held: np.ndarray | None = None,
+        metadata: SampleMetadata,
+        split: np.ndarray | None = None,
         title: str = "label",
         target: np.ndarray | None = None,
     ) -> None:
-        """Divide, and take as the task the numbers `target` (n,), or the classes if there are two or more.
+        """Select the rows of this split, and set the task and its labels.
 
-        held: (n,) the division, if it is known. Errors: ConfigError, DataError.
+        The task is regression with a `target`, else classification if there are two or more classes, else None.
+
+        Args:
+            metadata: label, group and split of all samples.
+            split: (n,) split codes; by default those of `split_samples`.
+            title: name of the label in reports.
+            target: (n,) numeric labels.
+
+        Raises:
+            ConfigError: the split options contradict the data.
+            DataError: the data cannot be split.
         """
-        options = self.options
-        if held is None:
-            held = divide_rows(said, options.test_fraction, options.test_groups, options.train_groups)
-        self.where = said.where
-        self.settled = _digest(said, held, target)
-        self.rows = np.flatnonzero(held == (TRAIN if self.split == "train" else TEST))
-        self.labels: np.ndarray | None = None
+        if split is None:
+            split = self.split_samples(metadata)
+        self.splits = tuple(name for code, name in enumerate(SPLITS) if (split == code).any())
+        if self.split not in self.splits:
+            raise DataError(
+                f"dataset.root {self.options.root} has no {self.split} split; set dataset.{self.split}_fraction, or "
+                f"name the split in the data"
+            )
+        self.describe_row = metadata.describe
+        self.metadata_digest = _metadata_digest(metadata, split, target)
+        self.rows = np.flatnonzero(split == SPLITS.index(self.split))
         if target is not None:
             self.task, self.labels = Task("number", 1, "spearman", title=title), target[self.rows]
-        if target is not None or said.label is None:
-            return
-        used = np.bincount(said.label.codes[held >= 0], minlength=len(said.label.names)) > 0
-        names = tuple(name for name, kept in zip(said.label.names, used, strict=True) if kept)
-        if len(names) > 1:
-            self.task = Task("classes", len(names), "accuracy", names=names, title=title)
-            self.labels = (np.cumsum(used) - 1)[said.label.codes[self.rows]]
+        elif metadata.label is not None:
+            codes, names = metadata.label.codes, metadata.label.names
+            present = np.bincount(codes[split >= 0], minlength=len(names)) > 0
+            classes = tuple(names[code] for code in np.flatnonzero(present))
+            if len(classes) > 1:
+                self.task = Task("classes", len(classes), "accuracy", names=classes, title=title)
+                self.labels = (np.cumsum(present) - 1)[codes[self.rows]]
+
+    def split_samples(self, metadata: SampleMetadata) -> np.ndarray:
+        """The split codes of `split_rows`. Adds a warning if the data name a validation but no test split.
+
+        Raises:
+            ConfigError: the split options contradict the data.
+            DataError: the data cannot be split.
+        """
+        split = split_rows(metadata, self.options)
+        self._warn_of_test_split(metadata)
+        return split
+
+    def split_windows(
+        self, metadata: SampleMetadata, record: np.ndarray, begin: np.ndarray, window: int, length: np.ndarray
+    ) -> np.ndarray:
+        """The split codes of `splitting.split_windows`. Adds the same warning as `split_samples`.
+
+        Raises:
+            ConfigError: the options ask for a validation split and the data name one.
+        """
+        split = split_windows(metadata, record, begin, window, length, self.options)
+        self._warn_of_test_split(metadata)
+        return split
+
+    def _warn_of_test_split(self, metadata: SampleMetadata) -> None:
+        if needs_test_split(metadata.split):
+            self.warnings += ("the data name a validation and no test split: the test split is cut from training",)
 
     def label_of(self, index: int) -> Any:
         """The label of a sample of this split, or None."""
@@ -107,49 +179,23 @@ class UserData(Dataset):
 
     def describe(self, index: int) -> str:
         """File and row."""
-        return self.where(int(self.rows[index]))
+        return self.describe_row(int(self.rows[index]))
 
-    def stamp(self, paths: Iterable[Path]) -> None:
-        """Keep names, sizes and times of change of the files, or that there is none, for the fingerprint."""
-        self.stamped = stamp(Path(), map(str, paths))
+    def record_files(self, paths: Iterable[Path]) -> None:
+        """Store names, sizes and modification times of the files for the fingerprint; a file may be absent."""
+        self.files_digest = file_state_digest(Path(), map(str, paths))
 
     def fingerprint(self) -> str:
-        """Changes with the options, any file's name, size or time of change, the division and the labels."""
-        return f"{super().fingerprint()}:{self.stamped}:{self.settled}"
+        """Changes with the options, the split, the labels, and any file's name, size or modification time."""
+        return f"{super().fingerprint()}:{self.files_digest}:{self.metadata_digest}"
 
 
-def _digest(said: Said, held: np.ndarray, target: np.ndarray | None) -> str:
-    """Of what was settled, wherever it was said: in a path, in the file of the samples, or in a table beside them."""
-    made = hashlib.sha256(held.tobytes())
+def _metadata_digest(metadata: SampleMetadata, split: np.ndarray, target: np.ndarray | None) -> str:
+    """SHA-256 over split and labels, wherever they come from: a path, the samples' file, or a table of paths."""
+    digest = hashlib.sha256(split.tobytes())
     if target is not None:
-        made.update(target.tobytes())
-    elif said.label is not None:
-        made.update(said.label.codes.tobytes())
-        made.update(repr(said.label.names).encode("utf-8", "surrogatepass"))
-    return made.hexdigest()
-
-
-@dataclass(frozen=True)
-class Places:
-    """What to call sample `row`: its file, and which line, row or record of it.
-
-    starts: (files + 1,) the first sample of each file. numbers: (n,) counted from 1, if some were left out.
-    word: what a sample of each file is called, or of all; empty if the file is one sample.
-    """
-
-    paths: Sequence[Path]
-    starts: np.ndarray
-    numbers: np.ndarray | None = None
-    word: str | Sequence[str] = "row"
-
-    def part(self, row: int) -> tuple[int, int]:
-        """The file, and the place among its samples."""
-        number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return number, int(row - self.starts[number])
-
-    def __call__(self, row: int) -> str:
-        number, place = self.part(row)
-        word = self.word if isinstance(self.word, str) else self.word[number]
-        if not word:
-            return str(self.paths[number])
-        return f"{self.paths[number]} {word} {place + 1 if self.numbers is None else self.numbers[row]}"
+        digest.update(target.tobytes())
+    elif metadata.label is not None:
+        digest.update(metadata.label.codes.tobytes())
+        digest.update(repr(metadata.label.names).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

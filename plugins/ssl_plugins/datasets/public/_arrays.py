@@ -1,4 +1,4 @@
-"""Large public data as memory-mapped arrays: written once in pieces, then read a row at a time."""
+"""Large public data as memory-mapped arrays: written once in chunks, then read row by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_SEED = 42
 
 
 class NpyWriter:
-    """A .npy file that grows row by row: (n, *shape) once it is closed, n not known before."""
+    """A .npy file that rows are appended to. Its array is (n, *shape) once the file is closed."""
 
     def __init__(self, path: Path, dtype: Any, shape: Sequence[int] = ()) -> None:
         self.dtype, self.shape, self.count = np.dtype(dtype), tuple(shape), 0
@@ -30,7 +30,7 @@ class NpyWriter:
         self.file.write(bytes(HEADER))
 
     def append(self, rows: Any) -> None:
-        """Add rows, (m, *shape)."""
+        """Append rows, (m, *shape)."""
         block = np.ascontiguousarray(rows, dtype=self.dtype)
         if block.shape[1:] != self.shape:
             raise ValueError(f"rows of shape {block.shape[1:]}, not {self.shape}")
@@ -41,17 +41,17 @@ class NpyWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Write the header in the room left for it; npy lets it be filled up with blanks."""
-        facts = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
-        text = repr(facts | {"shape": (self.count, *self.shape)})
+        """Write the header into the reserved bytes. The npy format allows padding it with blanks."""
+        fields = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        text = repr(fields | {"shape": (self.count, *self.shape)})
         start = np.lib.format.magic(1, 0) + struct.pack("<H", HEADER - 10)
         self.file.seek(0)
         self.file.write(start + text.ljust(HEADER - 11).encode("latin-1") + b"\n")
         self.file.close()
 
 
-class Mapped:
-    """A .npy file that is opened when first used, and pickled by its path."""
+class LazyMemmap:
+    """A .npy file that is memory-mapped at first use and pickled as its path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +59,11 @@ class Mapped:
 
     @property
     def array(self) -> np.ndarray:
-        """The array, memory-mapped, read only. Errors: DataError if the file is damaged."""
+        """The memory-mapped array, read-only.
+
+        Raises:
+            DataError: if the file is missing or damaged.
+        """
         if self._array is None:
             try:
                 self._array = np.load(self.path, mmap_mode="r").view(np.ndarray)
@@ -75,15 +79,15 @@ class Mapped:
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "_array": None}
 
-    def stamp(self) -> str:
-        """Changes when the file does."""
-        found = self.path.stat()
-        return f"{self.path.name}:{found.st_size}:{found.st_mtime_ns}"
+    def state(self) -> str:
+        """Name, size and time of modification of the file."""
+        status = self.path.stat()
+        return f"{self.path.name}:{status.st_size}:{status.st_mtime_ns}"
 
 
 @contextmanager
-def building(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` when all went well, and nothing otherwise."""
+def atomic_dir(target: Path) -> Iterator[Path]:
+    """A temporary folder to write into. It is renamed to `target` on success and removed on failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     try:
@@ -92,32 +96,34 @@ def building(target: Path) -> Iterator[Path]:
         try:
             os.rename(work, target)
         except OSError:
-            if not target.is_dir():  # else another process was quicker
+            if not target.is_dir():  # if it exists, another process has finished first
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def shuffled(count: int) -> np.ndarray:
-    """The order of rows that the protocol calls "pandas shuffle 42" (section 2.0)."""
+def shuffled_order(count: int) -> np.ndarray:
+    """(count,) a permutation by RandomState(42), the seed of the published splits."""
     return np.random.RandomState(SPLIT_SEED).permutation(count)
 
 
-class NinetyTen(PublicDataset.Options):
-    """Options of what is cut 90/10 (section 2.0)."""
+class NinetyTenOptions(PublicDataset.Options):
+    """Options of data sets that are split 90/10."""
 
     protocol: Literal["fixed", "published"] = Field(
-        "fixed", description="published: leave out a test sample, as MetaMAE's rounding does where 0.1 n is whole"
+        "fixed",
+        description="published: one test sample fewer where a tenth of the samples is a whole number, as MetaMAE",
     )
 
 
 def head_tail(rows: np.ndarray, split: Split, protocol: Literal["fixed", "published"]) -> np.ndarray:
     """The first ceil(0.9 n) rows for training, the last floor(0.1 n) for the test.
 
-    As published MetaMAE tests on the last int((1 - 0.9) n), one fewer where 0.1 n is whole (D47).
+    With "published" the test split is the last int((1 - 0.9) * n) rows, as in MetaMAE's code. In floating point that
+    is one row fewer where 0.1 n is a whole number.
     """
     count = len(rows)
     if split == "train":
         return rows[: count - count // 10]
-    held = count // 10 if protocol == "fixed" else int((1 - 0.9) * count)
-    return rows[count - held :]
+    test_count = count // 10 if protocol == "fixed" else int((1 - 0.9) * count)
+    return rows[count - test_count :]

@@ -1,4 +1,4 @@
-"""Text files of nothing but numbers, read in pieces of bounded size; what is wrong is named by its row."""
+"""Tables of numbers in text files, read in chunks; error messages name the row."""
 
 from __future__ import annotations
 
@@ -16,72 +16,84 @@ from ssl_core import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-UNREADABLE = (ValueError, EOFError, OSError, zlib.error)  # pandas' own errors are ValueErrors
+READ_ERRORS = (ValueError, EOFError, OSError, zlib.error)  # the errors of pandas are ValueErrors
 
 
-def numbers(path: Path, columns: int, separator: str, rows: int, missing: bool = False) -> Iterator[np.ndarray]:
-    """Pieces of a table without a header: (m, columns) float64, m at most `rows`. A path that ends in .gz is unpacked.
+def read_numbers(path: Path, columns: int, separator: str, rows: int, allow_nan: bool = False) -> Iterator[np.ndarray]:
+    """Chunks of a table without a header: (m, columns) float64, where m is at most `rows`.
 
-    separator: "," or " " for any blanks. missing: whether "NaN" may stand for a value. Errors: DataError that names
-    the file and the row (from 1) of another number of columns, of what is no number, or of a damaged file.
+    Args:
+        path: text file; decompressed if it ends in .gz.
+        columns: number of columns.
+        separator: "," or " ", which stands for any blanks.
+        rows: rows of a chunk.
+        allow_nan: whether a value may be "NaN".
+
+    Raises:
+        DataError: for a damaged file, or a row with another number of columns or a value that is not a number. The
+            message names file and row, counted from 1.
     """
-    import pandas as pd  # slow to import, and most data sets need none
+    import pandas as pd  # slow to import, and few data sets need it
 
     done = 0
     try:
-        pieces = pd.read_csv(  # type: ignore[call-overload]
+        chunks = pd.read_csv(  # type: ignore[call-overload]
             path, sep=r"\s+" if separator == " " else separator, header=None, chunksize=rows, engine="c",
-            # As text, so that "NaN" and a row that ends early can be told apart.
+            # The last column is text, which distinguishes "NaN" from a row that ends early.
             dtype=dict.fromkeys(range(columns - 1), np.float64) | {columns - 1: str},
             keep_default_na=False, na_values={column: ["NaN"] for column in range(columns - 1)},
             compression="gzip" if path.suffix == ".gz" else None,
         )  # fmt: skip
-        with pieces:
-            for piece in pieces:
-                yield _checked(piece, columns, missing)
-                done += len(piece)
-    except UNREADABLE as error:
-        raise _diagnosis(path, columns, separator, missing, done, error) from None
+        with chunks:
+            for chunk in chunks:
+                yield _validate(chunk, columns, allow_nan)
+                done += len(chunk)
+    except READ_ERRORS as error:
+        raise _diagnose(path, columns, separator, allow_nan, done, error) from None
     if done == 0:
         raise DataError(f"{path} is empty")
 
 
-def _checked(piece: pd.DataFrame, columns: int, missing: bool) -> np.ndarray:
-    """Errors: ValueError where the piece is not what it should be."""
-    width = piece.shape[1]
+def _validate(chunk: pd.DataFrame, columns: int, allow_nan: bool) -> np.ndarray:
+    """The chunk as an array.
+
+    Raises:
+        ValueError: if it has other columns, a short row, or a value that is not allowed.
+    """
+    width = chunk.shape[1]
     if width != columns:
         raise ValueError(f"{width} columns")
-    last = piece.pop(columns - 1)  # type: ignore[arg-type]
+    last = chunk.pop(columns - 1)  # type: ignore[arg-type]
     if last.isna().any() or (last == "").any():
         raise ValueError("a short row")
     table = np.empty((len(last), columns))
-    table[:, :-1] = piece.to_numpy()
+    table[:, :-1] = chunk.to_numpy()
     table[:, -1] = last.to_numpy().astype(np.float64)
-    if np.isinf(table).any() or (not missing and np.isnan(table).any()):
+    if np.isinf(table).any() or (not allow_nan and np.isnan(table).any()):
         raise ValueError("a missing or infinite value")
     return table
 
 
-def _diagnosis(
-    path: Path, columns: int, separator: str, missing: bool, done: int, error: Exception
+def _diagnose(
+    path: Path, columns: int, separator: str, allow_nan: bool, done: int, error: Exception
 ) -> DataError:  # fmt: skip
-    """The first row at fault, looked for line by line from the piece that failed. Blank lines are no rows."""
+    """The error of the first invalid row from row `done` on, found line by line. Blank lines do not count as rows."""
     try:
         with (
             gzip.open(path, "rt", encoding="latin-1") if path.suffix == ".gz" else path.open(encoding="latin-1") as file
         ):
             lines = (line for line in file if line.strip())
             for row, line in enumerate(itertools.islice(lines, done, None), start=done + 1):
-                problem = _problem(line, columns, separator, missing)
+                problem = _find_problem(line, columns, separator, allow_nan)
                 if problem:
                     return DataError(f"{path} row {row}: {problem}")
-    except UNREADABLE as broken:
-        error = broken
-    said = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} cannot be read: {said}")
+    except READ_ERRORS as second_error:
+        error = second_error
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path} cannot be read: {reason}")
 
 
-def _problem(line: str, columns: int, separator: str, missing: bool) -> str | None:
+def _find_problem(line: str, columns: int, separator: str, allow_nan: bool) -> str | None:
     values = line.split() if separator == " " else line.strip("\r\n").split(separator)
     if len(values) != columns:
         return f"{len(values)} columns, not {columns}"
@@ -90,6 +102,6 @@ def _problem(line: str, columns: int, separator: str, missing: bool) -> str | No
             number = float(value)
         except ValueError:
             return f"column {column} is '{value[:40]}', not a number"
-        if np.isinf(number) or (np.isnan(number) and not missing):
+        if np.isinf(number) or (np.isnan(number) and not allow_nan):
             return f"column {column} is '{value}'"
     return None

@@ -1,8 +1,8 @@
-"""Reads what upstreams ship as pickles without running them: every class in one becomes an inert record.
+"""Read pickled arrays and tables without running the pickle.
 
-A pickle names functions to call. Here none of numpy or pandas is ever called by one: arrays, tables and their parts
-are recorded as names, arguments and states, and read afterwards. Anything else that a pickle names is refused. So a
-table pickled by a pandas of ten years ago, in Python 2, can be read as well (protocol sections 2.1 and 2.10).
+A pickle names functions to call. Here it calls no function of numpy or pandas: arrays, tables and their parts become
+records of a name, arguments and a state, from which arrays are built afterwards. All other names are refused. This also
+reads tables that pandas 0.18 pickled in Python 2.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import numpy as np
 
 from ssl_core import DataError
 
-DAMAGE = (
+DAMAGE_ERRORS = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, UnicodeError,
     OverflowError, MemoryError,
 )  # fmt: skip
 
 
 class Record:
-    """What a pickle says of an object: the name of its class, its arguments and its state; none of its behaviour."""
+    """An object of a pickle: the name of its class, its arguments and its state, without behaviour."""
 
     name: ClassVar[str] = "object"
     args: tuple[Any, ...]
     state: Any
 
     def __new__(cls, *args: Any) -> Record:
-        made = object.__new__(cls)
-        made.args, made.state = args, None
-        return made
+        record = object.__new__(cls)
+        record.args, record.state = args, None
+        return record
 
     def __init__(self, *args: Any) -> None: ...
 
@@ -42,11 +42,15 @@ class Record:
         self.state = state
 
 
-class Dtype(Record):
-    """A plain number or text type, as the pickle's (code, ...) and state (version, byte order, ...) say."""
+class DtypeRecord(Record):
+    """A type of numbers or texts: arguments (code, ...) and state (version, byte order, ...)."""
 
     def numpy(self) -> np.dtype[Any]:
-        """Errors: ValueError for one that is no plain type."""
+        """The type.
+
+        Raises:
+            ValueError: if it is not a type of numbers, texts or objects.
+        """
         code = str(self.args[0])
         if not re.fullmatch(r"O8?|[biufUS]\d+", code):
             raise ValueError(f"arrays of type '{code}' are not read")
@@ -54,11 +58,15 @@ class Dtype(Record):
         return np.dtype(object if code[0] == "O" else (order if order in ("<", ">") else "") + code)
 
 
-class Array(Record):
-    """An array: made empty and given a state, or (protocol 5) from a buffer, a type, a shape and an order."""
+class ArrayRecord(Record):
+    """An array: empty with a state, or, in pickle protocol 5, a buffer with type, shape and order."""
 
     def numpy(self) -> np.ndarray:
-        """The array; of bytes without copying them. Errors: ValueError for a state that does not fit."""
+        """The array. Numbers are not copied.
+
+        Raises:
+            ValueError: if the state does not fit.
+        """
         if self.state is None:
             data, dtype, shape, order = self.args
             fortran = order == "F"
@@ -67,15 +75,15 @@ class Array(Record):
         kind = dtype.numpy()
         if kind.hasobject:
             flat = np.empty(len(data), dtype=object)
-            for place, one in enumerate(data):  # at once, numpy would look into lists
-                flat[place] = one
-            return flat.reshape(shape)  # numpy lists objects in C order, whatever the flag says
+            for position, item in enumerate(data):  # assigned at once, numpy would unpack lists
+                flat[position] = item
+            return flat.reshape(shape)  # numpy pickles objects in C order, regardless of the flag
         flat = np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype=kind)
         return flat.reshape(shape, order="F" if fortran else "C")
 
 
 class _Call:
-    """A function that a pickle may call; it cannot be changed by one."""
+    """A function that a pickle may call. A pickle cannot change it."""
 
     __slots__ = ("_function",)
 
@@ -96,8 +104,8 @@ def _bytes(data: bytes = b"") -> bytes:
 
 
 CALLS = {
-    "encode": _Call(lambda text, encoding="latin1": text.encode("latin1")),  # protocol 2 of Python 3 writes bytes so
-    "_reconstructor": _Call(lambda made, base, state: made()),
+    "encode": _Call(lambda text, encoding="latin1": text.encode("latin1")),  # how Python 3 writes bytes in protocol 2
+    "_reconstructor": _Call(lambda cls, base, state: cls()),
     "slice": _Call(slice),
     "bytes": _Call(_bytes),
     "bytearray": _Call(_bytes),
@@ -118,17 +126,25 @@ class _Unpickler(pickle.Unpickler):
         if name in ALLOWED.get(module, ()):
             return CALLS.get(name, Record)
         if top == "numpy" and name in ARRAYS:
-            return Array
+            return ArrayRecord
         if top == "numpy" and name == "dtype":
-            return Dtype
+            return DtypeRecord
         if (top == "pandas" and "." not in name) or (top == "numpy" and name == "scalar"):
             return type(name, (Record,), {"name": name})
         raise DataError(f"it names {module}.{name}, which is no part of an array or a table")
 
 
 @contextmanager
-def reading(path: Path, form: str = "pickle of the upstream's form") -> Iterator[None]:
-    """Errors: DataError in one line that names the path, for whatever goes wrong within."""
+def translate_errors(path: Path, form: str = "pickle of the upstream's form") -> Iterator[None]:
+    """Context in which errors of reading a file become a DataError.
+
+    Args:
+        path: file or folder that is read.
+        form: expected format, for the message.
+
+    Raises:
+        DataError: for an error in the body, in one line that names the path.
+    """
     try:
         with np.errstate(all="ignore"):
             yield
@@ -136,46 +152,54 @@ def reading(path: Path, form: str = "pickle of the upstream's form") -> Iterator
         raise DataError(f"{path} is refused: {error}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-    except DAMAGE as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged or no {form} ({said:.150})") from None
+    except DAMAGE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged or no {form} ({reason:.150})") from None
 
 
 def load(path: Path) -> Any:
-    """A pickle's content, with arrays and tables as records. Errors: DataError."""
-    with reading(path), path.open("rb") as file:
+    """The content of a pickle, with arrays and tables as records.
+
+    Raises:
+        DataError: if the file cannot be read, or names anything but parts of arrays and tables.
+    """
+    with translate_errors(path), path.open("rb") as file:
         return _Unpickler(file, encoding="latin1").load()
 
 
-def plain(value: Any) -> Any:
-    """The array that a record stands for; anything else as it is."""
-    return value.numpy() if isinstance(value, Array) else value
+def to_array(value: Any) -> Any:
+    """The array of an ArrayRecord; other values unchanged."""
+    return value.numpy() if isinstance(value, ArrayRecord) else value
 
 
-def table(path: Path, wanted: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some columns of a pickled pandas table, each (n,). Errors: DataError, also for a column that is not there."""
+def read_table(path: Path, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Columns of a pickled pandas table, each (n,).
+
+    Raises:
+        DataError: if the file is no table or lacks a column.
+    """
     frame = load(path)
-    with reading(path):
+    with translate_errors(path):
         if not isinstance(frame, Record) or frame.name != "DataFrame":
             raise DataError("it holds no table")
         manager = frame.state["_mgr" if "_mgr" in frame.state else "_data"]
-        axes, blocks = _parts(manager)
-        names = [str(name) for name in plain(axes[0].args[1]["data"])]
-        columns: dict[str, np.ndarray] = {}
-        for values, place in blocks:
-            numbers = range(*place.indices(len(names))) if isinstance(place, slice) else plain(place)
-            for number, column in zip(numbers, plain(values), strict=True):
-                columns[names[number]] = column
-        lacking = next((name for name in wanted if name not in columns), None)
-        if lacking is not None:
-            raise DataError(f"it has no column '{lacking}', only {', '.join(sorted(columns))}")
-        return {name: columns[name] for name in wanted}
+        axes, blocks = _axes_and_blocks(manager)
+        names = [str(name) for name in to_array(axes[0].args[1]["data"])]
+        table: dict[str, np.ndarray] = {}
+        for values, location in blocks:
+            numbers = range(*location.indices(len(names))) if isinstance(location, slice) else to_array(location)
+            for number, column in zip(numbers, to_array(values), strict=True):
+                table[names[number]] = column
+        missing = next((name for name in columns if name not in table), None)
+        if missing is not None:
+            raise DataError(f"it has no column '{missing}', only {', '.join(sorted(table))}")
+        return {name: table[name] for name in columns}
 
 
-def _parts(manager: Record) -> tuple[Sequence[Record], list[tuple[Any, Any]]]:
-    """Axes, and (values, places) of each block: by state up to pandas 1.2, by arguments since."""
+def _axes_and_blocks(manager: Record) -> tuple[Sequence[Record], list[tuple[Any, Any]]]:
+    """Axes, and (values, locations) of each block: in the state up to pandas 1.2, in the arguments since."""
     if manager.state is not None:
         parts = manager.state[3]["0.14.1"]
-        return parts["axes"], [(block["continuous"], block["mgr_locs"]) for block in parts["blocks"]]
+        return parts["axes"], [(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
     blocks, axes = manager.args
     return axes, [(block.args[0], block.args[1]) for block in blocks]

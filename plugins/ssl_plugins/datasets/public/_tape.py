@@ -1,7 +1,7 @@
-"""TAPE's protein files (Rao et al., 2019): one JSON array of records each, read in bounded memory (protocol 2.9).
+"""TAPE's protein files (Rao et al., 2019): each a JSON array of records, read in bounded memory.
 
-A file becomes letters.npy, all sequences one after the other; offsets.npy, where each begins and the last ends; and
-labels.npy, one for each sequence, or one for each residue beside its letter.
+A file is converted to letters.npy, the concatenated sequences; offsets.npy, the start of each sequence and the end of
+the last; and labels.npy, one label for each sequence or for each residue.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 
 from ssl_core import Archive, DataError, PublicDataset, Sample, Source, Split, Text
 from ssl_plugins.datasets._io.texts import open_text
-from ssl_plugins.datasets.public._arrays import Mapped, NpyWriter
+from ssl_plugins.datasets.public._arrays import LazyMemmap, NpyWriter
 
-READ = 1 << 24  # characters that are read at once
-LONGEST = 1 << 28  # characters of a record; a longer one is no record
-BATCH = 1 << 16  # sequences that are written at once
-BETWEEN = re.compile(r"[\s,]*")
+READ = 1 << 24  # characters to read at once
+LONGEST = 1 << 28  # characters of a record; beyond that the file counts as damaged
+BATCH = 1 << 16  # sequences to write at once
+SEPARATOR = re.compile(r"[\s,]*")
 
 
-def tape_source(archive: str, needs: Sequence[str], counts: dict[str, int]) -> Source:
-    """One of TAPE's archives of raw data, and the arrays made of it."""
+def tape_source(archive: str, required_paths: Sequence[str], sample_counts: dict[str, int]) -> Source:
+    """One of TAPE's archives of raw data, and the arrays that it is converted to."""
     return Source(
         homepage="https://github.com/songlab-cal/tape",
         terms="not stated; TAPE's code is BSD-3-Clause",
@@ -36,39 +36,39 @@ def tape_source(archive: str, needs: Sequence[str], counts: dict[str, int]) -> S
                 file=f"{archive}.tar.gz", kind="tar", produces=archive,
             ),
         ),
-        needs=tuple(needs),
-        counts=counts,
+        required_paths=tuple(required_paths),
+        sample_counts=sample_counts,
     )  # fmt: skip
 
 
-class Sequences:
-    """Proteins of one file, memory-mapped."""
+class SequenceArrays:
+    """The memory-mapped arrays of one file."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.letters, self.offsets, self.labels = (
-            Mapped(place / f"{name}.npy") for name in ("letters", "offsets", "labels")
+            LazyMemmap(folder / f"{name}.npy") for name in ("letters", "offsets", "labels")
         )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def text(self, row: int) -> np.ndarray:
-        """The sequence, whole, as an array of type str and shape ()."""
+        """The sequence as an array of type str and shape ()."""
         return np.array(self.letters.array[self._span(row)].tobytes().decode("latin-1"))
 
     def residues(self, row: int) -> np.ndarray:
-        """Its labels, where there is one for each residue."""
+        """The labels of a sequence whose residues are labelled."""
         return self.labels.array[self._span(row)]
 
     def _span(self, row: int) -> slice:
         return slice(*self.offsets.array[row : row + 2].tolist())
 
 
-class Proteins(PublicDataset):
-    """Rows of one file. A subclass sets `sequences`, `rows` (None for all) and `file` before this one's methods."""
+class ProteinDataset(PublicDataset):
+    """Rows of one file. A subclass sets `sequences`, `file` and, for a part of the file, `rows` in its `__init__`."""
 
     modality = "protein"
-    sequences: Sequences
+    sequences: SequenceArrays
     file: str
     rows: np.ndarray | None = None
 
@@ -80,13 +80,17 @@ class Proteins(PublicDataset):
         return len(self.sequences) if self.rows is None else len(self.rows)
 
     def row(self, index: int) -> int:
-        """Its place in the file, from 0."""
+        """The number of a sample's record, from 0.
+
+        Raises:
+            IndexError: for an index outside the split.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         return index if self.rows is None else int(self.rows[index])
 
     def label(self, row: int) -> Any:
-        """What is to be predicted of a row of the file."""
+        """The label of a record."""
         return int(self.sequences.labels.array[row])
 
     def __getitem__(self, index: int) -> Sample:
@@ -95,17 +99,21 @@ class Proteins(PublicDataset):
         return {"inputs": {"sequence": self.sequences.text(row)}, "label": self.label(row)}
 
     def describe(self, index: int) -> str:
-        """File and record, counted from 1."""
+        """File and number of the record, from 1."""
         return f"{self.folder / self.file} record {self.row(index) + 1}"
 
     def fingerprint(self) -> str:
-        """Changes with the arrays."""
+        """Changes with the options and the arrays."""
         arrays = (self.sequences.letters, self.sequences.offsets, self.sequences.labels)
-        return ":".join([super().fingerprint(), *(array.stamp() for array in arrays)])
+        return ":".join([super().fingerprint(), *(array.state() for array in arrays)])
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a JSON array, one after the other. Errors: DataError with the record's number, from 1."""
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a JSON array, one at a time.
+
+    Raises:
+        DataError: for a damaged file, with the number of the record, from 1.
+    """
     decoder = json.JSONDecoder()
     with open_text(path) as file:
         text = file.read(READ).lstrip()
@@ -113,7 +121,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
             raise DataError(f"{path} is not a JSON array of records")
         at, done, more = 1, 0, True
         while True:
-            at = BETWEEN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            at = SEPARATOR.match(text, at).end()  # type: ignore[union-attr]  # it always matches
             if text.startswith("]", at):
                 return
             try:
@@ -121,9 +129,9 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 if not more or len(text) - at > LONGEST:
                     raise DataError(f"{path} record {done + 1}: no JSON, or cut off ({error.msg})") from None
-                # At least doubled, so that a record is not tried again and again.
-                fresh = file.read(max(READ, len(text) - at))
-                text, at, more = text[at:] + fresh, 0, bool(fresh)
+                # The text at least doubles, so that a long record is not parsed many times.
+                chunk = file.read(max(READ, len(text) - at))
+                text, at, more = text[at:] + chunk, 0, bool(chunk)
                 continue
             done += 1
             if not isinstance(record, dict):
@@ -131,23 +139,31 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def to_arrays(path: Path, place: Path, column: str, dtype: type[np.generic], per_residue: bool = False) -> None:
-    """Write letters.npy, offsets.npy and labels.npy of a file. Errors: DataError that names file and record.
+def write_arrays(path: Path, folder: Path, column: str, dtype: type[np.generic], per_residue: bool = False) -> None:
+    """Write letters.npy, offsets.npy and labels.npy of a file.
 
-    column: the records' entry that is the label: a number or a list of one, or with `per_residue` one for each residue.
+    Args:
+        path: JSON file.
+        folder: folder to write into.
+        column: key of the label in a record: a number or a list of one, or, with `per_residue`, one for each residue.
+        dtype: type of the labels.
+        per_residue: whether residues are labelled.
+
+    Raises:
+        DataError: for a damaged record, with file and record.
     """
     done, end = 0, 0
     with (
-        NpyWriter(place / "letters.npy", np.uint8) as letters,
-        NpyWriter(place / "offsets.npy", np.int64) as offsets,
-        NpyWriter(place / "labels.npy", dtype) as labels,
+        NpyWriter(folder / "letters.npy", np.uint8) as letters,
+        NpyWriter(folder / "offsets.npy", np.int64) as offsets,
+        NpyWriter(folder / "labels.npy", dtype) as labels,
     ):
         offsets.append([0])
         for batch in _batches(path, column):
             sequences = [sequence for sequence, _ in batch]
             lengths = np.fromiter(map(len, sequences), np.int64, len(batch))
-            wanted = lengths if per_residue else np.ones(len(batch), np.int64)
-            labels.append(_labels(path, column, done, [label for _, label in batch], wanted, dtype))
+            counts = lengths if per_residue else np.ones(len(batch), np.int64)
+            labels.append(_labels(path, column, done, [label for _, label in batch], counts, dtype))
             letters.append(np.frombuffer("".join(sequences).encode("latin-1", "replace"), dtype=np.uint8))
             offsets.append(end + np.cumsum(lengths))
             done, end = done + len(batch), end + int(lengths.sum())
@@ -156,9 +172,9 @@ def to_arrays(path: Path, place: Path, column: str, dtype: type[np.generic], per
 
 
 def _batches(path: Path, column: str) -> Iterator[list[tuple[str, Any]]]:
-    """What is used of the records, which hold much more."""
+    """Sequence and label of each record, in batches."""
     batch: list[tuple[str, Any]] = []
-    for number, record in enumerate(records(path), start=1):
+    for number, record in enumerate(read_records(path), start=1):
         try:
             sequence, label = record["primary"], record[column]
         except KeyError as error:
@@ -174,18 +190,22 @@ def _batches(path: Path, column: str) -> Iterator[list[tuple[str, Any]]]:
 
 
 def _labels(
-    path: Path, column: str, done: int, values: list[Any], wanted: np.ndarray, dtype: type[np.generic]
+    path: Path, column: str, done: int, values: list[Any], counts: np.ndarray, dtype: type[np.generic]
 ) -> np.ndarray:
-    """One label, or as many as `wanted`, of each value, one after the other."""
-    rows = [_flat(value) for value in values]
-    for number, (row, count) in enumerate(zip(rows, wanted, strict=True), start=done + 1):
+    """The labels of a batch, concatenated: counts[i] labels of record i.
+
+    Raises:
+        DataError: for a record with another number of labels, or with labels that are not finite.
+    """
+    rows = [_to_vector(value) for value in values]
+    for number, (row, count) in enumerate(zip(rows, counts, strict=True), start=done + 1):
         if row is None or len(row) != count or not np.isfinite(row).all():
             what = "no finite numbers" if row is None or len(row) == count else f"{len(row)} numbers, not {count}"
             raise DataError(f"{path} record {number}: '{column}' holds {what}")
     return np.concatenate(rows).astype(dtype)  # type: ignore[arg-type]
 
 
-def _flat(value: Any) -> np.ndarray | None:
+def _to_vector(value: Any) -> np.ndarray | None:
     try:
         return np.asarray(value, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What public text has in common: lines of files read through a memory map, and tables of labelled sentences."""
+"""Base classes of the public text sets: memory-mapped files of lines, and tables of labelled sentences."""
 
 from __future__ import annotations
 
@@ -14,57 +14,67 @@ import numpy as np
 from ssl_core import BadSample, DataError, PublicDataset, Sample, Source, Split, Task, Text
 from ssl_plugins.datasets.public._hub import hub_rows, write_rows
 
-SCANNED = 1 << 26  # bytes looked at in one piece for the ends of lines
+SCAN_BYTES = 1 << 26  # bytes to search for line ends at once
 NEWLINE = 10
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
-class Upstream(Source):
-    """A source whose data may also lie there as the upstream ships them: one of several groups of paths is enough.
+class SourceWithLayouts(Source):
+    """A source that can be read in several layouts, such as the upstream's own files.
 
-    either: groups of paths below the folder. The first is what `sslx data prepare` writes.
+    Attributes:
+        layouts: groups of paths below the folder; one complete group is enough. `sslx data prepare` writes the first.
     """
 
-    either: tuple[tuple[str, ...], ...] = ()
+    layouts: tuple[tuple[str, ...], ...] = ()
 
-    def missing(self, folder: Path) -> list[str]:
-        """What the group that is nearest to complete lacks."""
-        lacking = [[path for path in group if not (folder / path).is_file()] for group in self.either]
-        return [*super().missing(folder), *min(lacking, key=len, default=[])]
+    def missing_paths(self, folder: Path) -> list[str]:
+        """The paths that the most complete layout lacks."""
+        missing = [[path for path in group if not (folder / path).is_file()] for group in self.layouts]
+        return [*super().missing_paths(folder), *min(missing, key=len, default=[])]
 
 
-class Lines:
-    """The lines of a UTF-8 file, each read when it is asked for; memory holds where they begin, not what they say."""
+class LineFile:
+    """The lines of a UTF-8 file, read on access. Memory holds only their offsets."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-        found = [np.flatnonzero(data[at : at + SCANNED] == NEWLINE) + at + 1 for at in range(0, len(data), SCANNED)]
-        begin = [0 if bytes(data[:3]) != BOM else len(BOM)]
-        end = [len(data)] if len(data) and data[-1] != NEWLINE else []
-        self.starts = np.concatenate([np.array(part, dtype=np.int64) for part in (begin, *found, end)])
+        chunks = range(0, len(data), SCAN_BYTES)
+        ends = [np.flatnonzero(data[start : start + SCAN_BYTES] == NEWLINE) + start + 1 for start in chunks]
+        first = [0 if bytes(data[:3]) != BOM else len(BOM)]
+        last = [len(data)] if len(data) and data[-1] != NEWLINE else []
+        self.starts = np.concatenate([np.array(part, dtype=np.int64) for part in (first, *ends, last)])
         self._map: mmap.mmap | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     def raw(self, index: int) -> bytes:
-        """A line without its end."""
+        """The bytes of a line, without the line end."""
         if self._map is None:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map[self.starts[index] : self.starts[index + 1]].rstrip(b"\r\n")
 
     def __getitem__(self, index: int) -> str:
-        """A line without its end. Errors: BadSample if it is not UTF-8."""
+        """A line, without the line end.
+
+        Raises:
+            BadSample: if it is not UTF-8.
+        """
         try:
             return self.raw(index).decode("utf-8")
         except UnicodeDecodeError:
             raise BadSample("is not UTF-8 text") from None
 
     def text(self, index: int) -> str:
-        """The text of a line of JSON, {"text": ...}. Errors: BadSample."""
+        """The text of a line of JSON, {"text": ...}.
+
+        Raises:
+            BadSample: if the line is no JSON or has no text.
+        """
         try:
             row = json.loads(self[index])
         except ValueError:
@@ -74,26 +84,29 @@ class Lines:
         return row["text"]
 
     def where(self, index: int) -> str:
-        """What to call a line in a message."""
+        """File and line, for messages."""
         return f"{self.path} line {index + 1}"
 
     def state(self) -> str:
-        """Changes whenever the file does. Not its content: a corpus of many gigabytes is not read for this."""
-        found = self.path.stat()
-        return f"{self.path.name}:{found.st_size}:{found.st_mtime_ns}"
+        """Name, size and time of modification of the file. The content of a large corpus would take long to hash."""
+        status = self.path.stat()
+        return f"{self.path.name}:{status.st_size}:{status.st_mtime_ns}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}  # a map cannot be pickled
+        return {**self.__dict__, "_map": None}  # a memory map cannot be pickled
 
 
 # --- labelled sentences ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Table:
+class TableFile:
     """A table of labelled sentences: JSON lines (.jsonl), or tab-separated values without quoting (.tsv).
 
-    file: below the data set's folder. texts, label: names of columns, or their numbers where no header names them.
+    Attributes:
+        file: path below the data set's folder.
+        texts: names of the columns with text, or their numbers in a table without a header.
+        label: name or number of the column with the label.
     """
 
     file: str
@@ -102,32 +115,41 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Hub:
-    """Where the Hugging Face hub has a data set: repository, configuration, and the split behind each of ours."""
+class HubDataset:
+    """A data set on the Hugging Face hub.
+
+    Attributes:
+        path: repository.
+        config: configuration.
+        splits: the hub's name of each split.
+    """
 
     path: str
     config: str
     splits: Mapping[Split, str]
 
 
-class Sentences(PublicDataset):
-    """Labelled sentences or pairs of sentences. A subclass names tables, classes and metric.
+class SentenceDataset(PublicDataset):
+    """Labelled sentences or pairs of sentences. A subclass sets tables, classes and metric.
 
-    classes: names in the order of their numbers; empty if the label is a number. Rows with an empty text are dropped.
+    Rows with an empty text are dropped.
     """
 
     texts: ClassVar[tuple[str, ...]] = ("sentence1", "sentence2")
+    """Names of the columns with text."""
     classes: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes in the order of their numbers; empty if the label is a real number."""
     metric: ClassVar[Literal["accuracy", "pearson", "spearman"]] = "accuracy"
     title: ClassVar[str] = "label"
     short_rows: ClassVar[bool] = False
-    """Whether the upstream's own table has broken rows, which are dropped."""
+    """Whether the upstream's table has truncated rows, which are dropped."""
     keep_empty: bool = False
-    hub: ClassVar[Hub]
+    """Whether to keep rows with an empty text."""
+    hub: ClassVar[HubDataset]
 
     @classmethod
-    def tables(cls, split: Split) -> tuple[Table, ...]:
-        """The tables that may hold a split, the first being what `convert` writes."""
+    def tables(cls, split: Split) -> tuple[TableFile, ...]:
+        """The files that a split may be in. `convert` writes the first."""
         raise NotImplementedError
 
     def __init__(self, options: Any, split: Split) -> None:
@@ -139,48 +161,52 @@ class Sentences(PublicDataset):
             else Task("number", 1, self.metric, title=self.title)
         )
         table = next(table for table in self.tables(split) if (self.folder / table.file).is_file())
-        self.lines = Lines(self.folder / table.file)
+        self.lines = LineFile(self.folder / table.file)
         self._read(table)
 
-    def _read(self, table: Table) -> None:
-        """Check every row once; keep where the usable ones are, and their labels. Errors: DataError with the line."""
-        self.row = _json_row(table) if table.file.endswith(".jsonl") else _tab_row(table, self.lines)
+    def _read(self, table: TableFile) -> None:
+        """Check every row; set `rows` to the lines of the valid ones and `labels` to their labels.
+
+        Raises:
+            DataError: for an invalid row, with its line.
+        """
+        self.parse = _json_parser(table) if table.file.endswith(".jsonl") else _tab_parser(table, self.lines)
         labels = {name: number for number, name in enumerate(self.classes)}
         labels |= {str(number): number for number in range(len(self.classes))}
-        kept, found, short, empty = [], [], 0, 0
-        first = 1 if isinstance(self.row, _Tabs) and self.row.header else 0
+        rows, row_labels, short, empty = [], [], 0, 0
+        first = 1 if isinstance(self.parse, _TabParser) and self.parse.header else 0
         for index in range(first, len(self.lines)):
             try:
                 line = self.lines[index]
                 if not line.strip():
                     continue
-                texts, label = self.row(line)
+                texts, label = self.parse(line)
                 if not self.keep_empty and not all(text.strip() for text in texts):
                     empty += 1
                     continue
-                found.append(labels[label] if self.classes else _number(label))
-                kept.append(index)
-            except _Short as error:
+                row_labels.append(labels[label] if self.classes else _number(label))
+                rows.append(index)
+            except _ShortRow as error:
                 if not self.short_rows:
                     raise DataError(f"{self.lines.where(index)} {error}") from None
                 short += 1
             except KeyError as error:
-                known = ", ".join(map(str, labels))
-                raise DataError(f"{self.lines.where(index)}: label {error} is none of {known}") from None
+                accepted = ", ".join(map(str, labels))
+                raise DataError(f"{self.lines.where(index)}: label {error} is none of {accepted}") from None
             except BadSample as error:
                 raise DataError(f"{self.lines.where(index)} {error}") from None
-        if not kept:
+        if not rows:
             raise DataError(f"{self.lines.path} holds no rows")
-        self.rows, self.labels = np.array(kept, dtype=np.int64), np.array(found)
-        drops = ((short, "cut-off"), (empty, "empty"))
-        self.warnings = tuple(f"{count} {what} rows of {table.file} left out" for count, what in drops if count)
+        self.rows, self.labels = np.array(rows, dtype=np.int64), np.array(row_labels)
+        dropped = ((short, "truncated"), (empty, "empty"))
+        self.warnings = tuple(f"{count} {kind} rows of {table.file} are left out" for count, kind in dropped if count)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """{"text": a sentence, or the (2,) of a pair} and the class, or the number."""
-        texts, _ = self.row(self.lines[self.rows[index]])
+        """{"text": a sentence, or (2,) for a pair} and the class or number."""
+        texts, _ = self.parse(self.lines[self.rows[index]])
         label = int(self.labels[index]) if self.classes else float(self.labels[index])
         return {"inputs": {"text": np.array(texts[0] if len(texts) == 1 else texts)}, "label": label}
 
@@ -189,23 +215,27 @@ class Sentences(PublicDataset):
         return self.lines.where(int(self.rows[index]))
 
     def fingerprint(self) -> str:
-        """Changes with the options and with the file."""
+        """Changes with the options and the file."""
         return f"{super().fingerprint()}:{self.lines.state()}"
 
     @classmethod
     def convert(cls, folder: Path) -> None:
-        """Fetch both splits from the Hugging Face hub, unless they are there in any form. Errors: DataError."""
-        if not cls.source.missing(folder):
+        """Fetch all splits from the Hugging Face hub, unless one layout is complete.
+
+        Raises:
+            DataError: if the hub fails.
+        """
+        if not cls.source.missing_paths(folder):
             return
-        for split, theirs in cls.hub.splits.items():
+        for split, hub_split in cls.hub.splits.items():
             path = folder / cls.tables(split)[0].file
             if not path.is_file():
-                rows = hub_rows(cls.hub.path, cls.hub.config, theirs, (*cls.texts, "label"), cls.classes)
+                rows = hub_rows(cls.hub.path, cls.hub.config, hub_split, (*cls.texts, "label"), cls.classes)
                 write_rows(path, rows)
 
 
-class _Short(BadSample):
-    """A row without all of its columns."""
+class _ShortRow(BadSample):
+    """A row that lacks columns."""
 
 
 def _number(label: str) -> float:
@@ -219,10 +249,10 @@ def _number(label: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Json:
-    """Texts and label of a line of JSON."""
+class _JsonParser:
+    """Parses texts and label of a line of JSON."""
 
-    table: Table
+    table: TableFile
 
     def __call__(self, line: str) -> tuple[list[str], str]:
         try:
@@ -235,8 +265,8 @@ class _Json:
 
 
 @dataclass(frozen=True)
-class _Tabs:
-    """Texts and label of a line of tab-separated values."""
+class _TabParser:
+    """Parses texts and label of a line of tab-separated values."""
 
     texts: tuple[int, ...]
     label: int
@@ -245,22 +275,26 @@ class _Tabs:
     def __call__(self, line: str) -> tuple[list[str], str]:
         values = line.split("\t")
         if len(values) <= max(self.label, *self.texts):
-            raise _Short(f"has {len(values)} columns, {1 + max(self.label, *self.texts)} are needed")
-        return [values[at] for at in self.texts], values[self.label].strip()
+            raise _ShortRow(f"has {len(values)} columns, {1 + max(self.label, *self.texts)} are needed")
+        return [values[column] for column in self.texts], values[self.label].strip()
 
 
-def _json_row(table: Table) -> _Json:
-    return _Json(table)
+def _json_parser(table: TableFile) -> _JsonParser:
+    return _JsonParser(table)
 
 
-def _tab_row(table: Table, lines: Lines) -> _Tabs:
-    """Where the columns are. Errors: DataError if the header lacks one."""
-    wanted = (*table.texts, table.label)
-    if all(isinstance(column, int) for column in wanted):
-        return _Tabs(tuple(map(int, table.texts)), int(table.label), False)
+def _tab_parser(table: TableFile, lines: LineFile) -> _TabParser:
+    """A parser with the positions of the columns.
+
+    Raises:
+        DataError: if the header lacks a column.
+    """
+    columns = (*table.texts, table.label)
+    if all(isinstance(column, int) for column in columns):
+        return _TabParser(tuple(map(int, table.texts)), int(table.label), False)
     names = [name.strip() for name in lines[0].split("\t")] if len(lines) else []
-    missing = [column for column in wanted if column not in names]
+    missing = [column for column in columns if column not in names]
     if missing:
         raise DataError(f"{lines.path} has no column '{missing[0]}', only {', '.join(names) or 'no line at all'}")
-    places = [names.index(str(column)) for column in wanted]
-    return _Tabs(tuple(places[:-1]), places[-1], True)
+    positions = [names.index(str(column)) for column in columns]
+    return _TabParser(tuple(positions[:-1]), positions[-1], True)

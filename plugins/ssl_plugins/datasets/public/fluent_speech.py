@@ -1,6 +1,6 @@
-"""Fluent Speech Commands (Lugosch et al., 2019): spoken commands and the action, object and place they name.
+"""Fluent Speech Commands (Lugosch et al., 2019): spoken commands with the action, object and location that they name.
 
-Layout, splits and order of the classes: protocol section 2.5.
+The classes are in the published order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._io.texts import open_text
-from ssl_plugins.datasets.public._recordings import Listed, Recordings, classes
+from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification
 
 INNER = "fluent_speech_commands_dataset"
 TABLES = {"train": ("train_data.csv", "valid_data.csv"), "test": ("test_data.csv",)}
@@ -27,45 +27,47 @@ SOURCE = Source(
             file="fluent_speech_commands_dataset.tar.gz", kind="tar", produces=INNER,
         ),
     ),
-    needs=tuple(f"{INNER}/data/{name}" for names in TABLES.values() for name in names),
-    counts={"train": 26_250, "test": 3_793},
+    required_paths=tuple(f"{INNER}/data/{name}" for names in TABLES.values() for name in names),
+    sample_counts={"train": 26_250, "test": 3_793},
 )  # fmt: skip
 
 
-class FluentSpeech(Recordings):
-    """One column of the tables as the label; training is the train and valid tables together."""
+class FluentSpeech(SpeechDataset):
+    """One column of the tables as the label; trained on the train and valid tables."""
 
     source = SOURCE
     column: ClassVar[str]
     words: ClassVar[tuple[str, ...]]
 
-    def listed(self) -> Listed:
-        """The tables' rows in order."""
-        self.task = classes(self.words, self.column)
-        number = {word: label for label, word in enumerate(self.words)}
+    def list_recordings(self) -> RecordingList:
+        """The rows of the split's tables, in order."""
+        self.task = classification(self.words, self.column)
+        class_of = {word: label for label, word in enumerate(self.words)}
         paths: list[str] = []
         labels: list[int] = []
         for table in TABLES[self.split]:
-            place = self.folder / INNER / "data" / table
-            for row, (path, word) in enumerate(_rows(place, self.column), start=2):
-                if word not in number:
-                    raise DataError(f"{place} row {row}: {self.column} '{word}' is none of {', '.join(self.words)}")
+            table_path = self.folder / INNER / "data" / table
+            for row, (path, word) in enumerate(_rows(table_path, self.column), start=2):
+                if word not in class_of:
+                    raise DataError(
+                        f"{table_path} row {row}: {self.column} '{word}' is none of {', '.join(self.words)}"
+                    )
                 paths.append(f"{INNER}/{path}")
-                labels.append(number[word])
-        return Listed(paths, np.array(labels, dtype=np.int64))
+                labels.append(class_of[word])
+        return RecordingList(paths, np.array(labels, dtype=np.int64))
 
 
 def _rows(table: Path, column: str) -> list[tuple[str, str]]:
     with open_text(table) as file:
         reader = csv.DictReader(file)
-        for needed in ("path", column):
-            if needed not in (reader.fieldnames or ()):
-                raise DataError(f"{table} has no column '{needed}', only {', '.join(reader.fieldnames or ())}")
+        for required in ("path", column):
+            if required not in (reader.fieldnames or ()):
+                raise DataError(f"{table} has no column '{required}', only {', '.join(reader.fieldnames or ())}")
         return [(row["path"], row[column]) for row in reader]
 
 
 class FluentSpeechLocation(FluentSpeech):
-    """Fluent Speech Commands: which place a spoken command names (4)."""
+    """Fluent Speech Commands: four locations that spoken commands name."""
 
     name = "fluent_speech_location"
     aliases = ("fluent-speech-loc",)
@@ -74,7 +76,7 @@ class FluentSpeechLocation(FluentSpeech):
 
 
 class FluentSpeechAction(FluentSpeech):
-    """Fluent Speech Commands: which action a spoken command asks for (6)."""
+    """Fluent Speech Commands: six actions of spoken commands."""
 
     name = "fluent_speech_action"
     aliases = ("fluent-speech-act",)
@@ -83,7 +85,7 @@ class FluentSpeechAction(FluentSpeech):
 
 
 class FluentSpeechObject(FluentSpeech):
-    """Fluent Speech Commands: which object a spoken command names (14)."""
+    """Fluent Speech Commands: 14 objects that spoken commands name."""
 
     name = "fluent_speech_object"
     aliases = ("fluent-speech-obj",)

@@ -1,4 +1,4 @@
-"""Genomics OOD (Ren et al., 2019): which genus a piece of bacterial DNA comes from (protocol 2.8, D47)."""
+"""Genomics OOD (Ren et al., 2019): genera of bacteria, from chunks of their DNA."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, Text, hookimpl
-from ssl_plugins.datasets.public._arrays import Mapped, NinetyTen, NpyWriter, building, head_tail, shuffled
+from ssl_plugins.datasets.public._arrays import (
+    LazyMemmap,
+    NinetyTenOptions,
+    NpyWriter,
+    atomic_dir,
+    head_tail,
+    shuffled_order,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LENGTH = 250
-CHUNK = 100_000  # rows that are read at once: 50 MB
+CHUNK = 100_000  # rows to read at once: 50 MB
 COLUMNS = ("seq", "label")
 
 KNOWN = (
@@ -42,16 +49,16 @@ def _source(stem: str, train: int, test: int) -> Source:
     )  # fmt: skip
     return Source(
         homepage="https://github.com/google-research/google-research/tree/master/genomics_ood",
-        terms="not stated; sequences from NCBI", folder="genomics", archives=(archive,), needs=(f"arrays/{stem}",),
-        counts={"train": train, "test": test},
+        terms="not stated; sequences from NCBI", folder="genomics", archives=(archive,),
+        required_paths=(f"arrays/{stem}",), sample_counts={"train": train, "test": test},
     )  # fmt: skip
 
 
 class Genomics(PublicDataset):
-    """Genomics OOD, 250 bases of bacteria discovered before 2011: which of 10 genera; pretraining.
+    """Genomics OOD, 250 bases of bacteria discovered before 2011: ten genera; for pretraining.
 
-    The rows of one file, shuffled and cut 90/10. The published codes shuffle TFDS's order of the rows, which only TFDS
-    knows; here it is the file's: the same rule, other members.
+    The rows of one file, shuffled and split 90/10. The published codes shuffle the order of TensorFlow Datasets; here
+    it is that of the file. Sizes are equal, members differ.
     """
 
     name = "genomics"
@@ -60,14 +67,14 @@ class Genomics(PublicDataset):
     genera: ClassVar[tuple[str, ...]] = KNOWN
     source = _source(stem, 900_000, 100_000)
 
-    class Options(NinetyTen):
+    class Options(NinetyTenOptions):
         """Options of Genomics OOD."""
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        place = self.folder / "arrays" / self.stem
-        self.letters, self.labels = Mapped(place / "letters.npy"), Mapped(place / "labels.npy")
-        self.rows = head_tail(shuffled(len(self.labels)), split, options.protocol).astype(np.int32)
+        arrays = self.folder / "arrays" / self.stem
+        self.letters, self.labels = LazyMemmap(arrays / "letters.npy"), LazyMemmap(arrays / "labels.npy")
+        self.rows = head_tail(shuffled_order(len(self.labels)), split, options.protocol).astype(np.int32)
         self.fields = {"sequence": Text()}
         self.task = Task("classes", len(self.genera), "accuracy", names=self.genera, title="genus")
 
@@ -75,30 +82,34 @@ class Genomics(PublicDataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """{"sequence": 250 letters} and the number of the genus."""
+        """{"sequence": 250 letters} and the genus."""
         row = self.rows[index]
         text = self.letters.array[row].tobytes().decode("latin-1")
         return {"inputs": {"sequence": np.array(text)}, "label": int(self.labels.array[row])}
 
     def describe(self, index: int) -> str:
-        """File and row, counted from 1 below the header."""
+        """File and row, counted from 1 after the header."""
         return f"{self.folder / self.stem}.txt row {self.rows[index] + 1}"
 
     def fingerprint(self) -> str:
-        """Changes with the arrays."""
-        return f"{super().fingerprint()}:{self.letters.stamp()}:{self.labels.stamp()}"
+        """Changes with the options and the arrays."""
+        return f"{super().fingerprint()}:{self.letters.state()}:{self.labels.state()}"
 
     @classmethod
     def convert(cls, folder: Path) -> None:
-        """The table to letters (n, 250) and labels (n,), both uint8, in bounded memory. Errors: DataError."""
+        """Convert the table to letters (n, 250) and labels (n,), both uint8, in bounded memory.
+
+        Raises:
+            DataError: for an invalid row.
+        """
         table, arrays = folder / f"{cls.stem}.txt", folder / "arrays" / cls.stem
         if table.exists() and not arrays.exists():
-            with building(arrays) as work:
-                to_arrays(table, cls.genera, work)
+            with atomic_dir(arrays) as work:
+                write_arrays(table, cls.genera, work)
 
 
 class GenomicsTransferID(Genomics):
-    """Genomics OOD, 250 bases of bacteria discovered in 2011 to 2016: which of the 10 genera of pretraining."""
+    """Genomics OOD, 250 bases of bacteria discovered in 2011 to 2016: the ten genera of pretraining."""
 
     name = "genomics_transfer_id"
     aliases = ("genomics-id",)
@@ -107,7 +118,7 @@ class GenomicsTransferID(Genomics):
 
 
 class GenomicsTransferOOD(Genomics):
-    """Genomics OOD, 250 bases of bacteria discovered in 2011 to 2016: which of 60 genera not seen in pretraining."""
+    """Genomics OOD, 250 bases of bacteria discovered in 2011 to 2016: 60 genera that are not in pretraining."""
 
     name = "genomics_transfer_ood"
     aliases = ("genomics-ood",)
@@ -116,39 +127,44 @@ class GenomicsTransferOOD(Genomics):
     source = _source(stem, 540_000, 60_000)
 
 
-def to_arrays(table: Path, genera: tuple[str, ...], place: Path) -> None:
-    """Write letters.npy and labels.npy of a table with the columns seq and label. Errors: DataError, file and row."""
-    import pandas as pd  # slow to import, and most data sets need none
+def write_arrays(table: Path, genera: tuple[str, ...], folder: Path) -> None:
+    """Write letters.npy and labels.npy of a table with the columns seq and label.
 
-    known, done = pd.Index(genera), 0
+    Raises:
+        DataError: for an invalid row, with file and row.
+    """
+    import pandas as pd  # slow to import, and few data sets need it
+
+    classes, done = pd.Index(genera), 0
     with (
-        NpyWriter(place / "letters.npy", np.uint8, (LENGTH,)) as letters,
-        NpyWriter(place / "labels.npy", np.uint8) as out,
+        NpyWriter(folder / "letters.npy", np.uint8, (LENGTH,)) as letters,
+        NpyWriter(folder / "labels.npy", np.uint8) as out,
     ):
         try:
-            pieces = pd.read_csv(
+            chunks = pd.read_csv(
                 table, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE, chunksize=CHUNK
             )
-            for piece in pieces:
-                missing = [column for column in COLUMNS if column not in piece.columns]
+            for chunk in chunks:
+                missing = [column for column in COLUMNS if column not in chunk.columns]
                 if missing:
-                    raise DataError(f"{table} has no column '{missing[0]}', only {', '.join(piece.columns)}")
-                lengths, labels = piece["seq"].str.len().to_numpy(), known.get_indexer(pd.Index(piece["label"]))
-                _refuse(table, done, lengths != LENGTH, piece["seq"], f"a sequence of another length than {LENGTH}")
-                _refuse(table, done, labels < 0, piece["label"], "an unknown genus")
-                joined = np.frombuffer("".join(piece["seq"]).encode("latin-1", "replace"), dtype=np.uint8)
+                    raise DataError(f"{table} has no column '{missing[0]}', only {', '.join(chunk.columns)}")
+                lengths, labels = chunk["seq"].str.len().to_numpy(), classes.get_indexer(pd.Index(chunk["label"]))
+                _check_rows(table, done, lengths != LENGTH, chunk["seq"], f"a sequence of another length than {LENGTH}")
+                _check_rows(table, done, labels < 0, chunk["label"], "an unknown genus")
+                joined = np.frombuffer("".join(chunk["seq"]).encode("latin-1", "replace"), dtype=np.uint8)
                 letters.append(joined.reshape(-1, LENGTH))
                 out.append(labels)
-                done += len(piece)
+                done += len(chunk)
         except (ValueError, OSError) as error:
             raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _refuse(table: Path, done: int, wrong: np.ndarray, values: pd.Series[str], what: str) -> None:
-    at = np.flatnonzero(wrong)
-    if len(at):
-        found = str(values.iloc[at[0]])
-        raise DataError(f"{table} row {done + at[0] + 1}: {what}, '{found[:40]}'")
+def _check_rows(table: Path, done: int, wrong: np.ndarray, values: pd.Series[str], what: str) -> None:
+    """Raises DataError for the first row where `wrong` is true."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        value = str(values.iloc[rows[0]])
+        raise DataError(f"{table} row {done + rows[0] + 1}: {what}, '{value[:40]}'")
 
 
 @hookimpl

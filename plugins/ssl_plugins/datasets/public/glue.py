@@ -1,7 +1,7 @@
-"""GLUE (Wang et al., 2019): nine tasks on English sentences, MNLI with two test splits (protocol section 2.6).
+"""GLUE (Wang et al., 2019): nine tasks on English sentences, MNLI with two test splits.
 
-Read as JSON lines, which `sslx data prepare` makes of the Hugging Face copy, or as the tab-separated files of
-gluebenchmark.com. Training is "train", the test is "validation": the labels of GLUE's own test are not public.
+The data are JSON lines, which `sslx data prepare` fetches from the Hugging Face hub, or the tab-separated files of
+gluebenchmark.com. The test split is GLUE's validation split, since the labels of GLUE's test split are not public.
 """
 
 from __future__ import annotations
@@ -10,68 +10,72 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ssl_core import Dataset, Split, hookimpl
-from ssl_plugins.datasets.public._text_pairs import Hub, Sentences, Table, Upstream
+from ssl_plugins.datasets.public._text_pairs import HubDataset, SentenceDataset, SourceWithLayouts, TableFile
 
-ENTAILED = ("entailment", "not_entailment")
+ENTAILMENT = ("entailment", "not_entailment")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where both forms lie below text/glue. here: folder of the JSON lines, and the hub's configuration.
+class GlueFiles:
+    """The files of a task in both layouts, below text/glue.
 
-    there: folder of the tab-separated files, with their columns of text and label. splits: the hub's for our test, and
-    the upstream's file of it.
+    Attributes:
+        config: folder of the JSON lines, and configuration on the hub.
+        tsv_folder: folder of the tab-separated files.
+        texts: columns of their texts.
+        label: column of their labels.
+        test: name of the test split on the hub, and of its tab-separated file.
     """
 
-    here: str
-    there: str
+    config: str
+    tsv_folder: str
     texts: tuple[str | int, ...]
     label: str | int
     test: tuple[str, str] = ("validation", "dev")
 
 
-def _source(place: Place, train: int | None, test: int) -> Upstream:
-    here = (f"{place.here}/train.jsonl", f"{place.here}/{place.test[0]}.jsonl")
-    there = (f"{place.there}/train.tsv", f"{place.there}/{place.test[1]}.tsv")
-    return Upstream(
+def _source(files: GlueFiles, train: int | None, test: int) -> SourceWithLayouts:
+    json_lines = (f"{files.config}/train.jsonl", f"{files.config}/{files.test[0]}.jsonl")
+    tables = (f"{files.tsv_folder}/train.tsv", f"{files.tsv_folder}/{files.test[1]}.tsv")
+    return SourceWithLayouts(
         homepage="https://gluebenchmark.com/tasks",
         terms="those of each task's corpus; see the homepage",
         folder="text/glue",
-        counts={"test": test} if train is None else {"train": train, "test": test},
-        either=(here, there),
+        sample_counts={"test": test} if train is None else {"train": train, "test": test},
+        layouts=(json_lines, tables),
     )
 
 
-class Glue(Sentences):
+class Glue(SentenceDataset):
     """A task of GLUE."""
 
     modality = "text"
-    place: ClassVar[Place]
+    glue_files: ClassVar[GlueFiles]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        splits: dict[Split, str] = {"train": "train", "test": cls.place.test[0]}
-        cls.hub = Hub("nyu-mll/glue", cls.place.here, splits)
+        splits: dict[Split, str] = {"train": "train", "test": cls.glue_files.test[0]}
+        cls.hub = HubDataset("nyu-mll/glue", cls.glue_files.config, splits)
 
     @classmethod
-    def tables(cls, split: Split) -> tuple[Table, ...]:
+    def tables(cls, split: Split) -> tuple[TableFile, ...]:
         """JSON lines, or GLUE's own file."""
-        place = cls.place
-        theirs, ours = ("train", "train") if split == "train" else (place.test[1], place.test[0])
-        here = Table(f"{place.here}/{ours}.jsonl", cls.texts)
-        return here, Table(f"{place.there}/{theirs}.tsv", place.texts, place.label)
+        files = cls.glue_files
+        hub_split, tsv_split = ("train", "train") if split == "train" else files.test
+        json_lines = TableFile(f"{files.config}/{hub_split}.jsonl", cls.texts)
+        return json_lines, TableFile(f"{files.tsv_folder}/{tsv_split}.tsv", files.texts, files.label)
 
 
 class Cola(Glue):
-    """CoLA: whether a sentence is acceptable English (Pearson correlation)."""
+    """CoLA: whether a sentence is acceptable English; scored by Pearson correlation."""
 
     name = "cola"
     texts = ("sentence",)
     classes = ("unacceptable", "acceptable")
     metric = "pearson"
     title = "acceptability"
-    place = Place("cola", "CoLA", (3,), 1)  # its files have no header
-    source = _source(place, 8_551, 1_043)
+    glue_files = GlueFiles("cola", "CoLA", (3,), 1)  # the files have no header
+    source = _source(glue_files, 8_551, 1_043)
 
 
 MNLI = ("sentence1", "sentence2")
@@ -84,8 +88,8 @@ class MnliMatched(Glue):
     texts = ("premise", "hypothesis")
     classes = ("entailment", "neutral", "contradiction")
     title = "entailment"
-    place = Place("mnli", "MNLI", MNLI, "gold_label", ("validation_matched", "dev_matched"))
-    source = _source(place, 392_702, 9_815)
+    glue_files = GlueFiles("mnli", "MNLI", MNLI, "gold_label", ("validation_matched", "dev_matched"))
+    source = _source(glue_files, 392_702, 9_815)
 
 
 class MnliMismatched(Glue):
@@ -95,18 +99,18 @@ class MnliMismatched(Glue):
     texts = MnliMatched.texts
     classes = MnliMatched.classes
     title = MnliMatched.title
-    place = Place("mnli", "MNLI", MNLI, "gold_label", ("validation_mismatched", "dev_mismatched"))
-    source = _source(place, 392_702, 9_832)
+    glue_files = GlueFiles("mnli", "MNLI", MNLI, "gold_label", ("validation_mismatched", "dev_mismatched"))
+    source = _source(glue_files, 392_702, 9_832)
 
 
 class Mrpc(Glue):
-    """MRPC: whether two sentences of the news mean the same."""
+    """MRPC: whether two sentences from the news have the same meaning."""
 
     name = "mrpc"
     classes = ("not_equivalent", "equivalent")
     title = "paraphrase"
-    place = Place("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality")
-    source = _source(place, 3_668, 408)
+    glue_files = GlueFiles("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality")
+    source = _source(glue_files, 3_668, 408)
 
 
 class Qnli(Glue):
@@ -114,32 +118,32 @@ class Qnli(Glue):
 
     name = "qnli"
     texts = ("question", "sentence")
-    classes = ENTAILED
+    classes = ENTAILMENT
     title = "entailment"
-    place = Place("qnli", "QNLI", texts, "label")
-    source = _source(place, 104_743, 5_463)
+    glue_files = GlueFiles("qnli", "QNLI", texts, "label")
+    source = _source(glue_files, 104_743, 5_463)
 
 
 class Qqp(Glue):
-    """QQP: whether two questions ask the same."""
+    """QQP: whether two questions have the same meaning."""
 
     name = "qqp"
     texts = ("question1", "question2")
     classes = ("not_duplicate", "duplicate")
     title = "duplicate"
-    short_rows = True  # some questions hold line ends
-    place = Place("qqp", "QQP", texts, "is_duplicate")
-    source = _source(place, None, 40_430)
+    short_rows = True  # some questions contain line ends
+    glue_files = GlueFiles("qqp", "QQP", texts, "is_duplicate")
+    source = _source(glue_files, None, 40_430)
 
 
 class Rte(Glue):
     """RTE: whether one sentence entails another."""
 
     name = "rte"
-    classes = ENTAILED
+    classes = ENTAILMENT
     title = "entailment"
-    place = Place("rte", "RTE", Glue.texts, "label")
-    source = _source(place, 2_490, 277)
+    glue_files = GlueFiles("rte", "RTE", Glue.texts, "label")
+    source = _source(glue_files, 2_490, 277)
 
 
 class Sst2(Glue):
@@ -149,28 +153,28 @@ class Sst2(Glue):
     texts = ("sentence",)
     classes = ("negative", "positive")
     title = "sentiment"
-    place = Place("sst2", "SST-2", texts, "label")
-    source = _source(place, 67_349, 872)
+    glue_files = GlueFiles("sst2", "SST-2", texts, "label")
+    source = _source(glue_files, 67_349, 872)
 
 
 class Stsb(Glue):
-    """STS-B: how similar two sentences are, 0 to 5 (Spearman correlation)."""
+    """STS-B: similarity of two sentences, 0 to 5; scored by Spearman correlation."""
 
     name = "stsb"
     metric = "spearman"
     title = "similarity"
-    place = Place("stsb", "STS-B", Glue.texts, "score")
-    source = _source(place, 5_749, 1_500)
+    glue_files = GlueFiles("stsb", "STS-B", Glue.texts, "score")
+    source = _source(glue_files, 5_749, 1_500)
 
 
 class Wnli(Glue):
     """WNLI: whether a sentence entails another in which a pronoun is replaced."""
 
     name = "wnli"
-    classes = ("not_entailment", "entailment")  # the other way round than in RTE and QNLI
+    classes = ("not_entailment", "entailment")  # reversed with respect to RTE and QNLI
     title = "entailment"
-    place = Place("wnli", "WNLI", Glue.texts, "label")
-    source = _source(place, 635, 71)
+    glue_files = GlueFiles("wnli", "WNLI", Glue.texts, "label")
+    source = _source(glue_files, 635, 71)
 
 
 @hookimpl

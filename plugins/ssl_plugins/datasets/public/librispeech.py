@@ -1,6 +1,6 @@
-"""LibriSpeech (Panayotov et al., 2015): read English; pretraining, and its development part as speaker recognition.
+"""LibriSpeech (Panayotov et al., 2015): read English, for pretraining, and its part dev-clean for speaker recognition.
 
-Layout and splits: protocol section 2.5, where transfer is MetaMAE's (D49).
+The split for speaker recognition is that of MetaMAE's code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets.public._recordings import Listed, Recordings, classes
+from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification
 
 TRAIN = ("train-clean-100", "train-clean-360", "train-other-500")
 HELD_OUT = "dev-clean"
@@ -31,34 +31,34 @@ def _source(parts: Sequence[str], counts: dict[str, int]) -> Source:
     archives = tuple(
         Archive(
             url=f"https://www.openslr.org/resources/12/{part}.tar.gz", file=f"{part}.tar.gz", kind="tar",
-            produces=f"LibriSpeech/{part}", digest=f"sha256:{SHA256[part]}",
+            produces=f"LibriSpeech/{part}", checksum=f"sha256:{SHA256[part]}",
         )
         for part in parts
     )  # fmt: skip
-    return Source("https://www.openslr.org/12", "CC BY 4.0", "speech/librispeech", archives, counts=counts)
+    return Source("https://www.openslr.org/12", "CC BY 4.0", "speech/librispeech", archives, sample_counts=counts)
 
 
-class LibriSpeech(Recordings):
-    """LibriSpeech, 960 h of read English, for pretraining; no labels (the test speakers are others)."""
+class LibriSpeech(SpeechDataset):
+    """LibriSpeech, 960 h of read English, for pretraining; no labels, and other speakers in the test split."""
 
     name = "librispeech"
     aliases = ("libri-speech",)
     source = _source((*TRAIN, HELD_OUT), {"train": 281_241, "test": 2_703})
 
-    def listed(self) -> Listed:
+    def list_recordings(self) -> RecordingList:
         """The three training parts, or dev-clean."""
         parts = TRAIN if self.split == "train" else (HELD_OUT,)
-        return Listed([path for part in parts for path in utterances(self.folder, part)])
+        return RecordingList([path for part in parts for path in utterances(self.folder, part)])
 
 
-class LibriSpeechTransfer(Recordings):
-    """LibriSpeech dev-clean: which of 40 speakers; 80 % of each speaker's utterances for training."""
+class LibriSpeechTransfer(SpeechDataset):
+    """LibriSpeech dev-clean: 40 speakers; 80 % of each speaker's utterances for training."""
 
     name = "librispeech_transfer"
     source = _source((HELD_OUT,), {"total": 2_703})
 
-    def listed(self) -> Listed:
-        """Speakers by number; each one's utterances shuffled by one generator, the first int(0.8 n) for training."""
+    def list_recordings(self) -> RecordingList:
+        """Speakers in numerical order. One generator shuffles each one's utterances; the first int(0.8 n) train."""
         by_speaker: dict[int, list[str]] = {}
         for path in utterances(self.folder, HELD_OUT):
             by_speaker.setdefault(int(path.split("/")[2]), []).append(path)
@@ -66,27 +66,31 @@ class LibriSpeechTransfer(Recordings):
         paths: list[str] = []
         labels: list[int] = []
         for label, speaker in enumerate(sorted(by_speaker)):
-            mine = by_speaker[speaker]
-            random.shuffle(mine)
-            cut = int(TRAIN_SHARE * len(mine))
-            chosen = mine[:cut] if self.split == "train" else mine[cut:]
+            spoken = by_speaker[speaker]
+            random.shuffle(spoken)
+            cut = int(TRAIN_SHARE * len(spoken))
+            chosen = spoken[:cut] if self.split == "train" else spoken[cut:]
             paths += chosen
             labels += [label] * len(chosen)
-        self.task = classes([str(speaker) for speaker in sorted(by_speaker)], "speaker")
-        return Listed(paths, np.array(labels))
+        self.task = classification([str(speaker) for speaker in sorted(by_speaker)], "speaker")
+        return RecordingList(paths, np.array(labels))
 
 
 def utterances(folder: Path, part: str) -> list[str]:
-    """Paths of one part below the data set's folder, sorted by utterance. Errors: DataError if there is none."""
-    place = folder / "LibriSpeech" / part
-    found = [f"LibriSpeech/{part}/{path}" for path in _flac(place)]
-    if not found:
-        raise DataError(f"{place} holds no <speaker>/<chapter>/*.flac")
-    return sorted(found, key=lambda path: path.rpartition("/")[2])
+    """Paths of one part below the data set's folder, sorted by utterance.
+
+    Raises:
+        DataError: if there is none.
+    """
+    top = folder / "LibriSpeech" / part
+    paths = [f"LibriSpeech/{part}/{path}" for path in _flac_files(top)]
+    if not paths:
+        raise DataError(f"{top} holds no <speaker>/<chapter>/*.flac")
+    return sorted(paths, key=lambda path: path.rpartition("/")[2])
 
 
-def _flac(place: Path) -> Iterator[str]:
-    for speaker in os.scandir(place):
+def _flac_files(top: Path) -> Iterator[str]:
+    for speaker in os.scandir(top):
         if not speaker.name.isdigit():
             continue
         for chapter in os.scandir(speaker.path):

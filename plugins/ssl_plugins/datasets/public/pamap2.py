@@ -1,23 +1,23 @@
-"""PAMAP2 (Reiss and Stricker, 2012): physical activities by sensors at hand, chest and ankle (protocol section 2.2)."""
+"""PAMAP2 (Reiss and Stricker, 2012): physical activities, recorded by sensors at hand, chest and ankle."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from ssl_core import Continuous, Dataset, Sample, Split, hookimpl
-from ssl_plugins.datasets.public._pamap2 import CHANNELS, RATE, Windows
+from ssl_plugins.datasets.public._pamap2 import CHANNELS, RATE, WindowDataset
 
 
-class Pamap2(Windows):
-    """PAMAP2, windows of 3.2 s by 52 sensors at 100 Hz in raw units: which of 12 activities; subjects held out."""
+class Pamap2(WindowDataset):
+    """PAMAP2, windows of 3.2 s of 52 channels at 100 Hz in raw units: 12 activities; subjects held out."""
 
     name = "pamap2"
     modality = "time-series"
 
-    class Options(Windows.Options):
+    class Options(WindowDataset.Options):
         """Options of PAMAP2."""
 
-        window: int = Field(320, ge=1, description="length of a window in steps of 10 ms")
+        window: int = Field(320, ge=1, description="length of a window (steps of 10 ms)")
 
     def __init__(self, options: Options, split: Split) -> None:
         self.window = options.window
@@ -25,7 +25,7 @@ class Pamap2(Windows):
         self.fields = {"series": Continuous((CHANNELS, self.window), rate=RATE)}
 
     def __getitem__(self, index: int) -> Sample:
-        """{"series": (52, window) float32} and the number of the activity."""
+        """{"series": (52, window) float32} and the activity."""
         return {"inputs": {"series": self.values(index)}, "label": int(self.labels[index])}
 
 

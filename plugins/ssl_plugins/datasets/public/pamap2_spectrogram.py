@@ -1,4 +1,4 @@
-"""PAMAP2 as pictures, DABS's older form of it: a spectrogram of each sensor (protocol section 2.2)."""
+"""PAMAP2 as images, as in DABS 1.0: a spectrogram of each channel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from ssl_core import Continuous, Dataset, Sample, Split, hookimpl
-from ssl_plugins.datasets.public._pamap2 import CHANNELS, Windows
+from ssl_plugins.datasets.public._pamap2 import CHANNELS, WindowDataset
 
 WINDOW, N_FFT, HOP, SIDE = 1000, 63, 32, 32
 MEAN = (
@@ -29,31 +29,33 @@ STD = (
 )  # fmt: skip
 
 
-class Pamap2Spectrogram(Windows):
-    """PAMAP2, spectrograms of 10 s by 52 sensors, 52 x 32 x 32: which of 12 activities; subject 5 held out."""
+class Pamap2Spectrogram(WindowDataset):
+    """PAMAP2, spectrograms of 10 s of 52 channels, 52 x 32 x 32: 12 activities; subject 5 is the test."""
 
     name = "pamap2_spectrogram"
     modality = "multispectral"
     window = WINDOW
 
-    class Options(Windows.Options):
+    class Options(WindowDataset.Options):
         """Options of PAMAP2 as spectrograms."""
 
-        test_subjects: tuple[int, ...] = Field((5,), description="subjects of the test, 5, 6 or both; DABS uses 5")
+        test_subjects: tuple[int, ...] = Field(
+            (5,), description="subjects of the test split: 5, 6 or both; DABS uses 5"
+        )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         self.fields = {"image": Continuous((CHANNELS, SIDE, SIDE))}
 
     def __getitem__(self, index: int) -> Sample:
-        """{"image": (52, 32 frequencies, 32 times) float32} and the number of the activity."""
+        """{"image": (52, 32 frequencies, 32 times) float32} and the activity."""
         return {"inputs": {"image": spectrogram(self.values(index))}, "label": int(self.labels[index])}
 
 
 def spectrogram(series: np.ndarray) -> np.ndarray:
-    """(52, 1000) to (52, 32, 32): logarithm of the power, each sensor by its mean and deviation over DABS's windows.
+    """Log power spectrogram of (52, 1000) as (52, 32, 32), standardised per channel by DABS's constants.
 
-    Hann windows of 63 steps centred every 32 steps, the series mirrored at both ends, as torchaudio has it.
+    Hann windows of 63 steps are centred every 32 steps, with reflection padding, as in torchaudio.
     """
     hann = torch.hann_window(N_FFT)
     bins = torch.stft(torch.from_numpy(series), N_FFT, HOP, window=hann, center=True, return_complex=True)

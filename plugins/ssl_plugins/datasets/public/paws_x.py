@@ -1,6 +1,7 @@
-"""PAWS-X (Yang et al., 2019): paraphrase or not, in seven languages (protocol section 2.7).
+"""PAWS-X (Yang et al., 2019): paraphrases in seven languages.
 
-Read as JSON lines, which `sslx data prepare` makes of the Hugging Face copy, or as the upstream's x-final/<language>.
+The data are JSON lines, which `sslx data prepare` fetches from the Hugging Face hub, or the upstream's
+x-final/<language>. The test split is the upstream's dev_2k.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ssl_core import Dataset, PublicDataset, Split, hookimpl
-from ssl_plugins.datasets.public._text_pairs import Hub, Sentences, Table, Upstream
+from ssl_plugins.datasets.public._text_pairs import HubDataset, SentenceDataset, SourceWithLayouts, TableFile
 
 
 def _files(language: str) -> dict[Split, tuple[str, str]]:
@@ -21,22 +22,21 @@ def _files(language: str) -> dict[Split, tuple[str, str]]:
     }
 
 
-def _source(language: str) -> Upstream:
+def _source(language: str) -> SourceWithLayouts:
     files = _files(language)
-    return Upstream(
+    return SourceWithLayouts(
         homepage="https://github.com/google-research-datasets/paws/tree/master/pawsx",
         terms="free for any purpose; Google asks to be named",
         folder="text/paws",
-        counts={"train": 49_401, "test": 2_000} if language == "en" else {},
-        either=((files["train"][0], files["test"][0]), (files["train"][1], files["test"][1])),
+        sample_counts={"train": 49_401, "test": 2_000} if language == "en" else {},
+        layouts=((files["train"][0], files["test"][0]), (files["train"][1], files["test"][1])),
     )
 
 
-class PawsX(Sentences):
-    """Pairs of one language. Training pairs of other languages than English were translated by a machine.
+class PawsX(SentenceDataset):
+    """Pairs of one language. Except in English, the training pairs are machine translations.
 
-    Where that failed, or a translator gave up, a sentence is empty; such pairs are left out, and kept with
-    protocol=published.
+    Where the translation failed, a sentence is empty. Such pairs are dropped, unless protocol=published.
     """
 
     modality = "multilingual-text"
@@ -48,67 +48,67 @@ class PawsX(Sentences):
         """Options of PAWS-X."""
 
         protocol: Literal["fixed", "published"] = Field(
-            "fixed", description="published: keep pairs in which a sentence is empty, as the published code does"
+            "fixed", description="published: keep pairs with an empty sentence, as the published codes do"
         )
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.hub = Hub("google-research-datasets/paws-x", cls.language, {"train": "train", "test": "validation"})
+        cls.hub = HubDataset("google-research-datasets/paws-x", cls.language, {"train": "train", "test": "validation"})
 
     def __init__(self, options: Options, split: Split) -> None:
         self.keep_empty = options.protocol == "published"
         super().__init__(options, split)
 
     @classmethod
-    def tables(cls, split: Split) -> tuple[Table, ...]:
+    def tables(cls, split: Split) -> tuple[TableFile, ...]:
         """JSON lines, or the upstream's own file."""
-        return tuple(Table(file, cls.texts) for file in _files(cls.language)[split])
+        return tuple(TableFile(file, cls.texts) for file in _files(cls.language)[split])
 
 
 class PawsEnglish(PawsX):
-    """PAWS-X, English: whether two sentences of much the same words mean the same."""
+    """PAWS-X, English: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_en", "en"
     source = _source("en")
 
 
 class PawsFrench(PawsX):
-    """PAWS-X, French: whether two sentences of much the same words mean the same."""
+    """PAWS-X, French: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_fr", "fr"
     source = _source("fr")
 
 
 class PawsSpanish(PawsX):
-    """PAWS-X, Spanish: whether two sentences of much the same words mean the same."""
+    """PAWS-X, Spanish: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_es", "es"
     source = _source("es")
 
 
 class PawsGerman(PawsX):
-    """PAWS-X, German: whether two sentences of much the same words mean the same."""
+    """PAWS-X, German: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_de", "de"
     source = _source("de")
 
 
 class PawsChinese(PawsX):
-    """PAWS-X, Chinese: whether two sentences of much the same words mean the same."""
+    """PAWS-X, Chinese: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_zh", "zh"
     source = _source("zh")
 
 
 class PawsJapanese(PawsX):
-    """PAWS-X, Japanese: whether two sentences of much the same words mean the same."""
+    """PAWS-X, Japanese: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_ja", "ja"
     source = _source("ja")
 
 
 class PawsKorean(PawsX):
-    """PAWS-X, Korean: whether two sentences of much the same words mean the same."""
+    """PAWS-X, Korean: whether two sentences of similar words have the same meaning."""
 
     name, language = "paws_ko", "ko"
     source = _source("ko")

@@ -1,4 +1,4 @@
-"""Oxford Flowers 102 (Nilsback and Zisserman, 2008): which flower (protocol section 2.1)."""
+"""Oxford Flowers 102 (Nilsback and Zisserman, 2008): flowers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets.public._images import Listed, Pictures, classes, per_class
+from ssl_plugins.datasets.public._images import ImageDataset, ImageList, classification, split_per_class
 
 TABLE = "imagelabels.mat"
 PAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 
 
-class VggFlower(Pictures):
-    """Oxford Flowers: which of 102 flowers; 80 % of each flower's pictures for training, by the published rule.
+class VggFlower(ImageDataset):
+    """Oxford Flowers: 102 flowers; 80 % of each flower's images for training, as in the published codes.
 
-    The official split (setid.mat) is not the protocol's. The classes, in order of first appearance in the label file,
-    are shuffled in turn by one RandomState(42).
+    These do not use the official split (setid.mat). One RandomState(42) shuffles the images of each class, in the order
+    in which the classes first appear in the label file.
     """
 
     name = "vgg_flower"
@@ -30,34 +30,40 @@ class VggFlower(Pictures):
         archives=(
             Archive(
                 url=f"{PAGE}{TABLE}", file=TABLE, kind="file", produces=TABLE,
-                digest="md5:e0620be6f572b9609742df49c70aed4d",
+                checksum="md5:e0620be6f572b9609742df49c70aed4d",
             ),
             Archive(
                 url=f"{PAGE}102flowers.tgz", file="102flowers.tgz", kind="tar", produces="jpg",
-                digest="md5:52808999861908f626f3c1f4e79d11fa",
+                checksum="md5:52808999861908f626f3c1f4e79d11fa",
             ),
         ),
-        counts={"total": 8_189},
+        sample_counts={"total": 8_189},
     )  # fmt: skip
 
-    def listed(self) -> Listed:
-        """jpg/image_<number>.jpg, numbers from 1; a label is the number on disk, minus 1."""
+    def list_images(self) -> ImageList:
+        """jpg/image_<number>.jpg with numbers from 1. A class is the number in the label file, minus 1."""
         labels = _labels(self.folder / TABLE)
         flowers = list(dict.fromkeys(labels.tolist()))
-        self.task = classes([str(flower) for flower in sorted(flowers)], "flower")
-        chosen, which = per_class([np.flatnonzero(labels == flower).tolist() for flower in flowers], self.split)
-        return Listed([f"jpg/image_{place + 1:05}.jpg" for place in chosen], np.array(flowers)[which] - 1)
+        self.task = classification([str(flower) for flower in sorted(flowers)], "flower")
+        chosen, positions = split_per_class(
+            [np.flatnonzero(labels == flower).tolist() for flower in flowers], self.split
+        )
+        return ImageList([f"jpg/image_{row + 1:05}.jpg" for row in chosen], np.array(flowers)[positions] - 1)
 
 
 class VggFlowerSmall(VggFlower):
-    """Oxford Flowers by DABS's name for 32 x 32: the same pictures, and 32 x 32 is the tokenizer's default."""
+    """Oxford Flowers under DABS's name for 32 x 32 pixels: the same images, which the tokenizer resizes by default."""
 
     name = "vgg_flower_small"
     aliases = ()
 
 
 def _labels(table: Path) -> np.ndarray:
-    """(n,) whole numbers, 1 to the number of flowers. Errors: DataError."""
+    """(n,) whole numbers from 1 to the number of flowers.
+
+    Raises:
+        DataError: if the file has no such labels.
+    """
     from scipy.io import loadmat  # slow to import
 
     try:

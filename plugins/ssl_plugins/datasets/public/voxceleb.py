@@ -1,4 +1,4 @@
-"""VoxCeleb1 (Nagrani et al., 2017): celebrities in interviews; speaker identification (protocol section 2.5)."""
+"""VoxCeleb1 (Nagrani et al., 2017): interviews with celebrities, for speaker identification."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
 from ssl_plugins.datasets._io.texts import table_lines
-from ssl_plugins.datasets.public._recordings import Listed, Recordings, classes
+from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification
 
 SPLITS = {"train": ("1", "2"), "test": ("3",)}
 TABLE = "iden_split.txt"
 
 
-class VoxCeleb1(Recordings):
-    """VoxCeleb1: which of 1,251 speakers; official identification split, train and validation for training."""
+class VoxCeleb1(SpeechDataset):
+    """VoxCeleb1: 1,251 speakers, in the official split for identification; trained on train and validation."""
 
     name = "voxceleb1"
     source = Source(
@@ -31,19 +31,19 @@ class VoxCeleb1(Recordings):
         registration="register at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html, download "
         "vox1_dev_wav_partaa to partad and vox1_test_wav.zip, join the parts (cat vox1_dev_wav_part* > "
         "vox1_dev_wav.zip) and unpack both zips, so that voxceleb1/wav/id10001/... exists",
-        needs=("wav",),
-        counts={"train": 145_265, "test": 8_251},
+        required_paths=("wav",),
+        sample_counts={"train": 145_265, "test": 8_251},
     )  # fmt: skip
 
-    def listed(self) -> Listed:
-        """The lines of iden_split.txt in order; a speaker's class is its rank by name."""
+    def list_recordings(self) -> RecordingList:
+        """The lines of iden_split.txt, in order. A class is the rank of the speaker's name."""
         table = _table(self.folder / TABLE)
         speakers = sorted({path.partition("/")[0] for _, path in table})
-        self.task = classes(speakers, "speaker")
-        number = {speaker: label for label, speaker in enumerate(speakers)}
-        mine = [path for part, path in table if part in SPLITS[self.split]]
-        labels = np.array([number[path.partition("/")[0]] for path in mine], dtype=np.int64)
-        return Listed([f"wav/{path}" for path in mine], labels)
+        self.task = classification(speakers, "speaker")
+        class_of = {speaker: label for label, speaker in enumerate(speakers)}
+        paths = [path for part, path in table if part in SPLITS[self.split]]
+        labels = np.array([class_of[path.partition("/")[0]] for path in paths], dtype=np.int64)
+        return RecordingList([f"wav/{path}" for path in paths], labels)
 
 
 def _table(table: Path) -> list[tuple[str, str]]:

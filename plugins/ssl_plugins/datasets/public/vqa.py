@@ -1,4 +1,4 @@
-"""VQA v1 (Antol et al., 2015): is this the answer to the question about the picture? (protocol section 2.4)."""
+"""VQA v1 (Antol et al., 2015): images with a question and an answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from pydantic import Field
 
 from ssl_core import Archive, DataError, Dataset, Source, Split, Task, hookimpl
-from ssl_plugins.datasets.public._captions import Captioned, read_json
+from ssl_plugins.datasets.public._captions import CaptionedImages, read_json
 
 PARTS: dict[Split, str] = {"train": "train2014", "test": "val2014"}
 COCO, AMAZON = "http://images.cocodataset.org", "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
@@ -20,11 +20,11 @@ def _zip(url: str, produces: str) -> Archive:
     return Archive(url=url, file=url.rpartition("/")[2], kind="zip", produces=produces)
 
 
-class Vqa(Captioned):
-    """VQA v1: a picture, a question and an answer; whether it is the true one or another of the choices.
+class Vqa(CaptionedImages):
+    """VQA v1: an image, a question and an answer; whether the answer is the true one or another choice.
 
-    One sample for each question whose answer is among its choices; half of the answers are replaced by another of the
-    choices. The published codes do that with whatever seed the run has; here it has its own (P25).
+    There is one sample for each question whose answer is among its choices. Half of the answers are replaced by another
+    choice. The published codes draw them with the seed of the run; here dataset.swap_seed does not depend on it.
     """
 
     name = "vqa"
@@ -41,41 +41,41 @@ class Vqa(Captioned):
             _zip(f"{AMAZON}/Questions_Train_mscoco.zip", QUESTIONS.format("train2014")),
             _zip(f"{AMAZON}/Questions_Val_mscoco.zip", QUESTIONS.format("val2014")),
         ),
-        needs=("annotations/captions_val2014.json",),
+        required_paths=("annotations/captions_val2014.json",),
     )
 
-    class Options(Captioned.Options):
+    class Options(CaptionedImages.Options):
         """Options of VQA."""
 
-        swap_seed: int = Field(42, description="seed of which answers are replaced, and by what")
+        swap_seed: int = Field(42, description="seed of the replaced answers")
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         part = PARTS[split]
-        listed = self.folder / "annotations" / f"captions_{part}.json"
-        files = dict(read_json(listed, "images", ("id", "file_name")))
+        captions = self.folder / "annotations" / f"captions_{part}.json"
+        files = dict(read_json(captions, "images", ("id", "file_name")))
         path = self.folder / QUESTIONS.format(part)
         rows = read_json(path, "questions", ("question_id", "question", "multiple_choices"))
-        asked = {number: (question, choices) for number, question, choices in rows}
+        questions = {number: (question, choices) for number, question, choices in rows}
         generator = random.Random(options.swap_seed)
         path = self.folder / ANSWERS.format(part)
         texts: list[tuple[str, str]] = []
         for entry, (number, image, answer) in enumerate(read_json(path, "annotations", COLUMNS), start=1):
-            if number not in asked or image not in files:
-                what = f"question {number}" if number not in asked else f"image {image}"
+            if number not in questions or image not in files:
+                what = f"question {number}" if number not in questions else f"image {image}"
                 raise DataError(f"{path} entry {entry} of 'annotations': no other file names {what}")
-            question, choices = asked[number]
+            question, choices = questions[number]
             if answer not in choices:
                 continue
-            true = generator.random() >= REPLACED
-            if not true:
+            is_true = generator.random() >= REPLACED
+            if not is_true:
                 others = [choice for choice in choices if choice != answer]
                 if not others:
                     raise DataError(f"{path} entry {entry} of 'annotations': question {number} has no other choice")
                 answer = generator.choice(others)
             self.paths.append(f"{part}/{files[image]}")
             texts.append((question, answer))
-            self.labels.append(int(true))
+            self.labels.append(int(is_true))
         self.texts = texts
         if not self.paths:
             raise DataError(f"{path} holds no answer that is among its question's choices")

@@ -1,7 +1,7 @@
-"""WM-811K (Wu, Jang and Chen, 2015): wafer maps from production and their failures (protocol section 2.10, D47).
+"""WM-811K (Wu, Jang and Chen, 2015): wafer maps from production, with failure patterns.
 
-The upstream is one pickled pandas table of 2 GB. `prepare` makes memory-mapped arrays of it once, without running the
-pickle (`_pickles`); that takes about 2.5 times its size in memory.
+The upstream is a pickled pandas table of 2 GB. `sslx data prepare` converts it to arrays once, without running the
+pickle (see `_pickles`); this takes about 2.5 times its size in memory.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssl_core import Archive, Continuous, DataError, Dataset, PublicDataset, Sample, Source, Split, Task, hookimpl
-from ssl_plugins.datasets.public._arrays import NinetyTen, head_tail, shuffled
-from ssl_plugins.datasets.public._pickles import plain, reading, table
+from ssl_plugins.datasets.public._arrays import NinetyTenOptions, head_tail, shuffled_order
+from ssl_plugins.datasets.public._pickles import read_table, to_array, translate_errors
 
 MAPS = "maps"
 UPSTREAM = "MIR-WM811K/Python/WM811K.pkl"
@@ -27,11 +27,11 @@ UNLABELLED = -1
 
 
 @dataclass(frozen=True)
-class Pickled(Archive):
-    """The upstream's archive, not needed where its table is there, or what was made of it."""
+class PickleArchive(Archive):
+    """The upstream's archive. It is not downloaded if its table, or the arrays, exist."""
 
     def is_unpacked(self, folder: Path) -> bool:
-        """Whether any form of the data is there."""
+        """Whether the data exist in any form."""
         return any((folder / path).exists() for path in (MAPS, *PICKLES))
 
 
@@ -41,24 +41,26 @@ def _source(train: int, test: int) -> Source:
         terms="free, with its notice and two citations",
         folder="semiconductors",
         archives=(
-            Pickled("http://mirlab.org/dataSet/public/MIR-WM811K.zip", "MIR-WM811K.zip", "zip", produces=UPSTREAM),
+            PickleArchive(
+                "http://mirlab.org/dataSet/public/MIR-WM811K.zip", "MIR-WM811K.zip", "zip", produces=UPSTREAM
+            ),
         ),
-        needs=(MAPS,),
-        counts={"train": train, "test": test},
+        required_paths=(MAPS,),
+        sample_counts={"train": train, "test": test},
     )
 
 
-class WaferMaps(PublicDataset):
-    """Wafer maps of one part, shuffled by RandomState(42), the first 90 % for training.
+class WaferMapDataset(PublicDataset):
+    """The wafer maps with or without a label, shuffled by RandomState(42), the first 90 % for training.
 
-    Made of the upstream's pickle, MIR-WM811K/Python/WM811K.pkl or WM811K.pkl, or of Kaggle's LSWMD.pkl. The upstream's
-    MATLAB file, MIR-WM811K/MATLAB/WM811K.mat, which DABS converts, is not read, nor are DABS's converted files.
+    Converted from the upstream's pickle, MIR-WM811K/Python/WM811K.pkl or WM811K.pkl, or from Kaggle's LSWMD.pkl. The
+    upstream's MATLAB file, which DABS converts, and DABS's converted files are not read.
     """
 
     modality = "wafer"
     labelled: ClassVar[bool]
 
-    class Options(NinetyTen):
+    class Options(NinetyTenOptions):
         """Options of WM-811K."""
 
     def __init__(self, options: Options, split: Split) -> None:
@@ -67,61 +69,65 @@ class WaferMaps(PublicDataset):
         if self.labelled:
             self.task = Task("classes", len(NAMES), "weighted_f1", names=NAMES, title="failure")
         self._pixels: np.ndarray | None = None
-        with reading(self.folder / MAPS, "folder of arrays that `sslx data prepare` made"):
+        with translate_errors(self.folder / MAPS, "folder of arrays that `sslx data prepare` writes"):
             self.shapes = np.load(self.folder / MAPS / "shapes.npy")
             self.labels = np.load(self.folder / MAPS / "labels.npy")
         self.starts = np.concatenate([[0], np.cumsum(self.shapes.prod(axis=1, dtype=np.int64))])
         part = np.flatnonzero((self.labels != UNLABELLED) == self.labelled)
-        order = part[shuffled(len(part))]
+        order = part[shuffled_order(len(part))]
         self.rows = head_tail(order, split, options.protocol)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        """{"map": (1, H, W) bytes of 0 (no die), 1 (good), 2 (bad)} and the failure, if labelled."""
+        """{"map": (1, H, W) uint8 of 0 (no die), 1 (good), 2 (bad)} and the failure, if labelled."""
         row = self.rows[index]
         if self._pixels is None:
             self._pixels = np.load(self.folder / MAPS / "pixels.npy", mmap_mode="r")
         pixels = self._pixels[self.starts[row] : self.starts[row + 1]]
-        found = np.array(pixels).reshape(1, *self.shapes[row])
-        return {"inputs": {"map": found}, "label": int(self.labels[row]) if self.labelled else None}
+        wafer_map = np.array(pixels).reshape(1, *self.shapes[row])
+        return {"inputs": {"map": wafer_map}, "label": int(self.labels[row]) if self.labelled else None}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the memory map: a worker process opens its own."""
+        """Drop the memory map, which each worker process opens itself."""
         return {**self.__dict__, "_pixels": None}
 
     def describe(self, index: int) -> str:
-        """The row of the upstream's table, counted from 0."""
+        """The row of the upstream's table, from 0."""
         return f"{self.folder / MAPS}: row {self.rows[index]} of the upstream's table"
 
     def fingerprint(self) -> str:
-        """Changes with the options, the rows, their sizes and their labels."""
-        made = hashlib.sha256(self.rows.astype("<i8").tobytes())
-        made.update(self.shapes[self.rows].astype("<i8").tobytes())
-        made.update(self.labels[self.rows].astype("<i8").tobytes())
-        return f"{super().fingerprint()}:{made.hexdigest()}"
+        """Changes with the options, and with the rows, their sizes and labels."""
+        digest = hashlib.sha256(self.rows.astype("<i8").tobytes())
+        digest.update(self.shapes[self.rows].astype("<i8").tobytes())
+        digest.update(self.labels[self.rows].astype("<i8").tobytes())
+        return f"{super().fingerprint()}:{digest.hexdigest()}"
 
     @classmethod
     def convert(cls, folder: Path) -> None:
-        """maps/{pixels,shapes,labels}.npy of the upstream's table. Errors: DataError with the row."""
-        found = next((folder / path for path in PICKLES if (folder / path).exists()), None)
-        if found is None or (folder / MAPS).exists():
+        """Convert the upstream's table to maps/{pixels,shapes,labels}.npy.
+
+        Raises:
+            DataError: for an invalid row, with its number.
+        """
+        pickle_path = next((folder / path for path in PICKLES if (folder / path).exists()), None)
+        if pickle_path is None or (folder / MAPS).exists():
             return
-        columns = table(found, ("waferMap", "failureType"))
+        columns = read_table(pickle_path, ("waferMap", "failureType"))
         work = folder / f".{MAPS}-unfinished"
         shutil.rmtree(work, ignore_errors=True)
         try:
             work.mkdir()
-            with reading(found):
+            with translate_errors(pickle_path):
                 _write(work, columns["waferMap"], columns["failureType"])
             os.replace(work, folder / MAPS)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-class Wafer(WaferMaps):
-    """WM-811K without labels, for pretraining: 638,507 wafer maps that nobody has inspected."""
+class Wafer(WaferMapDataset):
+    """WM-811K without labels, for pretraining: 638,507 wafer maps that were not inspected."""
 
     name = "wafer"
     aliases = ("wafer-map",)
@@ -129,8 +135,8 @@ class Wafer(WaferMaps):
     source = _source(574_657, 63_850)
 
 
-class WaferTransfer(WaferMaps):
-    """WM-811K with labels, for transfer: which of eight failures, or none; measured by weighted F1."""
+class WaferTransfer(WaferMapDataset):
+    """WM-811K with labels, for transfer: eight failure patterns or none; scored by weighted F1."""
 
     name = "wafer_transfer"
     labelled = True
@@ -139,32 +145,41 @@ class WaferTransfer(WaferMaps):
 
 def _write(folder: Path, maps: np.ndarray, failures: np.ndarray) -> None:
     labels = np.array([_label(failure, row) for row, failure in enumerate(failures)], dtype=np.int8)
-    shapes = np.array([_map(one, row).shape for row, one in enumerate(maps)], dtype=np.int32).reshape(-1, 2)
+    shapes = np.array([_map(record, row).shape for row, record in enumerate(maps)], dtype=np.int32).reshape(-1, 2)
     ends = np.cumsum(shapes.prod(axis=1, dtype=np.int64))
     size = int(ends[-1]) if len(ends) else 0
     pixels = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=(size,))
-    for row, one in enumerate(maps):
-        found = _map(one, row)
-        pixels[ends[row] - found.size : ends[row]] = found.ravel()
+    for row, record in enumerate(maps):
+        wafer_map = _map(record, row)
+        pixels[ends[row] - wafer_map.size : ends[row]] = wafer_map.ravel()
     pixels.flush()
     np.save(folder / "shapes.npy", shapes)
     np.save(folder / "labels.npy", labels)
 
 
 def _map(value: Any, row: int) -> np.ndarray:
-    found = plain(value)
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "ui" or not found.size:
+    """The map (H, W) of a row.
+
+    Raises:
+        DataError: if it is no array of 0, 1 and 2.
+    """
+    array = to_array(value)
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "ui" or not array.size:
         raise DataError(f"row {row}: waferMap is no map of whole numbers")
-    if found.min() < 0 or found.max() > 2:
-        raise DataError(f"row {row}: waferMap holds {found.max()}; a die is 0 (none), 1 (good) or 2 (bad)")
-    return found
+    if array.min() < 0 or array.max() > 2:
+        raise DataError(f"row {row}: waferMap holds {array.max()}; a die is 0 (none), 1 (good) or 2 (bad)")
+    return array
 
 
 def _label(value: Any, row: int) -> int:
-    """A text, or Kaggle's [[text]], in any case; UNLABELLED for 0, nothing or an empty array."""
-    value = plain(value)
+    """The class of a failure: a text or Kaggle's [[text]], in any case. UNLABELLED for 0, None or an empty array.
+
+    Raises:
+        DataError: for an unknown failure.
+    """
+    value = to_array(value)
     while isinstance(value, (np.ndarray, list, tuple)):
-        value = plain(next(iter(np.ravel(np.asarray(value, dtype=object))), None))
+        value = to_array(next(iter(np.ravel(np.asarray(value, dtype=object))), None))
     text = value.strip().lower() if isinstance(value, str) else ""
     if text and text not in NAMES:
         raise DataError(f"row {row}: failureType '{text:.40}' is none of {', '.join(NAMES)}")

@@ -1,4 +1,4 @@
-"""ChestX-ray8 (Wang et al., 2017; the pictures of ChestX-ray14): findings in X-rays (protocol 2.3, P24, P37)."""
+"""ChestX-ray8 (Wang et al., 2017), with the images of ChestX-ray14: findings in chest X-rays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, Task, hookimpl
 from ssl_plugins.datasets._io.texts import open_text
-from ssl_plugins.datasets.public._images import SPLIT_SEED, Listed, Pictures, files
+from ssl_plugins.datasets.public._images import SPLIT_SEED, ImageDataset, ImageList, list_files
 
 TABLE = "metadata.csv"
 IMAGE, LABELS = "Image Index", "Finding Labels"
@@ -24,12 +24,11 @@ PARTS = (
 )  # fmt: skip
 
 
-class Xray8(Pictures):
-    """ChestX-ray8: which of eight findings a chest X-ray shows; 90 % of the pictures for training.
+class Xray8(ImageDataset):
+    """ChestX-ray8: eight findings in chest X-rays; 90 % of the images for training.
 
-    As published, all pictures are shuffled by RandomState(42). The published code shuffles whatever order the file
-    system lists; here the names are sorted first (P24). The protocol divides pictures, not patients, so that a
-    patient may be in both splits.
+    As published, RandomState(42) shuffles all images. The published code shuffles the order in which the file system
+    lists them; here the names are sorted first. Images are split, not patients, so a patient may be in both splits.
     """
 
     name = "xray8"
@@ -48,27 +47,33 @@ class Xray8(Pictures):
         ),
         registration="download Data_Entry_2017 (a csv) by hand from "
         f"https://nihcc.app.box.com/v/ChestXray-NIHCC/file/219760887468 and save it as medical_images/xray8/{TABLE}",
-        needs=("images", TABLE),
-        counts={"train": 100_908, "test": 11_212},
+        required_paths=("images", TABLE),
+        sample_counts={"train": 100_908, "test": 11_212},
     )  # fmt: skip
 
-    def listed(self) -> Listed:
+    def list_images(self) -> ImageList:
         """images/*.png."""
         self.task = Task("labels", len(FINDINGS), "auroc", names=FINDINGS, title="finding")
-        found = _read(self.folder / TABLE)
-        names = files(self.folder / "images", ".png")
-        lacking = next((name for name in names if name not in found), None)
-        if lacking is not None:
-            raise DataError(f"{self.folder / TABLE} has no row for images/{lacking}")
+        findings_of = _read(self.folder / TABLE)
+        names = list_files(self.folder / "images", ".png")
+        missing = next((name for name in names if name not in findings_of), None)
+        if missing is not None:
+            raise DataError(f"{self.folder / TABLE} has no row for images/{missing}")
         np.random.RandomState(SPLIT_SEED).shuffle(names)
         cut = int(0.9 * len(names))
-        mine = names[:cut] if self.split == "train" else names[cut:]
-        labels = [[finding in found[name] for finding in FINDINGS] for name in mine]
-        return Listed([f"images/{name}" for name in mine], np.array(labels, dtype=np.int8).reshape(-1, len(FINDINGS)))
+        chosen = names[:cut] if self.split == "train" else names[cut:]
+        labels = [[finding in findings_of[name] for finding in FINDINGS] for name in chosen]
+        return ImageList(
+            [f"images/{name}" for name in chosen], np.array(labels, dtype=np.int8).reshape(-1, len(FINDINGS))
+        )
 
 
 def _read(table: Path) -> dict[str, frozenset[str]]:
-    """Picture to its findings. Errors: DataError for a table without the columns."""
+    """The findings of each image.
+
+    Raises:
+        DataError: if the table lacks a column.
+    """
     with open_text(table) as file:
         rows = csv.DictReader(file)
         for column in (IMAGE, LABELS):

@@ -1,1 +1,1 @@
-"""Synthetic data sets, generated on the fly from a seed."""
+"""Synthetic data sets: samples generated from a seed, without a download."""

@@ -1,8 +1,8 @@
-"""A small source-filter voice: glottal pulses and noise through moving formant resonators.
+"""A source-filter voice: glottal pulses and noise, filtered by moving formant resonators.
 
-After Fant's source-filter theory and Klatt's cascade synthesiser (J. Acoust. Soc. Am. 67, 1980); formant targets are
-textbook averages. The filter is applied in short frames by FFT and overlap-add, so that an utterance takes
-milliseconds. Frequencies in Hz, times in seconds, amplitudes linear.
+Follows Fant's source-filter theory and Klatt's cascade synthesiser (J. Acoust. Soc. Am. 67, 1980). Formant targets are
+textbook averages. The filter is applied to short frames by FFT and overlap-add, so an utterance takes milliseconds.
+Frequencies are in Hz, times in seconds, amplitudes linear.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-FRAME = 0.010  # hop between frames of the filter; windows are twice as long
+FRAME = 0.010  # hop of the filter in seconds; windows are twice as long
 FORMANT_WIDTHS = np.array([70.0, 90.0, 130.0, 200.0])
 FOURTH_FORMANT = 3500.0
 
 
 @dataclass(frozen=True)
 class Phoneme:
-    """What the articulators aim at.
+    """Targets of one speech sound.
 
-    formants: F1 to F3. voice, breath, hiss: amplitudes of glottal pulses, of noise at the glottis and of noise at the
-    constriction; `centre` and `width` shape the hiss. seconds: usual duration. damp: factor on bandwidths (nasals).
+    Attributes:
+        formants: F1 to F3.
+        voice: amplitude of the glottal pulses.
+        breath: amplitude of the noise at the glottis.
+        hiss: amplitude of the noise at the constriction.
+        centre: centre frequency of the hiss.
+        width: bandwidth of the hiss.
+        seconds: duration at usual pace.
+        damp: factor on the formants' bandwidths, above 1 for nasals.
     """
 
     formants: tuple[float, float, float]
@@ -58,7 +65,7 @@ PHONEMES: dict[str, Phoneme] = {
     "k": Phoneme((350, 1900, 2300), voice=0.0, breath=0.1, hiss=0.35, centre=1900, width=500, seconds=0.03),
 }
 
-# Made-up words that share their sounds, so that no single moment gives a word away.
+# Pairs of words consist of the same sounds, so that no single sound identifies a word.
 WORDS: tuple[tuple[str, ...], ...] = (
     ("m", "a", "s", "u"),
     ("s", "u", "m", "a"),
@@ -81,8 +88,16 @@ WORDS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Speaker:
-    """tract: formants relative to an average adult. pitch: median Hz. breath: noise at the glottis. tilt: dB per octave
-    of the glottal source above 500 Hz. pace: durations relative to usual. accent: factor on each phoneme's F1 to F3."""
+    """Parameters of a voice.
+
+    Attributes:
+        tract: factor on all formants, 1 for an average adult.
+        pitch: median fundamental frequency.
+        breath: amplitude of the noise at the glottis.
+        tilt: slope of the glottal spectrum above 500 Hz, in dB per octave.
+        pace: factor on durations.
+        accent: factors on F1 to F3 of each phoneme.
+    """
 
     tract: float
     pitch: float
@@ -93,7 +108,7 @@ class Speaker:
 
 
 def make_speaker(rng: Generator) -> Speaker:
-    """A speaker at random: long vocal tracts go with low voices, loosely."""
+    """A random speaker. Formants and pitch are correlated, as in people."""
     size = rng.normal()
     return Speaker(
         tract=float(np.exp(0.09 * size + 0.03 * rng.normal())),
@@ -107,7 +122,7 @@ def make_speaker(rng: Generator) -> Speaker:
 
 @dataclass(frozen=True)
 class Tracks:
-    """Parameters over frames: formants and widths (T, 4); voice, breath, hiss, centre, width (T,)."""
+    """Parameters of T frames: formants and widths (T, 4); voice, breath, hiss, centre and width (T,)."""
 
     formants: np.ndarray
     widths: np.ndarray
@@ -118,28 +133,28 @@ class Tracks:
     width: np.ndarray
 
 
-def tracks(word: tuple[str, ...], speaker: Speaker, pace: float, rng: Generator) -> Tracks:
-    """Targets held for each phoneme and smoothed into one another (coarticulation)."""
+def make_tracks(word: tuple[str, ...], speaker: Speaker, pace: float, rng: Generator) -> Tracks:
+    """The targets of the phonemes, smoothed into one another (coarticulation)."""
     sounds = [PHONEMES[name] for name in word]
     jitter = np.exp(0.15 * rng.normal(size=len(sounds)))
     lengths = np.array([sound.seconds for sound in sounds]) * jitter * speaker.pace * pace
     lengths[-1] *= 1.4  # final lengthening
     frames = np.maximum(1, np.round(lengths / FRAME).astype(int))
-    vary = np.exp(0.03 * rng.normal(size=(len(sounds), 3)))
-    targets = np.array([sound.formants for sound in sounds]) * speaker.tract * vary
+    variation = np.exp(0.03 * rng.normal(size=(len(sounds), 3)))
+    targets = np.array([sound.formants for sound in sounds]) * speaker.tract * variation
     targets *= np.array([speaker.accent[name] for name in word])
     fourth = np.full((len(sounds), 1), FOURTH_FORMANT * speaker.tract)
     damp = np.array([[sound.damp] for sound in sounds])
     slow = np.concatenate([targets, fourth, FORMANT_WIDTHS * damp], axis=1)
     fast = np.array([[s.voice, s.breath + s.voice * speaker.breath, s.hiss, s.centre, s.width] for s in sounds])
     slow, fast = (_smooth(np.repeat(part, frames, axis=0), size) for part, size in ((slow, 7), (fast, 3)))
-    edge = np.minimum(1.0, np.minimum(np.arange(1, len(fast) + 1), np.arange(len(fast), 0, -1) / 4))  # on- and offset
+    edge = np.minimum(1.0, np.minimum(np.arange(1, len(fast) + 1), np.arange(len(fast), 0, -1) / 4))  # onset and offset
     voice, breath, hiss, centre, width = fast.T
     return Tracks(slow[:, :4], slow[:, 4:], voice * edge, breath * edge, hiss * edge, centre, width)
 
 
 def _smooth(track: np.ndarray, size: int) -> np.ndarray:
-    """(T, n) smoothed along T by a Hann window of `size` frames, ends held."""
+    """(T, n) smoothed along T by a Hann window of `size` frames. The first and last frame are repeated as padding."""
     kernel = np.hanning(size + 2)[1:-1]
     padded = np.pad(track, ((size // 2, size // 2), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=0)
@@ -147,7 +162,7 @@ def _smooth(track: np.ndarray, size: int) -> np.ndarray:
 
 
 def pitch_contour(frames: int, median: float, rng: Generator) -> np.ndarray:
-    """(T,) Hz: a fall over the utterance with one bump and slow wander."""
+    """(T,) pitch in Hz: it falls over the utterance, with one accent, about a random multiple of the median."""
     time = np.linspace(0, 1, frames)
     bump = rng.normal(0.0, 0.12) * np.exp(-0.5 * ((time - rng.uniform(0.1, 0.9)) / 0.2) ** 2)
     fall = rng.normal(-0.15, 0.12) * (time - 0.5)
@@ -155,8 +170,8 @@ def pitch_contour(frames: int, median: float, rng: Generator) -> np.ndarray:
 
 
 def synthesise(word: tuple[str, ...], speaker: Speaker, rate: float, pace: float, rng: Generator) -> np.ndarray:
-    """One utterance as (n,) float64 of unit root mean square, without silence around it."""
-    track = tracks(word, speaker, pace, rng)
+    """(n,) float64: one utterance of unit root mean square, without leading or trailing silence."""
+    track = make_tracks(word, speaker, pace, rng)
     hop = round(FRAME * rate)
     frames = len(track.voice)
     samples = (frames + 1) * hop
@@ -176,24 +191,24 @@ def synthesise(word: tuple[str, ...], speaker: Speaker, rate: float, pace: float
 
 
 def _pulses(pitch: np.ndarray, rate: float) -> np.ndarray:
-    """A pulse train of unit power below half the rate: the sum of all harmonics in closed form (no aliasing)."""
+    """(n,) pulse train of unit power: the sum of all harmonics below half the rate in closed form, without aliasing."""
     half = np.pi * np.cumsum(pitch) / rate
     harmonics = np.floor(0.49 * rate / pitch.max())
-    below = np.sin(half)
-    safe = np.where(np.abs(below) < 1e-6, 1e-6, below)
-    total = np.where(np.abs(below) < 1e-6, 2 * harmonics + 1, np.sin((2 * harmonics + 1) * half) / safe) - 1
+    half_sine = np.sin(half)
+    safe = np.where(np.abs(half_sine) < 1e-6, 1e-6, half_sine)
+    total = np.where(np.abs(half_sine) < 1e-6, 2 * harmonics + 1, np.sin((2 * harmonics + 1) * half) / safe) - 1
     return total / np.sqrt(2 * harmonics)
 
 
 def _spectra(signal: np.ndarray, hop: int, n_fft: int) -> np.ndarray:
-    """(T, 1 + n_fft / 2) spectra of Hann windows of two hops."""
+    """(T, 1 + n_fft / 2) spectra of Hann windows that are two hops long."""
     window = 0.5 - 0.5 * np.cos(np.pi * np.arange(2 * hop) / hop)
     pieces = np.lib.stride_tricks.sliding_window_view(signal, 2 * hop)[::hop]
     return np.fft.rfft(pieces * window, n_fft)
 
 
 def _resonators(frequency: np.ndarray, centres: np.ndarray, widths: np.ndarray, rate: float) -> np.ndarray:
-    """(T, F) response of second-order resonators in cascade, each with unit gain at 0 Hz (Klatt 1980, eq. 1 to 3)."""
+    """(T, F) response of a cascade of second-order resonators with unit gain at 0 Hz (Klatt 1980, eq. 1 to 3)."""
     radius = np.exp(-np.pi * widths / rate)
     c = -(radius**2)
     b = 2 * radius * np.cos(2 * np.pi * np.minimum(centres, 0.49 * rate) / rate)
@@ -203,7 +218,7 @@ def _resonators(frequency: np.ndarray, centres: np.ndarray, widths: np.ndarray, 
 
 
 def _overlap_add(frames: np.ndarray, hop: int) -> np.ndarray:
-    """(T, n) frames a hop apart, summed."""
+    """Sum of frames (T, n) that start one hop apart."""
     count, size = frames.shape
     blocks = -(-size // hop)
     padded = np.pad(frames, ((0, 0), (0, blocks * hop - size))).reshape(count, blocks, hop)
@@ -214,18 +229,18 @@ def _overlap_add(frames: np.ndarray, hop: int) -> np.ndarray:
 
 
 def coloured_noise(samples: int, rng: Generator) -> np.ndarray:
-    """(n,) background noise of unit root mean square, its spectrum falling by 0 to 9 dB per octave."""
+    """(n,) background noise of unit root mean square. Its spectrum falls by 0 to 9 dB per octave."""
     spectrum = np.fft.rfft(rng.normal(size=samples))
-    steps = np.maximum(np.arange(len(spectrum)), samples / 200)  # flat below a hundredth of half the rate
+    steps = np.maximum(np.arange(len(spectrum)), samples / 200)  # flat up to a hundredth of half the rate
     wave = np.fft.irfft(spectrum * steps ** -rng.uniform(0.0, 1.5), samples)
     return wave / np.sqrt(np.mean(wave**2))
 
 
 def room_colour(wave: np.ndarray, rng: Generator) -> np.ndarray:
-    """A smooth random frequency response, as microphones and rooms have: a tilt and two broad bumps of a few dB."""
+    """The wave after a random smooth frequency response like a room's: a tilt and two broad peaks of a few dB."""
     spectrum = np.fft.rfft(wave)
-    place = np.linspace(0, 1, len(spectrum))
-    gain = rng.normal(0, 4) * (place - 0.5)
+    position = np.linspace(0, 1, len(spectrum))
+    gain = rng.normal(0, 4) * (position - 0.5)
     for _ in range(2):
-        gain = gain + rng.normal(0, 4) * np.exp(-0.5 * ((place - rng.uniform()) / 0.15) ** 2)
+        gain = gain + rng.normal(0, 4) * np.exp(-0.5 * ((position - rng.uniform()) / 0.15) ** 2)
     return np.fft.irfft(spectrum * 10 ** (gain / 20), len(wave))

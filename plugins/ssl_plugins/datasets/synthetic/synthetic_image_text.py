@@ -1,4 +1,4 @@
-"""Embedded pictures with captions: a row of coloured shapes, and what it shows or does not show; no download."""
+"""Synthetic images with captions: a row of coloured shapes, and a caption that does or does not match it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import Continuous, Dataset, Sample, Split, Task, Text, hookimpl
+from ssl_plugins.datasets.synthetic._base import SyntheticDataset
 
-SPLITS: tuple[Split, ...] = ("train", "test")
-SCENES = 1  # what a random generator is for
 CELL = 8
 COLOURS = {
     "red": (0.9, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.2, 0.9), "yellow": (0.9, 0.8, 0.1),
@@ -16,28 +15,24 @@ COLOURS = {
 }  # fmt: skip
 
 
-class SyntheticImageText(Dataset):
+class SyntheticImageText(SyntheticDataset):
     """Synthetic rows of coloured shapes with a caption that matches or not; embedded, no download.
 
-    A picture is a row of cells, each with a disc, square or cross of some colour, at some place and of some size, on
-    noise. The caption names the colours from left to right; in half of the samples each of them is wrong. Pictures
-    alone and captions alone are the same in both classes: only the two together say whether they match. Sample i is a
-    pure function of (seed, split, i).
+    An image is a row of cells. Each cell holds a disc, square or cross of random colour, position and size, on noise.
+    The caption lists the colours from left to right; in half of the samples every colour of it is wrong. Images alone
+    and captions alone have the same distribution in both classes: only the two together tell whether they match.
     """
 
-    name = "synthetic"
     modality = "image-text"
-    is_default = True
+    noun = "image"
+    sample_key = (1,)
 
-    class Options(Dataset.Options):
-        """Options of the synthetic pictures with captions."""
+    class Options(SyntheticDataset.Options):
+        """Options of the synthetic images with captions."""
 
-        n_train: int = Field(2000, ge=1, description="pictures for training")
-        n_test: int = Field(500, ge=1, description="pictures for the test")
         cells: int = Field(4, ge=1, description="shapes in a row, each in a cell of 8 x 8 pixels")
-        colours: int = Field(4, ge=2, le=len(COLOURS), description="different colours")
-        noise: float = Field(0.1, ge=0, description="standard deviation of the noise")
-        seed: int = Field(0, ge=0, description="seed of everything here")
+        colours: int = Field(4, ge=2, le=len(COLOURS), description="number of colours")
+        noise: float = Field(0.1, ge=0, description="standard deviation of the pixel noise, 1 = black to white")
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -46,19 +41,13 @@ class SyntheticImageText(Dataset):
         self.names = np.array(list(COLOURS)[: options.colours])
         self.colours = np.array(list(COLOURS.values()))[: options.colours]
 
-    def __len__(self) -> int:
-        return self.options.n_train if self.split == "train" else self.options.n_test
-
-    def __getitem__(self, index: int) -> Sample:
+    def generate(self, index: int, rng: np.random.Generator) -> Sample:
         """{"image": (3, 8, 8 cells) uint8, "caption": colours} and 1 if they match, 0 if not."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        options, matching = self.options, index % 2
-        rng = np.random.default_rng([options.seed, SCENES, SPLITS.index(self.split), index])
-        shown = rng.integers(0, options.colours, options.cells)
-        wrong = (shown + rng.integers(1, options.colours, options.cells)) % options.colours
-        caption = " ".join(self.names[shown if matching else wrong])
-        image = np.concatenate([_cell(self.colours[colour], rng) for colour in shown], axis=2)
+        options, matching = self.options, self.label(index)
+        colours = rng.integers(0, options.colours, options.cells)
+        wrong = (colours + rng.integers(1, options.colours, options.cells)) % options.colours
+        caption = " ".join(self.names[colours if matching else wrong])
+        image = np.concatenate([_cell(self.colours[colour], rng) for colour in colours], axis=2)
         image = (image + rng.normal(0, options.noise, image.shape)).clip(0, 1)
         pixels = np.rint(255 * image).astype(np.uint8)
         return {"inputs": {"image": pixels, "caption": np.array(caption)}, "label": matching}

@@ -1,4 +1,4 @@
-"""Embedded multispectral images: fields of materials under changing light; made on the fly, no download."""
+"""Synthetic multispectral images: two materials in one of five layouts."""
 
 from __future__ import annotations
 
@@ -6,65 +6,55 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import Continuous, Dataset, Sample, Split, Task, hookimpl
-from ssl_plugins.datasets.synthetic import _image_synthesis
+from ssl_plugins.datasets.synthetic._base import SyntheticDataset
+from ssl_plugins.datasets.synthetic._image_synthesis import coordinates, rotate, smooth_noise
 
-SPLITS: tuple[Split, ...] = ("train", "test")
-WORLD, IMAGES = 0, 1  # what a random generator is for
 NAMES = ("fields", "blocks", "ponds", "river", "grove")
 
 
-class SyntheticMultispectral(Dataset):
-    """Materials with their own spectra, laid out as fields, blocks, ponds, a river or a grove; no download.
+class SyntheticMultispectral(SyntheticDataset):
+    """Materials with their own spectra, laid out as fields, blocks, ponds, a river or a grove; embedded, no download.
 
-    The class is the layout. Which two materials it is made of, their shares, light, haze and each band's gain differ
-    from image to image and alike in all classes. Sample i is a pure function of (seed, split, i).
+    The class is the layout. The two materials, their shares, light, haze and the gain of each band vary between images
+    with the same distribution in all classes.
     """
 
-    name = "synthetic"
     modality = "multispectral"
-    is_default = True
+    noun = "image"
+    sample_key = (1,)
 
-    class Options(Dataset.Options):
+    class Options(SyntheticDataset.Options):
         """Options of the synthetic multispectral images."""
 
-        n_train: int = Field(2000, ge=1, description="images for training")
-        n_test: int = Field(500, ge=1, description="images for the test")
-        bands: int = Field(13, ge=1, description="spectral bands")
-        height: int = Field(32, ge=8, description="pixels from top to bottom")
-        width: int = Field(32, ge=8, description="pixels from left to right")
-        materials: int = Field(6, ge=2, description="different materials")
-        light: float = Field(0.4, ge=0, description="deviation of the logarithm of the light from image to image")
-        noise: float = Field(0.03, ge=0, description="deviation of each pixel's noise, as a share of the band's level")
-        seed: int = Field(0, ge=0, description="seed of everything here")
+        bands: int = Field(13, ge=1, description="number of spectral bands")
+        height: int = Field(32, ge=8, description="height of an image (pixels)")
+        width: int = Field(32, ge=8, description="width of an image (pixels)")
+        materials: int = Field(6, ge=2, description="number of materials; an image shows two of them")
+        light: float = Field(0.4, ge=0, description="standard deviation of the log of the light, between images")
+        noise: float = Field(0.03, ge=0, description="standard deviation of the pixel noise, relative to the value")
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         self.fields = {"image": Continuous((options.bands, options.height, options.width))}
         self.task = Task("classes", len(NAMES), "accuracy", names=NAMES, title="layout")
-        rng = np.random.default_rng([options.seed, WORLD])
+        rng = self.shared_rng()
         knots = max(3, options.bands // 3)
-        curves = _image_synthesis.smooth(options.bands, 2, knots, rng, options.materials)[:, :, 0]
-        self.spectra = np.exp(0.5 * curves)  # (materials, bands)
+        log_spectra = smooth_noise(options.bands, 2, knots, rng, options.materials)[:, :, 0]
+        self.spectra = np.exp(0.5 * log_spectra)  # (materials, bands)
         self.levels = np.exp(rng.uniform(np.log(20), np.log(2500), options.bands))  # sensor units of each band
 
-    def __len__(self) -> int:
-        return self.options.n_train if self.split == "train" else self.options.n_test
-
-    def __getitem__(self, index: int) -> Sample:
-        """{"image": (bands, H, W) float32} in sensor units and the number of its layout."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        options, label = self.options, index % len(NAMES)
-        rng = np.random.default_rng([options.seed, IMAGES, SPLITS.index(self.split), index])
+    def generate(self, index: int, rng: np.random.Generator) -> Sample:
+        """{"image": (bands, H, W) float32} in sensor units and the layout."""
+        options, label = self.options, self.label(index)
         height, width = options.height, options.width
-        x, y = _image_synthesis.coordinates(height, width)
-        u, v = _image_synthesis.turned(x, y, rng.uniform(0, 2 * np.pi))
-        share = arrangement(label, u, v, rng)
-        one, other = rng.permutation(options.materials)[:2]
-        cover = _image_synthesis.smooth(height, width, 5, rng)[0]
+        x, y = coordinates(height, width)
+        u, v = rotate(x, y, rng.uniform(0, 2 * np.pi))
+        share = draw_layout(label, u, v, rng)
+        materials = rng.permutation(options.materials)[:2]
+        cover = smooth_noise(height, width, 5, rng)[0]
         share = np.clip(share + 0.12 * cover, 0, 1)
-        spectra = self.spectra[[one, other]] * np.exp(0.1 * rng.standard_normal((2, options.bands)))
-        light = np.exp(options.light * rng.standard_normal() + 0.15 * _image_synthesis.smooth(height, width, 2, rng)[0])
+        spectra = self.spectra[materials] * np.exp(0.1 * rng.standard_normal((2, options.bands)))
+        light = np.exp(options.light * rng.standard_normal() + 0.15 * smooth_noise(height, width, 2, rng)[0])
         gain = np.exp(0.1 * rng.standard_normal(options.bands))
         haze = rng.uniform(0, 0.4) * np.exp(-np.arange(options.bands) / 3)
         image = spectra[0][:, None, None] * share + spectra[1][:, None, None] * (1 - share)
@@ -73,29 +63,25 @@ class SyntheticMultispectral(Dataset):
         image = image * (1 + options.noise * grain)
         return {"inputs": {"image": image.astype(np.float32)}, "label": label}
 
-    def describe(self, index: int) -> str:
-        """Its layout."""
-        return f"synthetic image {index} of the {self.split} split ({NAMES[index % len(NAMES)]})"
 
-
-def arrangement(label: int, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Share of the first material at each pixel, (H, W) in 0..1; about half of the area, or the other half."""
-    name, start = NAMES[label], rng.uniform(0, 2 * np.pi, 2)
-    pace = rng.uniform(5.0, 8.0)
+def draw_layout(label: int, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W) share of the first material at each pixel, 0 to 1. The two materials swap roles with probability 1/2."""
+    name, phase = NAMES[label], rng.uniform(0, 2 * np.pi, 2)
+    frequency = rng.uniform(5.0, 8.0)
     if name == "fields":
-        pattern = np.sin(pace * u + start[0])
+        pattern = np.sin(frequency * u + phase[0])
     elif name == "blocks":
-        pattern = np.sin(pace * u + start[0]) * np.sin(pace * v + start[1])
+        pattern = np.sin(frequency * u + phase[0]) * np.sin(frequency * v + phase[1])
     elif name == "ponds":
-        centres, sizes = rng.uniform(-1, 1, (3, 2)), rng.uniform(0.3, 0.5, 3)
-        gaps = [np.hypot(u - a, v - b) - size for (a, b), size in zip(centres, sizes, strict=True)]
-        pattern = -4 * np.minimum(np.minimum(gaps[0], gaps[1]), gaps[2])
+        centres, radii = rng.uniform(-1, 1, (3, 2)), rng.uniform(0.3, 0.5, 3)
+        distances = [np.hypot(u - a, v - b) - radius for (a, b), radius in zip(centres, radii, strict=True)]
+        pattern = -4 * np.minimum(np.minimum(distances[0], distances[1]), distances[2])
     elif name == "river":
-        bed = rng.uniform(-0.4, 0.4) + 0.35 * np.sin(rng.uniform(2, 4) * u + start[0])
+        bed = rng.uniform(-0.4, 0.4) + 0.35 * np.sin(rng.uniform(2, 4) * u + phase[0])
         pattern = 6 * (rng.uniform(0.18, 0.35) - np.abs(v - bed))
     else:
         knots = int(rng.integers(10, 15))
-        pattern = 1.5 * _image_synthesis.smooth(u.shape[0], u.shape[1], knots, rng)[0]
+        pattern = 1.5 * smooth_noise(u.shape[0], u.shape[1], knots, rng)[0]
     share = 1 / (1 + np.exp(-4 * np.clip(pattern, -5, 5)))
     return share if rng.random() < 0.5 else 1 - share
 

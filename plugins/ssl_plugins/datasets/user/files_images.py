@@ -1,4 +1,4 @@
-"""Own pictures: a folder, a table of paths, or one file of arrays, for the four kinds of pictures."""
+"""The user's images: a folder, a table of paths, or one file of arrays, for four modalities."""
 
 from __future__ import annotations
 
@@ -9,89 +9,93 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.file_listing import Item, listing
-from ssl_plugins.datasets._io.npz import PACKED, Maps, Stack, unpack
-from ssl_plugins.datasets._io.rasters import RASTERS, Common, Order, as_grey_or_colour, common, read_raster
-from ssl_plugins.datasets._io.splitting import Coder, Said
-from ssl_plugins.datasets._io.tables import MARKS, MarkColumns
-from ssl_plugins.datasets._io.user_data import Places, UserData, UserDataOptions
+from ssl_plugins.datasets._io.file_listing import FileEntry, SampleLocations, list_files, metadata_of_files
+from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
+from ssl_plugins.datasets._io.rasters import (
+    RASTER_EXTENSIONS,
+    CommonFormat,
+    Order,
+    common_format,
+    convert_channels,
+    read_raster,
+)
+from ssl_plugins.datasets._io.splitting import SampleMetadata
+from ssl_plugins.datasets._io.tables import MetadataCollector
+from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 
-NAMES = ("images", "image", "maps", "data", "x")
+ARRAY_KEYS = ("images", "image", "maps", "data", "x")
 
 
 class ImageFiles(UserData):
-    """Your own pictures (png, jpg, tif, npy): a folder, a table of paths, or an .npz of images and labels."""
+    """Your own images (png, jpg, tif, npy): a folder, a table of paths, or an .npz of images and labels."""
 
     modality = "image"
     field = "image"
-    all_channels = False
-    """Whether transparency is a channel like others."""
+    count_alpha = False
+    """Whether a transparency channel counts as a channel."""
 
-    class Options(UserDataOptions):
-        """Options of own pictures."""
+    class Options(FileOptions):
+        """Options of the user's images."""
 
-        test_root: str | None = Field(None, description="an .npz of the test split, where root is one, too")
-        extensions: tuple[str, ...] = Field(RASTERS, description="endings of the files to read")
+        test_root: str | None = Field(
+            None, description="an .npy or .npz file of the test split, if root is such a file"
+        )
+        extensions: tuple[str, ...] = Field(RASTER_EXTENSIONS, description="endings of the files to read")
         mode: Literal["auto", "grey", "rgb"] = Field(
             "auto",
-            description="grey or colour; auto = the channels that most files have, without the transparency of png and "
-            "the like",
+            description="channels; auto = the number that most files have, without the transparency of png and the "
+            "like",
         )
         sizes: Literal["auto", "any"] = Field(
             "auto",
-            description="auto = where nine of ten pictures have one size, those of another are left out; any = all are "
-            "used, resized to tokenizer.size",
+            description="auto = if nine of ten images have one size, skip those of another; any = use all, resized to "
+            "tokenizer.size",
         )
-        order: Order = Field("auto", description="where .npy and .tif files have their channels; auto = the short axis")
+        order: Order = Field(
+            "auto", description="position of the channel axis in .npy and .tif files; auto = the short axis"
+        )
 
-        @field_validator("root", "test_root", mode="after")
+        @field_validator("test_root", mode="after")
         @classmethod
-        def _absolute_paths(cls, value: str | None) -> str | None:
+        def _absolute_test(cls, value: str | None) -> str | None:
             return None if value is None else str(Path(value).expanduser().absolute())
-
-        @field_validator("extensions", mode="after")
-        @classmethod
-        def _with_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple("." + part.lower().lstrip(".") for part in value)
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        self.parts: list[Stack | Maps] = []
+        self.arrays: list[SampleArray | RaggedMaps] = []
         self.paths: list[Path] = []
-        if Path(options.root).suffix.lower() in PACKED:
-            said = self._unpacked()
-            shapes = [self._shape(part, shape) for part in self.parts for shape in sorted(part.shapes)]
+        if Path(options.root).suffix.lower() in ARRAY_EXTENSIONS:
+            metadata = self._read_arrays()
+            shapes = [self._image_shape(array, shape) for array in self.arrays for shape in sorted(array.shapes)]
             size = shapes[0][1:] if len({shape[1:] for shape in shapes}) == 1 else None
-            found = Common(shapes[0][0], size, np.result_type(*(_numbers(part).dtype for part in self.parts)))
+            dtype = np.result_type(*(_pixels_of(array).dtype for array in self.arrays))
+            image_format = CommonFormat(shapes[0][0], size, dtype)
         else:
-            said = self._listed()
-            found = common(self.paths, options.order, all_channels=self.all_channels)
-        self.channels = self._wanted(found.channels)
-        self.size = found.size if options.sizes == "auto" else None
-        self.settle(said)
-        self.fields = {self.field: Continuous((self.channels, *(self.size or (None, None))), dtype=found.dtype.name)}
+            metadata = self._list_images()
+            image_format = common_format(self.paths, options.order, count_alpha=self.count_alpha)
+        self.channels = self._channel_count(image_format.channels)
+        self.size = image_format.size if options.sizes == "auto" else None
+        self.assign_split(metadata)
+        shape = (self.channels, *(self.size or (None, None)))
+        self.fields = {self.field: Continuous(shape, dtype=image_format.dtype.name)}
 
-    def _wanted(self, channels: int) -> int:
-        """How many channels all pictures get."""
-        return {"auto": channels, "grey": 1, "rgb": 3}[self.options.mode]
+    def _channel_count(self, common: int) -> int:
+        """Channels of every sample. common: those of most files."""
+        return {"auto": common, "grey": 1, "rgb": 3}[self.options.mode]
 
-    def _listed(self) -> Said:
+    def _list_images(self) -> SampleMetadata:
         if self.options.test_root is not None:
             raise ConfigError(
-                "dataset.test_root is for an .npz of pictures; of folders name one, which holds train/ and test/, as "
+                "dataset.test_root is for an .npz of images; of folders name one, which holds train/ and test/, as "
                 "dataset.root"
             )
-        items = listing(self.options.root, self.options.extensions, self.options.label_pattern)
-        self.paths = [item.path for item in items]
-        coders = {what: Coder() for what in MARKS}
-        for what, coder in coders.items():
-            coder.each(getattr(item, what) for item in items)
-        where = Places(self.paths, np.arange(len(items) + 1), word="")
-        self.stamp(self.paths)
-        return Said(len(items), where, **{what: coder.marks(what, where) for what, coder in coders.items()})
+        entries = list_files(self.options.root, self.options.extensions, self.options.label_pattern)
+        self.paths = [entry.path for entry in entries]
+        self.record_files(self.paths)
+        return metadata_of_files(entries)
 
-    def _unpacked(self) -> Said:
-        options, marks = self.options, MarkColumns("classes")
+    def _read_arrays(self) -> SampleMetadata:
+        options, metadata = self.options, MetadataCollector("classes")
         if options.label_pattern is not None:
             raise ConfigError(
                 "dataset.label_pattern is for names of files; labels of an .npz are an array 'labels' in it, groups "
@@ -100,47 +104,52 @@ class ImageFiles(UserData):
         for root, split in ((options.root, "train" if options.test_root else None), (options.test_root, "test")):
             if root is None:
                 continue
-            if not Path(root).is_file():
-                raise DataError(f"{root} does not exist; name a folder of pictures, or an .npy or .npz file")
-            self.parts += unpack(Path(root), NAMES, Item(Path(root), Path(root).name, split=split), marks)
-        paths = [part.path for part in self.parts]
-        self.stamp(paths)
-        return marks.said(Places(paths, np.cumsum([0, *map(len, self.parts)]), word="sample"))
+            path = Path(root)
+            if not path.is_file():
+                raise DataError(f"{root} does not exist; name a folder of images, or an .npy or .npz file")
+            self.arrays += read_arrays(path, ARRAY_KEYS, FileEntry(path, path.name, split=split), metadata)
+        paths = [array.path for array in self.arrays]
+        self.record_files(paths)
+        self.locations = SampleLocations(paths, np.cumsum([0, *map(len, self.arrays)]), unit="sample")
+        return metadata.metadata(self.locations)
 
-    def _shape(self, part: Stack | Maps, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """The (channels, H, W) of samples of an array. Errors: DataError if they are no pictures."""
-        kind = _numbers(part).dtype
-        if len(shape) not in (2, 3) or kind.kind not in "uifb":
+    def _image_shape(self, array: SampleArray | RaggedMaps, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The (channels, H, W) of samples of `shape`."""
+        dtype = _pixels_of(array).dtype
+        if len(shape) not in (2, 3) or dtype.kind not in "uifb":
             raise DataError(
-                f"{part.path}: a sample is {kind} of shape {shape}, no picture; arrays are numbers "
+                f"{array.path}: a sample is {dtype} of shape {shape}, not an image; arrays are numbers "
                 f"(n, height, width) or (n, channels, height, width)"
             )
         if len(shape) == 2:
             return 1, shape[0], shape[1]
-        return (shape[2], shape[0], shape[1]) if self._channels_last(shape) else (shape[0], shape[1], shape[2])
+        return (shape[2], shape[0], shape[1]) if self._is_channels_last(shape) else (shape[0], shape[1], shape[2])
 
-    def _channels_last(self, shape: tuple[int, ...]) -> bool:
+    def _is_channels_last(self, shape: tuple[int, ...]) -> bool:
         order = self.options.order
         return order == "last" or (order == "auto" and shape[2] < shape[0])
 
-    def _ordered(self, x: np.ndarray) -> np.ndarray:
-        """One sample of an array as (channels, H, W). Errors: BadSample if it has no pixels."""
+    def _channels_first(self, x: np.ndarray) -> np.ndarray:
+        """One sample of an array as (channels, H, W)."""
         if x.size == 0:
-            raise BadSample(f"has shape {x.shape}, which is no pixel; remove it")
+            raise BadSample(f"has shape {x.shape}, without a pixel; remove it")
         if x.ndim == 2:
             return x[np.newaxis]
-        return np.ascontiguousarray(np.moveaxis(x, 2, 0)) if self._channels_last(x.shape) else x
+        return np.ascontiguousarray(np.moveaxis(x, 2, 0)) if self._is_channels_last(x.shape) else x
 
     def __getitem__(self, index: int) -> Sample:
-        """{field: (channels, H, W) in the file's own numbers}. Errors: BadSample for a file that does not fit."""
+        """{field: (channels, H, W) in the file's dtype}.
+
+        Raises:
+            BadSample: the file cannot be read, or has other channels or another size.
+        """
         row = int(self.rows[index])
-        if self.parts:
-            assert isinstance(self.where, Places)
-            number, place = self.where.part(row)
-            x = self._ordered(self.parts[number][place])
+        if self.arrays:
+            array, index_in_array = self.locations.locate(row)
+            x = self._channels_first(self.arrays[array][index_in_array])
         else:
             x = read_raster(self.paths[row], self.options.order)
-        x = self._fitted(x)
+        x = self._with_channels(x)
         if self.size is not None and x.shape[1:] != self.size:
             height, width = self.size
             raise BadSample(
@@ -149,11 +158,12 @@ class ImageFiles(UserData):
             )
         return {"inputs": {self.field: x}, "label": self.label_of(index)}
 
-    def _fitted(self, x: np.ndarray) -> np.ndarray:
-        found = as_grey_or_colour(x, self.channels)
-        if found is None:
-            raise BadSample(f"has {len(x)} channels, and {self.channels} are wanted; convert or remove it")
-        return found
+    def _with_channels(self, x: np.ndarray) -> np.ndarray:
+        """Convert a sample to the channels of all."""
+        image = convert_channels(x, self.channels)
+        if image is None:
+            raise BadSample(f"has {len(x)} channels, and {self.channels} are needed; convert or remove it")
+        return image
 
 
 class MedicalImageFiles(ImageFiles):
@@ -166,41 +176,43 @@ class MultispectralFiles(ImageFiles):
     """Your own images of any number of bands (tif, npy): a folder, a table of paths, or an .npz."""
 
     modality = "multispectral"
-    all_channels = True
+    count_alpha = True
 
-    def _wanted(self, channels: int) -> int:
-        return channels
+    def _channel_count(self, common: int) -> int:
+        return common
 
-    def _fitted(self, x: np.ndarray) -> np.ndarray:
+    def _with_channels(self, x: np.ndarray) -> np.ndarray:
         if len(x) != self.channels:
             raise BadSample(f"has {len(x)} bands, the others have {self.channels}; remove it")
         return x
 
 
 class WaferFiles(ImageFiles):
-    """Your own wafer maps of 0, 1, 2 (npy or png each, or one .npz of all, as WM-811K is packed)."""
+    """Your own wafer maps of 0, 1, 2 (npy or png each, or one .npz in the format of WM-811K)."""
 
     modality = "wafer"
     field = "map"
 
     class Options(ImageFiles.Options):
-        """Options of own wafer maps."""
+        """Options of the user's wafer maps."""
 
-        sizes: Literal["auto", "any"] = Field("any", description="any = maps of all sizes; auto = as most are")
+        sizes: Literal["auto", "any"] = Field(
+            "any", description="any = maps of all sizes; auto = if nine of ten have one size, skip those of another"
+        )
 
-    def _wanted(self, channels: int) -> int:
+    def _channel_count(self, common: int) -> int:
         return 1
 
-    def _fitted(self, x: np.ndarray) -> np.ndarray:
+    def _with_channels(self, x: np.ndarray) -> np.ndarray:
         if len(x) != 1:
             raise BadSample(f"has {len(x)} channels; a wafer map has one, of 0 (no die), 1 (good) and 2 (bad)")
         return x
 
 
-def _numbers(part: Stack | Maps) -> np.ndarray:
+def _pixels_of(array: SampleArray | RaggedMaps) -> np.ndarray:
     """The array that holds the pixels."""
-    found: np.ndarray = part.array if isinstance(part, Stack) else part.pixels
-    return found
+    pixels: np.ndarray = array.array if isinstance(array, SampleArray) else array.pixels
+    return pixels
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Own recordings: a folder or a table of paths, with or without labels."""
+"""The user's recordings: a folder or a table of paths, with or without labels."""
 
 from __future__ import annotations
 
@@ -8,107 +8,78 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, Task, hookimpl
-from ssl_plugins.datasets._io.file_listing import class_names, divide, listing
-from ssl_plugins.datasets._io.file_state import state
+from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_plugins.datasets._io.file_listing import list_files, metadata_of_files
+from ssl_plugins.datasets._io.file_state import file_state
+from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 
-LOOKED_AT = 2000  # files whose headers decide the common rate
+MAX_HEADERS = 2000  # headers to read for the common rate
 
 
-class SpeechFiles(Dataset):
+class SpeechFiles(UserData):
     """Your own recordings (wav, flac, ogg): a folder, or a CSV or Parquet file of path, label, group, split."""
 
-    name = "files"
     modality = "speech"
 
-    class Options(Dataset.Options):
-        """Options of own recordings."""
+    class Options(FileOptions):
+        """Options of the user's recordings."""
 
-        root: str = Field(description="folder of recordings, or a CSV or Parquet file with a column path")
         extensions: tuple[str, ...] = Field((".wav", ".flac", ".ogg"), description="endings of the files to read")
-        label_pattern: str | None = Field(
-            None,
-            description="regular expression over the path below root, with the named groups label, group or both; "
-            "without it, sub-folders are the labels if every file is in one",
-        )
-        test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out: of the groups, else of the files")
-        test_groups: tuple[str, ...] = Field((), description="groups to hold out, by name")
-        train_groups: tuple[str, ...] = Field((), description="groups to train on, by name; by default all others")
         rate: int | None = Field(None, ge=1, description="resample to this rate in Hz; by default the most common one")
-
-        @field_validator("root", mode="after")
-        @classmethod
-        def _absolute(cls, value: str) -> str:
-            """So that a saved configuration can be used from another folder."""
-            return str(Path(value).expanduser().absolute())
-
-        @field_validator("extensions", mode="after")
-        @classmethod
-        def _with_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple("." + part.lower().lstrip(".") for part in value)
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        found = listing(options.root, options.extensions, options.label_pattern)
-        divided = divide(found, options.test_fraction, options.test_groups, options.train_groups)
-        self.items = [item for item in divided if item.split == split]
-        common = _common_rate([item.path for item in divided])
-        self.rate = options.rate or common[0]
+        entries = list_files(options.root, options.extensions, options.label_pattern)
+        metadata = metadata_of_files(entries)
+        split_codes = self.split_samples(metadata)
+        self.assign_split(metadata, split_codes)
+        self.entries = [entries[row] for row in self.rows]
+        rates = _rate_counts([entries[row].path for row in np.flatnonzero(split_codes >= 0)])
+        common_rate = min(rates, key=lambda rate: (-rates[rate], rate))
+        self.rate = options.rate or common_rate
         self.fields = {"waveform": Continuous((1, None), rate=float(self.rate))}
-        self.names = class_names(divided)
-        if len(self.names) > 1:
-            self.task = Task("classes", len(self.names), "accuracy", names=self.names)
-        self.number = {name: i for i, name in enumerate(self.names)}
-        if common[1] > 1 or self.rate != common[0]:
-            self.warnings = (f"recordings at other rates are resampled to {self.rate} Hz",)
-
-    def __len__(self) -> int:
-        return len(self.items)
+        if len(rates) > 1 or self.rate != common_rate:
+            self.warnings += (f"recordings at other rates are resampled to {self.rate} Hz",)
+        self.record_files(entry.path for entry in entries)
 
     def __getitem__(self, index: int) -> Sample:
-        """{"waveform": (1, n) float32}, the first channel. Errors: BadSample for a file that cannot be read."""
-        item = self.items[index]
+        """{"waveform": (1, n) float32}, the first channel.
+
+        Raises:
+            BadSample: the file cannot be read, or holds NaN or infinite values.
+        """
         try:
-            sound, rate = soundfile.read(item.path, dtype="float32", always_2d=True)
+            waveform, rate = soundfile.read(self.entries[index].path, dtype="float32", always_2d=True)
         except (OSError, soundfile.SoundFileError) as error:
-            raise BadSample(f"cannot be read as sound ({' '.join(str(error).split())})") from None
-        wave = sound[:, 0]
-        if not np.isfinite(wave).all():
-            raise BadSample("holds NaN or infinite samples")
-        if rate != self.rate and len(wave):
+            raise BadSample(f"cannot be read as audio ({' '.join(str(error).split())})") from None
+        first = waveform[:, 0]
+        if not np.isfinite(first).all():
+            raise BadSample("holds NaN or infinite values")
+        if rate != self.rate and len(first):
             import librosa  # slow to import, and most data sets have one rate
 
-            wave = librosa.resample(wave, orig_sr=rate, target_sr=self.rate)
-        label = self.number[item.label] if self.task is not None and item.label is not None else None
-        return {"inputs": {"waveform": wave[np.newaxis]}, "label": label}
-
-    def describe(self, index: int) -> str:
-        """The path."""
-        return str(self.items[index].path)
-
-    def fingerprint(self) -> str:
-        """Changes with the options, the classes, and any file's name, label, size or time of change."""
-        files = [(item.name, item.label, state(item.path)) for item in self.items]
-        return f"{super().fingerprint()}:{self.rate}:{self.names}:{files}"
+            first = librosa.resample(first, orig_sr=rate, target_sr=self.rate)
+        return {"inputs": {"waveform": first[np.newaxis]}, "label": self.label_of(index)}
 
 
-def _common_rate(paths: list[Path]) -> tuple[int, int]:
-    """The most common rate of the recordings, and how many rates there are. Errors: DataError if none is sound."""
-    step = max(1, len(paths) // LOOKED_AT)
-    rates = Counter(filter(None, (_rate(path, state(path)) for path in paths[::step])))
+def _rate_counts(paths: list[Path]) -> Counter[int]:
+    """How many recordings have each rate, from the headers of evenly spaced files."""
+    step = max(1, len(paths) // MAX_HEADERS)
+    rates = Counter(rate for path in paths[::step] if (rate := _rate(path, file_state(path))) is not None)
     if not rates:
         raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}")
-    return min(rates, key=lambda rate: (-rates[rate], rate)), len(rates)
+    return rates
 
 
 @functools.lru_cache(maxsize=100_000)
-def _rate(path: Path, changed: str) -> int | None:
+def _rate(path: Path, state: str) -> int | None:
+    """Sampling rate in Hz; None for an unreadable file, which is named when it is read. state: part of the key."""
     try:
         return int(soundfile.info(path).samplerate)
     except (OSError, soundfile.SoundFileError):
-        return None  # named when it is read
+        return None
 
 
 @hookimpl

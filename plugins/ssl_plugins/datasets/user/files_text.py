@@ -1,4 +1,4 @@
-"""Own texts: documents, lines, JSON lines or a column of a table, with or without labels."""
+"""The user's texts: documents, lines, JSON lines or a column of a table, with or without labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
-from ssl_plugins.datasets._io.file_listing import sources
-from ssl_plugins.datasets._io.tables import ENDINGS, MarkColumns, check_endings
-from ssl_plugins.datasets._io.texts import JSON_ENDINGS, Lines, Part, Whole, places_of, read_part, say_all
+from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, list_sources
+from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
+from ssl_plugins.datasets._io.texts import (
+    JSON_EXTENSIONS,
+    TextDocument,
+    TextLines,
+    TextSource,
+    locations_of,
+    read_text_source,
+)
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
-PLAIN = (".txt", ".txt.gz")
-KNOWN = (*PLAIN, *JSON_ENDINGS, *ENDINGS)
+PLAIN_EXTENSIONS = (".txt", ".txt.gz")
+EXTENSIONS = (*PLAIN_EXTENSIONS, *JSON_EXTENSIONS, *TABLE_EXTENSIONS)
 
 
 class TextFiles(UserData):
@@ -24,46 +31,50 @@ class TextFiles(UserData):
     modality = "text"
 
     class Options(RowOptions):
-        """Options of own texts."""
+        """Options of the user's texts."""
 
         text: str = Field("text", description="column or key of the text")
         pair: str | None = Field(None, description="column or key of the second text of a pair")
         document: Literal["auto", "line", "file"] = Field(
-            "auto", description="what a sample of a .txt is; auto = a file in a folder, a line of a single file"
+            "auto", description="sample unit of a .txt; auto = the file in a folder, the line in a single file"
         )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        items = sources(options.root, options.test_root, KNOWN, options.label_pattern)
-        check_endings(items, KNOWN, "file of text")
-        marks = MarkColumns(options.task)
-        wanted = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
-        alone = Path(options.root).is_file()
-        whole = options.document == "file" or (options.document == "auto" and not alone)
-        self.parts: list[Part] = []
-        for item in items:
-            if not item.path.name.lower().endswith(PLAIN):
-                self.parts.append(read_part(item, wanted, options, marks))
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        check_extensions(entries, EXTENSIONS, "file of text")
+        metadata = MetadataCollector(options.task)
+        column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
+        is_single_file = Path(options.root).is_file()
+        whole_files = options.document == "file" or (options.document == "auto" and not is_single_file)
+        self.sources: list[TextSource] = []
+        for entry in entries:
+            if not entry.path.name.lower().endswith(PLAIN_EXTENSIONS):
+                self.sources.append(read_text_source(entry, column_of, options, metadata))
                 continue
             if options.pair:
-                raise DataError(f"{item.path} is plain text, which holds no pairs; leave dataset.pair out")
-            part: Part = Whole(item.path) if whole else Lines(item.path)
-            say_all(item, len(part), marks)
-            self.parts.append(part)
-        self.places = places_of(self.parts, [item.path for item in items])
-        if not self.places.starts[-1]:
+                raise DataError(f"{entry.path} is plain text, which holds no pairs; leave dataset.pair out")
+            source: TextSource = TextDocument(entry.path) if whole_files else TextLines(entry.path)
+            metadata.append_file(entry, len(source))
+            self.sources.append(source)
+        self.locations = locations_of(self.sources, [entry.path for entry in entries])
+        if not self.locations.starts[-1]:
             raise DataError(f"dataset.root {options.root} holds no text")
-        self.settle(marks.said(self.places), target=marks.numbers(), title=options.label or "label")
+        self.assign_split(metadata.metadata(self.locations), target=metadata.target(), title=options.label or "label")
         self.fields = {"text": Text()}
-        self.stamp(self.places.paths)
+        self.record_files(self.locations.paths)
 
     def __getitem__(self, index: int) -> Sample:
-        """{"text": the text, or (2,) of a pair}. Errors: BadSample for one that is empty or not UTF-8."""
-        number, place = self.places.part(int(self.rows[index]))
-        found = self.parts[number].texts(place)
-        if not any(text.strip() for text in found):
+        """{"text": the text, or (2,) texts of a pair}.
+
+        Raises:
+            BadSample: the text is empty or not UTF-8.
+        """
+        file, index_in_file = self.locations.locate(int(self.rows[index]))
+        texts = self.sources[file].texts(index_in_file)
+        if not any(text.strip() for text in texts):
             raise BadSample("holds no text")
-        return {"inputs": {"text": np.array(found if len(found) > 1 else found[0])}, "label": self.label_of(index)}
+        return {"inputs": {"text": np.array(texts if len(texts) > 1 else texts[0])}, "label": self.label_of(index)}
 
 
 class MultilingualTextFiles(TextFiles):

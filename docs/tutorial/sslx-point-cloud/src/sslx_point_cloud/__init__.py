@@ -1,0 +1,1 @@
+"""Point clouds for sslx: a tokenizer of local patches and a small data set of shapes."""

@@ -1,0 +1,100 @@
+"""The packages of docs/more-tutorials.md: their conformance, their own tests, and runs that use several at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TUTORIAL = ROOT / "docs" / "tutorial"
+PACKAGES = ("sslx-point-cloud", "sslx-graph", "sslx-parallel-encoder")
+MAIN = "from ssl_core.cli.app import main; main()"
+SMALL = {
+    "encoder.name": "parallel", "encoder.dim": 32, "encoder.depth": 1, "encoder.heads": 2, "objective.depth": 1,
+    "objective.width": 32, "objective.heads": 2, "train.batch_size": 16, "train.warmup_steps": 0, "train.lr": 0.003,
+    "train.log_every": 1, "dataset.n_train": 64, "dataset.n_validation": 16, "dataset.n_test": 32,
+}  # fmt: skip
+
+
+def call(cwd: Path, path: list[Path], *arguments: str) -> str:
+    """Run Python where the modules of `path` can be imported, and return its output; it must succeed."""
+    found = [*path, ROOT, ROOT / "plugins"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, found)), "SSLX_CACHE_DIR": str(cwd / "cache"), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> list[Path]:
+    """Folders on the path in which all packages look installed: their sources, and their metadata."""
+    for package in PACKAGES:
+        project = tomllib.loads((TUTORIAL / package / "pyproject.toml").read_text("utf-8"))["project"]
+        folder = tmp_path / "metadata" / f"{package.replace('-', '_')}-{project['version']}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {project['version']}\n")
+        points = [f"{name} = {module}" for name, module in project["entry-points"]["sslx"].items()]
+        (folder / "entry_points.txt").write_text("\n".join(["[sslx]", *points, ""]))
+    return [tmp_path / "metadata", *(TUTORIAL / package / "src" for package in PACKAGES)]
+
+
+@pytest.mark.parametrize("package", ["sslx-point-cloud", "sslx-graph"])
+def test_package_conforms(package, tmp_path):
+    results = json.loads(call(tmp_path, [], "-c", MAIN, "check", str(TUTORIAL / package), "--json"))
+    assert len(results) == 2  # a tokenizer and a data set
+    assert all(check["outcome"] == "kept" for one in results for check in one["checks"])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_own_tests_pass(package, tmp_path):
+    folder = TUTORIAL / package
+    output = call(tmp_path, [folder / "src"], "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests"))
+    assert " passed" in output
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_has_the_licence(package):
+    assert (TUTORIAL / package / "LICENSE").read_text("utf-8") == (ROOT / "LICENSE").read_text("utf-8")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_imports_public_names_alone(package):
+    """Its sources import `ssl_core`, `ssl_core.nn`, `ssl_core.tokenizers`, and of these only names in `__all__`."""
+    import ast
+    import importlib
+
+    public = {"ssl_core", "ssl_core.nn", "ssl_core.tokenizers"}
+    imported = [
+        node
+        for file in (TUTORIAL / package / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("ssl_core", "ssl_plugins"))
+    ]
+    assert imported
+    for node in imported:
+        assert node.module in public
+        names = getattr(importlib.import_module(node.module), "__all__", None)
+        assert names is None or {alias.name for alias in node.names} <= set(names)
+
+
+@pytest.mark.parametrize(("objective", "modality"), [("mae", "graph"), ("metamae", "point-cloud")])
+def test_shipped_objective_runs_with_tokenizer_data_and_encoder_of_packages(objective, modality, installed, tmp_path):
+    values = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    arguments = ["run", "--objective", objective, "--modality", modality, "--steps", "30", "--out", "run", *values]
+    call(tmp_path, installed, "-c", MAIN, *arguments)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses) == 30
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    assert {score["features"] for score in report["scores"]} == {"trained", "random_init", "raw_input"}

@@ -98,9 +98,8 @@ class Capri(Objective):
             diagonal = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
             logits = logits.masked_fill(~(valid[:, :, None] & valid[:, None, :] | diagonal), -torch.inf)
         own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-        over_targets = F.cross_entropy(
-            logits.transpose(1, 2), own, reduction="none"
-        )  # F.cross_entropy expects classes at axis 1
+        # F.cross_entropy expects classes at axis 1
+        over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")
         over_predictions = F.cross_entropy(logits, own, reduction="none")
         weights = torch.ones_like(over_targets) if valid is None else valid.to(logits.dtype)
         over_targets, over_predictions = (

@@ -25,7 +25,9 @@ def build(grids: tuple[tuple[int, ...], ...], depth: int = 2) -> Decoder:
 
 
 def latent_and_order(decoder: Decoder) -> tuple[Tensor, Tensor]:
-    return torch.randn(3, 1 + VISIBLE, 16, dtype=torch.float64), torch.rand(3, decoder.length).argsort(dim=1)
+    return torch.randn(3, 1 + VISIBLE, 16, dtype=torch.float64), torch.rand(3, len(decoder.positions()) - 1).argsort(
+        dim=1
+    )
 
 
 @pytest.mark.parametrize("depth", [1, 3])

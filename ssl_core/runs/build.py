@@ -119,7 +119,8 @@ def build_run(
         CheckpointError: the checkpoint is damaged or does not fit the configuration.
     """
     began = time.perf_counter()
-    keep_freed_memory()
+    if config.train.keep_freed_memory:
+        keep_freed_memory()
     device = pick_device(config.device)
     splits = open_splits(config, plugins, for_training=for_training)
     if start is not None:

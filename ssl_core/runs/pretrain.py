@@ -144,7 +144,8 @@ def training_plan(run: Run, probe: OnlineProbe) -> TrainingPlan:
 
     compiled = None
     if config.train.compile == "on":
-        compiled = CompiledStep(run.learner, step_key(config, run.device, run.learner), cache_dir())
+        key = step_key(config, run.device, run.learner)
+        compiled = CompiledStep(run.learner, key, cache_dir(), config.train.cpu_matmul)
     return TrainingPlan(
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state={

@@ -45,6 +45,12 @@ class TrainOptions(Options):
     cuda_graph: bool = Field(
         True, description="on CUDA, record a step once and replay it whole (not with train.accumulate_steps)"
     )
+    cpu_matmul: bool = Field(
+        True, description="in compiled steps on the CPU, rewrite matrix products into the form that is fastest there"
+    )
+    keep_freed_memory: bool = Field(
+        True, description="with glibc, keep freed memory for the next step, in huge pages where the system offers them"
+    )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl, each a mean over these steps")
     checkpoint_every: int = Field(250, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept")

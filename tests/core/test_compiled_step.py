@@ -203,6 +203,18 @@ def test_the_compiler_gets_our_changes_to_its_graphs_by_the_name_of_our_code(toy
     assert named[0] != named[1]
 
 
+def test_matrix_products_stay_as_they_are_without_the_option(toy, tmp_path):
+    with inductor.patch(post_grad_custom_post_pass=None):
+        CompiledStep(toy.make_learner(MAE), "key", tmp_path, cpu_matmul=False)._compile()
+        assert inductor.post_grad_custom_post_pass is None
+
+
+def test_the_key_depends_on_the_option_of_matrix_products():
+    config = {"train": {"batch_size": 8, "precision": "fp32", "cpu_matmul": True}}
+    other = {"train": config["train"] | {"cpu_matmul": False}}
+    assert key_of(config, "cpu") != key_of(other, "cpu")
+
+
 def test_a_step_is_known_once_its_gradient_is_compiled(toy, tmp_path, monkeypatch):
     backend(monkeypatch, "aot_eager")
     learner = toy.make_learner(MAE)

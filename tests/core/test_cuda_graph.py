@@ -235,6 +235,7 @@ def test_batch_stream_is_bounded_and_ends_after_its_steps(fake_cuda, monkeypatch
     def draw(size, generator, geometry):
         return {"m": FakeTensor(generator.initial_seed())}
 
+    monkeypatch.setattr(prefetch.torch, "tensor", lambda value, dtype: FakeTensor(0))  # the progress of the run
     learner = SimpleNamespace(tokenizer=Tokenizer.__new__(Tokenizer), draw=draw)
     numbers, draws = [], set()
     with BatchStream(learner, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:

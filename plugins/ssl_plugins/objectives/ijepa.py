@@ -97,7 +97,8 @@ class IJEPA(Objective):
         latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
         with torch.no_grad():
             encoded = teacher.encoder(teacher.tokens.embeddings, geometry=teacher.tokens.geometry)[:, 1:]
-            encoded = F.layer_norm(encoded.float(), encoded.shape[-1:])
+            wide = torch.promote_types(encoded.dtype, torch.float32)
+            encoded = F.layer_norm(encoded.to(wide), encoded.shape[-1:])
         # each block is a row of its own: first the first blocks of all samples, then the second blocks, and so on
         count = targets.shape[1]
         blocks = targets.transpose(0, 1).flatten(0, 1)
@@ -105,7 +106,7 @@ class IJEPA(Objective):
         geometry = tokens.geometry.repeat(count)
         hidden = slice(visible.shape[1], None)
         predicted = self.project(self.predictor(latent.repeat(count, 1, 1), order, hidden, geometry))
-        errors = self.error(predicted.float(), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
+        errors = self.error(predicted.to(wide), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
         counted = gather_mask(geometry.valid, blocks)
         weights = torch.ones_like(errors) if counted is None else counted.to(errors.dtype)
         loss = (weights * errors).sum() / weights.sum().clamp(min=1)

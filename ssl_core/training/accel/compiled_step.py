@@ -83,7 +83,8 @@ def key_of(config: Mapping[str, Any], device: str, classes: Iterable[type] = ())
     """
     sections = {name: config.get(name) for name in ("objective", "masking", "tokenizer", "encoder", "dataset")}
     train = config["train"]
-    parts = [sections, train["batch_size"], train["precision"], torch.__version__, device, *code_of(classes)]
+    options = [train["batch_size"], train["precision"], train.get("cpu_matmul", True)]
+    parts = [sections, *options, torch.__version__, device, *code_of(classes)]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
 
@@ -121,11 +122,12 @@ class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes. Inputs of other shapes use the eager learner.
 
     The first call compiles the forward pass, and the first backward pass compiles the gradient. The second call follows
-    both, and marks `key` as known in the cache.
+    both, and marks `key` as known in the cache. Without `cpu_matmul` the compiler's own matrix products are used.
     """
 
-    def __init__(self, learner: nn.Module, key: str, cache: Path) -> None:
+    def __init__(self, learner: nn.Module, key: str, cache: Path, cpu_matmul: bool = True) -> None:
         self.learner, self.mark = learner, _code_folder(cache).parent / "known" / key
+        self.cpu_matmul = cpu_matmul
         keep_code(cache)
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
@@ -179,5 +181,6 @@ class CompiledStep:
         torch.compiler.allow_in_graph([double_backward_attention, attend_xformers, embedding_lookup])  # see there
         torch.compiler.assume_constant_result(xformers_fits)  # the import of xformers cannot be traced
         inductor.fallback_random = True  # dropout draws the same numbers as in the eager step
-        inductor.post_grad_custom_post_pass = Rewrite(code_of({type(module) for module in self.learner.modules()}))
+        code = code_of({type(module) for module in self.learner.modules()})
+        inductor.post_grad_custom_post_pass = Rewrite(code) if self.cpu_matmul else None
         return torch.compile(self.learner.forward, fullgraph=True, dynamic=False)

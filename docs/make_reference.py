@@ -100,13 +100,21 @@ def hooks_page() -> str:
         for name in [name for name in left if name.startswith(prefix)]:
             function = left.pop(name)
             part = parts(function)
-            more, _, example = part["Example"].rpartition("@hookimpl")
-            names = ", ".join([*re.findall(r"import (.+)", more), "hookimpl"])
             out.append(
                 f"### {name}\n\n    {signature(name, function)}\n\n{part['text']}\n\n"
-                f"Called {part['Called']}\n\n```python\nfrom ssl_core import {names}\n\n\n@hookimpl{example}\n```\n"
+                f"Called {part['Called']}\n\n```python\n{example(part['Example'])}\n```\n"
             )
     return "\n".join(out)
+
+
+def example(text: str) -> str:
+    """The example of a hook as a module: imports, what the hook returns, the hook."""
+    setup, _, hook = text.rpartition("@hookimpl")
+    names = [*re.findall(r"^from ssl_core import (.+)$", setup, re.MULTILINE), "hookimpl"]
+    modules = re.findall(r"^import .+$", setup, re.MULTILINE)
+    rest = [line for line in setup.splitlines() if line and not line.startswith(("import ", "from "))]
+    imports = "\n".join([*modules, f"from ssl_core import {', '.join(names)}"])
+    return "\n\n".join([imports, *(["\n".join(rest)] if rest else []), f"\n@hookimpl{hook}"])
 
 
 def promises_page() -> str:

@@ -52,7 +52,7 @@ def tables_of(text: str) -> Iterator[list[list[str]]]:
 
 def option_table(name: str) -> dict[str, list[str]]:
     """The card's option table: the cells of each row by the option's name without its section."""
-    (table,) = tables_of(section_of(card_of(name), "Options"))
+    table = next(tables_of(section_of(card_of(name), "Options")))
     assert table[0] == ["option", "symbol", "default", "meaning", "source of the default"]
     return {row[0].strip("`").removeprefix("objective."): row for row in table[1:]}
 
@@ -61,6 +61,8 @@ def as_written(default: Any) -> str:
     """A default as the cards write it."""
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple) and default:
+        return str([*default])
     return "empty" if default == () else str(default)
 
 
@@ -149,13 +151,20 @@ def test_option_table_has_every_option_with_its_default(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_default_masking_is_the_code_s(name: str) -> None:
-    default = SHIPPED[name].default_masking
-    if default is None:
+    choices = SHIPPED[name].masking_choices()
+    if not choices:
         assert "There is no masking." in section_of(card_of(name), "Equations")
-    else:
+    elif SHIPPED[name].default_masking is not None:
+        (default,) = choices.values()
         (value,) = default.values.items()
         stated = f"Default masking: `{default.name}` with `masking.{value[0]}={value[1]}`"
         assert stated in section_of(card_of(name), "Options")
+    else:
+        _, (_, *rows) = tables_of(section_of(card_of(name), "Options"))
+        assert [(row[0], row[1]) for row in rows] == [(f"`{key}`", f"`{one.name}`") for key, one in choices.items()]
+        for row, (key, one) in zip(rows, choices.items(), strict=True):
+            options = [f"`masking.{key}.{option}={as_written(value)}`" for option, value in one.values.items()]
+            assert row[2] == ", ".join(options)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

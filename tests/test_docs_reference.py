@@ -1,4 +1,4 @@
-"""The pages that are made of the code are up to date, and the tutorials are the packages that they grow."""
+"""The generated pages are up to date, and the tutorials are the packages that they describe."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import ssl_core
-from ssl_core import Dataset, Masking, Objective, Tokenizer, hookspecs, plugins
+from ssl_core import Dataset, Masking, Objective, Probe, Tokenizer, hookspecs, plugins
+from ssl_core.nn import Encoder
 from ssl_core.plugins import Catalogue
 
+HOOKS = 13
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TUTORIALS = {"writing-an-objective.md": "sslx-denoise", "writing-a-tokenizer.md": "sslx-video"}
 BLOCK = re.compile(r'^(?P<fence>`{3,})\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^(?P=fence)$', re.MULTILINE | re.DOTALL)
@@ -46,9 +48,9 @@ def test_reference_has_every_public_name(reference):
 
 
 def test_every_hook_says_when_it_is_called_and_has_an_example(reference):
-    found = reference.hooks()
-    assert len(found) == 8
-    for name, function in found.items():
+    hooks = reference.hooks()
+    assert len(hooks) == HOOKS
+    for name, function in hooks.items():
         parts = reference.parts(function)
         assert parts["text"].endswith(".")
         assert parts["Called"].endswith(".")
@@ -63,22 +65,24 @@ def examples():
 
 def of(base, **names):
     """A small class of one of the contracts."""
-    methods = dict.fromkeys(("forward", "__len__", "__getitem__", "__call__"), lambda self, *a: None)
-    return type(names["name"].capitalize(), (base,), {"__doc__": "For an example.", **methods, **names})
+    methods = dict.fromkeys(("forward", "__len__", "__getitem__", "__call__", "fit"), lambda self, *a: None)
+    return type(names["name"].title().replace("-", ""), (base,), {"__doc__": "For an example.", **methods, **names})
 
 
 def test_the_examples_work(tmp_path, capsys):
-    """Each is a plugin that is taken in, offers what it says, and can be notified."""
+    """Each is a plugin that loads, offers what it says, and gets notices."""
     names = {
         "Denoise": of(Objective, name="denoise"),
         "Video": of(Tokenizer, name="video"),
         "MovingShapes": of(Dataset, name="synthetic", modality="video"),
         "Comb": of(Masking, name="comb"),
+        "ParallelEncoder": of(Encoder, name="parallel"),
+        "NearestCentroid": of(Probe, name="nearest-centroid"),
     }
-    found = examples()
-    assert len(found) == 8
+    blocks = examples()
+    assert len(blocks) == HOOKS
     modules = {}
-    for name, code in found.items():
+    for name, code in blocks.items():
         module = types.ModuleType(f"example_{name}")
         module.__dict__.update(names)
         exec(code, module.__dict__)
@@ -90,9 +94,17 @@ def test_the_examples_work(tmp_path, capsys):
     config = types.SimpleNamespace(objective=types.SimpleNamespace(name="denoise"), modality="video")
     failures = catalogue.notify("run_started", config=config, folder=tmp_path)
     failures += catalogue.notify("metrics_logged", folder=tmp_path, step=10, metrics={"train/loss": 0.5})
-    failures += catalogue.notify("run_finished", folder=tmp_path, report=types.SimpleNamespace(scores=(1, 2)))
+    report = types.SimpleNamespace(scores=(1, 2), dataset="synthetic")
+    failures += catalogue.notify("run_finished", folder=tmp_path, report=report)
+    failures += catalogue.notify("run_failed", folder=tmp_path, error=MemoryError("no memory"))
+    failures += catalogue.notify("eval_finished", folder=tmp_path, report=report)
     assert failures == []
-    assert capsys.readouterr().out == f"denoise on video goes to {tmp_path}\nstep 10: loss 0.500\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"denoise on video goes to {tmp_path}",
+        "step 10: loss 0.500",
+        f"{tmp_path} stopped: no memory",
+        f"synthetic: 2 scores in {tmp_path}",
+    ]
     assert (tmp_path / "done.txt").read_text() == "2 scores"
 
 
@@ -101,7 +113,7 @@ def test_examples_use_real_attributes_of_a_configuration_and_a_report():
     from ssl_core.report import Report
 
     assert {"objective", "modality"} <= set(RunConfig.model_fields)
-    assert "scores" in Report.model_fields
+    assert {"scores", "dataset"} <= set(Report.model_fields)
     assert hookspecs.run_started.__annotations__ == {"config": "RunConfig", "folder": "Path", "return": "None"}
 
 
@@ -109,27 +121,26 @@ def test_examples_use_real_attributes_of_a_configuration_and_a_report():
 
 
 def put_together(page: Path) -> dict[str, str]:
-    """The files that the titled blocks of a page make, one block after the other."""
+    """The files that the titled blocks of a page make, joined in order."""
     files: dict[str, str] = {}
     for block in BLOCK.finditer(page.read_text("utf-8")):
         file, text = block["file"], block["text"]
-        if file in files:  # as a formatter sets them apart: two empty lines before what stands at the margin
-            wide = file.endswith(".py") and not text.startswith(" ")
-            text = files[file] + "\n" * (1 + wide) + text
+        if file in files:  # as a formatter separates them: two empty lines before top-level code
+            top_level = file.endswith(".py") and not text.startswith(" ")
+            text = files[file] + "\n" * (1 + top_level) + text
         files[file] = text
     return files
 
 
 @pytest.mark.parametrize("page", TUTORIALS)
-def test_tutorial_grows_the_package_letter_by_letter(page):
+def test_tutorial_equals_the_files_of_its_package(page):
     folder = DOCS / "tutorial" / TUTORIALS[page]
-    made = put_together(DOCS / page)
-    for file, text in made.items():
+    blocks = put_together(DOCS / page)
+    for file, text in blocks.items():
         assert text == (folder / file).read_text("utf-8"), f"{page} and {file} of {folder.name} differ"
-    ignored = {"LICENSE"}
-    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    kept = {str(path) for path in files if not any(part in ("__pycache__", "dist", "build") for part in path.parts)}
-    assert set(made) == {file for file in kept if not file.startswith(".")} - ignored
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    files = {str(path) for path in paths if not {"__pycache__", "dist", "build"} & set(path.parts)}
+    assert set(blocks) == {file for file in files if not file.startswith(".")} - {"LICENSE"}
 
 
 @pytest.mark.parametrize("folder", TUTORIALS.values())

@@ -134,7 +134,7 @@ def test_their_own_tests_pass(python):
     """Those of the objective on one layout; test_tutorials_installed.py runs all."""
     tests = ["sslx-denoise/tests", "sslx-video/tests"]
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib",
-                  "-k", "video or its_promises and continuous_3d or asked_for", *tests)  # fmt: skip
+                  "-k", "video or conformance and continuous_3d or draws_follow", *tests)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 

@@ -1,4 +1,4 @@
-"""The promises of sslx's contracts, and what is this modality's own."""
+"""The checks of sslx's contracts, and tests of what is specific to this modality."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ SAMPLES = [DATA[index]["inputs"] for index in range(4)]
 
 
 @testing.parametrize(Video, fields=DATA.fields, samples=SAMPLES)
-def test_tokenizer_keeps_its_promises(check):
+def test_tokenizer_conformance(check):
     check()
 
 
 @testing.parametrize(MovingShapes)
-def test_dataset_keeps_its_promises(check):
+def test_dataset_conformance(check):
     check()
 
 
@@ -27,7 +27,7 @@ def test_a_token_is_a_box_of_the_clip():
     assert tokenizer.layout.segments[0].size == 64
 
 
-def test_what_is_no_clip_is_refused():
+def test_other_inputs_are_refused():
     with pytest.raises(ConfigError, match="needs 'clip'"):
         Video(Video.Options(), {"clip": Continuous((1, 16, 16))}, 16)
     tokenizer = Video(Video.Options(), DATA.fields, 16)
@@ -40,24 +40,25 @@ def test_what_is_no_clip_is_refused():
 def split(name):
     data = MovingShapes(MovingShapes.Options(n_train=400, n_test=200), name)
     samples = [data[index] for index in range(len(data))]
-    return np.stack([one["inputs"]["clip"][0] for one in samples]), np.array([one["label"] for one in samples])
+    clips = [sample["inputs"]["clip"][0] for sample in samples]
+    return np.stack(clips), np.array([sample["label"] for sample in samples])
 
 
-def test_frames_on_their_own_do_not_tell_the_direction():
-    (train, labels), (test, wanted) = split("train"), split("test")
+def test_single_frames_do_not_determine_the_direction():
+    (train, train_labels), (test, test_labels) = split("train"), split("test")
     for frame in range(train.shape[1]):
-        fitted = [train[labels == label, frame].mean(axis=0) for label in range(len(NAMES))]
-        distances = [np.square(test[:, frame] - mean).sum(axis=(1, 2)) for mean in fitted]
-        assert np.mean(np.argmin(distances, axis=0) == wanted) < 0.4  # chance is 0.25
+        means = [train[train_labels == label, frame].mean(axis=0) for label in range(len(NAMES))]
+        distances = [np.square(test[:, frame] - mean).sum(axis=(1, 2)) for mean in means]
+        assert np.mean(np.argmin(distances, axis=0) == test_labels) < 0.4  # chance is 0.25
 
 
-def left_over(clips, step, speed):
-    """What remains of each frame when the one before, moved, is taken away."""
+def residual(clips, step, speed):
+    """Squared difference of each clip's frames to their predecessors, moved by `speed` pixels in a direction."""
     moved = np.roll(clips[:, :-1], [speed * axis for axis in step], axis=(2, 3))
     return np.square(clips[:, 1:] - moved).sum(axis=(1, 2, 3))
 
 
-def test_frames_together_tell_it():
-    clips, wanted = split("test")
-    rests = [np.minimum(left_over(clips, step, 1), left_over(clips, step, 2)) for step in STEPS]
-    assert np.mean(np.argmin(rests, axis=0) == wanted) > 0.8
+def test_several_frames_determine_the_direction():
+    clips, labels = split("test")
+    residuals = [np.minimum(residual(clips, step, 1), residual(clips, step, 2)) for step in STEPS]
+    assert np.mean(np.argmin(residuals, axis=0) == labels) > 0.8

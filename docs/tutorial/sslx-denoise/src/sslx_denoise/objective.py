@@ -1,4 +1,4 @@
-"""Denoising: add noise to the embeddings, rebuild what the tokens held."""
+"""Denoising: add noise to the embeddings, predict the content of the tokens."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ class Denoise(Objective):
     class Options(Objective.Options):
         """Options of the objective: `--set objective.sigma=0.3`."""
 
-        sigma: float = Field(1.0, gt=0, description="deviation of the noise, as a multiple of the embedding's own")
-        drop: float = Field(0.5, ge=0, lt=1, description="share of tokens whose embedding is nothing but noise")
+        sigma: float = Field(1.0, gt=0, description="standard deviation of the noise, in units of the embedding's")
+        drop: float = Field(0.5, ge=0, lt=1, description="share of tokens whose embedding is replaced by noise")
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
         super().__init__(options, layout, dim, maskings)
         self.head = ReconstructionHead(layout, dim, dim)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """All chance of a step: "noise" (B, L, D), and "kept" (B, L), 0 for a token that is nothing but noise."""
+        """The random numbers of a step: "noise" (B, L, D), and "gate" (B, L), 0 for an embedding replaced by noise."""
         rows = (batch, self.layout.length)
-        kept = torch.rand(rows, generator=generator) >= self.options.drop
-        return {"noise": torch.randn(*rows, self.dim, generator=generator), "kept": kept.float()}
+        gate = torch.rand(rows, generator=generator) >= self.options.drop
+        return {"noise": torch.randn(*rows, self.dim, generator=generator), "gate": gate.float()}
 
     def _encode(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Tensor:
         """Noisy embeddings encoded, (B, L, D), without the cls token."""
-        # the noise grows with the embeddings, or else these would grow until no noise is felt
+        # the noise scales with the embeddings; otherwise they would grow until the noise has no effect
         scale = self.options.sigma * tokens.embeddings.detach().std(dim=-1, keepdim=True)
-        noisy = tokens.embeddings * draws["kept"].unsqueeze(-1) + scale * draws["noise"]
+        noisy = tokens.embeddings * draws["gate"].unsqueeze(-1) + scale * draws["noise"]
         return encoder(noisy, geometry=tokens.geometry)[:, 1:]
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean error of the rebuilt targets, over all tokens that are valid."""
+        """Mean error of the predicted targets, over all valid tokens."""
         errors = self.head.errors(self._encode(tokens, encoder, draws), tokens.targets)
         valid = torch.ones_like(errors) if tokens.valid is None else tokens.valid
         return Outcome(masked_mean(errors, valid, self.layout))

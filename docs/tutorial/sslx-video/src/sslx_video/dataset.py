@@ -1,4 +1,4 @@
-"""Moving shapes, made on the fly: what moves is chance, which way it moves is the label."""
+"""Moving shapes, generated on demand. The shapes are random, the direction of their motion is the label."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ STEPS = ((0, -1), (0, 1), (-1, 0), (1, 0))  # rows and columns per frame
 class MovingShapes(Dataset):
     """Clips of shapes that all move left, right, up or down over a still ground; made on the fly, no download.
 
-    Number, form, size, brightness, places and speed are drawn alike for all directions, and what leaves at one side
-    comes in at the other: no frame on its own tells the direction, and the mean of each pixel is the same for all.
-    Sample i is a pure function of (seed, split, i).
+    Number, form, size, brightness, position and speed have the same distribution for all directions, and a shape that
+    leaves at one side enters at the other. So no single frame determines the direction, and the mean of each pixel is
+    the same for all. Sample i is a pure function of (seed, split, i).
     """
 
     name = "synthetic"
@@ -26,12 +26,12 @@ class MovingShapes(Dataset):
     class Options(Dataset.Options):
         """Options of the data set: `--set dataset.n_train=100`."""
 
-        n_train: int = Field(2000, ge=1, description="clips for training")
-        n_test: int = Field(500, ge=1, description="clips for the test")
+        n_train: int = Field(2000, ge=1, description="number of training clips")
+        n_test: int = Field(500, ge=1, description="number of test clips")
         frames: int = Field(8, ge=2, description="frames of a clip")
         size: int = Field(16, ge=12, description="height and width in pixels")
-        noise: float = Field(0.5, ge=0, description="deviation of each pixel's noise; a shape differs by about 1")
-        seed: int = Field(0, ge=0, description="seed of everything here")
+        noise: float = Field(0.5, ge=0, description="standard deviation of the noise; a shape differs by about 1")
+        seed: int = Field(0, ge=0, description="seed of all samples")
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -52,20 +52,20 @@ class MovingShapes(Dataset):
         clip = options.noise * rng.normal(size=(options.frames, options.size, options.size))
         for frame in range(options.frames):
             shift = [int(step * speed * (frame - start)) for step in STEPS[label]]
-            picture = ground
+            image = ground
             for inside, brightness in shapes:
-                picture = np.where(np.roll(inside, shift, axis=(0, 1)), brightness, picture)
-            clip[frame] += picture
+                image = np.where(np.roll(inside, shift, axis=(0, 1)), brightness, image)
+            clip[frame] += image
         return {"inputs": {"clip": clip[np.newaxis].astype(np.float32)}, "label": label}
 
     def _ground(self, rng: np.random.Generator) -> np.ndarray:
-        """A smooth ground, (size, size), that stays where it is."""
+        """A smooth background, (size, size), that does not move."""
         row, column = np.indices((self.options.size, self.options.size)) / self.options.size
         turns = rng.integers(-1, 2) * row + rng.integers(-1, 2) * column + rng.uniform()
         return 0.3 * np.sin(2 * np.pi * turns)
 
     def _shape(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """A disc, a box or a cross somewhere: the pixels inside, (size, size) bool, and its brightness."""
+        """A disc, a box or a cross at a random position: its pixels, (size, size) bool, and its brightness."""
         size = self.options.size
         row, column = abs(np.indices((size, size)) - size // 2)
         half = int(rng.integers(1, 4))

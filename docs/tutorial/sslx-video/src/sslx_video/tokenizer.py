@@ -31,12 +31,16 @@ class Video(GridTokenizer):
         super().__init__(options, fields, dim, field="clip", channels=channels, shape=shape, patch=options.patch)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """One clip as float32. Errors: BadSample if it has another shape or is not finite."""
+        """One clip as float32.
+
+        Raises:
+            BadSample: If it has another shape or is not finite.
+        """
         clip = np.asarray(inputs["clip"], dtype=np.float32)
         if clip.shape != (self.channels, *self.shape):
             raise BadSample(f"the clip is {clip.shape}, expected {(self.channels, *self.shape)}")
         if not np.isfinite(clip).all():
-            raise BadSample("the clip holds numbers that are not finite")
+            raise BadSample("the clip has values that are not finite")
         return {"clip": clip}
 
 

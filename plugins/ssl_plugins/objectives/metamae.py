@@ -110,7 +110,7 @@ class MetaMAE(Objective):
         return {"visible": order[:, : mask.visible.shape[1]], "order": order, "support": support[:, :size].contiguous()}
 
     def _nearby_limits(self, masking: Masking) -> tuple[int, int]:
-        """Numbers of nearby tokens that one row in ten million exceeds: on the grid, and with neighbours of the data."""
+        """Counts of nearby tokens that one row in ten million exceeds: on the grid, and with any neighbours."""
         from scipy.stats import binom  # imported here because it takes a second
 
         mask = masking(256, torch.Generator().manual_seed(0))

@@ -154,7 +154,9 @@ def same_index_same_sample(setting: Setting) -> None:
         np.random.seed(17)
         expect_equal(first, [as_dict(dataset[index]) for index in spread_indices(dataset)], "samples read again")
         again = setting.reopen(split)
-        expect_equal(first, [as_dict(again[index]) for index in spread_indices(again)], "samples of a data set opened again")
+        expect_equal(
+            first, [as_dict(again[index]) for index in spread_indices(again)], "samples of a data set opened again"
+        )
 
 
 @check("__init__")
@@ -166,7 +168,9 @@ def splits_differ(setting: Setting) -> None:
         count = min(COMPARED, len(dataset))
         contents.append({_input_bytes(dataset[index]) for index in range(count)})
     shared = len(contents[0] & contents[1])
-    expect(2 * shared < min(map(len, contents)), f"{shared} of the first {COMPARED} samples are the same in both splits")
+    expect(
+        2 * shared < min(map(len, contents)), f"{shared} of the first {COMPARED} samples are the same in both splits"
+    )
 
 
 def _input_bytes(sample: Sample) -> tuple[bytes, ...]:

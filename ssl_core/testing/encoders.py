@@ -301,7 +301,7 @@ def compiled_equals_eager(setting: Setting) -> None:
     torch.compiler.allow_in_graph([double_backward_attention, embedding_lookup])
     try:
         compiled = torch.compile(twin, backend="eager", fullgraph=True)(part, position_ids)
-    except torch._dynamo.exc.Unsupported as error:
+    except torch._dynamo.exc.TorchDynamoException as error:
         reason = next(iter(str(error).strip().splitlines()), "")
         raise CheckFailed(f"torch.compile needs a graph break ({reason}), so train.compile=on fails") from error
     finally:

@@ -125,9 +125,9 @@ def seeds_and_rows_differ(setting: Setting) -> None:
 
 @check("__call__")
 def padded_rows_keep_a_visible_token(setting: Setting) -> None:
-    """With `geometry.valid` the mask has the same shapes, and every row has a visible valid token."""
+    """With `geometry.valid` the mask has the same shapes, and every row with two or more valid tokens shows one."""
     length = setting.layout.length
-    counts = torch.arange(ROWS) % length + 1
+    counts = torch.arange(ROWS) % (length - 1) + 2
     valid = torch.arange(length) < counts.unsqueeze(1)
     whole, padded = setting.mask(), setting.mask(geometry=Geometry(valid=valid))
     shapes = [(tuple(mask.visible.shape), tuple(mask.hidden.shape)) for mask in (whole, padded)]

@@ -83,7 +83,9 @@ def gradient_reaches_every_parameter(setting: Setting) -> None:
     encoder = {name for name in everywhere if name.startswith("encoder.")}
     if encoder <= set(missed) < everywhere:
         raise CheckFailed("the loss does not depend on the encoder; compute the loss from what encoder(...) returns")
-    expect(not missed, f"no gradient, or zero everywhere, or NaN: {join_names(missed)}; remove or freeze unused parameters")
+    expect(
+        not missed, f"no gradient, or zero everywhere, or NaN: {join_names(missed)}; remove or freeze unused parameters"
+    )
 
 
 @check("forward")
@@ -175,11 +177,9 @@ def compiled_equals_eager(setting: Setting) -> None:
     torch.compiler.allow_in_graph([double_backward_attention, embedding_lookup])
     try:
         compiled = torch.compile(step, backend="eager", fullgraph=True)(tokens.embeddings)
-    except torch._dynamo.exc.Unsupported as error:
+    except torch._dynamo.exc.TorchDynamoException as error:
         reason = next(iter(str(error).strip().splitlines()), "")
-        raise CheckFailed(
-            f"torch.compile needs a graph break ({reason}), so train.compile=on fails"
-        ) from error
+        raise CheckFailed(f"torch.compile needs a graph break ({reason}), so train.compile=on fails") from error
     finally:
         torch._dynamo.reset()
     expect(torch.allclose(eager, compiled, rtol=1e-4), f"the loss {eager.item():.7g} became {compiled.item():.7g}")

@@ -134,7 +134,9 @@ def builds(setting: Setting) -> None:
     probe = setting.build()
     expect(isinstance(probe.options, setting.probe.Options), "self.options is not of the class's own Options")
     layers = probe.layers
-    valid = layers is None or (isinstance(layers, tuple) and layers and all(isinstance(n, int) and n > 0 for n in layers))
+    valid = layers is None or (
+        isinstance(layers, tuple) and layers and all(isinstance(n, int) and n > 0 for n in layers)
+    )
     expect(valid, f"layers is {layers!r}")
     most = probe.max_test_rows
     expect(most is None or (isinstance(most, int) and most > 0), f"max_test_rows is {most!r}")

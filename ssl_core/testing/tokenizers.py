@@ -201,7 +201,10 @@ def tokens_depend_on_their_own_place(setting: Setting) -> None:
                 row[index] = row[index] + 1 if x.is_floating_point() else other[index]
                 after = token_tensors(tokenizer({**inputs, name: changed}))
                 count = len(_changed_tokens(before, after, [s.length for s in tokenizer.layout.segments]))
-                expect(count <= 1, f"one number of '{name}' changed {count} tokens; set mixes_tokens = True if that is intended")
+                expect(
+                    count <= 1,
+                    f"one number of '{name}' changed {count} tokens; set mixes_tokens = True if that is intended",
+                )
 
 
 def _changed_tokens(before: Sequence[Tensor], after: Sequence[Tensor], lengths: Sequence[int]) -> set[int]:
@@ -232,7 +235,10 @@ def gradient_reaches_every_parameter(setting: Setting) -> None:
 def one_sample_is_enough(setting: Setting) -> None:
     """A batch of one sample gives the same tokens as a larger batch, up to rounding."""
     tokenizer, inputs = setting.ready()
-    batch_of_all, batch_of_one = token_tensors(tokenizer(inputs)), token_tensors(tokenizer({name: x[:1] for name, x in inputs.items()}))
+    batch_of_all, batch_of_one = (
+        token_tensors(tokenizer(inputs)),
+        token_tensors(tokenizer({name: x[:1] for name, x in inputs.items()})),
+    )
     for whole, single in zip(batch_of_all, batch_of_one, strict=True):
         expect(single.shape[0] == 1, f"a batch of one gave {tuple(single.shape)}")
         expect(torch.allclose(whole[:1], single, rtol=1e-4, atol=1e-5), "a sample has other tokens in a batch of one")
@@ -301,7 +307,9 @@ def normalization_is_in_the_state_dict(setting: Setting) -> None:
     tokenizer, inputs = setting.ready()
     fresh = setting.build(seed=5)
     fresh.load_state_dict(tokenizer.state_dict())
-    expect_equal(token_tensors(tokenizer.eval()(inputs)), token_tensors(fresh.eval()(inputs)), "the tokens after loading")
+    expect_equal(
+        token_tensors(tokenizer.eval()(inputs)), token_tensors(fresh.eval()(inputs)), "the tokens after loading"
+    )
 
 
 @check("fit_normalization")

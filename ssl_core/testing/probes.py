@@ -151,7 +151,7 @@ def accepts_a_task(setting: Setting) -> None:
 
 @check("predict_scores")
 def scores_have_their_shape(setting: Setting) -> None:
-    """`predict_scores` returns finite numbers: (n, size) for classes and labels, (n,) for a number; also for one row."""
+    """`predict_scores` returns finite scores: (n, size) for classes and labels, (n,) for a number. One row suffices."""
     predictor = setting.fit()
     if predictor is None:
         return

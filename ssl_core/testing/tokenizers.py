@@ -273,7 +273,7 @@ def constant_input_is_finite(setting: Setting) -> None:
 
 @check("preprocess")
 def preprocess_is_pure(setting: Setting) -> None:
-    """`preprocess` returns the same arrays each time, of equal shapes for all samples, and does not modify its input."""
+    """`preprocess` returns the same arrays each time, with equal shapes for all samples, and modifies no input."""
     inputs = setting.source[1]
     copies = copy.deepcopy(inputs)
     outputs = []

@@ -1,17 +1,15 @@
 """The conformance kit for objectives: each check detects a broken objective."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import pydantic
 import pytest
 import torch
 from pydantic import Field
 
-from ssl_core import (
-    Choice,
-    Objective,
-    Outcome,
-    testing,
-)
+from ssl_core import Choice, Objective, Outcome, testing
 from ssl_core.nn import ReconstructionHead, gather_tokens, masked_mean
 
 
@@ -318,7 +316,10 @@ class Twice(Good):
     """Encode two masks of each row one after the other."""
 
     default_masking = None
-    default_maskings = {"first": Choice("random", {"ratio": 0.5}), "second": Choice("random", {"ratio": 0.75})}
+    default_maskings: ClassVar[Mapping[str, Choice]] = {
+        "first": Choice("random", {"ratio": 0.5}),
+        "second": Choice("random", {"ratio": 0.75}),
+    }
     reconstruct = Objective.reconstruct
 
     def forward(self, tokens, encoder, draws):

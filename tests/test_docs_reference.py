@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 import ssl_core
-from ssl_core import Dataset, Masking, Objective, Tokenizer, hookspecs, plugins
+from ssl_core import Dataset, Masking, Objective, Tokenizer, hookspecs, plugins, testing
+from ssl_core.nn import TransformerEncoder
 from ssl_core.plugins import Catalogue
+from ssl_core.testing.layouts import CASES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TUTORIALS = {"writing-an-objective.md": "sslx-denoise", "writing-a-tokenizer.md": "sslx-video"}
@@ -27,9 +29,20 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "promises.md", "reference.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md"])
 def test_page_is_up_to_date(reference, page):
     assert reference.PAGES[page]() == (DOCS / page).read_text("utf-8"), "run python docs/make_reference.py"
+
+
+def test_checks_page_has_every_check_and_the_sizes(reference):
+    page = reference.checks_page()
+    for plugin in (Objective, Tokenizer, Dataset, Masking, TransformerEncoder, plugins.load().probe("knn")):
+        for check in testing.checks(plugin, **({} if plugin is not Tokenizer else {"fields": {}, "samples": []})):
+            assert f"| `{check.spec.name}` |" in page
+    for case in CASES:
+        assert f"| `{case}` |" in page
+    assert "width 32, depth 2, 4 heads" in page
+    assert "8 rows" in page
 
 
 def test_reference_has_every_public_name(reference):

@@ -112,13 +112,22 @@ def hooks_page() -> str:
         for name in [name for name in remaining if name.startswith(prefix)]:
             function = remaining.pop(name)
             part = parts(function)
-            more, _, example = part["Example"].rpartition("@hookimpl")
-            names = ", ".join([*re.findall(r"import (.+)", more), "hookimpl"])
             out.append(
                 f"### {name}\n\n    {signature(name, function)}\n\n{part['text']}\n\n"
-                f"Called {part['Called']}\n\n```python\nfrom ssl_core import {names}\n\n\n@hookimpl{example}\n```\n"
+                f"Called {part['Called']}\n\n```python\n{example_of(part['Example'])}\n```\n"
             )
     return "\n".join(out)
+
+
+def example_of(text: str) -> str:
+    """The example of a hook as a module, with the import of `hookimpl`."""
+    setup, _, function = text.rpartition("@hookimpl")
+    lines = [line for line in setup.splitlines() if line]
+    names = [line.removeprefix("from ssl_core import ") for line in lines if line.startswith("from ssl_core import ")]
+    others = [line for line in lines if line.startswith("import ")]
+    code = [line for line in lines if not line.startswith(("from ", "import "))]
+    imports = [*others, f"from ssl_core import {', '.join([*names, 'hookimpl'])}"]
+    return "\n".join([*imports, *([""] if code else []), *code, "", "", f"@hookimpl{function}"])
 
 
 def checks_page() -> str:

@@ -116,6 +116,8 @@ def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
         once, when the plugins are loaded.
 
     Example:
+        import typer
+
         app = typer.Typer(name="summarise", help="Summarise runs.")
 
         @hookimpl

@@ -1,4 +1,4 @@
-"""The pages that are made of the code are up to date, and the tutorials are the packages that they grow."""
+"""The generated pages are up to date, and the tutorials contain the packages of docs/tutorial."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import ssl_core
-from ssl_core import Dataset, Masking, Objective, Tokenizer, hookspecs, plugins, testing
-from ssl_core.nn import TransformerEncoder
+from ssl_core import Dataset, Masking, Objective, Probe, Tokenizer, hookspecs, plugins, testing
+from ssl_core.nn import Encoder, TransformerEncoder
 from ssl_core.plugins import Catalogue
 from ssl_core.testing.layouts import CASES
 
@@ -59,9 +59,9 @@ def test_reference_has_every_public_name(reference):
 
 
 def test_every_hook_says_when_it_is_called_and_has_an_example(reference):
-    found = reference.hooks()
-    assert len(found) == 8
-    for name, function in found.items():
+    hooks = reference.hooks()
+    assert len(hooks) == 13
+    for name, function in hooks.items():
         parts = reference.parts(function)
         assert parts["text"].endswith(".")
         assert parts["Called"].endswith(".")
@@ -76,22 +76,24 @@ def examples():
 
 def of(base, **names):
     """A small class of one of the contracts."""
-    methods = dict.fromkeys(("forward", "__len__", "__getitem__", "__call__"), lambda self, *a: None)
+    methods = dict.fromkeys(("forward", "fit", "__len__", "__getitem__", "__call__"), lambda self, *a: None)
     return type(names["name"].capitalize(), (base,), {"__doc__": "For an example.", **methods, **names})
 
 
 def test_the_examples_work(tmp_path, capsys):
-    """Each is a plugin that is taken in, offers what it says, and can be notified."""
+    """Each example is a plugin that loads, offers one thing, and receives notices."""
     names = {
         "Denoise": of(Objective, name="denoise"),
         "Video": of(Tokenizer, name="video"),
         "MovingShapes": of(Dataset, name="synthetic", modality="video"),
         "Comb": of(Masking, name="comb"),
+        "ParallelEncoder": of(Encoder, name="parallel"),
+        "NearestCentroid": of(Probe, name="centroid"),
     }
-    found = examples()
-    assert len(found) == 8
+    hooks = examples()
+    assert len(hooks) == 13
     modules = {}
-    for name, code in found.items():
+    for name, code in hooks.items():
         module = types.ModuleType(f"example_{name}")
         module.__dict__.update(names)
         exec(code, module.__dict__)
@@ -104,8 +106,16 @@ def test_the_examples_work(tmp_path, capsys):
     failures = catalogue.notify("run_started", config=config, folder=tmp_path)
     failures += catalogue.notify("metrics_logged", folder=tmp_path, step=10, metrics={"train/loss": 0.5})
     failures += catalogue.notify("run_finished", folder=tmp_path, report=types.SimpleNamespace(scores=(1, 2)))
+    failures += catalogue.notify("run_failed", folder=tmp_path, error=ValueError("no data"))
+    report = types.SimpleNamespace(dataset="speech/files", scores=(1, 2))
+    failures += catalogue.notify("eval_finished", folder=tmp_path, report=report)
     assert failures == []
-    assert capsys.readouterr().out == f"denoise on video goes to {tmp_path}\nstep 10: loss 0.500\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"denoise on video goes to {tmp_path}",
+        "step 10: loss 0.500",
+        f"{tmp_path} stopped: no data",
+        f"speech/files: 2 scores in {tmp_path}",
+    ]
     assert (tmp_path / "done.txt").read_text() == "2 scores"
 
 

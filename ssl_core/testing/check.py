@@ -18,7 +18,7 @@ import torch
 
 from ssl_core.errors import nearest
 
-Outcome = Literal["pass", "fail", "xfail", "xpass"]
+CheckOutcome = Literal["pass", "fail", "xfail", "xpass"]
 
 
 class ConformanceError(AssertionError):
@@ -153,7 +153,7 @@ class Result:
         return self.error is None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CheckOutcome:
         """As in pytest: "xfail" for an expected failure, "xpass" for a check that passes despite the expectation."""
         if self.reason:
             return "xpass" if self.passed else "xfail"

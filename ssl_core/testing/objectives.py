@@ -213,8 +213,8 @@ def state_dict_round_trip(setting: Setting) -> None:
 
 @check("forward")
 def hidden_tokens_do_not_reach_encoder(setting: Setting) -> None:
-    """No call of the encoder sees a hidden token: its input depends only on the embeddings at the call's position_ids.
-    A call without position_ids, for whole rows, depends only on the tokens that the draws name as visible.
+    """No call of the encoder sees a hidden token: its input depends only on the embeddings at the call's position_ids,
+    which are among those that the draws name as visible; for whole rows only on the visible tokens.
     """
     learner = setting.build()
     draws = learner.draws()
@@ -232,6 +232,7 @@ def hidden_tokens_do_not_reach_encoder(setting: Setting) -> None:
         visible = seen
         if position_ids is not None:
             visible = torch.zeros(shape[:2], dtype=torch.bool).scatter(1, position_ids, True)
+            expect(not (visible & ~seen).any(), f"call {number + 1} of the encoder has position_ids of hidden tokens")
         other = replace(tokens, embeddings=torch.where(visible.unsqueeze(-1), tokens.embeddings, noise))
         calls = _encoder_calls(learner, other, draws)
         expect(len(calls) == len(reference), f"the encoder was called {len(reference)} times, then {len(calls)} times")

@@ -264,16 +264,19 @@ def test_encoder_probe_and_command_are_installed_and_run(outside):
     fine = outside.fine
     tiny = [part for value in ("dataset.n_train=48", "dataset.n_test=24", "encoder.dim=32", "encoder.depth=1",
                                "encoder.heads=2", "train.batch_size=16") for part in ("--set", value)]  # fmt: skip
-    for kind in ("encoder", "probe", "command"):
+    kinds = ("encoder", "probe", "command")
+    folders = [f"./sslx-trial-{kind}" for kind in kinds]
+    for kind in kinds:
         fine("sslx", "new", kind, f"trial-{kind}", "--licence", "mit")
-        code, _, err = outside("pip", "install", "--quiet", f"./sslx-trial-{kind}")
-        if code and importlib.util.find_spec("hatchling") is None:
-            pytest.skip(f"hatchling is not installed and cannot be fetched: {err[-300:]}")
-        assert code == 0, err
-        fine("pytest", "-q", "-p", "no:cacheprovider", f"sslx-trial-{kind}/tests")
-        assert f"{kind} trial-{kind}" in fine("sslx", "plugins")
-    for kind in ("encoder", "probe"):
-        assert "0 failed" in fine("sslx", "check", f"trial-{kind}")
+    code, _, err = outside("pip", "install", "--quiet", *folders)
+    if code and importlib.util.find_spec("hatchling") is None:
+        pytest.skip(f"hatchling is not installed and cannot be fetched: {err[-300:]}")
+    assert code == 0, err
+    fine("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *(f"{one}/tests" for one in folders))
+    plugins = fine("sslx", "plugins")
+    for kind in kinds:
+        assert f"{kind} trial-{kind}" in plugins
+    assert "0 failed" in fine("sslx", "check", "trial-probe")
     assert "trial-command" in fine("sslx", "--help")
     assert "no score of probe 'linear' in runs" in fine("sslx", "trial-command")
     fine(

@@ -356,3 +356,16 @@ def test_embeddings_of_hidden_tokens_at_visible_position_ids_fail(error_of, plug
 
 def test_leak_in_the_second_call_fails(error_of):
     assert "the input of call 2 of the encoder" in error_of(SecondCallLeaks, "hidden_tokens_do_not_reach_encoder")
+
+
+class HiddenIds(Visible):
+    """Encodes all tokens as a subset."""
+
+    def forward(self, tokens, encoder, draws):
+        everything = torch.arange(self.layout.length).expand(len(tokens.embeddings), -1)
+        return super().forward(tokens, encoder, {**draws, "visible": everything})
+
+
+def test_position_ids_of_hidden_tokens_fail(error_of):
+    message = error_of(HiddenIds, "hidden_tokens_do_not_reach_encoder")
+    assert "call 1 of the encoder has position_ids of hidden tokens" in message

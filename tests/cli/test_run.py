@@ -341,7 +341,7 @@ def test_lists_and_options(quick):
     assert "did you mean 'objectives'" in one_error_line(err)
 
 
-def test_check_reports_each_promise(quick):
+def test_check_reports_passed_checks(quick):
     code, out, err = quick("check", "random")
     assert code == 0, err
     assert "passed" in out

@@ -88,7 +88,7 @@ class AttentiveProbe(Probe):
         batch_size: int = Field(32, ge=1, description="rows in a batch")
         lr: float = Field(3e-3, gt=0, description="learning rate of AdamW")
         weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
-        seed: int = Field(0, description="seed of weights, batches and the held-out rows; by default as evaluate.seed")
+        seed: int = Field(0, description="seed of weights, batches and held-out rows; a run passes evaluate.seed")
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)

@@ -111,7 +111,9 @@ def register_encoders() -> list[type[Encoder]]:  # type: ignore[empty-body]
 def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
     """Register commands: typer apps that become `sslx NAME`.
 
-    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin.
+    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin. If the
+    command raises `SslxError`, `sslx` prints its message as one line and exits with 1. With an option `debug: bool`
+    that is set, it shows the traceback.
 
     Called:
         once, when the plugins are loaded.

@@ -75,8 +75,8 @@ KINDS = {  # kind of a profiled operation: substrings of its name
     ),
     "matrix products of attention": ("aten::bmm", "aten::baddbmm"),
     "softmax of attention": ("_softmax", "sslx::attend", "aten::addcmul", "aten::cat", "fmha", "attention", "flash"),
-    "random numbers": ("aten::random_", "sslx::draw_kept", "aten::randint", "philox"),
-    "copies": ("aten::copy_", "sslx::cut", "Memcpy"),
+    "random numbers": ("aten::random_", "sslx::dropout_mask", "aten::randint", "philox"),
+    "copies": ("aten::copy_", "sslx::patchify", "Memcpy"),
     "fused pointwise work": ("CompiledFxGraph", "cpp_fused", "triton"),
     "optimiser": ("adam", "Adam"),
 }

@@ -1,5 +1,6 @@
-"""Writes the reference pages from the code: hooks.md from the hooks, promises.md from the conformance kit, reference.md
-from the public names.
+"""Writes the reference pages from the code.
+
+hooks.md comes from the hooks, checks.md from the conformance kit, reference.md from the public names.
 
     python docs/make_reference.py
 """
@@ -16,17 +17,19 @@ from typing import Any
 
 import ssl_core
 from ssl_core import hookspecs
-from ssl_core.testing import datasets, maskings, objectives, options, tokenizers
+from ssl_core.testing import datasets, encoders, layouts, maskings, objectives, options, probes, tokenizers
+from ssl_core.testing.check import CheckSpec
+from ssl_core.tokens import Layout
 
 DOCS = Path(__file__).resolve().parent
 
 HOOKS = """\
 # Hooks
 
-<!-- Made by docs/make_reference.py from ssl_core/hookspecs.py; do not edit. -->
+<!-- Written by docs/make_reference.py from ssl_core/hookspecs.py; do not edit. -->
 
 A plugin is a module with any of these functions, each marked `@hookimpl`, named in the entry point group `sslx` of an
-installed package. `sslx plugins` shows what it offers, or why it was set aside.
+installed package. `sslx plugins` shows what each plugin offers, or why it was set aside.
 
 ```toml
 # pyproject.toml
@@ -34,23 +37,30 @@ installed package. `sslx plugins` shows what it offers, or why it was set aside.
 "objectives.denoise" = "sslx_denoise.objective"
 ```
 
-A hook that wants fewer of the arguments leaves them out. [Writing an objective](writing-an-objective.md) and
-[writing a tokenizer](writing-a-tokenizer.md) show whole plugins, [mistakes](mistakes.md) what happens to wrong ones.
+A hook may leave out arguments that it does not use. [Writing an objective](writing-an-objective.md) and
+[writing a tokenizer](writing-a-tokenizer.md) show complete plugins; [mistakes](mistakes.md) lists common errors.
 """
 GROUPS = {
     "Catalogues: what a plugin offers": (
         "register_",
         "Each returns a list. A name offered twice is an error that names both plugins.",
     ),
-    "Notices: sent around a run": ("", "A plugin that raises in a notice is named in one line and stops nothing."),
+    "Notices: sent around a run": ("", "A plugin that raises in a notice is named in one line; the run continues."),
 }
 CHECKS = """\
-# Promises
+# Checks
 
-<!-- Made by docs/make_reference.py from ssl_core/testing; do not edit. -->
+<!-- Written by docs/make_reference.py from ssl_core/testing; do not edit. -->
 
-What [the conformance kit](testing-your-plugin.md) checks. Promises of objectives and maskings are kept on several
-layouts. The last column is what "look at" in a message names.
+The checks of [the conformance kit](testing-your-plugin.md), one table for each kind of plugin. The last column is the
+attribute that a failure names under "look at". The sizes of the models and data are [below](#sizes).
+"""
+SIZES = """\
+## Sizes
+
+Checks of objectives, maskings and encoders run on five layouts, called cases: the check `NAME` on the layout `CASE` is
+`NAME-CASE`. Checks of maskings also run on rows of two tokens.
+
 """
 KINDS = {
     "Every plugin": options.CHECKS,
@@ -58,19 +68,21 @@ KINDS = {
     "Tokenizer": tokenizers.CHECKS,
     "Data set": datasets.CHECKS,
     "Masking": maskings.CHECKS,
+    "Encoder": encoders.CHECKS,
+    "Probe": probes.CHECKS,
 }
 REFERENCE = """\
 # Public names
 
-<!-- Made by docs/make_reference.py from the code; do not edit. -->
+<!-- Written by docs/make_reference.py from the code; do not edit. -->
 
-All that a plugin may rely on, by the rules of [compatibility](compatibility.md). Names under `ssl_core` are imported
-from there, whichever file they live in. The site shows what each is and takes; without it, `python -c
-"import ssl_core; help(ssl_core.Objective)"` prints the same.
+The names that a plugin may rely on, by the rules of [compatibility](compatibility.md). Names under `ssl_core` are
+imported from there, whichever file defines them. The site shows signatures and docstrings; so does `python -c
+"import ssl_core; help(ssl_core.Objective)"`.
 """
 MODULES = {
     "ssl_core.nn": "Building blocks that any plugin may use.",
-    "ssl_core.tokenizers": "Ready-made tokenizers by geometry.",
+    "ssl_core.tokenizers": "Tokenizers for grids, ids and several segments.",
     "ssl_core.testing": "The conformance kit.",
 }
 
@@ -81,49 +93,83 @@ def hooks() -> dict[str, Callable[..., Any]]:
 
 
 def parts(function: Callable[..., Any]) -> dict[str, str]:
-    """The docstring of a hook cut up: "text", and the indented paragraphs "Called" and "Example"."""
+    """The parts of a hook's docstring: "text", and the indented paragraphs "Called" and "Example"."""
     text, *rest = re.split(r"^(Called|Example):\n", inspect.getdoc(function) or "", flags=re.MULTILINE)
-    named = dict(zip(rest[::2], rest[1::2], strict=True))
-    return {"text": text.strip()} | {name: textwrap.dedent(part).strip() for name, part in named.items()}
+    sections = dict(zip(rest[::2], rest[1::2], strict=True))
+    return {"text": text.strip()} | {name: textwrap.dedent(part).strip() for name, part in sections.items()}
 
 
 def signature(name: str, function: Callable[..., Any]) -> str:
-    """A hook as it is called, annotations without quotes."""
+    """The signature of a hook, annotations without quotes."""
     return f"{name}{inspect.signature(function)}".replace("'", "")
 
 
 def hooks_page() -> str:
     """The text of docs/hooks.md."""
-    out, left = [HOOKS], hooks()
+    out, remaining = [HOOKS], hooks()
     for title, (prefix, note) in GROUPS.items():
         out.append(f"## {title}\n\n{note}\n")
-        for name in [name for name in left if name.startswith(prefix)]:
-            function = left.pop(name)
+        for name in [name for name in remaining if name.startswith(prefix)]:
+            function = remaining.pop(name)
             part = parts(function)
             out.append(
                 f"### {name}\n\n    {signature(name, function)}\n\n{part['text']}\n\n"
-                f"Called {part['Called']}\n\n```python\n{example(part['Example'])}\n```\n"
+                f"Called {part['Called']}\n\n```python\n{example_of(part['Example'])}\n```\n"
             )
     return "\n".join(out)
 
 
-def example(text: str) -> str:
-    """The example of a hook as a module: imports, what the hook returns, the hook."""
-    setup, _, hook = text.rpartition("@hookimpl")
-    names = [*re.findall(r"^from ssl_core import (.+)$", setup, re.MULTILINE), "hookimpl"]
-    modules = re.findall(r"^import .+$", setup, re.MULTILINE)
-    rest = [line for line in setup.splitlines() if line and not line.startswith(("import ", "from "))]
-    imports = "\n".join([*modules, f"from ssl_core import {', '.join(names)}"])
-    return "\n\n".join([imports, *(["\n".join(rest)] if rest else []), f"\n@hookimpl{hook}"])
+def example_of(text: str) -> str:
+    """The example of a hook as a module, with the import of `hookimpl`."""
+    setup, _, function = text.rpartition("@hookimpl")
+    lines = [line for line in setup.splitlines() if line]
+    names = [line.removeprefix("from ssl_core import ") for line in lines if line.startswith("from ssl_core import ")]
+    others = [line for line in lines if line.startswith("import ")]
+    code = [line for line in lines if not line.startswith(("from ", "import "))]
+    imports = [*others, f"from ssl_core import {', '.join([*names, 'hookimpl'])}"]
+    return "\n".join([*imports, *([""] if code else []), *code, "", "", f"@hookimpl{function}"])
 
 
-def promises_page() -> str:
-    """The text of docs/promises.md: a table for each kind of plugin."""
-    out = [CHECKS]
-    for kind, promises in KINDS.items():
-        rows = [f"| `{one.name}` | {one.text.replace('|', chr(92) + '|')} | `{one.look}` |" for one in promises]
-        out.append("\n".join([f"## {kind}\n", "| check | promise | where |", "|---|---|---|", *rows]) + "\n")
-    return "\n".join(out)
+def checks_page() -> str:
+    """The text of docs/checks.md: a table for each kind of plugin, and the sizes."""
+    tables = [table_of(f"## {kind}\n", specs) for kind, specs in KINDS.items()]
+    return "\n".join([CHECKS, *tables, SIZES + sizes()])
+
+
+def table_of(title: str, specs: list[CheckSpec]) -> str:
+    """The checks of one kind of plugin."""
+    rows = [f"| `{one.name}` | {one.text.replace('|', chr(92) + '|')} | `{one.look}` |" for one in specs]
+    return "\n".join([title, "| check | requirement | where |", "|---|---|---|", *rows]) + "\n"
+
+
+def sizes() -> str:
+    """The layouts, the encoder, the batch, and the data of probes."""
+    rows = []
+    for case in layouts.CASES:
+        rows.append(f"| `{case}` | {described(layouts.make_tokenizer(case).layout)} |")
+    for case, layout in maskings.TINY.items():
+        rows.append(f"| `{case}` (maskings) | {described(layout)} |")
+    table = "\n".join(["| case | segments: grid in tokens, target, size |", "|---|---|", *rows])
+    return f"""\
+{table}
+
+- Encoder: width {layouts.DIM}, depth {layouts.DEPTH}, {layouts.HEADS} heads. For checks of encoders these are the
+  values of the options `dim`, `depth` and `heads`, as far as the class has them.
+- Batch: {layouts.ROWS} rows, or `min_batch_size` if larger; {maskings.ROWS} rows for maskings.
+- Tokenizers: {tokenizers.SAMPLES} samples and width {layouts.DIM}. Data sets: {datasets.SAMPLES} samples of each split.
+- Probes: {probes.TRAIN} rows to fit and {probes.TEST} to score, {probes.DIM} features for each layer, and
+  {probes.TOKENS} tokens for a probe that reads token features. The cases are the tasks
+  {", ".join(f"`{case}`" for case in probes.CASES)}.
+"""
+
+
+def described(layout: Layout) -> str:
+    """The segments of a layout in words."""
+    parts = []
+    for segment in layout.segments:
+        grid = " x ".join(map(str, segment.grid))
+        parts.append(f"{grid}, {segment.target}, {segment.size}")
+    return "; ".join(parts)
 
 
 def reference_page() -> str:
@@ -145,11 +191,11 @@ def public(module: str) -> list[str]:
 
 
 def home(module: str, name: str) -> str:
-    """Where a name is defined, so that its text and its source are found."""
+    """The full path of a name in the module that defines it, for mkdocstrings."""
     return f"{getattr(getattr(importlib.import_module(module), name), '__module__', module)}.{name}"
 
 
-PAGES = {"hooks.md": hooks_page, "promises.md": promises_page, "reference.md": reference_page}
+PAGES = {"hooks.md": hooks_page, "checks.md": checks_page, "reference.md": reference_page}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

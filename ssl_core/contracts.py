@@ -188,8 +188,8 @@ class Probe:
         """A predictor fitted to all training rows.
 
         Args:
-            features: (n, D), or (n, L, D) with `per_token`. In a per-token task each token is a row (n, D), for every
-                probe.
+            features: (n, D), or (n, L, D) with `per_token`, where tokens that hold no data (padding) are zero. In a
+                per-token task each token is a row (n, D), for every probe.
             labels: (n,) int64 classes, (n, size) int64 of 0 and 1, or (n,) float64 numbers.
             task: What the labels mean.
         """

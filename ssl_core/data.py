@@ -1,4 +1,4 @@
-"""What a data set hands over: fields, a task, samples; and the batch that the engine makes of them."""
+"""Types of a data set: fields, task and samples; and the batches that the engine builds from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ TaskKind = Literal["classes", "labels", "number"]
 
 @dataclass(frozen=True)
 class Continuous:
-    """A field of real numbers. shape: (channels, *space); None where the size differs from sample to sample.
+    """A field of real numbers.
 
-    `rate`: samples per second along the last axis, for data that has one (Hz). `dtype`: numpy's name of the numbers
-    that samples come in, such as "uint16", where it is known; fields that differ in it alone are the same.
+    Args:
+        shape: (channels, *space), with None for a size that differs between samples.
+        rate: Sampling rate along the last axis in Hz, if there is one.
+        dtype: numpy's name of the dtype of samples, such as "uint16", if it is known. It is ignored when fields are
+            compared.
     """
 
     shape: tuple[int | None, ...]
@@ -29,7 +32,7 @@ class Continuous:
 
 @dataclass(frozen=True)
 class Discrete:
-    """A field of vocabulary entries: `length` ids, each in [0, vocab)."""
+    """A field of `length` vocabulary ids, each in [0, vocab)."""
 
     length: int
     vocab: int
@@ -39,7 +42,7 @@ class Discrete:
 class Text:
     """A field of text of any length: an array of type str, of shape () or (n,).
 
-    Several texts, shape (n,), belong together in one sample, such as the two sentences of a pair; each may be empty.
+    Shape (n,) is for several texts of one sample, such as the two sentences of a pair. Each may be empty.
     """
 
 
@@ -49,12 +52,17 @@ Fields: TypeAlias = Mapping[str, Field]
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted from the frozen features.
+    """What a probe predicts from frozen features.
 
-    kind "classes": one of `size` classes, label an int; "labels": each of `size` labels yes or no, label (size,) of
-    0 and 1; "number": one real number, size 1. `metric` names a metric that is defined for the kind (docs/report.md).
-    With `per_token` the label has one entry per token, and entries equal to `ignore` are left out of training and
-    metric. `names` are the classes' names, for reports.
+    Args:
+        kind: "classes": one of `size` classes, the label is an int. "labels": `size` independent binary labels, the
+            label is an array (size,) of 0 and 1. "number": one real number, size 1.
+        size: Number of classes or labels.
+        metric: Name of a metric that is defined for the kind (docs/report.md).
+        per_token: Whether the label has one entry for each token.
+        ignore: Label entries of this value are excluded from training and metric.
+        names: Names of the classes, for reports.
+        title: Name of the label, for reports.
     """
 
     kind: TaskKind
@@ -67,14 +75,14 @@ class Task:
 
 
 class Sample(TypedDict):
-    """One example, as numpy arrays without a batch axis. `label` is None where there is none."""
+    """One sample, as numpy arrays without a batch axis. `label` is None if there is no label."""
 
     inputs: dict[str, np.ndarray]
     label: Any
 
 
 def send(value: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. To CUDA from page-locked memory, the only kind from which a copy is not waited for."""
+    """Copy a tensor to a device. For CUDA it is pinned first: only copies from pinned memory are asynchronous."""
     if device.type == "cuda" and not value.is_cuda:
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
@@ -82,7 +90,7 @@ def send(value: Tensor, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared examples stacked along a first axis B. label: (B, ...) or None."""
+    """Preprocessed samples, stacked along a first axis B. label: (B, ...) or None."""
 
     inputs: dict[str, Tensor]
     label: Tensor | None = None

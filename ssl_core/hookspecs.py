@@ -1,7 +1,7 @@
-"""The hooks, all of them. A plugin is a module (or object) with any of these functions marked `@hookimpl`.
+"""Specifications of all hooks. A plugin is a module or an object that implements some of them with `@hookimpl`.
 
-Catalogues are built once, before a run; notices are sent around it. No hook is called inside the training step.
-`docs/hooks.md` is made of this file: the docstrings below are that page's text.
+The `register_*` hooks are called once, when plugins are loaded. Notices are sent before, during and after a run. No
+hook is called inside the training step. `docs/hooks.md` is generated from the docstrings in this file.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ hookspec = pluggy.HookspecMarker("sslx")
 hookimpl = pluggy.HookimplMarker("sslx")
 
 
-# --- catalogues: called once, when the plugins are loaded -----------------------------------------------------------
+# --- registration: called once, when the plugins are loaded --------------------------------------------------------
 
 
 @hookspec
 def register_objectives() -> list[type[Objective]]:  # type: ignore[empty-body]
-    """Offer objectives: classes that turn tokens into a loss.
+    """Register objectives: classes that turn tokens into a loss.
 
     Called:
-        once, when the plugins are loaded: by every command that needs to know what is installed.
+        once, when the plugins are loaded, by every command that lists or uses plugins.
 
     Example:
         @hookimpl
@@ -46,9 +46,9 @@ def register_objectives() -> list[type[Objective]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_tokenizers() -> list[type[Tokenizer]]:  # type: ignore[empty-body]
-    """Offer tokenizers: classes that turn one modality's inputs into tokens.
+    """Register tokenizers: classes that turn one modality's inputs into tokens.
 
-    A tokenizer's name is the modality's name.
+    The name of a tokenizer is the name of its modality.
 
     Called:
         once, when the plugins are loaded.
@@ -62,12 +62,13 @@ def register_tokenizers() -> list[type[Tokenizer]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_datasets() -> list[type[Dataset]]:  # type: ignore[empty-body]
-    """Offer data sets: classes that read raw samples of one modality.
+    """Register data sets: classes that read raw samples of one modality.
 
-    A name may be offered once for each modality. One with `is_default = True` is what `--modality` alone picks.
+    A name must be unique within its modality. `--modality` without `--dataset` selects the data set with
+    `is_default = True`.
 
     Called:
-        once, when the plugins are loaded; nothing is opened or read before a run asks for it.
+        once, when the plugins are loaded. A data set opens no files before a run uses it.
 
     Example:
         @hookimpl
@@ -78,7 +79,7 @@ def register_datasets() -> list[type[Dataset]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
-    """Offer maskings: classes that choose which tokens to hide.
+    """Register maskings: classes that choose which tokens to hide.
 
     Called:
         once, when the plugins are loaded.
@@ -92,9 +93,9 @@ def register_maskings() -> list[type[Masking]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_encoders() -> list[type[Encoder]]:  # type: ignore[empty-body]
-    """Offer encoders: classes that map embeddings to a cls token and encoded tokens.
+    """Register encoders: classes that map embeddings to a cls token and encoded tokens.
 
-    A run uses the one that `encoder.name` names; its options are `encoder.OPTION`.
+    `encoder.name` selects the encoder of a run. Its options are `encoder.OPTION`.
 
     Called:
         once, when the plugins are loaded.
@@ -108,9 +109,11 @@ def register_encoders() -> list[type[Encoder]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
-    """Offer commands: typer apps that become `sslx NAME`.
+    """Register commands: typer apps that become `sslx NAME`.
 
-    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin.
+    Name the entry point `commands.NAME`, so that `sslx --help` lists the command without loading the plugin. If the
+    command raises `SslxError`, `sslx` prints its message as one line and exits with 1. With an option `debug: bool`
+    that is set, it shows the traceback.
 
     Called:
         once, when the plugins are loaded.
@@ -128,9 +131,9 @@ def register_commands() -> list[typer.Typer]:  # type: ignore[empty-body]
 
 @hookspec
 def register_probes() -> list[type[Probe]]:  # type: ignore[empty-body]
-    """Offer probes: classes that predict labels from frozen features.
+    """Register probes: classes that predict labels from frozen features.
 
-    A run fits the probes that `evaluate.probes` names; their scores are in the report beside those of shipped probes.
+    `evaluate.probes` selects the probes of a run. Their scores are part of the report.
 
     Called:
         once, when the plugins are loaded.
@@ -144,9 +147,10 @@ def register_probes() -> list[type[Probe]]:  # type: ignore[empty-body]
 
 @hookspec
 def register_presets() -> list[Preset]:  # type: ignore[empty-body]
-    """Offer presets: values for a run together with their source.
+    """Register presets: option values for runs, with their source.
 
-    With `default=True` one applies to every run that it matches, otherwise when `--preset` names it.
+    A preset with `default=True` is applied automatically to every run that it matches, otherwise if `--preset` names
+    it.
 
     Called:
         once, when the plugins are loaded.
@@ -161,15 +165,15 @@ def register_presets() -> list[Preset]:  # type: ignore[empty-body]
     """
 
 
-# --- notices: sent around a run -------------------------------------------------------------------------------------
+# --- notices: sent before, during and after a run -------------------------------------------------------------------
 
 
 @hookspec
 def run_started(config: RunConfig, folder: Path) -> None:
-    """A run begins or resumes: its resolved configuration and its folder. Sent after the model is built.
+    """A run starts or resumes, with its resolved configuration and its folder. Sent after the model is built.
 
     Called:
-        once a run, before the first step; again when the run is resumed.
+        once for each run, before the first step, and again when the run is resumed.
 
     Example:
         @hookimpl
@@ -183,7 +187,8 @@ def metrics_logged(folder: Path, step: int, metrics: Mapping[str, float]) -> Non
     """Metrics were written to metrics.jsonl. Keys are `train/...` and `eval/...`.
 
     Called:
-        every `train.log_every` steps, with what a probe found if there was one, and once with the final scores.
+        every `train.log_every` steps, with the scores of the online probe if there is one, and once with the final
+        scores.
 
     Example:
         @hookimpl
@@ -195,10 +200,10 @@ def metrics_logged(folder: Path, step: int, metrics: Mapping[str, float]) -> Non
 
 @hookspec
 def run_finished(folder: Path, report: Report) -> None:
-    """A run is complete and its report is written. Not sent for an interrupted or failed run.
+    """A run is complete and its report is written. Not sent for interrupted or failed runs.
 
     Called:
-        once a run, after its last step and its evaluation.
+        once for each run, after its last step and its evaluation.
 
     Example:
         @hookimpl
@@ -209,10 +214,10 @@ def run_finished(folder: Path, report: Report) -> None:
 
 @hookspec
 def run_failed(folder: Path, error: BaseException) -> None:
-    """A run ended by an exception or a signal. Its checkpoints stay, and `sslx run --resume` continues from the last.
+    """An exception or a signal ended a run. Its checkpoints remain; `sslx run --resume` continues from the last one.
 
     Called:
-        once, instead of `run_finished`, before the error is reported.
+        once, instead of `run_finished`, before the error is printed.
 
     Example:
         @hookimpl
@@ -223,7 +228,7 @@ def run_failed(folder: Path, error: BaseException) -> None:
 
 @hookspec
 def eval_finished(folder: Path, report: Report) -> None:
-    """An evaluation of a trained encoder is complete. `folder` holds its report; `report.run` names the run.
+    """An evaluation of a trained encoder is complete. `folder` contains its report; `report.run` names the run.
 
     Called:
         once for each `sslx eval` or `sslx.evaluate`, and for each transfer set of a benchmark, after the report is

@@ -1,4 +1,4 @@
-"""Ready-made tokenizers by geometry: patches of a grid, vocabulary ids, several parts joined. No modality is named."""
+"""Base tokenizers for any modality: patches of a grid, vocabulary ids, and several tokenizers joined."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ssl_core.errors import ConfigError
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Geometry, Layout, Segment, Tokens
 
-MEASURED = 2**24  # numbers measured at a time
+CHUNK_NUMBERS = 2**24  # largest number of elements that `fit_normalization` converts to float64 at a time
 
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
-    """(B, C, *space) to (B, L, prod(patch) * C): patches row-major, inside a patch space first, channel last."""
+    """(B, C, *space) to (B, L, prod(patch) * C). Patches are row-major; in a patch the channel is the last axis."""
     if torch.compiler.is_compiling() and not x.requires_grad:
-        cut: Tensor = torch.ops.sslx.cut(x, list(patch))
-        return cut
+        patches: Tensor = torch.ops.sslx.patchify(x, list(patch))
+        return patches
     return _patchify(x, patch)
 
 
@@ -41,14 +41,14 @@ def _patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     return x.reshape(split).permute(0, *grid_axes, *patch_axes, 1).reshape(rows, -1, math.prod(patch) * channels)
 
 
-# One operation to the compiler, which would otherwise cut patches one number at a time, for each of their uses anew
-# (ten times as long on images of 13 channels).
-@torch.library.custom_op("sslx::cut", mutates_args=())
-def _cut(x: Tensor, patch: Sequence[int]) -> Tensor:
+# A custom operator, since the compiler would copy patches one element at a time, and once more for each use. That takes
+# ten times as long on images of 13 channels.
+@torch.library.custom_op("sslx::patchify", mutates_args=())
+def _patchify_operator(x: Tensor, patch: Sequence[int]) -> Tensor:
     return _patchify(x, patch).clone(memory_format=torch.contiguous_format)
 
 
-@_cut.register_fake
+@_patchify_operator.register_fake
 def _(x: Tensor, patch: Sequence[int]) -> Tensor:
     return torch.empty_like(_patchify(x, patch), memory_format=torch.contiguous_format)
 
@@ -65,12 +65,24 @@ def unpatchify(patches: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Te
 
 
 class GridTokenizer(Tokenizer):
-    """Patches of a grid of real numbers, of any number of axes, through one linear map.
+    """Embeds patches of a grid of real numbers, with any number of axes, by one linear map.
 
-    `field`: the input to read, (B, C, *space) with `channels` C and space `shape`. `patch` must divide `shape`.
-    `unit`: what a prepared number is multiplied by before anything else, e.g. 1/255 for images kept as bytes; given
-    and measured constants are in these units. Targets are the normalised patches, in the order of `patchify`. A new
-    modality is a subclass whose `__init__` names these.
+    Targets are the normalised patches, in the order of `patchify`. A subclass defines a modality: its `__init__`
+    passes the arguments below.
+
+    Args:
+        options: Options of the tokenizer.
+        fields: Fields of the data set.
+        dim: Width D of a token.
+        field: Name of the input, (B, C, *space).
+        channels: Number of channels C.
+        shape: Size of space along each axis.
+        patch: Size of a patch along each axis; it must divide `shape`.
+        unit: Factor that is applied to preprocessed inputs first, e.g. 1/255 for uint8 images. Mean and standard
+            deviation are in the resulting unit.
+
+    Raises:
+        ConfigError: If the patch does not divide the shape, or the number of means or deviations does not fit.
     """
 
     mean: Tensor
@@ -81,11 +93,15 @@ class GridTokenizer(Tokenizer):
 
         normalise: Literal["measured", "given", "none"] = Field(
             "measured",
-            description="mean and std: measured from the training data and stored with the model, given, or none",
+            description="mean and std: measured on the training data and stored in the model, set by options, or none",
         )
-        per_channel: bool = Field(True, description="measure one mean and std for each channel, not one for all")
-        mean: tuple[float, ...] = Field((), description="given means: one, or one for each channel")
-        std: tuple[float, ...] = Field((), description="given standard deviations: one, or one for each channel")
+        per_channel: bool = Field(
+            True, description="measure one mean and std for each channel, not one for all channels"
+        )
+        mean: tuple[float, ...] = Field((), description="means for normalise=given: one, or one for each channel")
+        std: tuple[float, ...] = Field(
+            (), description="standard deviations for normalise=given: one, or one for each channel"
+        )
 
     def __init__(
         self,
@@ -104,7 +120,7 @@ class GridTokenizer(Tokenizer):
             if step < 1 or size % step:
                 raise ConfigError(
                     f"tokenizer '{self.name}': patch {tuple(patch)} does not divide {tuple(shape)}; "
-                    f"choose a patch that does, or another size"
+                    f"choose another patch or another size"
                 )
         self.field, self.channels, self.unit = field, channels, unit
         self.shape, self.patch = tuple(shape), tuple(patch)
@@ -112,17 +128,17 @@ class GridTokenizer(Tokenizer):
         width = channels * math.prod(patch)
         self.layout = Layout([Segment(field, grid, "continuous", width)])
         self.embed = nn.Linear(width, dim)
-        nn.init.xavier_uniform_(self.embed.weight)  # the bias keeps torch's default, as in MetaMAE
+        nn.init.xavier_uniform_(self.embed.weight)  # the bias keeps PyTorch's default, as in MetaMAE's published code
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         if options.normalise == "given":
-            self._given(options.mean, options.std)
+            self._set_constants(options.mean, options.std)
 
-    def _given(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        for what, numbers in (("mean", mean), ("std", std)):
+    def _set_constants(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for name, numbers in (("mean", mean), ("std", std)):
             if len(numbers) not in (1, self.channels):
                 raise ConfigError(
-                    f"tokenizer.{what} holds {len(numbers)} numbers; normalise=given needs 1 or {self.channels}"
+                    f"tokenizer.{name} holds {len(numbers)} numbers; normalise=given needs 1 or {self.channels}"
                 )
         if min(std) <= 0:
             raise ConfigError(f"tokenizer.std must be positive, got {min(std)}")
@@ -130,38 +146,40 @@ class GridTokenizer(Tokenizer):
         self.std.copy_(torch.tensor(std))
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Mean and standard deviation of the prepared training data, in float64, one pass."""
+        """Compute mean and standard deviation of the preprocessed training data in one pass, in float64."""
         if self.options.normalise != "measured":
             return
-        count, mean, spread = 0, np.zeros(self.channels), np.zeros(self.channels)
-        for part in self._parts(chunks):  # merge means and squared deviations; E[x^2] - E[x]^2 would cancel
+        count, mean, squares = 0, np.zeros(self.channels), np.zeros(self.channels)
+        for part in self._parts(chunks):  # merges means and sums of squared deviations: E[x^2] - E[x]^2 would cancel
             x = np.asarray(part, dtype=np.float64) * self.unit
             x = np.moveaxis(x, 1, 0).reshape(self.channels, -1)
             if not self.options.per_channel:
                 x = x.reshape(1, -1)
-            more, middle = x.shape[1], x.mean(axis=1)
-            off = middle - mean
-            spread = spread + np.square(x - middle[:, None]).sum(axis=1) + off**2 * (count * more / (count + more))
-            mean = mean + off * (more / (count + more))
-            count += more
+            size, part_mean = x.shape[1], x.mean(axis=1)
+            offset = part_mean - mean
+            squares = (
+                squares + np.square(x - part_mean[:, None]).sum(axis=1) + offset**2 * (count * size / (count + size))
+            )
+            mean = mean + offset * (size / (count + size))
+            count += size
         if count == 0:
             return
-        std = np.sqrt(spread / count)
-        # a constant channel stays as it is; its deviation is rounding and nothing else
+        std = np.sqrt(squares / count)
+        # the deviation of a constant channel is rounding error, so the channel is not scaled
         std = np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0)
         self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(std))
 
     def _parts(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> Iterator[np.ndarray]:
-        """The chunks in pieces of at most `MEASURED` numbers, so that large samples fit in memory as float64."""
-        rows = max(1, MEASURED // (self.channels * math.prod(self.shape)))
+        """Divide the chunks into pieces of at most `CHUNK_NUMBERS` numbers, to limit the memory of float64 copies."""
+        rows = max(1, CHUNK_NUMBERS // (self.channels * math.prod(self.shape)))
         for chunk in chunks:
-            whole = chunk[self.field]
-            for start in range(0, len(whole), rows):
-                yield whole[start : start + rows]
+            array = chunk[self.field]
+            for start in range(0, len(array), rows):
+                yield array[start : start + rows]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """inputs[field]: (B, C, *space) to Tokens of L = prod(space / patch)."""
+        """inputs[field] (B, C, *space) to Tokens with L = prod(space / patch)."""
         x = inputs[self.field]
         if tuple(x.shape[1:]) != (self.channels, *self.shape):
             raise ValueError(f"'{self.field}' is {tuple(x.shape[1:])}, expected {(self.channels, *self.shape)}")
@@ -174,7 +192,7 @@ class GridTokenizer(Tokenizer):
         return Tokens(self.embed(patches), (ContinuousTarget(patches),), self.layout, self.geometry(inputs))
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor:
-        """Patches put together and the normalisation undone: (B, C, *space), in the units of the prepared input."""
+        """Reassemble patches and invert the normalisation: (B, C, *space), in the unit of the preprocessed input."""
         ones = (1,) * len(self.shape)
         x = unpatchify(patches, self.layout.segments[0].grid, self.patch)
         x = x * self.std.view(-1, *ones) + self.mean.view(-1, *ones)
@@ -182,11 +200,20 @@ class GridTokenizer(Tokenizer):
 
 
 class IdTokenizer(Tokenizer):
-    """One token for each vocabulary entry, through one embedding table.
+    """Embeds vocabulary ids by one table.
 
-    `field`: the input to read, (B, length) integers in [0, vocab). Targets are the ids, scored against the live table.
-    `std`: standard deviation of the initial table; None is Xavier uniform, as the published code (D05). Xavier makes
-    vectors so much shorter than the positions added to them that for hundreds of steps little else is seen.
+    Targets are the ids together with the table itself, not a copy, so that an output layer can be tied to it.
+
+    Args:
+        options: Options of the tokenizer.
+        fields: Fields of the data set.
+        dim: Width D of a token.
+        field: Name of the input, (B, length) integers in [0, vocab).
+        length: Number of tokens.
+        vocab: Size of the vocabulary.
+        std: Standard deviation of the initial table. None is Xavier uniform, as in MetaMAE's published code
+            (docs/methods/protocol-differences.md). Its vectors are much shorter than the position vectors that are
+            added to them, which slows down the first hundreds of steps.
     """
 
     def __init__(
@@ -202,16 +229,16 @@ class IdTokenizer(Tokenizer):
             nn.init.normal_(self.table, std=std)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
-        """inputs[field]: (B, L) to Tokens."""
+        """inputs[field] (B, L) to Tokens."""
         ids = inputs[self.field].long()
         target = DiscreteTarget(ids, self.table)
         return Tokens(embedding_lookup(self.table, ids), (target,), self.layout, self.geometry(inputs))
 
 
 class JointTokenizer(Tokenizer):
-    """Several tokenizers side by side: their content, targets and segments one after the other.
+    """Joins several tokenizers: their tokens, targets and segments follow each other in one row.
 
-    Each part reads its own fields; nothing is near across parts.
+    Each part reads its own fields. Tokens of different parts are never neighbours.
     """
 
     def __init__(self, options: Any, fields: Fields, dim: int, *, parts: Sequence[Tokenizer]) -> None:
@@ -220,25 +247,25 @@ class JointTokenizer(Tokenizer):
         self.layout = Layout([segment for part in parts for segment in part.layout.segments])
 
     def fit(self, samples: Iterable[Inputs]) -> None:
-        """Each part learns in turn."""
+        """Fit each part in turn."""
         for part in self.parts:
             part.fit(samples)  # type: ignore[operator]
 
     def fit_fingerprint(self) -> str:
-        """What each part learned."""
+        """The fingerprints of all parts."""
         return "\0".join(part.fit_fingerprint() for part in self.parts).strip("\0")  # type: ignore[operator]
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """Each part prepares in turn."""
+        """Apply the preprocessing of each part in turn."""
         for part in self.parts:
             inputs = part.preprocess(inputs)  # type: ignore[operator]
         return inputs
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Each part measures in turn."""
-        kept = list(chunks)  # memory-mapped views, walked once by each part
+        """Fit the normalisation of each part in turn."""
+        views = list(chunks)  # memory-mapped; each part iterates over them once
         for part in self.parts:
-            part.fit_normalization(kept)  # type: ignore[operator]
+            part.fit_normalization(views)  # type: ignore[operator]
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """The geometries of all parts, joined."""
@@ -256,7 +283,7 @@ class JointTokenizer(Tokenizer):
         return Tokens(embeddings, targets, self.layout, geometry)
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
-        """The picture that the part which owns the segment makes."""
+        """The image from the part that owns the segment, or None."""
         for part in self.parts:
             count = len(part.layout.segments)  # type: ignore[union-attr,arg-type]
             if segment < count:
@@ -266,20 +293,20 @@ class JointTokenizer(Tokenizer):
 
 
 def _join_geometries(geometries: Sequence[Geometry], layouts: Sequence[Layout], rows: int) -> Geometry:
-    """One geometry for rows that consist of several parts.
+    """The geometry of rows that consist of several parts.
 
-    A part without coordinates or neighbours gets those of its grid; bias is zero between parts.
+    A part without coordinates or neighbours gets those of its grid. The bias between parts is zero.
     """
     parts = list(zip(geometries, layouts, strict=True))
     device = next((t.device for geometry in geometries for t in geometry.tensors().values()), torch.device("cpu"))
     joined: dict[str, Tensor] = {}
     if any(geometry.valid is not None for geometry in geometries):
-        whole = torch.ones(rows, 1, dtype=torch.bool, device=device)
+        all_valid = torch.ones(rows, 1, dtype=torch.bool, device=device)
         joined["valid"] = torch.cat(
-            [whole.expand(-1, layout.length) if g.valid is None else g.valid for g, layout in parts], dim=1
+            [all_valid.expand(-1, layout.length) if g.valid is None else g.valid for g, layout in parts], dim=1
         )
     if any(geometry.coords is not None for geometry in geometries):
-        own = [_rows_of(layout.coordinates, rows, device) if g.coords is None else g.coords for g, layout in parts]
+        own = [_expand_rows(layout.coordinates, rows, device) if g.coords is None else g.coords for g, layout in parts]
         width = max(coords.shape[-1] for coords in own)
         joined["coords"] = torch.cat([F.pad(coords, (0, width - coords.shape[-1])) for coords in own], dim=1)
     if any(geometry.neighbours is not None for geometry in geometries):
@@ -296,14 +323,16 @@ def _join_geometries(geometries: Sequence[Geometry], layouts: Sequence[Layout], 
     return Geometry(**joined)
 
 
-def _rows_of(table: Tensor, rows: int, device: torch.device) -> Tensor:
-    """A table (L, k) that is the same in every row: (rows, L, k)."""
+def _expand_rows(table: Tensor, rows: int, device: torch.device) -> Tensor:
+    """Expand a table (L, k) to (rows, L, k)."""
     return table.to(device).expand(rows, -1, -1)
 
 
 def _join_neighbours(parts: Sequence[tuple[Geometry, Layout]], rows: int, device: torch.device) -> Tensor:
-    """(rows, L, K) long; a missing neighbour is the token itself."""
-    own = [_rows_of(layout.neighbours, rows, device) if g.neighbours is None else g.neighbours for g, layout in parts]
+    """(rows, L, K) long. Missing neighbours are filled with the token itself."""
+    own = [
+        _expand_rows(layout.neighbours, rows, device) if g.neighbours is None else g.neighbours for g, layout in parts
+    ]
     most, start, tables = max(table.shape[-1] for table in own), 0, []
     for table in own:
         itself = torch.arange(table.shape[1], device=device).view(1, -1, 1)

@@ -26,7 +26,7 @@ CHECKS = {
     "A loss that is no outcome": "loss_is_a_finite_scalar-continuous_1d",
     "A tokenizer whose length is not its layout's": "embeddings_fit_the_layout",
     "An objective that ignores the encoder": "gradient_reaches_every_parameter-continuous_1d",
-    "An objective that looks at names of segments": "blind-continuous_2d",
+    "An objective that looks at names of segments": "segment_names_do_not_matter-continuous_2d",
     "A data set with labels out of range": "labels_fit_the_task",
 }
 

@@ -1,4 +1,4 @@
-"""The generated pages are up to date, and the tutorials are the packages that they describe."""
+"""The generated pages are up to date, and the tutorials contain the packages of docs/tutorial."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import ssl_core
-from ssl_core import Dataset, Masking, Objective, Probe, Tokenizer, hookspecs, plugins
-from ssl_core.nn import Encoder
+from ssl_core import Dataset, Masking, Objective, Probe, Tokenizer, hookspecs, plugins, testing
+from ssl_core.nn import Encoder, TransformerEncoder
 from ssl_core.plugins import Catalogue
+from ssl_core.testing.layouts import CASES
 
-HOOKS = 13
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TUTORIALS = {"writing-an-objective.md": "sslx-denoise", "writing-a-tokenizer.md": "sslx-video"}
 BLOCK = re.compile(r'^(?P<fence>`{3,})\w+ title="(?P<file>[^"]+)"\n(?P<text>.*?)^(?P=fence)$', re.MULTILINE | re.DOTALL)
@@ -29,9 +29,20 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "promises.md", "reference.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md"])
 def test_page_is_up_to_date(reference, page):
     assert reference.PAGES[page]() == (DOCS / page).read_text("utf-8"), "run python docs/make_reference.py"
+
+
+def test_checks_page_has_every_check_and_the_sizes(reference):
+    page = reference.checks_page()
+    for plugin in (Objective, Tokenizer, Dataset, Masking, TransformerEncoder, plugins.load().probe("knn")):
+        for check in testing.checks(plugin, **({} if plugin is not Tokenizer else {"fields": {}, "samples": []})):
+            assert f"| `{check.spec.name}` |" in page
+    for case in CASES:
+        assert f"| `{case}` |" in page
+    assert "width 32, depth 2, 4 heads" in page
+    assert "8 rows" in page
 
 
 def test_reference_has_every_public_name(reference):
@@ -49,7 +60,7 @@ def test_reference_has_every_public_name(reference):
 
 def test_every_hook_says_when_it_is_called_and_has_an_example(reference):
     hooks = reference.hooks()
-    assert len(hooks) == HOOKS
+    assert len(hooks) == 13
     for name, function in hooks.items():
         parts = reference.parts(function)
         assert parts["text"].endswith(".")
@@ -65,24 +76,24 @@ def examples():
 
 def of(base, **names):
     """A small class of one of the contracts."""
-    methods = dict.fromkeys(("forward", "__len__", "__getitem__", "__call__", "fit"), lambda self, *a: None)
-    return type(names["name"].title().replace("-", ""), (base,), {"__doc__": "For an example.", **methods, **names})
+    methods = dict.fromkeys(("forward", "fit", "__len__", "__getitem__", "__call__"), lambda self, *a: None)
+    return type(names["name"].capitalize(), (base,), {"__doc__": "For an example.", **methods, **names})
 
 
 def test_the_examples_work(tmp_path, capsys):
-    """Each is a plugin that loads, offers what it says, and gets notices."""
+    """Each example is a plugin that loads, offers one thing, and receives notices."""
     names = {
         "Denoise": of(Objective, name="denoise"),
         "Video": of(Tokenizer, name="video"),
         "MovingShapes": of(Dataset, name="synthetic", modality="video"),
         "Comb": of(Masking, name="comb"),
         "ParallelEncoder": of(Encoder, name="parallel"),
-        "NearestCentroid": of(Probe, name="nearest-centroid"),
+        "NearestCentroid": of(Probe, name="centroid"),
     }
-    blocks = examples()
-    assert len(blocks) == HOOKS
+    hooks = examples()
+    assert len(hooks) == 13
     modules = {}
-    for name, code in blocks.items():
+    for name, code in hooks.items():
         module = types.ModuleType(f"example_{name}")
         module.__dict__.update(names)
         exec(code, module.__dict__)
@@ -94,16 +105,16 @@ def test_the_examples_work(tmp_path, capsys):
     config = types.SimpleNamespace(objective=types.SimpleNamespace(name="denoise"), modality="video")
     failures = catalogue.notify("run_started", config=config, folder=tmp_path)
     failures += catalogue.notify("metrics_logged", folder=tmp_path, step=10, metrics={"train/loss": 0.5})
-    report = types.SimpleNamespace(scores=(1, 2), dataset="synthetic")
-    failures += catalogue.notify("run_finished", folder=tmp_path, report=report)
-    failures += catalogue.notify("run_failed", folder=tmp_path, error=MemoryError("no memory"))
+    failures += catalogue.notify("run_finished", folder=tmp_path, report=types.SimpleNamespace(scores=(1, 2)))
+    failures += catalogue.notify("run_failed", folder=tmp_path, error=ValueError("no data"))
+    report = types.SimpleNamespace(dataset="speech/files", scores=(1, 2))
     failures += catalogue.notify("eval_finished", folder=tmp_path, report=report)
     assert failures == []
     assert capsys.readouterr().out.splitlines() == [
         f"denoise on video goes to {tmp_path}",
         "step 10: loss 0.500",
-        f"{tmp_path} stopped: no memory",
-        f"synthetic: 2 scores in {tmp_path}",
+        f"{tmp_path} stopped: no data",
+        f"speech/files: 2 scores in {tmp_path}",
     ]
     assert (tmp_path / "done.txt").read_text() == "2 scores"
 
@@ -113,7 +124,7 @@ def test_examples_use_real_attributes_of_a_configuration_and_a_report():
     from ssl_core.report import Report
 
     assert {"objective", "modality"} <= set(RunConfig.model_fields)
-    assert {"scores", "dataset"} <= set(Report.model_fields)
+    assert "scores" in Report.model_fields
     assert hookspecs.run_started.__annotations__ == {"config": "RunConfig", "folder": "Path", "return": "None"}
 
 
@@ -121,26 +132,27 @@ def test_examples_use_real_attributes_of_a_configuration_and_a_report():
 
 
 def put_together(page: Path) -> dict[str, str]:
-    """The files that the titled blocks of a page make, joined in order."""
+    """The files that the titled blocks of a page make, one block after the other."""
     files: dict[str, str] = {}
     for block in BLOCK.finditer(page.read_text("utf-8")):
         file, text = block["file"], block["text"]
-        if file in files:  # as a formatter separates them: two empty lines before top-level code
-            top_level = file.endswith(".py") and not text.startswith(" ")
-            text = files[file] + "\n" * (1 + top_level) + text
+        if file in files:  # as a formatter sets them apart: two empty lines before what stands at the margin
+            wide = file.endswith(".py") and not text.startswith(" ")
+            text = files[file] + "\n" * (1 + wide) + text
         files[file] = text
     return files
 
 
 @pytest.mark.parametrize("page", TUTORIALS)
-def test_tutorial_equals_the_files_of_its_package(page):
+def test_tutorial_grows_the_package_letter_by_letter(page):
     folder = DOCS / "tutorial" / TUTORIALS[page]
-    blocks = put_together(DOCS / page)
-    for file, text in blocks.items():
+    made = put_together(DOCS / page)
+    for file, text in made.items():
         assert text == (folder / file).read_text("utf-8"), f"{page} and {file} of {folder.name} differ"
-    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    files = {str(path) for path in paths if not {"__pycache__", "dist", "build"} & set(path.parts)}
-    assert set(blocks) == {file for file in files if not file.startswith(".")} - {"LICENSE"}
+    ignored = {"LICENSE"}
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    kept = {str(path) for path in files if not any(part in ("__pycache__", "dist", "build") for part in path.parts)}
+    assert set(made) == {file for file in kept if not file.startswith(".")} - ignored
 
 
 @pytest.mark.parametrize("folder", TUTORIALS.values())

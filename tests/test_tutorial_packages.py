@@ -13,8 +13,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial"
-PACKAGES = ("sslx-point-cloud", "sslx-graph", "sslx-parallel-encoder")
+PACKAGES = ("sslx-point-cloud", "sslx-graph", "sslx-parallel-encoder", "sslx-attentive-probe", "sslx-leaderboard")
+PUBLIC = ("ssl_core", "ssl_core.evaluation", "ssl_core.nn", "ssl_core.report", "ssl_core.tokenizers")
 MAIN = "from ssl_core.cli.app import main; main()"
+FEATURES = ("trained", "random_init", "raw_input")
 SMALL = {
     "encoder.name": "parallel", "encoder.dim": 32, "encoder.depth": 1, "encoder.heads": 2, "objective.depth": 1,
     "objective.width": 32, "objective.heads": 2, "train.batch_size": 16, "train.warmup_steps": 0, "train.lr": 0.003,
@@ -22,15 +24,21 @@ SMALL = {
 }  # fmt: skip
 
 
-def call(cwd: Path, path: list[Path], *arguments: str) -> str:
-    """Run Python where the modules of `path` can be imported, and return its output; it must succeed."""
+def start(cwd: Path, path: list[Path], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where the modules of `path` can be imported."""
     found = [*path, ROOT, ROOT / "plugins"]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, found)), "SSLX_CACHE_DIR": str(cwd / "cache"), "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
     }  # fmt: skip
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
     )
+
+
+def call(cwd: Path, path: list[Path], *arguments: str) -> str:
+    """As `start`, for a process that must succeed; returns its output."""
+    done = start(cwd, path, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -69,11 +77,10 @@ def test_package_has_the_licence(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_package_imports_public_names_alone(package):
-    """Its sources import `ssl_core`, `ssl_core.nn`, `ssl_core.tokenizers`, and of these only names in `__all__`."""
+    """Its sources import the modules in PUBLIC, and of these only names in `__all__`."""
     import ast
     import importlib
 
-    public = {"ssl_core", "ssl_core.nn", "ssl_core.tokenizers"}
     imported = [
         node
         for file in (TUTORIAL / package / "src").rglob("*.py")
@@ -82,7 +89,7 @@ def test_package_imports_public_names_alone(package):
     ]
     assert imported
     for node in imported:
-        assert node.module in public
+        assert node.module in PUBLIC
         names = getattr(importlib.import_module(node.module), "__all__", None)
         assert names is None or {alias.name for alias in node.names} <= set(names)
 
@@ -97,4 +104,42 @@ def test_shipped_objective_runs_with_tokenizer_data_and_encoder_of_packages(obje
     assert len(losses) == 30
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
-    assert {score["features"] for score in report["scores"]} == {"trained", "random_init", "raw_input"}
+    assert {score["features"] for score in report["scores"]} == set(FEATURES)
+
+
+def test_probe_and_command_of_packages(installed, tmp_path):
+    """The probe's scores are in all three reports of a run, and the command ranks them."""
+    arguments = ["run", "--objective", "mae", "--modality", "tabular", "--steps", "5", "--out", "runs/first"]
+    values = ["--set", "evaluate.probes=linear,attentive", "--set", "evaluate.probe_options={attentive.epochs = 3}"]
+    terminal = call(tmp_path, installed, "-c", MAIN, *arguments, *values)
+    report = json.loads((tmp_path / "runs" / "first" / "report.json").read_text("utf-8"))
+    scores = {(score["probe"], score["features"]): score for score in report["scores"]}
+    assert set(scores) == {(probe, kind) for probe in ("linear", "attentive") for kind in FEATURES}
+    page = (tmp_path / "runs" / "first" / "report.html").read_text("utf-8")
+    (line,) = (line for line in terminal.splitlines() if "attentive" in line)
+    for kind in FEATURES:
+        score = scores["attentive", kind]
+        assert 1 <= score["details"]["epochs"] <= 3
+        assert f"{100 * score['value']:.1f} ±" in line
+        assert f"{100 * score['value']:.1f}" in page
+    assert "attentive" in page
+
+    rows = json.loads(call(tmp_path, installed, "-c", MAIN, "leaderboard", "runs", "--json"))
+    best = sorted((scores[probe, "trained"] for probe in ("linear", "attentive")), key=lambda score: -score["value"])
+    assert [(row["run"], row["probe"], row["value"]) for row in rows] == [
+        ("first", score["probe"], score["value"]) for score in best
+    ]
+    assert f"{best[0]['value']:.3f}" in call(tmp_path, installed, "-c", MAIN, "leaderboard", "runs")
+
+
+def test_command_of_a_package_is_listed_and_its_errors_are_one_line(installed, tmp_path):
+    assert "From sslx-leaderboard." in call(tmp_path, installed, "-c", MAIN, "--help")
+    refused = start(tmp_path, installed, "-c", MAIN, "leaderboard", "nowhere")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "error: nowhere is no folder; name one with finished runs\n"
+    traceback = start(tmp_path, installed, "-c", MAIN, "leaderboard", "nowhere", "--debug")
+    assert traceback.returncode == 1
+    assert "Traceback" in traceback.stderr
+    usage = start(tmp_path, installed, "-c", MAIN, "leaderboard")
+    assert usage.returncode == 2
+    assert "Missing argument" in usage.stderr

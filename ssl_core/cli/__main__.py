@@ -2,4 +2,5 @@
 
 from ssl_core.cli.app import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ssl_core.cli.common import errors_in_one_line, load_catalogue
+from ssl_core.cli.common import command, errors_in_one_line, load_catalogue
 from ssl_core.plugins import GROUP
 
 PREFIX = "commands."
@@ -42,12 +42,21 @@ class PluginGroup(TyperGroup):
             return _placeholder(cmd_name, plugin_commands()[cmd_name])
         with errors_in_one_line(debug=False):
             entry = load_catalogue(None).find("command", cmd_name)
-        return None if entry is None else typer.main.get_command(entry.value)
+        return None if entry is None else _with_errors_in_one_line(typer.main.get_command(entry.value))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The help page, which names the package of a plugin's command in place of its help."""
         ctx.meta[HELP] = True
         super().format_help(ctx, formatter)
+
+
+def _with_errors_in_one_line(made: Any) -> Any:
+    """The command, whose user errors, and those of its subcommands, are one line as for the commands of sslx."""
+    for part in getattr(made, "commands", {}).values():
+        _with_errors_in_one_line(part)
+    if made.callback is not None:
+        made.callback = command(made.callback)
+    return made
 
 
 def _placeholder(name: str, distribution: str) -> Any:

@@ -21,7 +21,7 @@ def attach(app: typer.Typer) -> None:
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="objective, tokenizer, dataset or masking.")],
+    kind: Annotated[str, typer.Argument(help="objective, tokenizer, dataset, masking, encoder, probe or command.")],
     name: Annotated[str, typer.Argument(help="Its name, e.g. my-noise; the package is sslx-my-noise.")],
     out: Annotated[Path, typer.Option(help="Where the new folder goes.")] = Path("."),
     licence: Annotated[

@@ -1,8 +1,8 @@
-"""Multi-head self-attention with a choice of kernels, and the table that chooses.
+"""Multi-head self-attention with several kernels, and the rule that selects one.
 
-Fused kernels (xformers, flash and memory-efficient SDPA, on the CPU too) have no second derivative. Two can be
-differentiated twice: "math", softmax written out, and "double_backward", fused with its second derivative written out.
-Shapes: B rows, N tokens, M queries, h heads, e head width.
+Fused kernels (xformers, flash and memory-efficient SDPA, also on the CPU) have no second derivative. Two kernels
+support double backward: "math", an explicit softmax, and "double_backward", a chunked kernel with explicit derivatives.
+Shapes: B rows, N tokens, M queries, h heads, head width e.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
 from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
-from ssl_core.nn.double_backward import double_backward_attention, fill_up, filling
+from ssl_core.nn.double_backward import double_backward_attention, pad_keys, padding_length
 from ssl_core.nn.dropout import Dropout
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "double_backward"]
-# Rows from which more than softmax written out pays: benchmarks/README.md, attention. In a compiled step on the CPU,
-# where softmax is fused with what is around it, that is for the memory: at 197 tokens written-out softmax is hardly
-# quicker and takes much more. On CUDA by derivatives; with a derivative single precision is never quicker otherwise
-# there, and long rows are for the memory.
+# Row lengths from which another kernel than "math" is used (benchmarks/README.md, attention). In a compiled CPU step
+# the compiler fuses the explicit softmax with its neighbours; from COMPILED_TOKENS on the other kernels save memory at
+# about equal speed. CUDA: one value for each number of derivatives. In single precision with a derivative "math" is
+# the fastest at every measured length; the limits of 512 only bound its memory.
 LONG_TOKENS = {"cpu": 100}
 COMPILED_TOKENS = {"cpu": 160}
 CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)
@@ -33,19 +33,26 @@ CUDA_HALF_TOKENS, CUDA_SINGLE_TOKENS = (0, 48, 160), (100, 512, 512)
 def choose_kernel(
     device: torch.device, dtype: torch.dtype, tokens: int, derivatives: int, width: int = 64, compiled: bool = False
 ) -> Kernel:
-    """The kernel for a device, number type, length and width of a head, when so many derivatives are needed (0, 1, 2).
+    """The kernel for a device, a dtype, a number of tokens, and a number of derivatives (0, 1 or 2).
 
-    From measurements (benchmarks/README.md, attention): on the CPU PyTorch's fused kernel pays in fp32 from about 100
-    tokens on; in bf16 it is slower than softmax written out, with a derivative 2 to 10 times. From 512 tokens on
-    "double_backward" costs up to 1.6 times the time of "math" with one derivative, for a fraction of its memory.
-    `compiled`, in a step that is compiled whole, softmax written out pays up to about 160 tokens. On CUDA
-    softmax written out wins in short rows, and in single precision with a derivative at any length that was tried; else
-    it is xformers where it has a kernel, which is PyTorch's with its own shell around it: up to a quarter slower than
-    PyTorch's own, and taken all the same: that this project uses it is its owner's choice.
+    The rule follows measurements (benchmarks/README.md, attention). On the CPU in fp32 PyTorch's fused kernel is faster
+    from about 100 tokens on. In bf16 it is slower than "math", with a derivative by a factor of 2 to 10. From 512
+    tokens on "double_backward" takes up to 1.6 times the time of "math" with one derivative, and a fraction of its
+    memory. In a compiled step "math" is used up to about 160 tokens. On CUDA "math" is the fastest for short rows, and
+    in single precision with a derivative for rows of all measured lengths. Otherwise xformers is used where it has a
+    kernel. The project prefers it although it is up to a quarter slower than PyTorch's own call of the same kernel.
+
+    Args:
+        device: Device of the inputs.
+        dtype: Dtype of the inputs.
+        tokens: Number of keys N.
+        derivatives: How many times the result is differentiated.
+        width: Width e of a head.
+        compiled: Whether the call is part of a compiled step.
     """
     if device.type == "cuda":
-        least = (CUDA_HALF_TOKENS if dtype in (torch.float16, torch.bfloat16) else CUDA_SINGLE_TOKENS)[derivatives]
-        if tokens < least:
+        shortest = (CUDA_HALF_TOKENS if dtype in (torch.float16, torch.bfloat16) else CUDA_SINGLE_TOKENS)[derivatives]
+        if tokens < shortest:
             return "math"
         if derivatives == 2:
             return "double_backward"
@@ -67,9 +74,10 @@ def attend(
         q: Queries.
         k: Keys.
         v: Values.
-        kernel: How it is computed. With `bias` only "sdpa" and "math" are possible.
-        key_mask: (B, N) bool, the keys that count; each row needs one.
-        bias: (B, M, N), added to the logits of every head; -inf forbids a pair. Each query needs one key.
+        kernel: The kernel. With `bias` every kernel other than "sdpa" and "xformers" is "math", and both of these are
+            "sdpa".
+        key_mask: (B, N) bool, the keys that are attended to; at least one in each row.
+        bias: (B, M, N), added to the logits of every head; -inf excludes a pair. Each query needs at least one key.
     """
     if bias is not None:
         return _attend_biased(q, k, v, kernel, key_mask, bias)
@@ -78,32 +86,34 @@ def attend(
         return attend_xformers(q, k, v)
     if kernel == "double_backward":
         return double_backward_attention(q, k, v, key_mask)
-    if kernel != "math":  # with a mask SDPA has the same memory-efficient kernel as xformers
+    if kernel != "math":  # with a mask SDPA runs the same memory-efficient kernel as xformers
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    if q.is_cuda or not torch.compiler.is_compiling():  # compiled code for the CPU is fast at any length
-        key_mask, k, v = fill_up(filling(k), key_mask, k, v)
+    if q.is_cuda or not torch.compiler.is_compiling():  # compiled code for the CPU is fast at every length
+        key_mask, k, v = pad_keys(padding_length(k), key_mask, k, v)
         mask = None if key_mask is None else key_mask[:, None, None, :]
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
-        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -torch.inf)  # a cheap backward
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill(
+            ~mask, -torch.inf
+        )  # cheaper backward than masked_fill
     return scores.softmax(dim=-1) @ v
 
 
 def _attend_biased(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, key_mask: Tensor | None, bias: Tensor) -> Tensor:
-    added = bias[:, None].to(q.dtype)
+    attn_bias = bias[:, None].to(q.dtype)
     if key_mask is not None:
-        added = added.masked_fill(~key_mask[:, None, None, :], -torch.inf)
+        attn_bias = attn_bias.masked_fill(~key_mask[:, None, None, :], -torch.inf)
     if kernel in ("sdpa", "xformers"):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
-    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1) + added
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1) + attn_bias
     return scores.softmax(dim=-1) @ v
 
 
 class Attention(nn.Module):
     """Multi-head self-attention.
 
-    One joint projection for queries, keys and values, without bias unless `qkv_bias`; an output projection with bias
-    and dropout after it; no dropout on the attention weights.
+    One joint projection for queries, keys and values, an output projection, and dropout on its output. There is no
+    dropout on the attention weights.
 
     Args:
         dim: Width D.
@@ -112,7 +122,7 @@ class Attention(nn.Module):
         proj_bias: Bias of the output projection.
         proj_drop: Dropout after the output projection.
         head_dim: Width of a head, by default dim / num_heads.
-        backend: Attention kernel; "auto" asks `choose_kernel`.
+        backend: Attention kernel; "auto" calls `choose_kernel`.
         double_backward: Use kernels that have a second derivative.
 
     Raises:
@@ -144,17 +154,17 @@ class Attention(nn.Module):
         self.proj_drop = Dropout(proj_drop)
 
     def kernel_for(self, q: Tensor, tokens: int, needs_double_backward: bool = True) -> Kernel:
-        """The kernel that this call uses."""
-        # a compiled torch.func.grad does not mark what it differentiates, so the second derivative is assumed
-        twice = self.double_backward and needs_double_backward and torch.is_grad_enabled()
-        derivatives = 2 if twice else int(q.requires_grad)
+        """The kernel for queries `q` and a number of keys."""
+        # a compiled torch.func.grad does not set requires_grad, so a second derivative is assumed
+        double = self.double_backward and needs_double_backward and torch.is_grad_enabled()
+        derivatives = 2 if double else int(q.requires_grad)
         compiled = torch.compiler.is_compiling()
-        chosen = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
+        automatic = choose_kernel(q.device, q.dtype, tokens, derivatives, self.head_dim, compiled)
         if self.backend == "math" or (self.backend == "sdpa" and derivatives < 2):
             return self.backend
         if self.backend == "xformers" and q.is_cuda and derivatives < 2 and xformers_fits(q.dtype, self.head_dim):
             return "xformers"
-        return chosen
+        return automatic
 
     def forward(
         self,
@@ -171,19 +181,19 @@ class Attention(nn.Module):
             queries: Slice of the M tokens that attend; all by default.
             key_mask: (B, N) bool, the tokens that are attended to; all by default.
             bias: (B, N, N), added to the attention logits of every head.
-            needs_double_backward: False if this call is differentiated at most once, which allows a faster kernel
-                although `double_backward` is set.
+            needs_double_backward: False if this call is differentiated at most once, which allows a faster kernel even
+                if `double_backward` is set.
         """
         rows, length, _ = x.shape
         inner = self.num_heads * self.head_dim
-        # split by width instead of a view with an axis of three, so that one pass assembles the gradient
+        # a split by width, not a view with an axis of three: its backward assembles the gradient in one pass
         if queries is None:
             parts = self.qkv(x).split(inner, dim=-1)
         else:
             weight, offset = self.qkv.weight, self.qkv.bias
-            asking = F.linear(x[:, queries], weight[:inner], None if offset is None else offset[:inner])
+            q_part = F.linear(x[:, queries], weight[:inner], None if offset is None else offset[:inner])
             kv = F.linear(x, weight[inner:], None if offset is None else offset[inner:])
-            parts = (asking, *kv.split(inner, dim=-1))
+            parts = (q_part, *kv.split(inner, dim=-1))
         q, k, v = (part.view(rows, -1, self.num_heads, self.head_dim).transpose(1, 2) for part in parts)
         if bias is not None and queries is not None:
             bias = bias[:, queries]

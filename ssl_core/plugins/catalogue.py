@@ -1,4 +1,4 @@
-"""What all usable plugins offer: kind, name, class, origin; and notices to them."""
+"""The catalogue of all classes, presets and commands that plugins register, and notices to plugins."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 Kind = Literal["objective", "tokenizer", "dataset", "masking", "encoder", "probe", "preset", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 T = TypeVar("T")
-QUOTED = 3  # errors of plugins set aside that one message quotes
+MAX_REASONS = 3  # largest number of errors of unusable plugins that one message quotes
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where something comes from. plugin: "distribution:entry"; version: that of the distribution."""
+    """The plugin that registers an entry, as "distribution:entry", and the version of its distribution."""
 
     plugin: str
     version: str = ""
@@ -37,7 +37,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One thing that a plugin offers: a class, or a preset. `modality` is that of a data set, else None."""
+    """A class, preset or command of a plugin. `modality` is None except for data sets."""
 
     kind: Kind
     name: str
@@ -47,22 +47,22 @@ class Entry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name and the aliases of a data set; of anything else the name."""
+        """The name, and for a data set its aliases."""
         return (self.name, *getattr(self.value, "aliases", ()))
 
     @property
     def full_name(self) -> str:
-        """The name; a data set's with its modality before it."""
+        """The name, for a data set as modality/name."""
         return f"{self.modality}/{self.name}" if self.modality else self.name
 
     def called(self, text: str) -> bool:
-        """Whether `text` means it: its name or an alias, of a data set also with the modality before it."""
+        """Whether `text` is a name of the entry, for a data set optionally as modality/name."""
         modality, _, name = text.rpartition("/")
         return name in self.names and modality in ("", self.modality)
 
     @property
     def summary(self) -> str:
-        """Its line in a list: the first line of the class's docstring, or the preset's source."""
+        """One line for lists: the first line of the docstring, a preset's source, or a command's help."""
         if self.kind == "command":
             text = getattr(self.value, "info").help  # noqa: B009
         else:
@@ -72,7 +72,7 @@ class Entry(Generic[T]):
 
 @dataclass(frozen=True)
 class SetAside:
-    """A plugin that is installed but cannot be used, and why. The error's cause is what the plugin raised."""
+    """An installed plugin that cannot be used. The cause of `error` is the exception of the plugin."""
 
     origin: Origin
     error: PluginError
@@ -82,10 +82,10 @@ class SetAside:
 
 
 class Catalogue:
-    """All that the plugins offer, those that were set aside, and one line for everything that a person should know.
+    """Entries of all plugins by kind and name, the unusable plugins, and problems to print, one line each.
 
-    `datasets` is keyed by (modality, name): two modalities may each have a data set `files`. `presets` is a sequence:
-    several may share a name and differ in what they are meant for.
+    `datasets` is keyed by (modality, name), since two modalities may have a data set of the same name. `presets` is a
+    list, since presets for different runs may share a name.
     """
 
     def __init__(self) -> None:
@@ -106,37 +106,41 @@ class Catalogue:
 
     @classmethod
     def from_plugins(cls, plugins: Mapping[str, Any], version: str = "") -> Catalogue:
-        """A catalogue of plugin modules or objects at hand, by "distribution:entry", without installing them."""
+        """A catalogue of plugin modules or objects that are not installed, by "distribution:entry"."""
         catalogue = cls()
         for name, plugin in plugins.items():
             catalogue.add(Origin(name, version), plugin)
         catalogue.manager.check_pending()
         return catalogue
 
-    # --- taking plugins in -------------------------------------------------------------------------------------------
+    # --- adding plugins -----------------------------------------------------------------------------------------------
 
     def add(self, origin: Origin, plugin: Any) -> None:
-        """Take a plugin in whole, or set it aside whole. Errors: PluginError if a name is already taken."""
+        """Add all entries of a plugin. If one of them is invalid, set the whole plugin aside.
+
+        Raises:
+            PluginError: If another plugin has registered the same name.
+        """
         self.installed.append(origin)
         try:
             verify.check_api(plugin, hookspecs.API_VERSION)
             verify.register(self.manager, plugin, origin.plugin)
-            offers = [entry for kind in KINDS for entry in self._offers(kind, origin, plugin)]
+            entries = [entry for kind in KINDS for entry in self._entries_of(kind, origin, plugin)]
         except PluginError as error:
             if self.manager.get_plugin(origin.plugin) is plugin:
                 self.manager.unregister(name=origin.plugin)
             self._remember(origin, error)
             return
-        for entry in offers:
-            self._enter(entry)
+        for entry in entries:
+            self._add_entry(entry)
 
     def put_aside(self, origin: Origin, error: PluginError) -> None:
-        """Remember a plugin that cannot be loaded, with its error."""
+        """Add a plugin that cannot be loaded, with its error."""
         self.installed.append(origin)
         self._remember(origin, error)
 
     def put_blocked(self, origin: Origin) -> None:
-        """Remember a plugin that was left out on purpose."""
+        """Add a plugin that the user has blocked."""
         self.installed.append(origin)
         self.blocked.append(origin.plugin)
 
@@ -144,22 +148,22 @@ class Catalogue:
         self.set_aside.append(SetAside(origin, error))
         self.problems.append(str(self.set_aside[-1]))
 
-    def _offers(self, kind: Kind, origin: Origin, plugin: Any) -> list[Entry[Any]]:
+    def _entries_of(self, kind: Kind, origin: Origin, plugin: Any) -> list[Entry[Any]]:
         entries: list[Entry[Any]] = []
-        for value in verify.offered(self.manager, plugin, kind):
+        for value in verify.call_register_hook(self.manager, plugin, kind):
             modality = value.modality if kind == "dataset" else None
             name = value.info.name if kind == "command" else value.name
             entry = Entry(kind, name, value, origin, modality)
-            shared = next((name for other in entries if (name := _shared(entry, other)) is not None), None)
+            shared = next((name for other in entries if (name := _shared_name(entry, other)) is not None), None)
             if shared is not None:
                 raise PluginError(f"register_{kind}s() offers {_word(kind)} '{shared}' twice")
             entries.append(entry)
         return entries
 
-    def _enter(self, entry: Entry[Any]) -> None:
+    def _add_entry(self, entry: Entry[Any]) -> None:
         kind, key = entry.kind, _key(entry)
         for other in self.entries(kind):
-            shared = _shared(entry, other)
+            shared = _shared_name(entry, other)
             if shared is not None:
                 where = f" of modality '{entry.modality}'" if entry.modality else ""
                 raise PluginError(
@@ -171,47 +175,60 @@ class Catalogue:
         else:
             getattr(self, f"{kind}s")[key] = entry
 
-    # --- finding what they offer -------------------------------------------------------------------------------------
+    # --- look-up -----------------------------------------------------------------------------------------------------
 
     def entries(self, kind: Kind) -> list[Entry[Any]]:
-        """All entries of a kind with their origins, in the order of these."""
+        """All entries of a kind, ordered by their origin."""
         if kind not in KINDS:
             raise ValueError(f"no kind '{kind}'; known: {', '.join(KINDS)}")
         return list(self.presets) if kind == "preset" else list(getattr(self, f"{kind}s").values())
 
     def get(self, kind: Kind, name: str, modality: str | None = None) -> Entry[Any]:
-        """The entry of that name or alias, of that modality if one is given.
+        """The entry of that name or alias, optionally of one modality.
 
-        Errors: ConfigError if there is none or several.
+        Raises:
+            ConfigError: If there is none, or more than one.
         """
         if modality is not None:
             self._check_modality(modality)
         known = [entry for entry in self.entries(kind) if modality is None or entry.modality == modality]
-        found = [entry for entry in known if name in entry.names]
-        if not found:
+        matches = [entry for entry in known if name in entry.names]
+        if not matches:
             raise self._unknown(_word(kind), name, {name for entry in known for name in entry.names}, modality)
-        if len(found) > 1 and kind == "dataset":
-            modalities = ", ".join(sorted(str(entry.modality) for entry in found))
+        if len(matches) > 1 and kind == "dataset":
+            modalities = ", ".join(sorted(str(entry.modality) for entry in matches))
             raise ConfigError(f"data set '{name}' exists for several modalities ({modalities}); add --modality")
-        if len(found) > 1:
-            raise ConfigError(f"there are {len(found)} presets '{name}'; they differ in what they are meant for")
-        return found[0]
+        if len(matches) > 1:
+            raise ConfigError(f"there are {len(matches)} presets '{name}'; they differ in what they are meant for")
+        return matches[0]
 
     def find(self, kind: Kind, name: str, modality: str | None = None) -> Entry[Any] | None:
-        """The first entry of that name or alias, and of that modality if one is given; None if there is none."""
-        fitting = (entry for entry in self.entries(kind) if modality is None or entry.modality == modality)
-        return next((entry for entry in fitting if name in entry.names), None)
+        """The first entry of that name or alias, optionally of one modality; None if there is none."""
+        candidates = (entry for entry in self.entries(kind) if modality is None or entry.modality == modality)
+        return next((entry for entry in candidates if name in entry.names), None)
 
     def objective(self, name: str) -> type[Objective]:
-        """The objective of that name. Errors: ConfigError."""
+        """The objective of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         return self.get("objective", name).value
 
     def tokenizer(self, name: str) -> type[Tokenizer]:
-        """The tokenizer of that name, which is also its modality's. Errors: ConfigError."""
+        """The tokenizer of that name, which is the name of its modality.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         return self.get("tokenizer", name).value
 
     def masking(self, name: str) -> type[Masking]:
-        """The masking of that name. Errors: ConfigError."""
+        """The masking of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         return self.get("masking", name).value
 
     def encoder(self, name: str) -> type[Encoder]:
@@ -223,38 +240,55 @@ class Catalogue:
         return self.get("encoder", name).value
 
     def probe(self, name: str) -> type[Probe]:
-        """The probe of that name. Errors: ConfigError."""
+        """The probe of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         return self.get("probe", name).value
 
     def dataset(self, name: str, modality: str | None = None) -> type[Dataset]:
-        """The data set of that name or alias. Without a modality only one may have it. Errors: ConfigError."""
+        """The data set of that name or alias, optionally of one modality.
+
+        Raises:
+            ConfigError: If there is none, or without a modality more than one.
+        """
         return self.get("dataset", name, modality).value
 
     def default_dataset(self, modality: str) -> type[Dataset]:
-        """The data set that the modality alone picks. Errors: ConfigError if none, PluginError if several."""
+        """The default data set of a modality.
+
+        Raises:
+            ConfigError: If there is none.
+            PluginError: If there are several.
+        """
         self._check_modality(modality)
-        theirs = [entry for entry in self.datasets.values() if entry.modality == modality]
-        asking = [entry for entry in theirs if entry.value.is_default]
-        if len(asking) > 1:
-            both = " and ".join(f"'{entry.name}' ({entry.origin})" for entry in asking)
+        datasets = [entry for entry in self.datasets.values() if entry.modality == modality]
+        defaults = [entry for entry in datasets if entry.value.is_default]
+        if len(defaults) > 1:
+            both = " and ".join(f"'{entry.name}' ({entry.origin})" for entry in defaults)
             raise PluginError(f"modality '{modality}' has several default data sets, {both}; name one with --dataset")
-        if not asking:
+        if not defaults:
             raise self._with_reasons(
                 f"modality '{modality}' has no default data set; name one with --dataset "
-                f"(known: {', '.join(sorted(entry.name for entry in theirs)) or 'none'})",
+                f"(known: {', '.join(sorted(entry.name for entry in datasets)) or 'none'})",
                 modality,
             )
-        return asking[0].value
+        return defaults[0].value
 
     def preset(self, name: str) -> list[Preset]:
-        """All presets of that name. Errors: ConfigError."""
-        found = [entry.value for entry in self.presets if entry.name == name]
-        if not found:
+        """All presets of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        presets = [entry.value for entry in self.presets if entry.name == name]
+        if not presets:
             raise self._unknown("preset", name, {entry.name for entry in self.presets})
-        return found
+        return presets
 
     def _check_modality(self, modality: str) -> None:
-        known = {*self.tokenizers, *(of for of, _ in self.datasets)}
+        known = {*self.tokenizers, *(name for name, _ in self.datasets)}
         if modality not in known:
             raise self._unknown("modality", modality, known)
 
@@ -264,21 +298,21 @@ class Catalogue:
         return self._with_reasons(f"unknown {word} '{name}'{where}; {nearest(name, known, stem)}", name)
 
     def _with_reasons(self, message: str, name: str) -> ConfigError:
-        """An error that something is missing, with the plugins that would perhaps have offered it."""
-        aside = [one for one in self.set_aside if name in one.origin.plugin] or self.set_aside
-        reasons = [str(one) for one in aside[:QUOTED]]
-        if len(aside) > QUOTED:
-            reasons.append(f"{len(aside) - QUOTED} more plugins were set aside, see `sslx plugins`")
+        """An error about an unknown name, with the unusable and blocked plugins that might provide it."""
+        aside = [plugin for plugin in self.set_aside if name in plugin.origin.plugin] or self.set_aside
+        reasons = [str(plugin) for plugin in aside[:MAX_REASONS]]
+        if len(aside) > MAX_REASONS:
+            reasons.append(f"{len(aside) - MAX_REASONS} more plugins were set aside, see `sslx plugins`")
         reasons += [f"plugin '{blocked}' is blocked" for blocked in self.blocked]
         return ConfigError("; ".join([message, *reasons]))
 
     # --- notices and reports -----------------------------------------------------------------------------------------
 
     def notify(self, hook: str, **values: Any) -> list[str]:
-        """Send a notice to every plugin that implements it, in pluggy's call order.
+        """Call a notice hook of all plugins that implement it, in pluggy's call order.
 
-        The plugin registered last is called first; `tryfirst` and `trylast` are honoured. A plugin that fails stops
-        neither the run nor the others; each failure is returned as one line.
+        The plugin registered last is called first; `tryfirst` and `trylast` are respected. An exception in one plugin
+        affects neither the run nor other plugins. Returns one line for each exception.
         """
         failures = []
         for impl in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
@@ -289,25 +323,25 @@ class Catalogue:
         return failures
 
     def notices(self, plugin: str) -> list[str]:
-        """The notices that a plugin, given as "distribution:entry", wants to be sent."""
-        taken = self.manager.get_plugin(plugin)
-        callers = [] if taken is None else self.manager.get_hookcallers(taken) or []
+        """The notice hooks that a plugin "distribution:entry" implements."""
+        registered = self.manager.get_plugin(plugin)
+        callers = [] if registered is None else self.manager.get_hookcallers(registered) or []
         return [caller.name for caller in callers if not caller.name.startswith("register_")]
 
     def origins(self) -> dict[str, dict[str, str]]:
-        """For reports: of each kind the names (a data set's as modality/name), and the plugin and version of each."""
+        """For reports: by kind and name (modality/name for data sets), the plugin and version of each entry."""
         return {f"{kind}s": {entry.full_name: str(entry.origin) for entry in self.entries(kind)} for kind in KINDS}
 
 
 def _key(entry: Entry[Any]) -> Any:
-    """What must be unique within a kind."""
+    """The key that is unique within a kind."""
     if entry.kind == "preset":
         return entry.name, entry.value.objective, entry.value.modality, entry.value.dataset
     return (entry.modality, entry.name) if entry.kind == "dataset" else entry.name
 
 
-def _shared(entry: Entry[Any], other: Entry[Any]) -> str | None:
-    """The name under which two entries of one kind would be confused, or None. An alias counts as a name."""
+def _shared_name(entry: Entry[Any], other: Entry[Any]) -> str | None:
+    """A name or alias that two entries of one kind share, or None."""
     if entry.kind == "preset":
         return entry.name if _key(entry) == _key(other) else None
     common = set(entry.names) & set(other.names) if entry.modality == other.modality else set()
@@ -315,5 +349,5 @@ def _shared(entry: Entry[Any], other: Entry[Any]) -> str | None:
 
 
 def _word(kind: Kind) -> str:
-    """A kind as people write it."""
+    """The kind as messages write it."""
     return "data set" if kind == "dataset" else kind

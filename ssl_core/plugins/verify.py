@@ -1,4 +1,4 @@
-"""Checks what a plugin offers: its hooks, and the classes and presets that they return."""
+"""Checks of plugins: hooks, and the classes, presets and commands that they return."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASES = {
     "encoder": "Encoder",
     "probe": "Probe",
 }
-METHODS = {  # what a class of each kind must write itself
+METHODS = {  # methods that a class of each kind must define
     "objective": ("forward",),
     "tokenizer": ("forward",),
     "dataset": ("__len__", "__getitem__"),
@@ -30,29 +30,37 @@ METHODS = {  # what a class of each kind must write itself
 }
 BUILT_IN_COMMANDS = ("run", "eval", "compare", "data", "list", "show", "check", "new", "plugins")
 API_VARIABLE = "SSLX_API"
-LONGEST = 300  # characters of another's message that are worth quoting
+MAX_LENGTH = 300  # longest quote of a plugin's message, in characters
 
 
 def check_api(plugin: Any, version: str) -> None:
-    """Errors: PluginError if the plugin declares, as `SSLX_API`, a range that the interface's version lies outside."""
-    wanted = getattr(plugin, API_VARIABLE, None)
-    if wanted is None:
+    """Check that the version of the plugin interface is in the range that the plugin declares as `SSLX_API`.
+
+    Raises:
+        PluginError: If it is not, or if the range is invalid.
+    """
+    specifier = getattr(plugin, API_VARIABLE, None)
+    if specifier is None:
         return
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # few plugins ask; the others need not wait for it
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # imported here because few plugins need it
 
     try:
-        fits = SpecifierSet(wanted).contains(version)
+        fits = SpecifierSet(specifier).contains(version)
     except (InvalidSpecifier, TypeError, AttributeError):
-        raise PluginError(f"its {API_VARIABLE} must be a range such as '>=1.0,<2', not {wanted!r:.80}") from None
+        raise PluginError(f"its {API_VARIABLE} must be a range such as '>=1.0,<2', not {specifier!r:.80}") from None
     if not fits:
         raise PluginError(
-            f"it is made for version '{wanted}' of the plugin interface, and this sslx has {version}; "
+            f"it is made for version '{specifier}' of the plugin interface, and this sslx has {version}; "
             f"install a release of it that supports {version}, or another sslx"
         )
 
 
 def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
-    """Hand a plugin to pluggy and check its hooks. Errors: PluginError; then it may be left half registered."""
+    """Register a plugin with pluggy and check its hooks.
+
+    Raises:
+        PluginError: If a hook is invalid. The plugin may then stay registered.
+    """
     hooks = [hook for hook in dir(hookspecs) if manager.parse_hookspec_opts(hookspecs, hook) is not None]
     for hook in hooks:
         if callable(getattr(plugin, hook, None)) and manager.parse_hookimpl_opts(plugin, hook) is None:
@@ -74,8 +82,12 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
             raise PluginError(f"hook {caller.name} is a wrapper; write a plain function instead")
 
 
-def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
-    """What one registered plugin offers of one kind, checked. Errors: PluginError."""
+def call_register_hook(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
+    """Call a registered plugin's hook of one kind and check the values that it returns.
+
+    Raises:
+        PluginError: If the hook fails or a value is invalid.
+    """
     hook = f"register_{kind}s"
     values: list[Any] = []
     for impl in getattr(manager.hook, hook).get_hookimpls():
@@ -96,8 +108,8 @@ def offered(manager: pluggy.PluginManager, plugin: Any, kind: str) -> list[Any]:
 
 
 def class_problem(kind: str, value: Any) -> str | None:
-    """What is wrong with an offered class, or None."""
-    from ssl_core import contracts, options  # imports torch; by now the plugin has done so
+    """The problem of a registered class, or None."""
+    from ssl_core import contracts, options  # imports torch, as the plugin has already done
 
     base = getattr(contracts, BASES[kind])
     if not isinstance(value, type):
@@ -124,9 +136,9 @@ def class_problem(kind: str, value: Any) -> str | None:
     if kind == "probe":
         from ssl_core.evaluation.options import EvaluateOptions
 
-        taken = getattr(value, "evaluate_options", ())
+        options_used = getattr(value, "evaluate_options", ())
         for known, where in ((EvaluateOptions, "the section evaluate"), (own, f"{value.__name__}.Options")):
-            unknown = [one for one in taken if one not in known.model_fields]
+            unknown = [name for name in options_used if name not in known.model_fields]
             if unknown:
                 return f"`evaluate_options` of class {value.__name__} has '{unknown[0]}', which {where} lacks"
     for method in METHODS[kind]:
@@ -136,14 +148,14 @@ def class_problem(kind: str, value: Any) -> str | None:
 
 
 def _masking_problem(value: Any) -> str | None:
-    """What is wrong with the default maskings of an objective, or None."""
+    """The problem of an objective's default maskings, or None."""
     from ssl_core.options import Choice
 
     choice, choices = getattr(value, "default_masking", None), getattr(value, "default_maskings", {})
     example = 'Choice("random", {"ratio": 0.75})'
     if not isinstance(choice, Choice | None):
         return f"`default_masking` of class {value.__name__} must be None, or such as {example}, not {choice!r:.80}"
-    if not isinstance(choices, Mapping) or not all(isinstance(one, Choice) for one in choices.values()):
+    if not isinstance(choices, Mapping) or not all(isinstance(value, Choice) for value in choices.values()):
         return f"`default_maskings` of class {value.__name__} must map names to such as {example}, not {choices!r:.80}"
     if choice is not None and choices:
         return f"class {value.__name__} has both `default_masking` and `default_maskings`; keep one of them"
@@ -155,7 +167,7 @@ def _is_name(word: Any) -> bool:
 
 
 def preset_problem(value: Any) -> str | None:
-    """What is wrong with an offered preset, or None."""
+    """The problem of a registered preset, or None."""
     from ssl_core.options import Preset
 
     if not isinstance(value, Preset):
@@ -168,8 +180,8 @@ def preset_problem(value: Any) -> str | None:
 
 
 def command_problem(value: Any) -> str | None:
-    """What is wrong with an offered command, or None."""
-    import typer  # commands are loaded by the command line, which has imported it
+    """The problem of a registered command, or None."""
+    import typer  # the command line, which loads commands, has already imported it
 
     if not isinstance(value, typer.Typer):
         return f"expected a typer.Typer, not {value!r:.80}"
@@ -185,14 +197,14 @@ PROBLEMS: dict[str, Callable[[Any], str | None]] = {"preset": preset_problem, "c
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, cut to a length that fits a message."""
+    """Replace line breaks by spaces and truncate the text to MAX_LENGTH."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= LONGEST else flat[: LONGEST - 3] + "..."
+    return flat if len(flat) <= MAX_LENGTH else flat[: MAX_LENGTH - 3] + "..."
 
 
 def quote(error: BaseException) -> str:
-    """Another's error in one line: type, message, and the line of code that raised it."""
+    """One line for an exception of a plugin: type, message, and the line of code that raised it."""
     if isinstance(error, SslxError):
         return one_line(str(error))
-    place = place_of(error, skip=1)  # the first frame is the caller's own
+    place = place_of(error, skip=1)  # the first frame is in sslx
     return one_line(f"{type(error).__name__}: {error}") + (f" ({place})" if place else "")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ssl_core.contracts import Tokenizer
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
@@ -96,13 +97,24 @@ def score_features(
         for split, index in (chosen.fit, chosen.scored):
             with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
                 batches = (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index))
-                arrays.append(features(partial(embed, per_token=spec.per_token, **layers), batches, len(index)))
+                compute = partial(embed, per_token=spec.per_token, **layers)
+                if spec.per_token and not task.per_token:
+                    compute = partial(zero_padding, run.learner.tokenizer, compute)
+                arrays.append(features(compute, batches, len(index)))
         train, scored = arrays
         for row in score(task, train, scored, probes, options.metrics, seed):
             yield {
                 "dataset": f"{dataset.modality}/{dataset.name}", "task": task.title,
                 "features": kind, "seed": run.config.seed, **row,
             }  # fmt: skip
+
+
+def zero_padding(
+    tokenizer: Tokenizer, embed: Callable[[Mapping[str, Tensor]], Tensor], inputs: Mapping[str, Tensor]
+) -> Tensor:  # fmt: skip
+    """Token features (B, L, D) of a batch, zero for tokens that hold no data."""
+    embedded, valid = embed(inputs), tokenizer.geometry(inputs).valid
+    return embedded if valid is None else embedded.masked_fill(~valid.unsqueeze(-1), 0)
 
 
 def measure_health(run: Run) -> dict[str, float]:

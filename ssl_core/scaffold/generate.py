@@ -13,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.hookspecs import API_VERSION
 from ssl_core.plugins import Catalogue
+from ssl_core.plugins.verify import BUILT_IN_COMMANDS
 
-PluginKind = Literal["objective", "tokenizer", "dataset", "masking"]
+PluginKind = Literal["objective", "tokenizer", "dataset", "masking", "encoder", "probe", "command"]
 KINDS: tuple[PluginKind, ...] = get_args(PluginKind)
 LICENCES = {"apache-2.0": "Apache-2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause", "none": ""}  # SPDX names
 DATA_MODALITY = "time-series"  # modality of the data set template
@@ -23,13 +24,19 @@ ABOUT = {
     "objective": "A denoising objective for sslx.",
     "tokenizer": "A modality of volumes for sslx: a tokenizer and a small data set.",
     "dataset": "A data set of labelled waves for sslx.",
-    "masking": "A masking for sslx that keeps tokens at even distances.",
+    "masking": "A masking for sslx that shows tokens at even distances.",
+    "encoder": "An encoder for sslx with parallel attention and MLP.",
+    "probe": "A ridge-regression probe for sslx.",
+    "command": "A command for sslx that lists the scores of finished runs.",
 }
 COMMAND = {
     "objective": "sslx run --objective {0} --modality speech --budget 1m",
     "tokenizer": "sslx run --objective metamae --modality {0} --budget 1m",
     "dataset": f"sslx run --objective metamae --modality {DATA_MODALITY} --dataset {{0}} --budget 1m",
     "masking": "sslx run --objective mae --masking {0} --modality speech --budget 1m",
+    "encoder": "sslx run --objective mae --modality speech --set encoder.name={0} --budget 1m",
+    "probe": "sslx run --objective mae --modality speech --set 'evaluate.probes=[\"{0}\"]' --budget 1m",
+    "command": "sslx {0}",
 }
 
 
@@ -80,9 +87,11 @@ def make_package(kind: str, name: str, licence: str, catalogue: Catalogue) -> Pa
         raise ConfigError(f"leave out 'sslx-': the package of '{name[5:]}' is called '{name}' anyway")
     modality = DATA_MODALITY if kind == "dataset" else None
     taken = [entry for entry in catalogue.entries(kind) if name in entry.names and entry.modality in (None, modality)]
+    if kind == "command" and name in BUILT_IN_COMMANDS:
+        raise ConfigError(f"'{name}' is a command of sslx; choose another name")
     if taken:
         word = f"data set '{modality}/{name}'" if modality else f"{kind} '{name}'"
-        article = "an" if word.startswith("o") else "a"
+        article = "an" if word[0] in "eo" else "a"
         raise ConfigError(f"there is {article} {word} already, from {taken[0].origin}; choose another name")
     return Package(kind, name, licence)
 

@@ -1,11 +1,11 @@
-"""The conformance kit: does a plugin keep the promises of its contract? One small named function per promise.
+"""The conformance kit: checks that a plugin meets its contract. Each check tests one requirement.
 
 In a plugin's own tests:
 
     from ssl_core import testing
 
     @testing.parametrize(MyObjective)
-    def test_conforms(check):
+    def test_conformance(check):
         check()
 
 Without a test framework: `sslx check NAME` (or PATH), or `testing.run(MyObjective)`.
@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ssl_core.contracts import Dataset, Inputs, Masking, Objective, Tokenizer
+from ssl_core.contracts import Dataset, Inputs, Masking, Objective, Probe, Tokenizer
 from ssl_core.data import Fields
-from ssl_core.testing import datasets, maskings, objectives, options, tokenizers
-from ssl_core.testing.check import Check, ConformanceError, Result, match_known, run_checks
+from ssl_core.nn.encoder import Encoder
+from ssl_core.testing import datasets, encoders, maskings, objectives, options, probes, tokenizers
+from ssl_core.testing.check import Check, ConformanceError, Result, match_xfail, run_checks
 
 __all__ = ["Check", "ConformanceError", "Result", "checks", "parametrize", "run"]
 
@@ -31,50 +32,74 @@ def checks(
     fields: Fields | None = None,
     samples: Sequence[Inputs] | None = None,
 ) -> list[Check]:
-    """All checks of an objective, tokenizer, data set or masking class. Nothing is built yet.
+    """All checks of a plugin class. Nothing is built yet.
 
-    options: values for its Options, where the defaults do not suffice. fields, samples: for a tokenizer, what a data
-    set would hand over, at least two samples' raw inputs; by default those of its modality's default data set.
+    Args:
+        plugin: An objective, tokenizer, data set, masking, encoder or probe class.
+        options: Values for its Options, if the defaults do not suffice.
+        fields: For a tokenizer, the fields of a data set; by default those of its modality's default data set.
+        samples: For a tokenizer, the raw inputs of at least two samples; by default from the same data set.
+
+    Raises:
+        TypeError: If the class is none of these.
     """
     values = dict(options or {})
-    made = _option_checks(plugin, values)
     if issubclass(plugin, Objective):
-        return made + objectives.checks(plugin, values)
-    if issubclass(plugin, Tokenizer):
-        return made + tokenizers.checks(plugin, values, fields, samples)
-    if issubclass(plugin, Dataset):
-        return made + datasets.checks(plugin, values)
-    if issubclass(plugin, Masking):
-        return made + maskings.checks(plugin, values)
-    raise TypeError(f"{plugin.__name__} is no Objective, Tokenizer, Dataset or Masking")
+        own = objectives.checks(plugin, values)
+    elif issubclass(plugin, Tokenizer):
+        own = tokenizers.checks(plugin, values, fields, samples)
+    elif issubclass(plugin, Dataset):
+        own = datasets.checks(plugin, values)
+    elif issubclass(plugin, Masking):
+        own = maskings.checks(plugin, values)
+    elif issubclass(plugin, Encoder):
+        values = encoders.small_options(plugin, values)
+        own = encoders.checks(plugin, values)
+    elif issubclass(plugin, Probe):
+        values = probes.default_options(plugin, values)
+        own = probes.checks(plugin, values)
+    else:
+        raise TypeError(f"{plugin.__name__} is no Objective, Tokenizer, Dataset, Masking, Encoder or Probe")
+    return _option_checks(plugin, values) + own
 
 
 def _option_checks(plugin: type, values: Mapping[str, Any]) -> list[Check]:
     subject = options.OptionsSubject(plugin, values)
-    return [Check(plugin, check_spec, subject) for check_spec in options.CHECKS]
+    return [Check(plugin, spec, subject) for spec in options.CHECKS]
 
 
-def run(plugin: type, *, known: Mapping[str, str] | None = None, **given: Any) -> Iterator[Result]:
-    """Run all checks, given what `checks` takes; yields each result as soon as it is there.
+def run(plugin: type, *, xfail: Mapping[str, str] | None = None, **arguments: Any) -> Iterator[Result]:
+    """Run all checks of a class and yield each result at once.
 
-    known: names of checks that are known to fail (a promise, or promise-case), each with the reason, which its result
-    then has. Errors: ValueError for a name that fits no check.
+    Args:
+        plugin: The class.
+        xfail: Reasons of the checks that are expected to fail, by name; NAME stands for NAME-CASE of all cases.
+        arguments: The keyword arguments of `checks`.
+
+    Raises:
+        ValueError: If a name in `xfail` belongs to no check.
     """
-    yield from run_checks(checks(plugin, **given), known or {})
+    yield from run_checks(checks(plugin, **arguments), xfail or {})
 
 
-def parametrize(plugin: type, *, known: Mapping[str, str] | None = None, **given: Any) -> Any:
-    """A decorator for pytest: the test function gets each check in turn as `check`, under a readable id.
+def parametrize(plugin: type, *, xfail: Mapping[str, str] | None = None, **arguments: Any) -> Any:
+    """A decorator for pytest that calls the test function with each check as `check`, under the check's name.
 
-    known: names of checks that are known to fail (a promise, or promise-case), each with the reason. They are
-    expected to fail: one that passes fails the test. The other arguments are those of `checks`.
+    Args:
+        plugin: The class.
+        xfail: Reasons of the checks that are expected to fail, by name; NAME stands for NAME-CASE of all cases. The
+            test of such a check fails if the check passes.
+        arguments: The keyword arguments of `checks`.
+
+    Raises:
+        ValueError: If a name in `xfail` belongs to no check.
     """
     import pytest
 
-    made = checks(plugin, **given)
-    reasons = match_known(made, known or {})
+    all_checks = checks(plugin, **arguments)
+    reasons = match_xfail(all_checks, xfail or {})
     parameters = []
-    for check in made:
+    for check in all_checks:
         reason = reasons.get(check.name)
         marks = [pytest.mark.xfail(reason=reason, raises=ConformanceError, strict=True)] if reason else []
         parameters.append(pytest.param(check, id=check.name, marks=marks))

@@ -1,4 +1,7 @@
-"""What a promise, a check and a failure are. Imports no test framework, so that `sslx check` can run the kit, too."""
+"""Checks of the conformance kit: specifications, results and failures.
+
+Imports no test framework, so that `sslx check` runs without one.
+"""
 
 from __future__ import annotations
 
@@ -15,44 +18,61 @@ import torch
 
 from ssl_core.errors import nearest
 
+CheckOutcome = Literal["pass", "fail", "xfail", "xpass"]
+
 
 class ConformanceError(AssertionError):
-    """A promise that a plugin does not keep: what was promised, what happened, where to look."""
+    """A failed check: what is expected, what the plugin did, and where to look.
+
+    Args:
+        message: The whole message.
+        got: The part that says what the plugin did.
+    """
+
+    def __init__(self, message: str, got: str = "") -> None:
+        super().__init__(message)
+        self.got = got
 
 
 class CheckFailed(Exception):
-    """What happened instead of what was promised. Raised by promises, turned into a ConformanceError by checks."""
+    """What a plugin did instead of what is expected. Functions of checks raise it; `Check` adds the context."""
 
 
 @dataclass(frozen=True)
 class CheckSpec:
-    """One promise of a contract. `look` names the attribute of the class that is most likely at fault."""
+    """One requirement of a contract, as a function that tests it.
+
+    Args:
+        function: Raises `CheckFailed` if the requirement is not met. Its docstring states the requirement.
+        look: Name of the attribute of the class that is most likely at fault.
+        only: The single case to run, for a slow check.
+    """
 
     function: Callable[[Any], None]
     look: str
     only: str | None = None
-    """The one case that it is tested on, where testing all would take long."""
 
     @property
     def name(self) -> str:
-        """Its name: the function's."""
+        """Name of the check: that of the function."""
         return self.function.__name__
 
     @property
     def text(self) -> str:
-        """The promise in words: the first paragraph of the function's docstring."""
+        """The requirement: the first paragraph of the function's docstring."""
         paragraph = (inspect.getdoc(self.function) or "").partition("\n\n")[0]
         return " ".join(paragraph.split())
 
 
-Registrar: TypeAlias = Callable[..., Callable[[Callable[[Any], None]], Callable[[Any], None]]]
+CheckFunction: TypeAlias = Callable[[Any], None]
+Registrar: TypeAlias = Callable[..., Callable[[CheckFunction], CheckFunction]]
 
 
-def recorder(specs: list[CheckSpec]) -> Registrar:
-    """A decorator that adds functions to a list of promises: @check("forward")."""
+def registrar(specs: list[CheckSpec]) -> Registrar:
+    """A decorator that appends functions to a list of checks: `@check("forward")`."""
 
-    def check(look: str, only: str | None = None) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-        def add(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    def check(look: str, only: str | None = None) -> Callable[[CheckFunction], CheckFunction]:
+        def add(function: CheckFunction) -> CheckFunction:
             specs.append(CheckSpec(function, look, only))
             return function
 
@@ -63,7 +83,7 @@ def recorder(specs: list[CheckSpec]) -> Registrar:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The models of the kit are so small that several threads only wait for each other."""
+    """One thread: the models of the kit are so small that several threads only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -74,7 +94,7 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of one class, on one case such as a layout. Call it: it raises ConformanceError or returns."""
+    """One check of one class, on one case such as a layout. Call it: it returns, or raises `ConformanceError`."""
 
     plugin: type
     spec: CheckSpec
@@ -83,36 +103,44 @@ class Check:
 
     @property
     def name(self) -> str:
-        """The promise's name; with `-case` behind it where there are several cases."""
+        """Name of the check, as NAME-CASE if it has several cases."""
         return f"{self.spec.name}-{self.case}" if self.case else self.spec.name
 
     @property
     def text(self) -> str:
-        """The promise in words."""
+        """The requirement in words."""
         return self.spec.text
 
     def __call__(self) -> None:
         try:
             with torch.random.fork_rng(devices=[]), _one_thread():
                 self.spec.function(self.subject)
-        except CheckFailed as broken:
-            raise ConformanceError(self._message(str(broken))) from None
+        except CheckFailed as failure:
+            raise self._error(str(failure)) from None
         except Exception as error:
-            raise ConformanceError(self._message(_what_happened(error))) from error
+            raise self._error(_describe(error)) from error
 
-    def _message(self, happened: str) -> str:
+    def _error(self, got: str) -> ConformanceError:
         case = f" on {self.case}" if self.case else ""
-        return (
-            f"{self.plugin.__name__} breaks '{self.spec.name}'{case}\n"
-            f"  promised: {self.text}\n"
-            f"  happened: {happened}\n"
-            f"  look at:  {_where(self.plugin, self.spec.look)}"
+        message = (
+            f"{self.plugin.__name__} fails check '{self.spec.name}'{case}\n"
+            f"  expected: {self.text}\n"
+            f"  got:      {got}\n"
+            f"  look at:  {_location(self.plugin, self.spec.look)}"
         )
+        return ConformanceError(message, got)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check. error: None if the promise is kept; reason: why it is known to fail, "" if it is not."""
+    """The result of a check.
+
+    Args:
+        check: The check.
+        error: None if the check passed.
+        seconds: Time that it took.
+        reason: Why the check is expected to fail; "" if it is not.
+    """
 
     check: Check
     error: ConformanceError | None
@@ -120,48 +148,78 @@ class Result:
     reason: str = ""
 
     @property
-    def kept(self) -> bool:
-        """Whether the promise is kept."""
+    def passed(self) -> bool:
+        """Whether the check passed."""
         return self.error is None
 
     @property
-    def outcome(self) -> Literal["kept", "broken", "known", "mended"]:
-        """Known is broken as expected; mended is kept although it is known to fail, so that the list is out of date."""
+    def outcome(self) -> CheckOutcome:
+        """As in pytest: "xfail" for an expected failure, "xpass" for a check that passes despite the expectation."""
         if self.reason:
-            return "mended" if self.kept else "known"
-        return "kept" if self.kept else "broken"
+            return "xpass" if self.passed else "xfail"
+        return "pass" if self.passed else "fail"
 
 
-def run_checks(checks: Iterable[Check], known: Mapping[str, str]) -> Iterator[Result]:
-    """Run checks one after the other; results come as they are ready. known: as `match_known` takes it."""
+def run_checks(checks: Iterable[Check], xfail: Mapping[str, str]) -> Iterator[Result]:
+    """Run checks one after the other and yield each result at once. xfail: as for `match_xfail`."""
     checks = list(checks)
-    reasons = match_known(checks, known)
+    reasons = match_xfail(checks, xfail)
     for check in checks:
-        began, error = time.perf_counter(), None
+        start, error = time.perf_counter(), None
         try:
             check()
-        except ConformanceError as caught:
-            error = caught
-        yield Result(check, error, time.perf_counter() - began, reasons.get(check.name, ""))
+        except ConformanceError as failure:
+            error = failure
+        yield Result(check, error, time.perf_counter() - start, reasons.get(check.name, ""))
 
 
-def expect(true: object, happened: str) -> None:
-    """Break the promise unless something holds."""
-    if not true:
-        raise CheckFailed(happened)
+def match_xfail(checks: Iterable[Check], xfail: Mapping[str, str]) -> dict[str, str]:
+    """The reason of each check that is expected to fail, by name.
+
+    Args:
+        checks: All checks of a class.
+        xfail: Reasons by the name of a check. The name without a case stands for all cases.
+
+    Raises:
+        ValueError: If a name belongs to no check.
+    """
+    names = {check.name: check.spec.name for check in checks}
+    for key in xfail:
+        if key not in names and key not in names.values():
+            raise ValueError(f"xfail: no check '{key}'; {nearest(key, {*names, *names.values()}, 'check')}")
+    reasons = {name: xfail.get(name, xfail.get(without_case, "")) for name, without_case in names.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in one line; of many the first, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def group_failures(results: Iterable[Result]) -> list[list[Result]]:
+    """Failed checks grouped by what the plugin did, such as a constructor that raises; in order of appearance."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        if result.outcome == "fail" and result.error is not None:
+            groups.setdefault(result.error.got, []).append(result)
+    return list(groups.values())
 
 
-def same(first: Any, second: Any, what: str) -> None:
-    """Break the promise unless two values of numbers, arrays, tensors, mappings and sequences are exactly equal."""
+def expect(condition: object, got: str) -> None:
+    """Fail the check unless a condition holds. got: what the plugin did instead."""
+    if not condition:
+        raise CheckFailed(got)
+
+
+def join_names(names: Sequence[str], limit: int = 8) -> str:
+    """Names in one line: the first `limit`, and the number of those left out."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest
+
+
+def expect_equal(first: Any, second: Any, subject: str) -> None:
+    """Fail the check unless two values are exactly equal: numbers, arrays, tensors, or mappings and sequences of them.
+
+    subject: what is compared, for the message.
+    """
     difference = _difference(first, second)
     if difference:
-        raise CheckFailed(f"{what}: {difference}")
+        raise CheckFailed(f"{subject}: {difference}")
 
 
 def _difference(first: Any, second: Any) -> str | None:
@@ -174,15 +232,15 @@ def _difference(first: Any, second: Any) -> str | None:
             return f"{len(first)} became {len(second)} parts"
         pairs = ((f"part {i}", a, b) for i, (a, b) in enumerate(zip(first, second, strict=True)))
     else:
-        return _unequal(first, second)
-    for where, one, other in pairs:
+        return _leaf_difference(first, second)
+    for place, one, other in pairs:
         inner = _difference(one, other)
         if inner:
-            return f"{where}: {inner}"
+            return f"{place}: {inner}"
     return None
 
 
-def _unequal(first: Any, second: Any) -> str | None:
+def _leaf_difference(first: Any, second: Any) -> str | None:
     if first is None or second is None or isinstance(first, str):
         return None if first == second else f"{first!r} became {second!r}"
     if isinstance(first, np.ndarray) and first.dtype.kind == "U":  # torch has no text
@@ -199,27 +257,15 @@ def _unequal(first: Any, second: Any) -> str | None:
     return f"{int(unequal.sum())} of {one.numel()} numbers differ, the first at {unequal.nonzero()[0].tolist()}"
 
 
-def match_known(checks: Iterable[Check], known: Mapping[str, str]) -> dict[str, str]:
-    """For each check that is known to fail its reason, by name. `known` may name a promise or a promise and a case.
-
-    Errors: ValueError for a name that fits no check.
-    """
-    names = {check.name: check.spec.name for check in checks}
-    for key in known:
-        if key not in names and key not in names.values():
-            raise ValueError(f"known: no check '{key}'; {nearest(key, {*names, *names.values()}, 'check')}")
-    reasons = {name: known.get(name, known.get(check_spec, "")) for name, check_spec in names.items()}
-    return {name: reason for name, reason in reasons.items() if reason}
-
-
-def _what_happened(error: Exception) -> str:
+def _describe(error: Exception) -> str:
+    """An exception in one line: type, message and the line that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:500]
     return f"{type(error).__name__}: {text} ({frame.filename}:{frame.lineno})"
 
 
-def _where(plugin: type, attribute: str) -> str:
-    """The file and line of a method of the class, or of the class itself where it does not define one."""
+def _location(plugin: type, attribute: str) -> str:
+    """File and line of a method of the class, or of the class itself if it does not define the method."""
     own = plugin.__dict__.get(attribute)
     label = f"{plugin.__name__}.{attribute}" if own is not None else plugin.__name__
     try:

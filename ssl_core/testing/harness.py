@@ -1,4 +1,4 @@
-"""A test harness for objectives: a small tokenizer, an encoder and a batch, built anew for every check."""
+"""A test harness for objectives: a small tokenizer, an encoder and a batch, built afresh for each check."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from ssl_core.contracts import PROGRESS, Draws, Maskings, Objective, Tokenizer
 from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import Encoder, TransformerEncoder
 from ssl_core.testing.check import CheckFailed, expect
-from ssl_core.testing.layouts import DIM, ENCODER, make_tokenizer, renamed, sample
+from ssl_core.testing.layouts import DIM, ENCODER, ROWS, make_tokenizer, renamed, sample
 from ssl_core.testing.options import make_options
 from ssl_core.tokens import ContinuousTarget, Geometry, Layout, Outcome, Tokens
 from ssl_core.training.learner import VIEW, Learner
-
-ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,11 @@ class Setting:
 
     @property
     def rows(self) -> int:
-        """The size of a usual batch."""
+        """Batch size."""
         return max(ROWS, self.objective.min_batch_size)
 
     def maskings(self, layout: Layout) -> Maskings:
-        """The objective's own default maskings.
+        """The default maskings of the objective.
 
         Raises:
             CheckFailed: If one is not installed.
@@ -51,11 +49,11 @@ class Setting:
             maskings[name] = cls(make_options(cls, choice.values), layout)
         return maskings
 
-    def build(self, seed: int = 0, blind: bool = False) -> Harness:
-        """A freshly initialised learner, the same for the same seed. With `blind` the layout has no names."""
+    def build(self, seed: int = 0, rename_segments: bool = False) -> Harness:
+        """A freshly initialised learner, a function of the seed."""
         torch.manual_seed(seed)
         tokenizer = make_tokenizer(self.case)
-        layout = renamed(tokenizer.layout) if blind else tokenizer.layout
+        layout = renamed(tokenizer.layout) if rename_segments else tokenizer.layout
         encoder = TransformerEncoder(ENCODER, tokenizer.layout)
         options = make_options(self.objective, self.values)
         torch.manual_seed(seed + 1)
@@ -68,7 +66,7 @@ def _installed() -> plugins.Catalogue:
 
 
 class Harness(Learner):
-    """A learner with a batch of its own, and what checks do with it."""
+    """A learner with a fixed batch."""
 
     def __init__(self, setting: Setting, tokenizer: Tokenizer, encoder: Encoder, objective: Objective) -> None:
         super().__init__(tokenizer, encoder, objective)
@@ -77,7 +75,7 @@ class Harness(Learner):
 
     @functools.cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """The usual batch."""
+        """The batch."""
         return sample(self.tokenizer, self.setting.rows)
 
     def inputs_of_views(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
@@ -89,17 +87,17 @@ class Harness(Learner):
         return self.tokenizer.view({name: torch.cat([value] * views) for name, value in inputs.items()}, own)
 
     def tokens(self, inputs: Mapping[str, Tensor] | None = None, draws: Draws | None = None) -> Tokens:
-        """The batch as the objective's layout has it, all views."""
+        """The tokens of a batch, all views, with the objective's layout."""
         inputs = self.inputs_of_views(self.inputs if inputs is None else inputs, draws or {})
         return replace(self.tokenizer(inputs), layout=self.objective.layout)
 
     def draws(self, rows: int | None = None, seed: int = 0) -> Draws:
         """The draws of one step."""
-        made = self.draw(rows or self.setting.rows, torch.Generator().manual_seed(seed), Geometry())
-        return made | {PROGRESS: torch.tensor(0.5)}
+        draws = self.draw(rows or self.setting.rows, torch.Generator().manual_seed(seed), Geometry())
+        return draws | {PROGRESS: torch.tensor(0.5)}
 
     def outcome(self, tokens: Tokens | None = None, draws: Draws | None = None, seed: int = 0) -> Outcome:
-        """One step, by default on the usual batch; all randomness comes from the seed."""
+        """The outcome of one step, by default on the fixed batch. All randomness comes from the seed."""
         rows = None if tokens is None else tokens.embeddings.shape[0] // self.objective.views
         draws = self.draws(rows, seed) if draws is None else draws
         tokens = self.tokens(draws=draws) if tokens is None else tokens

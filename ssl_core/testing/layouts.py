@@ -1,6 +1,6 @@
-"""Five small layouts, each with a tokenizer, an encoder's size and a fixed batch of data with structure in it.
+"""Five small layouts: for each a tokenizer and a reproducible batch of structured data, and the size of the encoder.
 
-The names of segments are those of real modalities, so that an objective that acts on a name is found out.
+Segments have the names of real modalities, so that the kit detects an objective that depends on a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
 from ssl_core.tokens import Layout, grid_coordinates
 
 DIM = 32
-ENCODER = EncoderOptions(dim=DIM, depth=2, heads=4)
+"""Width of the encoder."""
+DEPTH = 2
+HEADS = 4
+ROWS = 8
+"""Batch size."""
+ENCODER = EncoderOptions(dim=DIM, depth=DEPTH, heads=HEADS)
 
 
 class _Grid(GridTokenizer):
@@ -31,11 +36,11 @@ class _Grid(GridTokenizer):
         super().__init__(options, {}, DIM, field=field, channels=channels, shape=shape, patch=patch)
 
     def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Plane waves, each row and channel with its own direction, length and phase, and a little noise."""
-        places = grid_coordinates(self.shape).T.double()  # (axes, n)
+        """Plane waves with a random direction, wavelength and phase in each row and channel, plus noise."""
+        coordinates = grid_coordinates(self.shape).T.double()  # (axes, n)
         waves = torch.rand(rows, self.channels, len(self.shape), generator=generator, dtype=torch.float64)
         phase = torch.rand(rows, self.channels, 1, generator=generator, dtype=torch.float64)
-        x = torch.sin(2 * math.pi * (0.2 * waves @ places + phase))
+        x = torch.sin(2 * math.pi * (0.2 * waves @ coordinates + phase))
         x = x + 0.05 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
         return {self.field: x.reshape(rows, self.channels, *self.shape).float()}
 
@@ -49,14 +54,14 @@ class _Ids(IdTokenizer):
         super().__init__(self.Options(), {}, DIM, field=field, length=length, vocab=vocab)
 
     def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Counting up from a start by a step, both different in each row."""
+        """Ids that count up, with a random start and step in each row."""
         vocab, length = self.layout.segments[0].size, self.layout.length
         start, step = torch.randint(vocab, (2, rows, 1), generator=generator)
         return {self.field: (start + (1 + step % 3) * torch.arange(length)) % vocab}
 
 
 class _Joint(JointTokenizer):
-    """A picture with words."""
+    """An image with text."""
 
     name = "kit_joint"
 
@@ -64,7 +69,7 @@ class _Joint(JointTokenizer):
         super().__init__(self.Options(), {}, DIM, parts=parts)
 
     def sample(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Each part's own."""
+        """The inputs of all parts."""
         return {key: value for part in self.parts for key, value in part.sample(rows, generator).items()}  # type: ignore[operator]
 
 
@@ -72,7 +77,7 @@ CASES = ("continuous_1d", "continuous_2d", "continuous_3d", "discrete", "continu
 
 
 def make_tokenizer(case: str) -> Any:
-    """The small tokenizer of one of CASES; it also has `sample(rows, generator)`, a batch of prepared inputs."""
+    """The small tokenizer of one of CASES. Its `sample(rows, generator)` is a batch of preprocessed inputs."""
     if case == "continuous_1d":
         return _Grid("speech", 1, (96,), (4,))
     if case == "continuous_2d":
@@ -87,10 +92,10 @@ def make_tokenizer(case: str) -> Any:
 
 
 def sample(tokenizer: Tokenizer, rows: int, seed: int = 0) -> dict[str, Tensor]:
-    """A batch of prepared inputs for a tokenizer of `make_tokenizer`, the same for the same seed."""
+    """A batch of preprocessed inputs for a tokenizer of `make_tokenizer`, a function of the seed."""
     return tokenizer.sample(rows, torch.Generator().manual_seed(seed))  # type: ignore[operator]
 
 
 def renamed(layout: Layout) -> Layout:
-    """The same layout with names that mean nothing."""
+    """The same layout with neutral names of segments."""
     return Layout([replace(segment, name=f"part {i}") for i, segment in enumerate(layout.segments)])

@@ -1,4 +1,4 @@
-"""The promises that every plugin class makes: about its options and its documentation."""
+"""Checks of every plugin class: its options and its documentation."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Any
 
 import pydantic
 
-from ssl_core.testing.check import CheckFailed, CheckSpec, expect, recorder, same
+from ssl_core.testing.check import CheckFailed, CheckSpec, expect, expect_equal, registrar
 
 CHECKS: list[CheckSpec] = []
-check = recorder(CHECKS)
+check = registrar(CHECKS)
 
 
 @dataclass(frozen=True)
 class OptionsSubject:
-    """A plugin class, and the option values that it is tested with."""
+    """A plugin class and the option values that the checks use."""
 
     plugin: Any
     values: Mapping[str, Any]
 
 
 def make_options(plugin: Any, values: Mapping[str, Any]) -> Any:
-    """The options of a plugin class. Breaks the promise if the values do not suffice."""
+    """The options of a plugin class.
+
+    Raises:
+        CheckFailed: If the values do not suffice or are refused.
+    """
     try:
         return plugin.Options(**values)
     except pydantic.ValidationError as error:
@@ -32,7 +36,7 @@ def make_options(plugin: Any, values: Mapping[str, Any]) -> Any:
         path = ".".join(map(str, first["loc"]))
         raise CheckFailed(
             f"{plugin.__name__}.Options({dict(values)}) is refused: {path}: {first['msg']}; "
-            f"hand the kit options=... that suffice, or give every option a default"
+            f"pass options=... that suffice to the kit, or give every option a default"
         ) from None
 
 
@@ -49,18 +53,18 @@ def options_refuse_an_unknown_key(subject: OptionsSubject) -> None:
 
 @check("Options")
 def options_survive_json(subject: OptionsSubject) -> None:
-    """Options written as JSON and read back are the same: a run's configuration is saved and resumed that way."""
+    """Options written as JSON and read back are equal. A run's configuration is saved and resumed this way."""
     options = make_options(subject.plugin, subject.values)
     again = subject.plugin.Options(**json.loads(options.model_dump_json()))
-    same(repr(options), repr(again), "options")
+    expect_equal(repr(options), repr(again), "options")
     expect(options == again, f"{options!r} became {again!r}")
 
 
 @check("Options")
 def options_are_described(subject: OptionsSubject) -> None:
     """Every option has a description, its line in `sslx show`."""
-    bare = [name for name, field in subject.plugin.Options.model_fields.items() if not field.description]
-    expect(not bare, f"no Field(description=...) for {', '.join(bare)}")
+    names = [name for name, field in subject.plugin.Options.model_fields.items() if not field.description]
+    expect(not names, f"no Field(description=...) for {', '.join(names)}")
 
 
 @check("__doc__")
@@ -68,4 +72,4 @@ def class_is_described(subject: OptionsSubject) -> None:
     """The class has a docstring; its first line is the class's line in `sslx list`."""
     first = (subject.plugin.__doc__ or "").strip().partition("\n")[0]
     expect(first, "there is no docstring")
-    expect(len(first) <= 120, f"the first line has {len(first)} characters; keep to 120")
+    expect(len(first) <= 120, f"the first line has {len(first)} characters; use at most 120")

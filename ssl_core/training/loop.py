@@ -194,6 +194,7 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
     optimizer = make_optimizer(learner, options, plan.graphed)
     averager, step, seconds = MetricAverager(), 0, 0.0
     if start is not None:
+        _check_teacher_schedule(learner, options, start)
         checkpoint.load_optimizer(start, learner, optimizer)
         averager, step, seconds = MetricAverager(**start.state["window"]), start.step, float(start.state["seconds"])
     else:
@@ -201,6 +202,19 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
     log = MetricsLog(plan.folder / METRICS, step, plan.listener)
     learner.train()
     return TrainingState(optimizer, averager, Clock(seconds), log, step)
+
+
+def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: checkpoint.Checkpoint) -> None:
+    """Raises:
+    ConfigError: the number of steps changed, on which the momentum of all steps so far depended.
+    """
+    before = start.state.get("config", {}).get("train", {}).get("steps", options.steps)
+    ema = learner.objective.teacher
+    if ema is not None and ema.start != ema.end and before != options.steps and options.max_seconds is None:
+        raise ConfigError(
+            f"the momentum of the teacher depends on train.steps, which was {before} when the run began; "
+            f"resume with train.steps={before}"
+        )
 
 
 def batches(plan: TrainingPlan, state: TrainingState) -> range:

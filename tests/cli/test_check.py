@@ -1,4 +1,4 @@
-"""`sslx check`: by name and by path, with known failures, as text and as JSON."""
+"""`sslx check`: by name and by path, with expected failures, as text and as JSON."""
 
 import json
 import sys
@@ -22,17 +22,24 @@ class Half(Masking):
 
     name = "half-in-a-file"
 
-    def __call__(self, batch, generator):
+    def __call__(self, batch, generator, geometry=None):
         order = torch.rand(batch, self.layout.length, generator=generator).argsort(dim=1)
-        visible = order[:, : max(1, self.layout.length // 2)].sort(dim=1).values
-        return Mask(visible, torch.ones(order.shape, dtype=torch.bool).scatter(1, visible, False))
+        mask = Mask.from_order(order, self.layout.length - max(1, self.layout.length // 2), geometry)
+        return Mask(mask.visible, mask.hidden)
 
 
 @hookimpl
 def register_maskings():
     return [Half]
 '''
-UNSORTED = HALF.replace(".sort(dim=1).values", "").replace("argsort(dim=1)", "argsort(dim=1, descending=True)")
+UNSORTED = HALF.replace("Mask(mask.visible,", "Mask(mask.visible.flip(1),")
+RAISES = HALF.replace(
+    "    def __call__",
+    """    def __init__(self, options, layout):
+        raise RuntimeError("no disk")
+
+    def __call__""",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +60,13 @@ def half(tmp_path):
 
 
 @pytest.fixture
+def raising(tmp_path):
+    path = tmp_path / "half_raising.py"
+    path.write_text(RAISES)
+    return path
+
+
+@pytest.fixture
 def unsorted(tmp_path):
     path = tmp_path / "half_unsorted.py"
     path.write_text(UNSORTED)
@@ -68,41 +82,75 @@ def test_a_module_that_is_not_installed(quick, half):
     assert sys.path == before
 
 
-def test_a_broken_promise_names_the_file(quick, unsorted):
+def test_failure_names_the_file(quick, unsorted):
     code, out, _ = quick("check", str(unsorted))
     assert code == 1
-    assert "breaks 'visible_places_ascend'" in out
+    assert "fails check 'visible_position_ids_ascend'" in out
     assert "half_unsorted.py:" in out
 
 
-def test_known_failures_pass_and_mended_ones_do_not(quick, half):
+def test_xfail_passes_and_xpass_fails(quick, half):
     bare = half.with_name("half_bare.py")
     bare.write_text(HALF.replace('"""Hide half of the tokens."""', ""))
-    code, out, _ = quick("check", str(bare), "--known", "class_is_described=described in the next version")
+    code, out, _ = quick("check", str(bare), "--xfail", "class_is_described=described in the next version")
     assert code == 0
     assert "described in the next version" in out
     assert "0 failed" in out
-    assert "known to fail" in out
-    code, out, _ = quick("check", str(half), "--known", "visible_places_ascend-ids=sorted in the next version")
+    assert "1 failed as expected" in out
+    code, out, _ = quick(
+        "check", str(half), "--xfail", "visible_position_ids_ascend-discrete=sorted in the next version"
+    )
     assert code == 1
-    assert "visible_places_ascend-ids is kept, but known to fail" in out
+    assert "visible_position_ids_ascend-discrete passes; remove it from --xfail" in out
     assert "1 failed" in out
 
 
 def test_json_has_every_check(quick, unsorted):
-    code, out, _ = quick("check", str(unsorted), "--json", "--known", "visible_places_ascend-ids=why")
+    code, out, _ = quick("check", str(unsorted), "--json", "--xfail", "visible_position_ids_ascend-discrete=why")
     assert code == 1
-    (found,) = json.loads(out)
-    assert (found["kind"], found["name"], found["plugin"]) == (
+    (entry,) = json.loads(out)
+    assert (entry["kind"], entry["name"], entry["plugin"]) == (
         "masking", "half-in-a-file", "half-unsorted:half_unsorted",
     )  # fmt: skip
-    outcomes = {row["check"]: row["outcome"] for row in found["checks"]}
-    assert outcomes["visible_places_ascend-ids"] == "known"
-    assert outcomes["visible_places_ascend-continuous_2d"] == "broken"
-    assert outcomes["options_survive_json"] == "kept"
-    broken = next(row for row in found["checks"] if row["check"] == "visible_places_ascend-continuous_2d")
-    assert broken["promised"] in broken["message"]
-    assert all(row["message"] == "" for row in found["checks"] if row["outcome"] == "kept")
+    outcomes = {row["name"]: row["outcome"] for row in entry["checks"]}
+    assert outcomes["visible_position_ids_ascend-discrete"] == "xfail"
+    assert outcomes["visible_position_ids_ascend-continuous_2d"] == "fail"
+    assert outcomes["options_survive_json"] == "pass"
+    failed = next(row for row in entry["checks"] if row["name"] == "visible_position_ids_ascend-continuous_2d")
+    assert failed["check"] == "visible_position_ids_ascend"
+    assert failed["case"] == "continuous_2d"
+    assert failed["expected"] in failed["message"]
+    assert all(row["message"] == "" for row in entry["checks"] if row["outcome"] == "pass")
+
+
+def test_common_failure_is_printed_once(quick, raising):
+    code, out, _ = quick("check", str(raising))
+    assert code == 1
+    assert out.count("RuntimeError: no disk") == 1
+    assert out.count("got: ") == 1
+    (line,) = [line for line in out.splitlines() if "the same failure in" in line]
+    assert line == (
+        "  the same failure in 64 checks: mask_has_shapes_and_dtypes-continuous_1d, "
+        "visible_and_hidden_are_complementary-continuous_1d, every_row_hides_the_same_number-continuous_1d and 61 more"
+    )
+    assert out.splitlines()[-1] == "4 passed, 64 failed"
+
+
+def test_json_has_every_check_of_a_common_failure(quick, raising):
+    code, out, _ = quick("check", str(raising), "--json")
+    assert code == 1
+    (masking,) = json.loads(out)
+    failed = [row for row in masking["checks"] if row["outcome"] == "fail"]
+    assert len(failed) == 64
+    assert all("RuntimeError: no disk" in row["message"] for row in failed)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("transformer", "encoder"), ("knn", "probe")])
+def test_encoders_and_probes_are_checked_by_name(quick, name, kind):
+    code, out, err = quick("check", name)
+    assert code == 0, err
+    assert out.startswith(f"{kind} {name}\n")
+    assert out.splitlines()[-1].endswith(" passed, 0 failed")
 
 
 def test_a_project_folder_offers_all_its_entry_points(quick, tmp_path):
@@ -120,8 +168,8 @@ def test_a_project_folder_offers_all_its_entry_points(quick, tmp_path):
     )
     code, out, err = quick("check", str(folder), "--json")
     assert code == 0, err
-    found = json.loads(out)
-    assert [(one["name"], one["plugin"], one["version"]) for one in found] == [
+    entry = json.loads(out)
+    assert [(one["name"], one["plugin"], one["version"]) for one in entry] == [
         ("half-two", "sslx-halves:maskings.two", "1.2"),
         ("half-one", "sslx-halves:one", "1.2"),
     ]
@@ -130,13 +178,13 @@ def test_a_project_folder_offers_all_its_entry_points(quick, tmp_path):
     assert "masking half-one" in out
 
 
-def test_the_tutorial_folders_conform_without_being_installed(quick):
+def test_tutorial_folder_passes_without_installation(quick):
     code, out, err = quick("check", str(TUTORIAL / "sslx-denoise"))
     assert code == 0, err
     assert "objective denoise" in out
 
 
-def test_options_go_to_the_classes_that_have_them(quick):
+def test_options_are_passed_to_the_classes_that_have_them(quick):
     assert quick("check", "random", "--set", "ratio=0.5")[0] == 0
     code, _, err = quick("check", "random", "--set", "ratoi=0.5")
     assert code == 1
@@ -162,10 +210,10 @@ def test_options_go_to_the_classes_that_have_them(quick):
         (
             {"half_d.py": "from ssl_core import hookimpl\n@hookimpl\ndef register_maskings():\n    return []\n"},
             "half_d.py",
-            "half_d.py offers no objective, tokenizer, data set or masking",
+            "half_d.py offers no objective, tokenizer, data set, masking, encoder or probe",
         ),
         ({"half_e.py": HALF.replace("half-in-a-file", "random")}, "half_e.py", "'random' is offered twice"),
-        ({"half": "x"}, "half", "for what lies here, write ./half"),
+        ({"half": "x"}, "half", "for the path, write ./half"),
     ],
 )
 def test_what_is_no_plugin_is_refused_in_one_line(quick, tmp_path, monkeypatch, write, argument, message):
@@ -182,16 +230,16 @@ def test_what_is_no_plugin_is_refused_in_one_line(quick, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("text", ["loss_falls", "loss_falls=", "=why"])
-def test_a_known_failure_needs_a_reason(quick, text):
-    code, _, err = quick("check", "random", "--known", text)
+def test_xfail_needs_a_reason(quick, text):
+    code, _, err = quick("check", "random", "--xfail", text)
     assert code == 1
     assert "give the check and the reason" in err
 
 
-def test_an_unknown_known_failure_is_refused(quick):
-    code, _, err = quick("check", "random", "--known", "visible_places_acsend=why")
+def test_xfail_that_names_no_check_is_refused(quick):
+    code, _, err = quick("check", "random", "--xfail", "visible_position_ids_acsend=why")
     assert code == 1
-    assert "no check 'visible_places_acsend'; did you mean 'visible_places_ascend'" in err
+    assert "no check 'visible_position_ids_acsend'; did you mean 'visible_position_ids_ascend'" in err
 
 
 def test_a_folder_stands_before_an_installed_plugin_of_its_name(tmp_path):

@@ -71,7 +71,7 @@ def test_a_kept_listing_needs_no_torch(tmp_path, monkeypatch):
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path))
     listing.save_cached({"objectives": {"columns": ["name"], "rows": [["mae"]]}})
     code = (
-        "import sys\nfrom ssl_core import cli\n"
+        "import sys\nfrom ssl_core.cli import app as cli\n"
         "try: cli.app(['list'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""`sslx new` and `sslx plugins`: a package of each kind is written, keeps its promises, installs, runs, and is gone."""
+"""`sslx new` and `sslx plugins`: a package of each kind passes its tests, installs, runs and uninstalls."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def run_finished(folder, report): ...
     return call
 
 
-# --- what is written -------------------------------------------------------------------------------------------------
+# --- packages --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["demo", "a-name-of-twentyeight-letter"])
-def test_packages_are_whole_and_clean(kind, name, tmp_path):
+def test_packages_are_complete_and_pass_ruff(kind, name, tmp_path):
     package = generate.make_package(kind, name, "mit", EMPTY)
     folder = generate.write_package(package, tmp_path)
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -102,7 +102,7 @@ def test_packages_are_whole_and_clean(kind, name, tmp_path):
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_written_keeps_its_promises(tmp_path):
+def test_packages_pass_their_own_tests(tmp_path):
     """All kinds in one process, which imports torch once."""
     folders = [generate.write_package(generate.make_package(k, f"trial-{k}", "mit", EMPTY), tmp_path) for k in KINDS]
     path = os.pathsep.join([*(str(one / "src") for one in folders), os.environ.get("PYTHONPATH", "")])
@@ -134,12 +134,12 @@ def test_api_range():
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
-def test_new_says_what_comes_next(sslx, tmp_path):
+def test_new_prints_the_next_steps(sslx, tmp_path):
     code, out, err = sslx("new", "objective", "demo", "--out", tmp_path / "made")
     assert (code, err) == (0, "")
     assert (tmp_path / "made/sslx-demo/src/sslx_demo/objective.py").is_file()
     assert "sslx run --objective demo --modality speech" in out
-    assert "Apache License" in (tmp_path / "made/sslx-demo/LICENSE").read_text()  # nobody is there to be asked
+    assert "Apache License" in (tmp_path / "made/sslx-demo/LICENSE").read_text()  # no terminal to prompt on
 
 
 BAD = {
@@ -151,6 +151,8 @@ BAD = {
     "prefix": (["objective", "sslx-demo"], "leave out 'sslx-': the package of 'demo' is called 'sslx-demo' anyway"),
     "taken": (["masking", "comb"], "there is a masking 'comb' already, from theirs:comb 3.1; choose another name"),
     "alias taken": (["dataset", "swell"], "there is a data set 'time-series/swell' already, from theirs:comb 3.1"),
+    "built-in command": (["command", "run"], "'run' is a command of sslx; choose another name"),
+    "encoder": (["encoder", "Demo"], "'Demo' cannot be the name"),
     "licence": (["objective", "demo", "--licence", "gpl"], "there is no licence 'gpl'; known licences: apache-2.0"),
 }
 
@@ -203,7 +205,7 @@ def test_plugins_lists_states_and_offers(sslx):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "problem"),
+    ("version_range", "problem"),
     [
         (">=1.0,<2", None), (f"=={API_VERSION}", None), (">=1", None),
         ("<1", "it is made for version '<1' of the plugin interface, and this sslx has"),
@@ -211,8 +213,8 @@ def test_plugins_lists_states_and_offers(sslx):
         (1.0, "its SSLX_API must be a range such as '>=1.0,<2', not 1.0"),
     ],
 )  # fmt: skip
-def test_versions_of_the_interface(wanted, problem):
-    plugin = SimpleNamespace(SSLX_API=wanted, register_maskings=nothing)
+def test_versions_of_the_interface(version_range, problem):
+    plugin = SimpleNamespace(SSLX_API=version_range, register_maskings=nothing)
     fine = SimpleNamespace(register_presets=nothing)
     catalogue = Catalogue.from_plugins({"a:one": plugin, "a:two": fine})
     assert [str(one).startswith(f"plugin 'a:one' was set aside: {problem}") for one in catalogue.set_aside] == (
@@ -221,12 +223,12 @@ def test_versions_of_the_interface(wanted, problem):
     assert catalogue.manager.get_plugin("a:two") is fine
 
 
-# --- for real --------------------------------------------------------------------------------------------------------
+# --- installed -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_installed_run_compared_and_gone_again(outside):
-    """`sslx new`, pip install, its tests, run, compare beside metamae, another version, pip uninstall: no trace."""
+def test_objective_is_installed_run_compared_and_uninstalled(outside):
+    """`sslx new`, pip install, its tests, run, compare beside metamae, pip uninstall: no trace."""
     fine = outside.fine
     tiny = [part for value in ("dataset.n_train=48", "dataset.n_test=24", "encoder.dim=32", "encoder.depth=1",
                                "encoder.heads=2", "train.batch_size=16") for part in ("--set", value)]  # fmt: skip
@@ -234,7 +236,7 @@ def test_installed_run_compared_and_gone_again(outside):
     fine("sslx", "new", "objective", "trial-one", "--licence", "mit")
     code, _, err = outside("pip", "install", "--quiet", "./sslx-trial-one")
     if code and importlib.util.find_spec("hatchling") is None:
-        pytest.skip(f"no hatchling here, and none to be had: {err[-300:]}")
+        pytest.skip(f"hatchling is not installed and cannot be fetched: {err[-300:]}")
     assert code == 0, err
     fine("pytest", "-q", "-p", "no:cacheprovider", "sslx-trial-one/tests")
     assert "objective trial-one" in fine("sslx", "plugins")
@@ -254,3 +256,31 @@ def test_installed_run_compared_and_gone_again(outside):
             "error: run was trained with objective 'trial-one' of sslx-trial-one:objectives.trial-one 0.1.0, which is "
             "not installed; pip install sslx-trial-one==0.1.0"
         )
+
+
+@pytest.mark.slow
+def test_encoder_probe_and_command_are_installed_and_run(outside):
+    """`sslx new`, pip install, its tests, `sslx check`, and the first command that `sslx new` prints, in short."""
+    fine = outside.fine
+    tiny = [part for value in ("dataset.n_train=48", "dataset.n_test=24", "encoder.dim=32", "encoder.depth=1",
+                               "encoder.heads=2", "train.batch_size=16") for part in ("--set", value)]  # fmt: skip
+    kinds = ("encoder", "probe", "command")
+    folders = [f"./sslx-trial-{kind}" for kind in kinds]
+    for kind in kinds:
+        fine("sslx", "new", kind, f"trial-{kind}", "--licence", "mit")
+    code, _, err = outside("pip", "install", "--quiet", *folders)
+    if code and importlib.util.find_spec("hatchling") is None:
+        pytest.skip(f"hatchling is not installed and cannot be fetched: {err[-300:]}")
+    assert code == 0, err
+    fine("pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", *(f"{one}/tests" for one in folders))
+    plugins = fine("sslx", "plugins")
+    for kind in kinds:
+        assert f"{kind} trial-{kind}" in plugins
+    assert "0 failed" in fine("sslx", "check", "trial-probe")
+    assert "trial-command" in fine("sslx", "--help")
+    assert "no score of probe 'linear' in runs" in fine("sslx", "trial-command")
+    fine(
+        "sslx", "run", "--objective", "mae", "--modality", "speech", "--steps", 2, "--out", "runs/one",
+        "--set", "encoder.name=trial-encoder", "--set", 'evaluate.probes=["linear", "trial-probe"]', *tiny,
+    )  # fmt: skip
+    assert "one  mae  accuracy  " in fine("sslx", "trial-command", "--probe", "trial-probe")

@@ -1,4 +1,4 @@
-"""A toy modality for tests of the engine: small, quick, with a bad sample on demand."""
+"""A small toy modality for tests of the engine, optionally with bad samples, and fakes of xformers and torch.cuda."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.tokenizers import GridTokenizer
 
 
-class Plainly:
-    """xformers' operators written out for the CPU, and what it says of them."""
+class FakeXformers:
+    """The operators of xformers in plain PyTorch, which run on the CPU, and the attributes that describe them."""
 
     class FwOp:
         CUDA_MINIMUM_COMPUTE_CAPABILITY, CUDA_MAXIMUM_COMPUTE_CAPABILITY, SUPPORTED_MAX_K = (8, 0), None, 256
@@ -28,24 +28,26 @@ class Plainly:
             return True
 
         @staticmethod
-        def apply(given: SimpleNamespace, needs_gradient: bool) -> tuple[Tensor, SimpleNamespace]:
-            q, k, v = (part.transpose(1, 2) for part in (given.query, given.key, given.value))
+        def apply(inputs: SimpleNamespace, needs_gradient: bool) -> tuple[Tensor, SimpleNamespace]:
+            q, k, v = (part.transpose(1, 2) for part in (inputs.query, inputs.key, inputs.value))
             scores = q @ k.mT / math.sqrt(q.shape[-1])
             sums = torch.nn.functional.pad(scores.logsumexp(-1), (0, 3))
             return (scores.softmax(-1) @ v).transpose(1, 2), SimpleNamespace(lse=sums)
 
     class BwOp(FwOp):
         @staticmethod
-        def apply(kept: SimpleNamespace, given: SimpleNamespace, gradient: Tensor) -> SimpleNamespace:  # type: ignore[override]
-            g, o, q, k, v = (part.transpose(1, 2) for part in (gradient, kept.out, given.query, given.key, given.value))
+        def apply(context: SimpleNamespace, inputs: SimpleNamespace, gradient: Tensor) -> SimpleNamespace:  # type: ignore[override]
+            g, o, q, k, v = (
+                part.transpose(1, 2) for part in (gradient, context.out, inputs.query, inputs.key, inputs.value)
+            )
             scale = 1 / math.sqrt(q.shape[-1])
-            p = (scale * q @ k.mT - kept.lse.to(q.dtype).unsqueeze(-1)).exp()
+            p = (scale * q @ k.mT - context.lse.to(q.dtype).unsqueeze(-1)).exp()
             ds = p * (g @ v.mT - (g * o).sum(-1, keepdim=True))
             dq, dk, dv = (part.transpose(1, 2) for part in (scale * ds @ k, scale * ds.mT @ q, p.mT @ g))
             return SimpleNamespace(dq=dq, dk=dk, dv=dv)
 
     class Older(FwOp):
-        """As that for single precision, which the newest GPUs have not."""
+        """Like the single-precision kernel, which does not support the newest GPUs."""
 
         CUDA_MAXIMUM_COMPUTE_CAPABILITY = (9, 0)
 
@@ -117,28 +119,28 @@ def make_learner(objective_class, seed=0, dropout=0.0, **options):
 
 @pytest.fixture
 def toy():
-    """The toy classes and a maker of learners."""
+    """The toy classes and `make_learner`."""
     return SimpleNamespace(Data=ToyData, Tokenizer=Toy, make_learner=make_learner)
 
 
 @pytest.fixture
-def pretended(monkeypatch):
-    """As much of torch.cuda as recording and feeding ask for, with nothing behind it; what was done, in order."""
-    done = []
+def fake_cuda(monkeypatch):
+    """Replace the functions of torch.cuda that graph capture and prefetching call. Returns the list of calls."""
+    calls = []
 
     class Event:
         def synchronize(self):
-            done.append("synchronize")
+            calls.append("synchronize")
 
     class Stream:
         def __init__(self, device=None):
             self.device = device
 
         def wait_stream(self, other):
-            done.append("wait stream")
+            calls.append("wait stream")
 
         def wait_event(self, event):
-            done.append("wait event")
+            calls.append("wait event")
 
         def record_event(self):
             return Event()
@@ -147,8 +149,8 @@ def pretended(monkeypatch):
     replaced = {
         "Stream": Stream, "current_stream": lambda device=None: here, "stream": lambda stream: nullcontext(),
         "CUDAGraph": SimpleNamespace, "graph": lambda graph, **how: nullcontext(), "graph_pool_handle": lambda: (0, 1),
-        "get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: done.append(f"sync debug {mode}"),
+        "get_sync_debug_mode": lambda: 0, "set_sync_debug_mode": lambda mode: calls.append(f"sync debug {mode}"),
     }  # fmt: skip
     for name, value in replaced.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    return done
+    return calls

@@ -69,7 +69,7 @@ def test_pretraining_on_embedded_data_gives_a_run_with_its_report(trained, tmp_p
     assert read(trained.folder) == trained.report
     assert trained.report.dataset == "synthetic"
     assert trained.report.split == "test"
-    assert set(trained.splits) == {"train", "test"}
+    assert set(trained.splits) == {"train", "validation", "test"}
 
 
 def test_pretraining_is_silent_unless_given_a_console(tmp_path, capfd):

@@ -11,6 +11,7 @@ from ssl_core import ConfigError, Masking, Objective, Preset, hookimpl
 from ssl_core.config.resolve import parse_setting, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.plugins import Catalogue
+from ssl_plugins.encoders import transformer
 from ssl_plugins.maskings import block, random
 from ssl_plugins.objectives import mae, metamae
 from ssl_plugins.probes import knn, linear
@@ -70,7 +71,7 @@ def catalogue(toy):
                 Preset("method", {"train.weight_decay": 0.25}, "Table 3", "metamae", "toy", default=True),
             ]
 
-    probes = {"x:linear": linear, "x:knn": knn}
+    probes = {"x:linear": linear, "x:knn": knn, "x:transformer": transformer}
     modules = {"toy:toy": Module(), "x:mae": mae, "x:meta": metamae, "x:r": random, "x:b": block}
     return Catalogue.from_plugins(modules | probes)
 
@@ -192,3 +193,50 @@ def test_bad_files_are_named(catalogue, tmp_path, text, message):
 def test_a_missing_file_is_named(catalogue, tmp_path):
     with pytest.raises(ConfigError, match="cannot read .*none.toml"):
         make(catalogue, tmp_path / "none.toml")
+
+
+class TestNamedMaskings:
+    """An objective with several maskings has a section for each."""
+
+    @pytest.fixture
+    def catalogue(self):
+        from ssl_core.plugins import load
+
+        return load()
+
+    def resolve(self, catalogue, **values):
+        base = {"objective.name": "ijepa", "modality": "tabular"}
+        return resolve(catalogue, base | {key.replace("__", "."): value for key, value in values.items()})[0]
+
+    def test_each_has_its_own_options(self, catalogue):
+        config = self.resolve(catalogue, masking__target__ratio=0.1, masking__context__name="block")
+        assert list(config.maskings) == ["context", "target"]
+        assert config.maskings["target"].options["ratio"] == 0.1
+        assert config.maskings["context"].name == "block"
+        assert config.maskings["context"].options == {"ratio": 0.9, "size": 3}  # of the default what block knows, too
+
+    def test_a_saved_configuration_reads_back_the_same(self, catalogue, tmp_path):
+        config = self.resolve(catalogue, masking__target__ratio=0.1)
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config.model_dump(mode="json")))
+        assert resolve(catalogue, {}, path)[0] == config
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"masking__name": "block"}, "set masking.context.name and masking.target.name instead of masking.name"),
+            ({"masking__ratio": 0.5}, "unknown option 'masking.ratio'; known maskings: context, target"),
+            ({"masking__targt__ratio": 0.5}, "unknown option 'masking.targt.ratio'; did you mean 'target'"),
+            ({"masking__target__rato": 0.5}, "unknown option 'masking.target.rato'; did you mean 'masking.target.rat"),
+        ],
+    )
+    def test_mistakes_are_named(self, catalogue, values, message):
+        with pytest.raises(ConfigError, match=message):
+            self.resolve(catalogue, **values)
+
+
+def test_an_encoder_is_chosen_by_name(catalogue):
+    config = make(catalogue, encoder__dim=32)
+    assert (config.encoder.name, config.dim) == ("transformer", 32)
+    with pytest.raises(ConfigError, match="unknown encoder 'transfomer'; did you mean 'transformer'"):
+        make(catalogue, encoder__name="transfomer")

@@ -1,6 +1,6 @@
-"""Steps recorded and replayed whole, and batches brought by other threads: what they give is what plain steps give.
+"""Steps replayed as CUDA graphs, and batches prefetched by threads: results equal those of eager steps.
 
-Where there is no GPU, a graph is played by one that does again what it was recorded doing.
+Without a GPU a fake graph repeats the calls that were captured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ssl_core import Learner, Tokenizer
-from ssl_core.pipeline import prefetch as feeding
+from ssl_core.pipeline import prefetch
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
 from ssl_core.training import checkpoint
@@ -35,39 +35,39 @@ CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
-class Player:
-    """A graph that calls the step again, with what it was recorded with, and puts the results where they were."""
+class FakeGraph:
+    """A graph that calls the step function again with its static inputs and writes to its static outputs."""
 
     def __init__(self) -> None:
-        self.record, self.values = None, {}
+        self.run, self.outputs = None, {}
 
     def replay(self) -> None:
-        for name, value in self.record().items():
-            self.values[name].copy_(value)
+        for name, value in self.run().items():
+            self.outputs[name].copy_(value)
 
 
 @pytest.fixture
-def played(pretended, monkeypatch):
-    """A step that is recorded by `Player`."""
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Player)
+def fake_step(fake_cuda, monkeypatch):
+    """The class GraphedStep with `FakeGraph` as its graph."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
 
-    class Recording(GraphedStep):
-        def _record(self, inputs, draws):
-            step, calls = self.step, []
-            self.step = lambda *given: calls.append(given) or {"sum": torch.zeros(())}
+    class FakeStep(GraphedStep):
+        def _capture(self, inputs, draws):
+            step_fn, calls = self.step_fn, []
+            self.step_fn = lambda *args: calls.append(args) or {"sum": torch.zeros(())}
             try:
-                recorded = super()._record(inputs, draws)
+                success = super()._capture(inputs, draws)
             finally:
-                self.step = step
-            if recorded:
-                (given,) = calls
-                self.graph.record, self.graph.values = lambda: step(*given), self.values
-            return recorded
+                self.step_fn = step_fn
+            if success:
+                (args,) = calls
+                self.graph.run, self.graph.outputs = lambda: step_fn(*args), self.static_outputs
+            return success
 
-    return Recording
+    return FakeStep
 
 
-def add_up(inputs, draws):
+def weighted_sum(inputs, draws):
     return {"sum": inputs["x"].sum() + 10 * draws["m"].sum()}
 
 
@@ -75,101 +75,100 @@ def batch(number, size=2):
     return {"x": torch.full((size,), float(number))}, {"m": torch.tensor([number])}
 
 
-def test_each_step_gets_its_own_batch_and_draws(played):
-    step = played(add_up, CPU, pytest.fail)
+def test_each_replay_uses_its_own_batch_and_draws(fake_step):
+    step = fake_step(weighted_sum, CPU, pytest.fail)
     for number in range(FIRST_STEPS + 4):
         assert step(*batch(number))["sum"] == 12 * number
     assert step.graph is not None
 
 
 @pytest.mark.parametrize("others", [{1, 6, 8}, {0}, {4, 9}])
-def test_a_batch_of_another_shape_is_done_as_it_comes(played, others):
-    """Also where it is the first one, so that what is recorded is what comes again and again."""
-    step = played(add_up, CPU, pytest.fail)
+def test_steps_of_other_shapes_run_eagerly(fake_step, others):
+    """Also if the first step has another shape: the capture is of the shape that repeats."""
+    step = fake_step(weighted_sum, CPU, pytest.fail)
     for number in range(12):
         size = 5 if number in others else 2
         assert step(*batch(number, size))["sum"] == (size + 10) * number
-    assert step.given[0]["x"].shape == (2,)
+    assert step.static_inputs[0]["x"].shape == (2,)
 
 
-def test_shapes_that_never_stay_the_same_are_given_up(played):
-    said = []
-    step = played(add_up, CPU, said.append)
+def test_capture_is_given_up_if_shapes_keep_changing(fake_step):
+    messages = []
+    step = fake_step(weighted_sum, CPU, messages.append)
     for number in range(PATIENCE + 10):
         assert step(*batch(number, 2 + number % 2))["sum"] == (12 + number % 2) * number
-    assert len(said) == 1
-    assert "differ in shape" in said[0]
+    assert len(messages) == 1
+    assert "differ in shape" in messages[0]
 
 
-def test_what_is_taken_out_of_the_values_is_there_again(played):
-    step = played(add_up, CPU, pytest.fail)
+def test_replay_returns_a_new_dict(fake_step):
+    step = fake_step(weighted_sum, CPU, pytest.fail)
     for number in range(FIRST_STEPS + 3):
         assert step(*batch(number)).pop("sum") == 12 * number
 
 
-def test_the_caller_is_not_let_run_away(played, pretended):
-    step = played(add_up, CPU, pytest.fail)
+def test_number_of_queued_steps_is_bounded(fake_step, fake_cuda):
+    step = fake_step(weighted_sum, CPU, pytest.fail)
     for number in range(AHEAD + 5):
         step(*batch(number))
-    assert pretended.count("synchronize") == 5
+    assert fake_cuda.count("synchronize") == 5
 
 
-def test_a_step_that_cannot_be_recorded_is_done_as_if_it_had_not_been_tried(monkeypatch, pretended):
-    """Its gradients and random numbers included."""
-    weight, said, mended = torch.ones(2, requires_grad=True), [], []
-    monkeypatch.setattr(module, "_mend", lambda *given: mended.append(given))
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: recording())
-    attempt = []
+def test_failed_capture_leaves_gradients_and_random_state_unchanged(monkeypatch, fake_cuda):
+    weight, messages, resets = torch.ones(2, requires_grad=True), [], []
+    monkeypatch.setattr(module, "_reset_failed_capture", lambda *args: resets.append(args))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: capture())
+    captures = []
 
     @contextlib.contextmanager
-    def recording():
-        attempt.append(True)
+    def capture():
+        captures.append(True)
         yield
 
     def update(inputs, draws):
         noise = torch.rand(())
         (weight * inputs["x"]).sum().backward()
-        if attempt and not mended:
+        if captures and not resets:
             raise RuntimeError("no memory\nand so on")
         gradient, weight.grad = weight.grad, None
         return {"gradient": gradient, "noise": noise}
 
-    def undo():
+    def reset():
         weight.grad = None
 
-    step = GraphedStep(update, CPU, said.append, undo)
+    step = GraphedStep(update, CPU, messages.append, reset)
     for number in range(FIRST_STEPS + 3):
         torch.manual_seed(number)
         values = step(*batch(number))
         torch.manual_seed(number)
         assert values["noise"] == torch.rand(())
         assert values["gradient"].tolist() == [number, number]
-    assert len(mended) == 1
-    assert said == [
+    assert len(resets) == 1
+    assert messages == [
         "warning: steps cannot be replayed as a CUDA graph (no memory), so each is launched kernel by kernel"
     ]
 
 
-def test_a_step_that_waits_is_not_recorded(monkeypatch, pretended):
-    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **how: pytest.fail("it was"))
-    said = []
+def test_step_that_synchronizes_is_not_captured(monkeypatch, fake_cuda):
+    monkeypatch.setattr(torch.cuda, "graph", lambda *args, **options: pytest.fail("captured"))
+    messages = []
 
     def update(inputs, draws):
-        if "sync debug warn" in pretended[-1:]:
+        if "sync debug warn" in fake_cuda[-1:]:
             warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
-        return add_up(inputs, draws)
+        return weighted_sum(inputs, draws)
 
-    step = GraphedStep(update, CPU, said.append)
+    step = GraphedStep(update, CPU, messages.append)
     for number in range(FIRST_STEPS + 4):
         assert step(*batch(number))["sum"] == 12 * number
-    assert len(said) == 1
-    assert "a step waits for the device" in said[0]
-    assert "test_cuda_graph.py, line" in said[0]
-    assert pretended.count("sync debug 0") == 1
+    assert len(messages) == 1
+    assert "a step waits for the device" in messages[0]
+    assert "test_cuda_graph.py, line" in messages[0]
+    assert fake_cuda.count("sync debug 0") == 1
 
 
-class Thing:
-    """What a maker makes: knows its number."""
+class FakeTensor:
+    """Stands for a tensor of a prefetched batch, and has a number."""
 
     def __init__(self, number):
         self.number = number
@@ -178,50 +177,51 @@ class Thing:
         pass
 
 
-def things(number):
-    return {"x": Thing(number)}
+def fake_batch(number):
+    return {"x": FakeTensor(number)}
 
 
 @pytest.fixture
-def ahead(pretended, monkeypatch):
-    monkeypatch.setattr(feeding, "send", lambda value, device: value)
-    made = Prefetcher((things, lambda number: {"m": Thing(-number)}), torch.device("cuda"))
-    yield made
-    made.close()
+def prefetcher(fake_cuda, monkeypatch):
+    monkeypatch.setattr(prefetch, "send", lambda value, device: value)
+    prefetcher = Prefetcher((fake_batch, lambda number: {"m": FakeTensor(-number)}), torch.device("cuda"))
+    yield prefetcher
+    prefetcher.close()
 
 
-def test_what_is_made_ahead_comes_in_the_order_in_which_it_was_asked_for(ahead, pretended):
+def test_prefetcher_keeps_the_order_of_requests(prefetcher, fake_cuda):
     for number in (4, 7, 2):
-        ahead.submit(number)
-    assert len(ahead) == 3
-    assert [(x["x"].number, m["m"].number) for x, m in (ahead.take() for _ in range(3))] == [(4, -4), (7, -7), (2, -2)]
-    assert pretended.count("wait event") == 6  # both copies of each
-    assert len(ahead) == 0
+        prefetcher.submit(number)
+    assert len(prefetcher) == 3
+    pairs = [prefetcher.take() for _ in range(3)]
+    assert [(x["x"].number, m["m"].number) for x, m in pairs] == [(4, -4), (7, -7), (2, -2)]
+    assert fake_cuda.count("wait event") == 6  # two copies for each number
+    assert len(prefetcher) == 0
 
 
-def test_what_a_maker_raises_comes_out_where_its_number_is_taken(pretended, monkeypatch):
-    monkeypatch.setattr(feeding, "send", lambda value, device: value)
+def test_prefetcher_raises_where_the_failed_batch_is_taken(fake_cuda, monkeypatch):
+    monkeypatch.setattr(prefetch, "send", lambda value, device: value)
 
     def make(number):
         if number == 2:
             raise ValueError("no batch")
-        return things(number)
+        return fake_batch(number)
 
-    made = Prefetcher((make,), torch.device("cuda"))
+    prefetcher = Prefetcher((make,), torch.device("cuda"))
     for number in (1, 2, 3):
-        made.submit(number)
-    assert made.take()[0]["x"].number == 1
+        prefetcher.submit(number)
+    assert prefetcher.take()[0]["x"].number == 1
     with pytest.raises(ValueError, match="no batch"):
-        made.take()
-    assert made.take()[0]["x"].number == 3
-    made.close()
+        prefetcher.take()
+    assert prefetcher.take()[0]["x"].number == 3
+    prefetcher.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sslx-feed")]
 
 
-def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbers(pretended, monkeypatch):
-    monkeypatch.setattr(feeding, "send", lambda value, device: value)
-    monkeypatch.setattr(feeding, "batch_index", lambda seed, number, count, size: number)
-    asked = []
+def test_batch_stream_is_bounded_and_ends_after_its_steps(fake_cuda, monkeypatch):
+    monkeypatch.setattr(prefetch, "send", lambda value, device: value)
+    monkeypatch.setattr(prefetch, "batch_index", lambda seed, number, count, size: number)
+    indices = []
 
     class Data:
         def __len__(self):
@@ -229,19 +229,22 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
 
         def take(self, index, pinned):
             assert pinned
-            asked.append(index)
-            return SimpleNamespace(inputs=things(index))
+            indices.append(index)
+            return SimpleNamespace(inputs=fake_batch(index))
 
-    draw = lambda size, generator, geometry: {"m": Thing(generator.initial_seed())}  # noqa: E731
+    def draw(size, generator, geometry):
+        return {"m": FakeTensor(generator.initial_seed())}
+
+    monkeypatch.setattr(prefetch.torch, "tensor", lambda value, dtype: FakeTensor(0))  # the progress of the run
     learner = SimpleNamespace(tokenizer=Tokenizer.__new__(Tokenizer), draw=draw)
-    taken, draws = [], set()
+    numbers, draws = [], set()
     with BatchStream(learner, Data(), 8, 3, torch.device("cuda"), range(5, 12)) as feed:
         for number in range(5, 12):
-            inputs, drawn = feed.take()
-            taken.append(inputs["x"].number)
-            draws.add(drawn["m"].number)
-            assert max(asked) < number + DEPTH
-    assert taken == asked == list(range(5, 12))
+            inputs, step_draws = feed.take()
+            numbers.append(inputs["x"].number)
+            draws.add(step_draws["m"].number)
+            assert max(indices) < number + DEPTH
+    assert numbers == indices == list(range(5, 12))
     assert len(draws) == 7
 
 
@@ -254,11 +257,11 @@ def test_a_feed_is_never_further_ahead_than_it_should_be_and_ends_with_its_numbe
         ({"cuda_graph": False}, "cuda", False),
     ],
 )
-def test_when_steps_are_replayed(options, device, expected):
+def test_is_graphed(options, device, expected):
     assert is_graphed(TrainOptions(**options), torch.device(device)) == expected
 
 
-def test_a_rate_that_a_graph_reads_stays_in_its_place():
+def test_set_rate_updates_tensors_in_place():
     group = {"lr": torch.tensor(1.0)}
     rate = group["lr"]
     set_rate(SimpleNamespace(param_groups=[group]), 0.25)
@@ -267,9 +270,9 @@ def test_a_rate_that_a_graph_reads_stays_in_its_place():
 
 
 @needs_cuda
-def test_ten_steps_replayed_are_ten_plain_ones(toy):
-    """With dropout, whose numbers each step draws anew, and a rate that changes."""
-    ends = []
+def test_ten_replayed_steps_equal_ten_eager_steps(toy):
+    """With dropout, which draws new random numbers in each step, and a learning rate that changes."""
+    results = []
     for graphed in (False, True):
         learner: Learner = toy.make_learner(MetaMAE, dropout=0.2).cuda().train()
         options = TrainOptions(lr=1e-2)
@@ -291,43 +294,43 @@ def test_ten_steps_replayed_are_ten_plain_ones(toy):
             torch.manual_seed(number)
             losses.append(step(inputs, draws)["loss"].item())
         assert not graphed or step.graph is not None
-        ends.append((losses, [parameter.detach().clone() for parameter in learner.parameters()]))
-    (plain, weights), (replayed, others) = ends
-    assert replayed == pytest.approx(plain, rel=1e-4)
-    for one, other in zip(weights, others, strict=True):
+        results.append((losses, [parameter.detach().clone() for parameter in learner.parameters()]))
+    (eager, weights), (replayed, replayed_weights) = results
+    assert replayed == pytest.approx(eager, rel=1e-4)
+    for one, other in zip(weights, replayed_weights, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-4)
 
 
 @needs_cuda
-@pytest.mark.parametrize("fails", ["waits", "raises"])
-def test_after_steps_that_cannot_be_recorded_all_is_as_before(toy, data, fails):
-    """Random numbers come as they should, memory is given back, and another step can be recorded."""
-    said, weight, device = [], torch.ones(3, device="cuda"), torch.device("cuda")
+@pytest.mark.parametrize("failure", ["synchronization", "exception"])
+def test_failed_capture_leaves_no_trace(toy, data, failure):
+    """The random stream is intact, memory is released, and another step can be captured."""
+    messages, weight, device = [], torch.ones(3, device="cuda"), torch.device("cuda")
 
     def update(inputs, draws):
         total = (weight * inputs["x"].sum()).sum()
-        if fails == "waits":
+        if failure == "synchronization":
             total = total if total.item() > 0 else -total
         elif torch.cuda.is_current_stream_capturing():
             raise RuntimeError("no memory")
-        return {"sum": total, "chance": torch.rand((), device="cuda")}
+        return {"sum": total, "noise": torch.rand((), device="cuda")}
 
-    step, held = GraphedStep(update, device, said.append), []
+    step, allocated = GraphedStep(update, device, messages.append), []
     with BatchStream(toy.make_learner(MetaMAE), data, 8, 0, device, range(60)) as feed:
         for number in range(60):
             inputs, draws = feed.take()
             torch.manual_seed(number)
             values = step(inputs, draws)
             torch.manual_seed(number)
-            assert torch.equal(values["chance"], torch.rand((), device="cuda"))
+            assert torch.equal(values["noise"], torch.rand((), device="cuda"))
             torch.cuda.synchronize()
-            held.append(torch.cuda.memory_allocated())
-    assert len(said) == 1
-    assert held[-1] <= held[10]
-    again = GraphedStep(lambda inputs, draws: {"x": 2 * inputs["x"]}, device, pytest.fail)
+            allocated.append(torch.cuda.memory_allocated())
+    assert len(messages) == 1
+    assert allocated[-1] <= allocated[10]
+    other = GraphedStep(lambda inputs, draws: {"x": 2 * inputs["x"]}, device, pytest.fail)
     for number in range(FIRST_STEPS + 3):
-        assert again({"x": torch.full((3,), float(number), device="cuda")}, {})["x"].tolist() == [2 * number] * 3
-    assert again.graph is not None
+        assert other({"x": torch.full((3,), float(number), device="cuda")}, {})["x"].tolist() == [2 * number] * 3
+    assert other.graph is not None
 
 
 @pytest.fixture
@@ -339,26 +342,26 @@ def data(toy, tmp_path):
 
 
 @needs_cuda
-def test_what_other_threads_bring_is_what_a_step_would_make_itself(toy, data):
+def test_prefetched_batches_equal_batches_made_in_the_step(toy, data):
     learner = toy.make_learner(MetaMAE)
     here = BatchStream(learner, data, 8, 3, CPU, range(20))
     with BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed:
         for _ in range(20):
-            for brought, made in zip(feed.take(), here.take(), strict=True):
-                assert brought.keys() == made.keys()
-                for name, value in brought.items():
+            for prefetched, expected in zip(feed.take(), here.take(), strict=True):
+                assert prefetched.keys() == expected.keys()
+                for name, value in prefetched.items():
                     assert value.is_cuda
-                    assert torch.equal(value.cpu(), made[name])
+                    assert torch.equal(value.cpu(), expected[name])
 
 
 @needs_cuda
-def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
+def test_error_in_a_prefetch_thread_is_raised_by_take(toy, data):
     learner = toy.make_learner(MetaMAE)
 
     def broken(batch, generator, geometry):
         raise ValueError("no draw")
 
-    learner.draw = broken
+    learner.objective.draw = broken
     with (
         BatchStream(learner, data, 8, 3, torch.device("cuda"), range(20)) as feed,
         pytest.raises(ValueError, match="no draw"),
@@ -370,7 +373,7 @@ def test_what_fails_in_a_thread_fails_where_it_is_taken(toy, data):
 @pytest.mark.parametrize(
     "options", [{}, {"accumulate_steps": 2}, {"schedule": "cosine", "warmup_steps": 4}, {"cuda_graph": False}]
 )
-def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, tmp_path, options):
+def test_training_on_cuda_equals_the_cpu_and_resumes(toy, data, tmp_path, options):
     def losses(name, device, start=None):
         learner = toy.make_learner(MetaMAE).to(device)
         folder = tmp_path / name
@@ -395,7 +398,7 @@ def test_training_on_cuda_is_training_on_the_cpu_and_can_be_resumed(toy, data, t
 @needs_cuda
 @pytest.mark.parametrize("name", ["emix", "shed", "capri", "dabs-mae", "m3ae", "mae"])
 @pytest.mark.parametrize("modality", ["tabular", "image-text"])
-def test_every_objective_can_be_recorded(tmp_path, monkeypatch, name, modality):
+def test_steps_of_shipped_objectives_can_be_captured(tmp_path, monkeypatch, name, modality):
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""The encoder: whole rows or some of their tokens, in any order."""
+"""The transformer encoder: whole rows or some of their tokens, in any order."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ def build(grids: tuple[tuple[int, ...], ...], **options: object) -> TransformerE
     return encoder
 
 
-def content_of(encoder: TransformerEncoder, rows: int = 3) -> Tensor:
+def random_embeddings(encoder: TransformerEncoder, rows: int = 3) -> Tensor:
     return torch.randn(rows, len(encoder.positions()) - 1, 16, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("grids", GRIDS)
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
-def test_the_order_of_the_places_does_not_matter(grids: tuple[tuple[int, ...], ...], positions: str) -> None:
+def test_equivariant_to_the_order_of_tokens(grids: tuple[tuple[int, ...], ...], positions: str) -> None:
     encoder = build(grids, positions=positions)
-    embeddings = content_of(encoder)
+    embeddings = random_embeddings(encoder)
     position_ids = torch.rand(embeddings.shape[:2]).argsort(dim=1)[:, :5]
     shuffle = torch.tensor([3, 0, 4, 1, 2])
-    made = encoder(gather_tokens(embeddings, position_ids), position_ids=position_ids)
-    again = encoder(gather_tokens(embeddings, position_ids[:, shuffle]), position_ids=position_ids[:, shuffle])
-    torch.testing.assert_close(again[:, 0], made[:, 0], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(again[:, 1:], made[:, 1:][:, shuffle], rtol=1e-10, atol=1e-12)
+    encoded = encoder(gather_tokens(embeddings, position_ids), position_ids=position_ids)
+    permuted = encoder(gather_tokens(embeddings, position_ids[:, shuffle]), position_ids=position_ids[:, shuffle])
+    torch.testing.assert_close(permuted[:, 0], encoded[:, 0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(permuted[:, 1:], encoded[:, 1:][:, shuffle], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("grids", GRIDS)
-def test_all_places_are_the_whole_row(grids: tuple[tuple[int, ...], ...]) -> None:
+def test_all_position_ids_equal_the_whole_row(grids: tuple[tuple[int, ...], ...]) -> None:
     encoder = build(grids)
-    embeddings = content_of(encoder)
+    embeddings = random_embeddings(encoder)
     position_ids = torch.arange(embeddings.shape[1]).expand(len(embeddings), -1)
     torch.testing.assert_close(
         encoder(embeddings, position_ids=position_ids), encoder(embeddings), rtol=1e-12, atol=1e-14
     )
 
 
-def test_where_a_token_stands_does_matter() -> None:
+def test_output_depends_on_position_ids() -> None:
     encoder = build(((9,),))
-    embeddings = content_of(encoder)[:, :3]
+    embeddings = random_embeddings(encoder)[:, :3]
     first, second = (torch.tensor(position_ids).expand(3, -1) for position_ids in ([0, 1, 2], [0, 1, 5]))
     assert (encoder(embeddings, position_ids=first) - encoder(embeddings, position_ids=second)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("grids", GRIDS)
-def test_it_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
+def test_equals_reference_implementation(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
     encoder = build(grids)
-    embeddings = content_of(encoder)
+    embeddings = random_embeddings(encoder)
     visible = torch.rand(embeddings.shape[:2]).argsort(dim=1)[:, :4].sort(dim=1).values
     sizes = plain.Sizes(tuple(plain.Piece("continuous", grid, 4) for grid in grids), dim=16, depth=2, heads=2, mlp=32)
     params = plain.parameters_of({f"encoder.{name}": p for name, p in encoder.named_parameters()})
@@ -72,23 +72,23 @@ def test_it_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, 
     )
 
 
-def test_features_are_the_mean_of_the_tokens_with_or_without_the_summary() -> None:
+def test_pool_is_the_mean_of_tokens_with_or_without_cls() -> None:
     encoded = torch.randn(2, 5, 16, dtype=torch.float64)
     torch.testing.assert_close(build(((4,),)).pool(encoded), encoded[:, 1:].mean(dim=1))
     torch.testing.assert_close(build(((4,),), pool="all").pool(encoded), encoded.mean(dim=1))
 
 
-def test_the_final_norm_can_be_left_out() -> None:
+def test_final_norm_is_optional() -> None:
     encoder = build(((4,),), final_norm=False)
     assert isinstance(encoder.transformer.norm, nn.Identity)
 
 
-def test_dropout_also_after_the_embedding() -> None:
+def test_dropout_rates_include_the_embedding() -> None:
     rates = [part.p for part in build(((4,),), dropout=0.25, depth=3).modules() if isinstance(part, nn.Dropout)]
     assert rates == [0.25] * (1 + 3 * 3)
 
 
-def test_the_summary_starts_small_and_without_a_position() -> None:
+def test_initial_deviation_of_the_cls_token() -> None:
     layout = Layout([Segment("x", (4,), "continuous", 4)])
-    summary = torch.cat([TransformerEncoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
-    assert summary.std().item() == pytest.approx(0.02, abs=0.001)
+    cls_tokens = torch.cat([TransformerEncoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
+    assert cls_tokens.std().item() == pytest.approx(0.02, abs=0.001)

@@ -1,4 +1,4 @@
-"""Masks and neighbourhoods on layouts of every form, against plain references written token by token."""
+"""Properties of masks and neighbourhoods on random layouts, compared with naive implementations."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def places_of(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """For each token the number of its segment and its coordinates."""
+def token_coordinates(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
+    """The number of the segment and the coordinates of each token."""
     return [
-        (number, place)
+        (number, coordinates)
         for number, segment in enumerate(layout.segments)
-        for place in itertools.product(*(range(size) for size in segment.grid))
+        for coordinates in itertools.product(*(range(size) for size in segment.grid))
     ]
 
 
 def near(one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]) -> bool:
-    """Whether two tokens are one step apart along one axis of the same segment."""
+    """Whether two tokens of one segment are one step apart along one axis."""
     return one[0] == other[0] and sum(abs(a - b) for a, b in zip(one[1], other[1], strict=True)) == 1
 
 
@@ -50,40 +50,40 @@ def near(one: tuple[int, tuple[int, ...]], other: tuple[int, tuple[int, ...]]) -
 @examples
 @given(layouts)
 def test_neighbours_are_the_tokens_one_step_away(layout):
-    places = places_of(layout)
+    tokens = token_coordinates(layout)
     table = layout.neighbours
     axes = max(len(segment.grid) for segment in layout.segments)
     assert table.shape == (layout.length, 2 * axes)
     assert table.dtype == torch.long
     for token, row in enumerate(table.tolist()):
-        expected = {i for i in range(layout.length) if near(places[token], places[i])}
-        assert set(row) - {token} == expected  # a neighbour that is missing is the token itself
-        real = [i for i in row if i != token]
-        assert len(real) == len(expected), "a neighbour is listed twice"
+        expected = {i for i in range(layout.length) if near(tokens[token], tokens[i])}
+        assert set(row) - {token} == expected  # missing neighbours are filled with the token itself
+        others = [i for i in row if i != token]
+        assert len(others) == len(expected), "a neighbour occurs twice"
 
 
 @examples
 @given(layouts, seeds, st.integers(1, 4))
-def test_touching_is_the_chosen_and_what_is_near_them(layout, seed, rows):
+def test_dilation_adds_neighbours_of_chosen_tokens(layout, seed, rows):
     chosen = torch.rand(rows, layout.length, generator=seeded(seed)) < 0.3
-    places = places_of(layout)
+    tokens = token_coordinates(layout)
     expected = [
         [
-            bool(row[i]) or any(row[j] and near(places[i], places[j]) for j in range(layout.length))
+            bool(row[i]) or any(row[j] and near(tokens[i], tokens[j]) for j in range(layout.length))
             for i in range(len(row))
         ]
         for row in chosen.tolist()
     ]
-    before = chosen.clone()
+    original = chosen.clone()
     assert layout.dilate(chosen).tolist() == expected
-    assert torch.equal(chosen, before)
+    assert torch.equal(chosen, original)
 
 
 @examples
 @given(layouts)
 def test_spans_cover_the_row_in_order(layout):
-    covered = [i for _, span in layout.spans for i in range(span.start, span.stop)]
-    assert covered == list(range(layout.length))
+    positions = [i for _, span in layout.spans for i in range(span.start, span.stop)]
+    assert positions == list(range(layout.length))
     for number, (segment, span) in enumerate(layout.spans):
         assert (layout.segment_of[span] == number).all()
         assert span.stop - span.start == segment.length == math.prod(segment.grid)
@@ -93,11 +93,11 @@ def test_spans_cover_the_row_in_order(layout):
 
 
 def hidden_count(length: int, ratio: float) -> int:
-    """ceil(ratio L) in exact arithmetic, with at least one visible (discrepancy D15)."""
+    """ceil(ratio L) in exact arithmetic, but at least one token is visible."""
     return min(math.ceil(length * Fraction(str(ratio))), length - 1)
 
 
-def check_form(mask, layout: Layout, rows: int, ratio: float) -> None:
+def check_mask(mask, layout: Layout, rows: int, ratio: float) -> None:
     length = layout.length
     hidden = hidden_count(length, ratio)
     assert mask.hidden.shape == (rows, length)
@@ -115,7 +115,7 @@ def check_form(mask, layout: Layout, rows: int, ratio: float) -> None:
 def test_random_mask(layout, ratio, seed, rows):
     masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
     mask = masking(rows, seeded(seed))
-    check_form(mask, layout, rows, ratio)
+    check_mask(mask, layout, rows, ratio)
     assert torch.equal(mask.hidden, masking(rows, seeded(seed)).hidden)
 
 
@@ -124,48 +124,48 @@ def test_random_mask(layout, ratio, seed, rows):
 def test_block_mask(layout, ratio, seed, rows, size):
     masking = BlockMasking(BlockMasking.Options(ratio=ratio, size=size), layout)
     mask = masking(rows, seeded(seed))
-    check_form(mask, layout, rows, ratio)
+    check_mask(mask, layout, rows, ratio)
     assert torch.equal(mask.hidden, masking(rows, seeded(seed)).hidden)
 
 
 @examples
 @given(maskable, ratios, seeds, st.integers(1, 4))
-def test_block_mask_lays_blocks_until_enough_is_hidden(layout, ratio, seed, size):
-    """The same chance, spent block by block: all blocks whole but the last, which is cut."""
+def test_block_mask_equals_placing_blocks_one_by_one(layout, ratio, seed, size):
+    """With the same random order: all blocks are hidden completely except the last, which is hidden in part."""
     rows, length = 3, layout.length
     mask = BlockMasking(BlockMasking.Options(ratio=ratio, size=size), layout)(rows, seeded(seed))
     generator = seeded(seed)
     orders = torch.rand(rows, length, generator=generator).argsort(dim=1).tolist()
-    places, wanted = places_of(layout), hidden_count(length, ratio)
+    tokens, count = token_coordinates(layout), hidden_count(length, ratio)
     for order, hidden in zip(orders, mask.hidden.tolist(), strict=True):
-        laid: set[int] = set()
+        placed: set[int] = set()
         for start in order:
-            block = {j for j in range(length) if in_block(places[start], places[j], size)}
-            if len(laid | block) >= wanted:
-                really = {i for i in range(length) if hidden[i]}
-                assert laid <= really <= laid | block
+            block = {j for j in range(length) if in_block(tokens[start], tokens[j], size)}
+            if len(placed | block) >= count:
+                actual = {i for i in range(length) if hidden[i]}
+                assert placed <= actual <= placed | block
                 break
-            laid |= block
+            placed |= block
         else:
             raise AssertionError("all blocks together do not hide enough")
 
 
-def in_block(start: tuple[int, tuple[int, ...]], place: tuple[int, tuple[int, ...]], size: int) -> bool:
-    return start[0] == place[0] and all(0 <= b - a < size for a, b in zip(start[1], place[1], strict=True))
+def in_block(start: tuple[int, tuple[int, ...]], token: tuple[int, tuple[int, ...]], size: int) -> bool:
+    return start[0] == token[0] and all(0 <= b - a < size for a, b in zip(start[1], token[1], strict=True))
 
 
 def test_random_mask_is_uniform():
-    """Every token is hidden equally often, and every pair, too: chi-square far below its 0.999 quantile."""
+    """All tokens and all pairs are hidden equally often, by a chi-square test at its 0.999 quantile."""
     layout, rows = Layout([Segment("a", (6,), "continuous", 1)]), 20_000
     hidden = RandomMasking(RandomMasking.Options(ratio=0.5), layout)(rows, seeded(5)).hidden.double()
     pairs = (hidden.T @ hidden)[torch.triu(torch.ones(6, 6), diagonal=1).bool()]
     expected = rows * (3 / 6) * (2 / 5)
-    assert ((pairs - expected) ** 2 / expected).sum() < 36.1  # 14 degrees of freedom, and a margin by dependence
+    assert ((pairs - expected) ** 2 / expected).sum() < 36.1  # 14 degrees of freedom, minus dependence
     assert (hidden.mean(dim=0) - 0.5).abs().max() < 4 * math.sqrt(0.25 / rows)
 
 
 def test_block_mask_is_clustered():
-    """Hidden tokens have more hidden neighbours than random ones: that is what blocks are for."""
+    """Hidden tokens have more hidden neighbours than under random masking."""
     layout, shares = Layout([Segment("a", (12, 12), "continuous", 1)]), []
     for masking in (
         BlockMasking(BlockMasking.Options(ratio=0.4, size=4), layout),

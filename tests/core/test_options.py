@@ -1,4 +1,4 @@
-"""Options: what `--set` can say becomes what an option holds, and what does not fit is refused by name."""
+"""Options: conversion of values from `--set`, and errors that name the option."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.options import Options
 
 
-class Some(Options):
-    """An option of each kind."""
+class Base(Options):
+    """Options of several types."""
 
     names: tuple[str, ...] = Field(())
     sizes: tuple[float, ...] = Field((0.5,), min_length=1)
@@ -25,8 +25,8 @@ class Some(Options):
     root: str = Field("here")
 
 
-class More(Some):
-    """A subclass, as every plugin's options are."""
+class Derived(Base):
+    """A subclass, like the options of every plugin."""
 
     bands: tuple[int, ...] = Field(())
 
@@ -55,11 +55,11 @@ class More(Some):
         ("root=7", "7"),
     ],
 )
-def test_a_setting_becomes_what_the_option_holds(setting, expected):
+def test_setting_is_converted_to_the_type_of_the_option(setting, expected):
     name, value = parse_setting(setting)
-    made = More(**{name: value})
-    assert getattr(made, name) == expected
-    assert More(**json.loads(made.model_dump_json())) == made
+    options = Derived(**{name: value})
+    assert getattr(options, name) == expected
+    assert Derived(**json.loads(options.model_dump_json())) == options
 
 
 @pytest.mark.parametrize(
@@ -75,25 +75,25 @@ def test_a_setting_becomes_what_the_option_holds(setting, expected):
         ("root=none", "option 'part.root': input should be a valid string, got None"),
     ],
 )
-def test_what_does_not_fit_is_named(setting, message):
+def test_invalid_value_raises_an_error_with_the_name_of_the_option(setting, message):
     name, value = parse_setting(setting)
     with pytest.raises(ConfigError, match=message):
-        validate("part", More, {name: value})
+        validate("part", Derived, {name: value})
 
 
-def test_options_stay_as_they_are():
-    made = Some(names="a")
+def test_options_are_frozen_and_have_no_extra_keys():
+    options = Base(names="a")
     with pytest.raises(ValidationError, match="frozen"):
-        made.names = ("b",)
+        options.names = ("b",)
     with pytest.raises(ValidationError, match="Extra inputs"):
-        Some(name="a")
+        Base(name="a")
 
 
-def test_a_single_probe():
+def test_single_value_for_a_tuple_of_literals():
     assert EvaluateOptions(probes="knn").probes == ("knn",)
 
 
-def test_none_is_a_choice_where_a_literal_has_it():
+def test_none_is_text_if_the_literal_contains_it():
     class Part(Options):
         norm: Literal["none", "mean"] | None = "mean"
         rate: int | None = 1

@@ -1,4 +1,4 @@
-"""The catalogue: what is taken in, what is set aside and why, what is found, and every message on the way."""
+"""The catalogue: registration, unusable plugins, look-up, and all error messages."""
 
 import sys
 import textwrap
@@ -14,13 +14,13 @@ from ssl_core import (Choice, Continuous, Dataset, Layout, Mask, Masking, Object
                       Probe, Tokenizer, hookimpl)
 
 class Demo(Objective):
-    '''One line about it.
+    '''A summary line.
 
-    More about it.
+    Details.
     '''
     name = "demo"
     def forward(self, tokens, encoder, draws):
-        return Outcome(tokens.content.sum())
+        return Outcome(tokens.embeddings.sum())
 
 class Text(Tokenizer):
     '''Letters.'''
@@ -47,14 +47,14 @@ class Nearest(Probe):
 
 
 def module(code: str, name: str = "throwaway") -> types.ModuleType:
-    made = types.ModuleType(name)
-    sys.modules[name] = made  # classes look their module up
-    exec(HEADER + textwrap.dedent(code), made.__dict__)
-    return made
+    plugin = types.ModuleType(name)
+    sys.modules[name] = plugin  # classes look up their module
+    exec(HEADER + textwrap.dedent(code), plugin.__dict__)
+    return plugin
 
 
 def objectives(*lines: str) -> types.ModuleType:
-    """A plugin whose register_objectives has this body."""
+    """A plugin whose register_objectives consists of these lines."""
     return module("@hookimpl\ndef register_objectives():\n" + textwrap.indent("\n".join(lines), "    "))
 
 
@@ -67,7 +67,7 @@ def dataset(name: str, modality: str, default: bool = False) -> types.ModuleType
     """)
 
 
-WHOLE = """
+COMPLETE = """
     @hookimpl
     def register_objectives(): return [Demo]
     @hookimpl
@@ -83,8 +83,8 @@ WHOLE = """
 """
 
 
-def test_everything_offered_is_found_with_its_origin():
-    plugin = module(WHOLE)
+def test_registered_entries_are_found_with_their_origin():
+    plugin = module(COMPLETE)
     catalogue = Catalogue.from_plugins({"dist:entry": plugin}, version="1.2")
     assert catalogue.problems == []
     assert catalogue.objective("demo") is plugin.Demo
@@ -95,7 +95,7 @@ def test_everything_offered_is_found_with_its_origin():
     assert catalogue.default_dataset("text") is plugin.Poems
     assert [preset.source for preset in catalogue.preset("big")] == ["Table 1", "Table 2"]
     entry = catalogue.get("objective", "demo")
-    assert (str(entry.origin), entry.summary) == ("dist:entry 1.2", "One line about it.")
+    assert (str(entry.origin), entry.summary) == ("dist:entry 1.2", "A summary line.")
     assert [entry.summary for entry in catalogue.entries("preset")] == ["Table 1", "Table 2"]
     with pytest.raises(errors.ConfigError, match="there are 2 presets 'big'; they differ in what"):
         catalogue.get("preset", "big")
@@ -106,6 +106,8 @@ def test_everything_offered_is_found_with_its_origin():
         "tokenizers": {"text": "dist:entry 1.2"},
         "datasets": {"text/poems": "dist:entry 1.2"},
         "maskings": {"hide": "dist:entry 1.2"},
+        "encoders": {},
+        "commands": {},
         "probes": {"nearest": "dist:entry 1.2"},
         "presets": {"big": "dist:entry 1.2"},
     }
@@ -113,7 +115,7 @@ def test_everything_offered_is_found_with_its_origin():
         catalogue.entries("objectives")
 
 
-REFUSED = {
+INVALID = {
     "misspelt hook": (
         "@hookimpl\ndef register_objectivs(): return [Demo]",
         "there is no hook 'register_objectivs'; did you mean 'register_objectives'",
@@ -207,11 +209,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("code", "message"), REFUSED.values(), ids=REFUSED)
-def test_broken_plugin_is_set_aside_whole_and_stops_no_other(code, message):
-    broken = module("\n" + code)
-    plugins_at_hand = {"bad:entry": broken, "good:entry": module(WHOLE, "good")}
-    catalogue = Catalogue.from_plugins(plugins_at_hand)
+@pytest.mark.parametrize(("code", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_plugin_is_set_aside_without_affecting_others(code, message):
+    invalid = module("\n" + code)
+    catalogue = Catalogue.from_plugins({"bad:entry": invalid, "good:entry": module(COMPLETE, "good")})
     (aside,) = catalogue.set_aside
     assert aside.origin.plugin == "bad:entry"
     assert catalogue.problems == [f"plugin 'bad:entry' was set aside: {aside.error}"]
@@ -220,11 +221,11 @@ def test_broken_plugin_is_set_aside_whole_and_stops_no_other(code, message):
         raise aside.error
     assert all(entry.origin.plugin == "good:entry" for kind in plugins.KINDS for entry in catalogue.entries(kind))
     assert list(catalogue.objectives) == ["demo"]
-    assert not catalogue.manager.is_registered(broken)
+    assert not catalogue.manager.is_registered(invalid)
 
 
-def test_one_plugin_under_two_names_is_refused():
-    plugin = module(WHOLE)
+def test_one_plugin_under_two_names_is_set_aside():
+    plugin = module(COMPLETE)
     catalogue = Catalogue.from_plugins({"a:x": plugin, "b:y": plugin})
     assert catalogue.problems == [
         "plugin 'b:y' was set aside: it is the same plugin as 'a:x'; remove one of the two entry points"
@@ -232,7 +233,7 @@ def test_one_plugin_under_two_names_is_refused():
     assert str(catalogue.get("objective", "demo").origin) == "a:x"
 
 
-def test_name_clash_is_an_error_that_names_both_origins():
+def test_name_clash_raises_an_error_with_both_origins():
     with pytest.raises(errors.PluginError) as caught:
         Catalogue.from_plugins({"a:x": objectives("return [Demo]"), "b:y": objectives("return [Demo]")}, version="2")
     assert str(caught.value) == (
@@ -242,7 +243,7 @@ def test_name_clash_is_an_error_that_names_both_origins():
         Catalogue.from_plugins({"a:x": dataset("files", "text"), "b:y": dataset("files", "text")})
 
 
-def test_data_sets_are_known_by_modality_and_name():
+def test_data_sets_are_identified_by_modality_and_name():
     text, speech = dataset("files", "text"), dataset("files", "speech", default=True)
     catalogue = Catalogue.from_plugins({"a:x": text, "b:y": speech, "c:z": dataset("poems", "text")})
     assert catalogue.dataset("files", "text") is text.Own
@@ -268,7 +269,7 @@ def test_data_sets_are_known_by_modality_and_name():
         catalogue.dataset("files", "xyz")
 
 
-def test_two_default_data_sets_matter_only_when_the_default_is_asked_for():
+def test_two_default_data_sets_raise_only_when_the_default_is_used():
     catalogue = Catalogue.from_plugins({"a:x": dataset("one", "text", True), "b:y": dataset("two", "text", True)})
     assert catalogue.dataset("two").name == "two"
     with pytest.raises(
@@ -277,8 +278,8 @@ def test_two_default_data_sets_matter_only_when_the_default_is_asked_for():
         catalogue.default_dataset("text")
 
 
-def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
-    catalogue = Catalogue.from_plugins({"a:x": module(WHOLE), "b:emix": module("x = 1"), "b:capri": module("x = 1")})
+def test_unknown_name_suggests_the_nearest_and_quotes_unusable_plugins():
+    catalogue = Catalogue.from_plugins({"a:x": module(COMPLETE), "b:emix": module("x = 1"), "b:capri": module("x = 1")})
     with pytest.raises(errors.ConfigError) as caught:
         catalogue.objective("dema")
     reason = "it has no hook; mark a function such as register_objectives with @hookimpl"
@@ -287,7 +288,7 @@ def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
         f"plugin 'b:capri' was set aside: {reason}"
     )
     with pytest.raises(errors.ConfigError) as caught:
-        catalogue.objective("capri")  # where one carries the name, the others do not matter
+        catalogue.objective("capri")  # only plugins whose name contains it are quoted
     assert str(caught.value) == f"unknown objective 'capri'; known objectives: demo; {catalogue.set_aside[1]}"
     for number in range(5):
         catalogue.add(plugins.Origin(f"c:{number}"), module("x = 1"))
@@ -295,17 +296,17 @@ def test_unknown_name_lists_the_nearest_and_quotes_what_was_set_aside():
         catalogue.masking("no")
 
 
-def test_notices_reach_every_plugin_and_no_failure_stops_them():
-    heard = []
-    quiet = module("@hookimpl\ndef metrics_logged(step): heard.append(('quiet', step))")
+def test_notices_reach_all_plugins_despite_failures():
+    calls = []
+    quiet = module("@hookimpl\ndef metrics_logged(step): calls.append(('quiet', step))")
     broken = module("@hookimpl\ndef metrics_logged(step, metrics): raise OSError('no\\nnetwork')")
     exits = module("@hookimpl\ndef metrics_logged(): raise SystemExit(1)")
-    loud = module("@hookimpl\ndef metrics_logged(folder, step, metrics): heard.append((folder, step, metrics))")
+    loud = module("@hookimpl\ndef metrics_logged(folder, step, metrics): calls.append((folder, step, metrics))")
     for plugin in (quiet, loud):
-        plugin.heard = heard
+        plugin.calls = calls
     catalogue = Catalogue.from_plugins({"a:x": quiet, "b:y": broken, "c:z": exits, "d:w": loud})
     failures = catalogue.notify("metrics_logged", folder="f", step=3, metrics={"train/loss": 1.0})
-    assert heard == [("f", 3, {"train/loss": 1.0}), ("quiet", 3)]
+    assert calls == [("f", 3, {"train/loss": 1.0}), ("quiet", 3)]
     assert [failure.partition(" (")[0] for failure in failures] == [
         "plugin 'c:z' failed in metrics_logged: SystemExit: 1",
         "plugin 'b:y' failed in metrics_logged: OSError: no network",
@@ -316,19 +317,19 @@ def test_notices_reach_every_plugin_and_no_failure_stops_them():
 
 
 def test_notices_follow_the_call_order_of_pluggy():
-    """Last registered first, tryfirst before all, trylast after all: as a call through pluggy itself."""
-    heard = []
+    """Last registered first, tryfirst before all, trylast after all, as in a call by pluggy."""
+    calls = []
     marks = {"a:one": "", "b:first": "(tryfirst=True)", "c:last": "(trylast=True)", "d:two": ""}
-    offered = {}
+    modules = {}
     for name, mark in marks.items():
-        offered[name] = module(f"@hookimpl{mark}\ndef run_started(folder): heard.append({name!r})")
-        offered[name].heard = heard
-    catalogue = Catalogue.from_plugins(offered)
+        modules[name] = module(f"@hookimpl{mark}\ndef run_started(folder): calls.append({name!r})")
+        modules[name].calls = calls
+    catalogue = Catalogue.from_plugins(modules)
     assert catalogue.notify("run_started", config=None, folder="f") == []
-    assert heard == ["b:first", "d:two", "a:one", "c:last"]
-    ours, heard[:] = list(heard), []
+    assert calls == ["b:first", "d:two", "a:one", "c:last"]
+    order, calls[:] = list(calls), []
     catalogue.manager.hook.run_started(config=None, folder="f")
-    assert heard == ours
+    assert calls == order
 
 
 # --- installed plugins ----------------------------------------------------------------------------------------------
@@ -336,9 +337,9 @@ def test_notices_follow_the_call_order_of_pluggy():
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes a distribution with one module that `load` finds."""
+    """A function that creates a distribution with one module that `load` finds."""
 
-    def put(distribution: str, entry: str, code: str, version: str = "0.3") -> str:
+    def create(distribution: str, entry: str, code: str, version: str = "0.3") -> str:
         name = f"throwaway_{distribution}_{entry}".replace("-", "_")
         info = tmp_path / f"{distribution.replace('-', '_')}-{version}.dist-info"
         info.mkdir(exist_ok=True)
@@ -349,27 +350,27 @@ def install(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
         return f"{distribution}:{entry}"
 
-    yield put
+    yield create
     for name in [name for name in sys.modules if name.startswith("throwaway_")]:
         del sys.modules[name]
 
 
-def named(name: str) -> str:
+def objective_named(name: str) -> str:
     return f"Demo.name = {name!r}\n@hookimpl\ndef register_objectives(): return [Demo]"
 
 
-def test_load_walks_the_installed_plugins_in_order_of_origin(install):
-    install("zz-dist", "b", named("third"))
-    install("zz-dist", "a", named("second"))
-    install("aa-dist", "z", named("first"))
+def test_load_orders_plugins_by_origin(install):
+    install("zz-dist", "b", objective_named("third"))
+    install("zz-dist", "a", objective_named("second"))
+    install("aa-dist", "z", objective_named("first"))
     catalogue = plugins.load()
-    mine = [entry for entry in catalogue.entries("objective") if not entry.origin.plugin.startswith("sslx:")]
-    assert [(entry.name, str(entry.origin)) for entry in mine] == [
+    installed = [entry for entry in catalogue.entries("objective") if not entry.origin.plugin.startswith("sslx:")]
+    assert [(entry.name, str(entry.origin)) for entry in installed] == [
         ("first", "aa-dist:z 0.3"),
         ("second", "zz-dist:a 0.3"),
         ("third", "zz-dist:b 0.3"),
     ]
-    shipped = [entry.origin.plugin for entry in catalogue.entries("objective") if entry not in mine]
+    shipped = [entry.origin.plugin for entry in catalogue.entries("objective") if entry not in installed]
     assert "sslx:objectives.metamae" in shipped
     assert shipped == sorted(shipped)
     assert catalogue.entries("objective")[0].name == "first"
@@ -384,20 +385,20 @@ def test_load_walks_the_installed_plugins_in_order_of_origin(install):
         ("import sys; sys.exit('bye')", "SystemExit: bye"),
     ],
 )
-def test_plugin_that_raises_at_import_is_set_aside_and_quoted(install, code, message):
+def test_plugin_that_raises_at_import_is_set_aside(install, code, message):
     origin = install("bad-dist", "warp", code)
     catalogue = plugins.load()
-    problem = next(one for one in catalogue.problems if origin in one)
+    problem = next(line for line in catalogue.problems if origin in line)
     assert problem.startswith(f"plugin '{origin}' was set aside: it cannot be imported: {message}")
     assert "throwaway_bad_dist_warp.py" in problem
-    aside = next(one for one in catalogue.set_aside if one.origin.plugin == origin)
+    aside = next(plugin for plugin in catalogue.set_aside if plugin.origin.plugin == origin)
     assert type(aside.error.__cause__).__name__ == message.partition(":")[0]
     assert "metamae" in catalogue.objectives
     with pytest.raises(errors.ConfigError, match=r"unknown objective 'warp'.*set aside: it cannot be imported"):
         catalogue.objective("warp")
 
 
-def test_blocked_plugins_are_not_even_imported(install, monkeypatch):
+def test_blocked_plugins_are_not_imported(install, monkeypatch):
     first = install("a-dist", "x", "raise RuntimeError")
     second = install("b-dist", "y", "raise RuntimeError")
     monkeypatch.setenv(plugins.BLOCK_VARIABLE, f" {second} ,sslx:maskings.block,")
@@ -410,16 +411,16 @@ def test_blocked_plugins_are_not_even_imported(install, monkeypatch):
 
 
 def test_clash_between_installed_plugins_can_be_blocked(install):
-    theirs = install("zz-dist", "copy", named("metamae"))
-    with pytest.raises(errors.PluginError, match=rf"by sslx:objectives.metamae \S+ and by {theirs} 0.3; leave one out"):
+    other = install("zz-dist", "copy", objective_named("metamae"))
+    with pytest.raises(errors.PluginError, match=rf"by sslx:objectives.metamae \S+ and by {other} 0.3; leave one out"):
         plugins.load()
-    assert plugins.load(block=[theirs]).get("objective", "metamae").origin.plugin == "sslx:objectives.metamae"
-    assert plugins.load(block=["sslx:objectives.metamae"]).get("objective", "metamae").origin.plugin == theirs
+    assert plugins.load(block=[other]).get("objective", "metamae").origin.plugin == "sslx:objectives.metamae"
+    assert plugins.load(block=["sslx:objectives.metamae"]).get("objective", "metamae").origin.plugin == other
 
 
-def test_block_of_a_plugin_that_is_not_there(monkeypatch):
+def test_block_of_an_unknown_plugin(monkeypatch):
     with pytest.raises(errors.ConfigError, match=r"--block: no plugin 'sslx:objectives.mea'; did you mean 'sslx:obj"):
         plugins.load(block=["sslx:objectives.mea"])
     monkeypatch.setenv(plugins.BLOCK_VARIABLE, "sslx:objectives.mea")
     problems = plugins.load().problems
-    assert any(one.startswith("SSLX_BLOCK: no plugin 'sslx:objectives.mea'; did you mean") for one in problems)
+    assert any(line.startswith("SSLX_BLOCK: no plugin 'sslx:objectives.mea'; did you mean") for line in problems)

@@ -1,4 +1,4 @@
-"""Positions: the formula, the order of the axes, and what the table holds."""
+"""Positions: the sine-cosine formula, the order of axes, segments, and learned tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def layout_of(*grids: tuple[int, ...]) -> Layout:
     return Layout([Segment(f"part {i}", grid, "continuous", 4) for i, grid in enumerate(grids)])
 
 
-def test_the_formula_by_hand() -> None:
+def test_sincos_by_hand() -> None:
     """Width 4: frequencies 1 and 1/100; first the sines, then the cosines."""
     table = sincos((6,), 4)
     expected = [math.sin(5), math.sin(0.05), math.cos(5), math.cos(0.05)]
@@ -26,8 +26,8 @@ def test_the_formula_by_hand() -> None:
 
 
 @pytest.mark.parametrize("grid", [(7, 7), (3, 8), (8, 3), (1, 5)])
-def test_in_two_dimensions_the_column_comes_first(grid: tuple[int, int]) -> None:
-    """MetaMAE: half of the width from the column, then half from the row; tokens row by row, square or not."""
+def test_two_dimensions_put_the_column_first(grid: tuple[int, int]) -> None:
+    """MetaMAE: half of the width from the column, then half from the row, for square grids and others."""
     table = sincos(grid, 16).view(*grid, 16)
     for row in range(grid[0]):
         for column in range(grid[1]):
@@ -35,7 +35,7 @@ def test_in_two_dimensions_the_column_comes_first(grid: tuple[int, int]) -> None
             torch.testing.assert_close(table[row, column], expected.float(), rtol=0, atol=1e-7)
 
 
-def test_in_three_dimensions_the_last_axis_comes_first() -> None:
+def test_three_dimensions_put_the_last_axis_first() -> None:
     table = sincos((2, 3, 4), 12).view(2, 3, 4, 12)
     assert torch.equal(table[0, 0, :, :4], table[1, 2, :, :4])
     assert torch.equal(table[0, :, 0, 4:8], table[1, :, 3, 4:8])
@@ -43,7 +43,7 @@ def test_in_three_dimensions_the_last_axis_comes_first() -> None:
     assert len(table.view(-1, 12).unique(dim=0)) == 24
 
 
-def test_what_does_not_divide_is_left_zero() -> None:
+def test_remainder_of_the_width_is_zero() -> None:
     table = sincos((2, 2, 2), 16)
     assert not table[:, 12:].any()
     assert table[:, :12].any(dim=0).sum() >= 9
@@ -52,29 +52,29 @@ def test_what_does_not_divide_is_left_zero() -> None:
 
 
 @pytest.mark.parametrize("grids", [((64,),), ((14, 14),), ((5, 9),), ((2, 3, 4),), ((4, 3), (11,))])
-def test_the_table_equals_the_transcription(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
+def test_table_equals_reference_implementation(plain: ModuleType, grids: tuple[tuple[int, ...], ...]) -> None:
     pieces = tuple(plain.Piece("continuous", grid, 4) for grid in grids)
-    made, expected = Positions(layout_of(*grids), 24).table, plain.position_table(pieces, 24)
-    torch.testing.assert_close(made, expected, rtol=0, atol=6e-8)
-    assert not made[0].any()  # the cls token has no position
+    table, expected = Positions(layout_of(*grids), 24).table, plain.position_table(pieces, 24)
+    torch.testing.assert_close(table, expected, rtol=0, atol=6e-8)
+    assert not table[0].any()  # the cls token has no position
 
 
-def test_fixed_positions_are_no_parameters_and_not_saved() -> None:
+def test_fixed_positions_are_neither_parameters_nor_saved() -> None:
     positions = Positions(layout_of((4, 4)), 8)
     assert not list(positions.parameters())
     assert not positions.state_dict()
 
 
-def test_several_segments_are_told_apart() -> None:
-    """A learned vector for each segment, none for the summary; each segment counts from its own origin."""
+def test_segments_have_type_vectors() -> None:
+    """A learned vector for each segment and none for the cls token. Each segment counts from its own origin."""
     positions = Positions(layout_of((5,), (5,)), 8)
-    made = positions()
+    vectors = positions()
     assert positions.types is not None
     assert positions.types.shape == (2, 8)
-    assert not made[0].any()
+    assert not vectors[0].any()
     fixed = sincos((5,), 8)
-    torch.testing.assert_close(made[1:6], fixed + positions.types[0])
-    torch.testing.assert_close(made[6:], fixed + positions.types[1])
+    torch.testing.assert_close(vectors[1:6], fixed + positions.types[0])
+    torch.testing.assert_close(vectors[6:], fixed + positions.types[1])
 
 
 def test_learned_positions() -> None:
@@ -86,6 +86,6 @@ def test_learned_positions() -> None:
     assert positions() is table
 
 
-def test_an_unknown_kind_is_refused() -> None:
+def test_unknown_kind_raises() -> None:
     with pytest.raises(ValueError, match="sincos"):
         Positions(layout_of((4,)), 8, "rotary")

@@ -1,4 +1,4 @@
-"""Ready-made tokenizers: the order inside a patch, what is measured, and tables that stay live."""
+"""Base tokenizers: patches, normalisation, embedding tables, and joined tokenizers."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def vocabulary(length: int = 5, vocab: int = 7, field: str = "y") -> Vocabulary:
 # -------------------------------------------------------------------------------------------------------- patches
 
 
-def test_a_patch_is_row_column_channel() -> None:
+def test_order_of_elements_in_a_2d_patch() -> None:
     """Channel c, row i, column j holds 100 c + 10 i + j; patches of 2 x 3."""
     x = torch.tensor([[[[100 * c + 10 * i + j for j in range(6)] for i in range(4)] for c in range(2)]])
     patches = patchify(x, (2, 3))
     assert patches.shape == (1, 4, 12)
     assert patches[0, 0].tolist() == [0, 100, 1, 101, 2, 102, 10, 110, 11, 111, 12, 112]
-    assert patches[0, 1, 0] == 3  # the next patch is to the right,
-    assert patches[0, 2, 0] == 20  # the one after the row's end below
+    assert patches[0, 1, 0] == 3  # the second patch is to the right of the first
+    assert patches[0, 2, 0] == 20  # the third patch starts the second row
 
 
-def test_a_segment_of_a_series_is_time_then_channel() -> None:
+def test_order_of_elements_in_a_1d_patch() -> None:
     x = torch.tensor([[[0, 1, 2, 3], [10, 11, 12, 13]]])
     assert patchify(x, (2,))[0].tolist() == [[0, 10, 1, 11], [2, 12, 3, 13]]
 
@@ -56,19 +56,19 @@ shapes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, m
 
 
 @pytest.mark.parametrize(("shape", "patch"), [((2, 3, 4, 6), (2, 3)), ((2, 1, 5), (1,)), ((2, 2, 4, 2, 6), (2, 1, 3))])
-def test_a_compiled_step_cuts_the_same_patches(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    cut = torch.compile(lambda x: patchify(x, patch) * 2, fullgraph=True, backend="aot_eager")
-    x, seen = torch.randn(shape), []
-    assert torch.equal(cut(x), 2 * patchify(x, patch))
-    look = torch.compile(
-        lambda x: patchify(x, patch), backend=lambda graph, _: seen.append(graph.code) or graph.forward
+def test_compiled_patchify_equals_eager(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    compiled_patchify = torch.compile(lambda x: patchify(x, patch) * 2, fullgraph=True, backend="aot_eager")
+    x, code = torch.randn(shape), []
+    assert torch.equal(compiled_patchify(x), 2 * patchify(x, patch))
+    inspect = torch.compile(
+        lambda x: patchify(x, patch), backend=lambda graph, _: code.append(graph.code) or graph.forward
     )
-    look(x)
-    assert "sslx.cut" in seen[0]
-    torch.library.opcheck(torch.ops.sslx.cut, (x, list(patch)))
+    inspect(x)
+    assert "sslx.patchify" in code[0]
+    torch.library.opcheck(torch.ops.sslx.patchify, (x, list(patch)))
     x.requires_grad_()
     weights = torch.randn(patchify(x, patch).shape)
-    (compiled,) = torch.autograd.grad((cut(x) * weights).sum(), x)
+    (compiled,) = torch.autograd.grad((compiled_patchify(x) * weights).sum(), x)
     (eager,) = torch.autograd.grad((2 * patchify(x, patch) * weights).sum(), x)
     assert torch.equal(compiled, eager)
 
@@ -82,17 +82,17 @@ def test_unpatchify_is_the_inverse(axes: list[tuple[int, int]], channels: int, r
     patches = patchify(x, patch)
     assert patches.shape == (rows, int(np.prod(grid)), int(np.prod(patch)) * channels)
     assert torch.equal(unpatchify(patches, grid, patch), x)
-    for number, place in enumerate(itertools.product(*(range(g) for g in grid))):
-        window = tuple(slice(at * p, (at + 1) * p) for at, p in zip(place, patch, strict=True))
-        cut = x[(slice(None), slice(None), *window)].movedim(1, -1)
-        assert torch.equal(patches[:, number], cut.reshape(rows, -1))
+    for number, position in enumerate(itertools.product(*(range(g) for g in grid))):
+        window = tuple(slice(i * p, (i + 1) * p) for i, p in zip(position, patch, strict=True))
+        expected = x[(slice(None), slice(None), *window)].movedim(1, -1)
+        assert torch.equal(patches[:, number], expected.reshape(rows, -1))
 
 
-# --------------------------------------------------------------------------------------------------------- values
+# --------------------------------------------------------------------------------------------------------- grids
 
 
-def test_the_embedding_is_a_convolution_with_stride() -> None:
-    """The published code's patch embedding, with the same numbers in another order (D04)."""
+def test_embedding_equals_a_strided_convolution() -> None:
+    """The patch embedding of MetaMAE's published code, with permuted weights."""
     tokenizer = grid(normalise="none").double()
     kernel = tokenizer.embed.weight.view(DIM, 2, 3, 2).permute(0, 3, 1, 2)
     x = torch.randn(3, 2, 4, 6, dtype=torch.float64)
@@ -115,13 +115,13 @@ def test_tokens_of_a_grid(shape: tuple[int, ...], patch: tuple[int, ...]) -> Non
     assert torch.equal(tokenizer.to_image(0, target.patches), x)
 
 
-def test_a_patch_that_does_not_divide_is_refused() -> None:
+def test_patch_that_does_not_divide_the_shape_raises() -> None:
     for patch in ((2, 4), (0, 3)):
         with pytest.raises(ConfigError, match=r"tokenizer 'grid': patch .* does not divide"):
             grid(patch=patch)
 
 
-def test_input_of_another_shape_is_refused() -> None:
+def test_input_of_another_shape_raises() -> None:
     with pytest.raises(ValueError, match=r"'x' is \(2, 4, 5\), expected \(2, 4, 6\)"):
         grid()({"x": torch.zeros(1, 2, 4, 5)})
 
@@ -130,7 +130,7 @@ def test_initialisation_of_the_embedding() -> None:
     weight, bias = grid(3, (32, 32), (8, 8)).embed.weight, grid(3, (32, 32), (8, 8)).embed.bias
     bound = (6 / (DIM + 192)) ** 0.5
     assert 0.98 * bound < weight.abs().max() <= bound
-    assert 0 < bias.abs().max() <= 192**-0.5  # torch's default, not zero
+    assert 0 < bias.abs().max() <= 192**-0.5  # PyTorch's default, not zero
 
 
 # ------------------------------------------------------------------------------------------------- normalisation
@@ -142,7 +142,7 @@ def chunks_of(x: np.ndarray, sizes: tuple[int, ...]) -> list[dict[str, np.ndarra
 
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("sizes", [(30,), (1, 20, 9)])
-def test_what_is_measured_is_numpys(per_channel: bool, sizes: tuple[int, ...]) -> None:
+def test_measured_statistics_equal_numpy(per_channel: bool, sizes: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).normal(size=(30, 2, 4, 6)).astype(np.float32)
     x[:, 0] = 5 * x[:, 0] - 40
     tokenizer = grid(per_channel=per_channel)
@@ -152,28 +152,28 @@ def test_what_is_measured_is_numpys(per_channel: bool, sizes: tuple[int, ...]) -
     np.testing.assert_allclose(tokenizer.mean.numpy(), np.broadcast_to(mean, 2), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(tokenizer.std.numpy(), np.broadcast_to(std, 2), rtol=1e-6)
     (target,) = tokenizer({"x": torch.from_numpy(x)}).targets
-    back = unpatchify(target.patches, (2, 2), (2, 3)).numpy()  # type: ignore[union-attr]
-    np.testing.assert_allclose(back.std(axis=axes), 1, rtol=1e-4)
-    np.testing.assert_allclose(back.mean(axis=axes), 0, atol=1e-4)
+    normalised = unpatchify(target.patches, (2, 2), (2, 3)).numpy()  # type: ignore[union-attr]
+    np.testing.assert_allclose(normalised.std(axis=axes), 1, rtol=1e-4)
+    np.testing.assert_allclose(normalised.mean(axis=axes), 0, atol=1e-4)
     torch.testing.assert_close(tokenizer.to_image(0, target.patches), torch.from_numpy(x), rtol=1e-5, atol=1e-4)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, 1000.1, -123456.7])
-def test_a_constant_channel_stays_finite_and_small(constant: float) -> None:
-    """A sensor that never moves must not be blown up by the rounding of its own mean."""
+def test_constant_channel_is_not_scaled(constant: float) -> None:
+    """Dividing by its deviation would amplify the rounding error of the mean."""
     x = np.random.default_rng(0).normal(size=(40, 2, 4, 6)).astype(np.float32)
     x[:, 1] = constant
     tokenizer = grid()
     tokenizer.fit_normalization(chunks_of(x, (10, 10, 20)))
     patches = tokenizer({"x": torch.from_numpy(x)}).targets[0].patches  # type: ignore[union-attr]
-    back = unpatchify(patches, (2, 2), (2, 3))
-    assert back.isfinite().all()
-    assert back[:, 1].abs().max() < 0.01
+    normalised = unpatchify(patches, (2, 2), (2, 3))
+    assert normalised.isfinite().all()
+    assert normalised[:, 1].abs().max() < 0.01
     assert tokenizer.std[1] == 1
 
 
 @pytest.mark.parametrize(("constant", "dtype"), [(3.3, np.float32), (0.1, np.float64), (-1234.567, np.float64)])
-def test_a_constant_channel_of_many_samples_keeps_its_scale(constant: float, dtype: type) -> None:
+def test_constant_channel_of_many_samples_is_not_scaled(constant: float, dtype: type) -> None:
     x = np.full((5000, 2, 4, 6), constant, dtype=dtype)
     tokenizer = grid()
     tokenizer.fit_normalization(chunks_of(x, (1666, 1000, 2334)))
@@ -181,14 +181,14 @@ def test_a_constant_channel_of_many_samples_keeps_its_scale(constant: float, dty
 
 
 @pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
-def test_a_large_offset_does_not_spoil_the_deviation(offset: float) -> None:
+def test_deviation_is_accurate_with_a_large_offset(offset: float) -> None:
     x = offset + np.random.default_rng(0).normal(size=(40, 2, 4, 6))
     tokenizer = grid()
     tokenizer.fit_normalization(chunks_of(x, (10, 30)))
     np.testing.assert_allclose(tokenizer.std.numpy(), x.std(axis=(0, 2, 3)), rtol=1e-3)
 
 
-def test_normalisation_is_kept_with_the_model() -> None:
+def test_normalisation_is_saved_with_the_model() -> None:
     tokenizer = grid()
     tokenizer.fit_normalization([{"x": 3 + 2 * np.random.default_rng(0).normal(size=(9, 2, 4, 6))}])
     other = grid()
@@ -197,14 +197,14 @@ def test_normalisation_is_kept_with_the_model() -> None:
     assert torch.equal(other(x).embeddings, tokenizer(x).embeddings)
 
 
-def test_given_and_no_normalisation() -> None:
+def test_normalise_given_and_none() -> None:
     x = torch.randn(2, 2, 4, 6)
-    measured = [{"x": 50 + np.random.default_rng(0).normal(size=(9, 2, 4, 6))}]
-    given, none = grid(normalise="given", mean=(1, 2), std=(3, 4)), grid(normalise="none")
-    for tokenizer in (given, none):
-        tokenizer.fit_normalization(measured)  # is not asked
+    data = [{"x": 50 + np.random.default_rng(0).normal(size=(9, 2, 4, 6))}]
+    constants, none = grid(normalise="given", mean=(1, 2), std=(3, 4)), grid(normalise="none")
+    for tokenizer in (constants, none):
+        tokenizer.fit_normalization(data)  # has no effect
     scaled = (x - torch.tensor([1, 2]).view(2, 1, 1)) / torch.tensor([3, 4]).view(2, 1, 1)
-    assert torch.equal(given({"x": x}).targets[0].patches, patchify(scaled, (2, 3)))  # type: ignore[union-attr]
+    assert torch.equal(constants({"x": x}).targets[0].patches, patchify(scaled, (2, 3)))  # type: ignore[union-attr]
     assert torch.equal(none({"x": x}).targets[0].patches, patchify(x, (2, 3)))  # type: ignore[union-attr]
     assert grid(normalise="given", mean=(1,), std=(2,)).std.tolist() == [2, 2]
 
@@ -217,7 +217,7 @@ def test_given_and_no_normalisation() -> None:
         ({"mean": (1,), "std": (1, 0)}, "positive"),
     ],
 )
-def test_wrong_given_numbers_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_constants_raise(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         grid(normalise="given", **options)
 
@@ -225,20 +225,20 @@ def test_wrong_given_numbers_are_refused(options: dict[str, Any], message: str) 
 # ------------------------------------------------------------------------------------------------------ ids, joint
 
 
-def test_ids_and_their_live_table() -> None:
+def test_id_tokenizer_shares_its_table() -> None:
     tokenizer = vocabulary()
     ids = torch.randint(7, (3, 5), dtype=torch.int32)
     tokens = tokenizer({"y": ids})
     (target,) = tokens.targets
     assert isinstance(target, DiscreteTarget)
-    assert target.table is tokenizer.table  # so that the output layer is tied to the input's
+    assert target.table is tokenizer.table  # the same tensor, so that the output layer is tied to the embedding
     assert torch.equal(target.ids, ids.long())
     assert torch.equal(tokens.embeddings, tokenizer.table[ids.long()])
     bound = (6 / (7 + DIM)) ** 0.5
     assert tokenizer.table.abs().max() <= bound
 
 
-def test_parts_side_by_side() -> None:
+def test_joint_tokenizer_concatenates_its_parts() -> None:
     first, second = grid(normalise="none"), vocabulary()
     joint = JointTokenizer(JointTokenizer.Options(), {}, DIM, parts=[first, second])
     inputs = {"x": torch.randn(3, 2, 4, 6), "y": torch.randint(7, (3, 5))}
@@ -251,7 +251,7 @@ def test_parts_side_by_side() -> None:
     assert torch.equal(joint.to_image(0, tokens.targets[0].patches), inputs["x"])  # type: ignore[union-attr,arg-type]
 
 
-def test_parts_measure_and_prepare_each_for_itself() -> None:
+def test_joint_tokenizer_fits_and_preprocesses_each_part() -> None:
     first, second = grid(), grid()
     second.field = "z"
     joint = JointTokenizer(JointTokenizer.Options(), {}, DIM, parts=[first, second])

@@ -10,7 +10,7 @@ import stat
 import pytest
 import torch
 
-from ssl_core import Learner, SslxError
+from ssl_core import ConfigError, Learner, SslxError
 from ssl_core.errors import CheckpointError
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
@@ -135,6 +135,16 @@ def test_teacher_is_updated_once_per_optimiser_step(go, toy, monkeypatch):
     learner = toy.make_learner(IJEPA)
     go(learner, steps=10, accumulate_steps=4)
     assert seen == pytest.approx([step / 10 for step in range(10)])
+
+
+def test_steps_of_a_run_with_a_scheduled_teacher_cannot_change(go, toy, tmp_path):
+    go(toy.make_learner(IJEPA), "first", steps=5)
+    start = checkpoint.latest(tmp_path / "first")
+    start.state["config"] = {"train": {"steps": 5}}
+    with pytest.raises(ConfigError, match="resume with train.steps=5"):
+        go(toy.make_learner(IJEPA), "first", steps=9, start=start)
+    constant = toy.make_learner(IJEPA, momentum=0.9, momentum_end=0.9)
+    go(constant, "first", steps=9, start=start)
 
 
 def test_teacher_with_momentum_zero_equals_the_student(go, toy):

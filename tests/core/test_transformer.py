@@ -1,4 +1,4 @@
-"""The transformer: its size, its start, and a last block that computes no more than is wanted."""
+"""The transformer: parameters, initialisation, dropout, and slices of the output."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def perturbed(transformer: Transformer) -> Transformer:
 
 
 def test_parameters_of_a_block() -> None:
-    """Protocol 3.1 and 3.2: MetaMAE's block, its decoder's, and DABS' with heads of 64."""
+    """The sizes of the published code: MetaMAE's block, and DABS's block and encoder with a head width of 64."""
     assert count(Transformer(256, 1, 8).blocks[0]) == 526_336
     assert count(Transformer(256, 1, 8, head_dim=64).blocks[0]) == 788_480
     assert count(Transformer(256, 12, 8, head_dim=64, final_norm=False)) == 9_461_760
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_it_equals_the_transcription(plain: ModuleType, depth: int) -> None:
+def test_equals_reference_implementation(plain: ModuleType, depth: int) -> None:
     transformer = perturbed(Transformer(16, depth, 2))
-    params = {f"it.{name}": parameter for name, parameter in transformer.named_parameters()}
+    params = {f"transformer.{name}": parameter for name, parameter in transformer.named_parameters()}
     x = torch.randn(3, 7, 16, dtype=torch.float64)
-    expected = plain.transformer(x, params, "it", depth, 2, 0.0, True)
+    expected = plain.transformer(x, params, "transformer", depth, 2, 0.0, True)
     torch.testing.assert_close(transformer(x), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("layer_scale", [None, 0.3])
-def test_block_equals_timms_block(layer_scale: float | None) -> None:
+def test_block_equals_timm(layer_scale: float | None) -> None:
     block = perturbed(Transformer(16, 1, 2, layer_scale=layer_scale)).blocks[0]
     norm = partial(torch.nn.LayerNorm, eps=1e-5)
     reference = Block(16, 2, mlp_ratio=2.0, norm_layer=norm, init_values=layer_scale).double()
@@ -62,10 +62,10 @@ def test_stochastic_depth_drops_whole_rows_and_keeps_the_mean() -> None:
     with torch.no_grad():
         branch = block.eval().attn(block.norm1(x))
         torch.manual_seed(0)
-        many = block.drop_path.train()(branch.expand(4000, -1, -1))
-    dropped = (many == 0).all(dim=(1, 2))
+        outputs = block.drop_path.train()(branch.expand(4000, -1, -1))
+    dropped = (outputs == 0).all(dim=(1, 2))
     assert dropped.double().mean().item() == pytest.approx(0.5, abs=0.04)
-    torch.testing.assert_close(many[~dropped][0], 2 * branch[0])
+    torch.testing.assert_close(outputs[~dropped][0], 2 * branch[0])
 
 
 def test_layers_are_the_outputs_of_blocks() -> None:
@@ -79,13 +79,13 @@ def test_layers_are_the_outputs_of_blocks() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-@pytest.mark.parametrize("wanted", [slice(1, 4), slice(5, None), slice(0, 1), slice(None), slice(2, 2)])
-def test_a_slice_equals_the_whole(wanted: slice, depth: int) -> None:
-    """ContinuousTarget and every gradient, first and second derivative."""
+@pytest.mark.parametrize("output_slice", [slice(1, 4), slice(5, None), slice(0, 1), slice(None), slice(2, 2)])
+def test_output_slice_equals_slice_of_the_output(output_slice: slice, depth: int) -> None:
+    """The outputs, and first and second derivatives."""
     transformer = perturbed(Transformer(16, depth, 2, double_backward=True))
     x = torch.randn(3, 7, 16, dtype=torch.float64, requires_grad=True)
     results = []
-    for part in (transformer(x, wanted), transformer(x)[:, wanted]):
+    for part in (transformer(x, output_slice), transformer(x)[:, output_slice]):
         (first,) = torch.autograd.grad(part.sin().sum(), x, create_graph=True)
         parameters = list(transformer.parameters())
         second = torch.autograd.grad(first.square().sum(), parameters, allow_unused=True)
@@ -94,29 +94,29 @@ def test_a_slice_equals_the_whole(wanted: slice, depth: int) -> None:
         torch.testing.assert_close(sliced.expand_as(whole), whole, rtol=1e-9, atol=1e-11)
 
 
-def test_the_last_block_computes_only_what_is_wanted() -> None:
+def test_last_block_computes_only_the_output_slice() -> None:
     transformer = Transformer(16, 2, 2)
-    seen: list[int] = []
+    lengths: list[int] = []
     for block in transformer.blocks:
-        block.mlp.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape[1]))
+        block.mlp.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].shape[1]))
     transformer(torch.randn(1, 7, 16), slice(2, 4))
-    assert seen == [7, 2]
+    assert lengths == [7, 2]
 
 
-def test_the_norms_epsilon_is_the_papers() -> None:
+def test_epsilon_of_layer_norms() -> None:
     norms = [part for part in Transformer(16, 2, 2).modules() if isinstance(part, nn.LayerNorm)]
     assert len(norms) == 5
     assert {norm.eps for norm in norms} == {1e-5}
 
 
-def test_dropout_is_after_attention_and_twice_in_the_mlp() -> None:
-    """Protocol 3.2: none on the attention weights, no drop path."""
+def test_dropout_after_attention_and_twice_in_the_mlp() -> None:
+    """As in MetaMAE's published code: no dropout on the attention weights."""
     (block,) = Transformer(16, 1, 2, dropout=0.1).blocks
     rates = {name: part.p for name, part in block.named_modules() if isinstance(part, nn.Dropout)}
     assert rates == {"attn.proj_drop": 0.1, "mlp.drop1": 0.1, "mlp.drop2": 0.1}
 
 
-def test_dropout_is_for_training_only() -> None:
+def test_dropout_is_off_in_evaluation_mode() -> None:
     transformer = Transformer(16, 1, 2, dropout=0.5)
     x = torch.randn(2, 5, 16)
     assert not torch.equal(transformer(x), transformer(x))

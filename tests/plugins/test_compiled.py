@@ -1,4 +1,4 @@
-"""Every shipped objective compiled whole, as a run compiles it, is the eager one: in fp32 at 1e-5, in bf16 as exact."""
+"""Compiled steps of all shipped objectives equal eager ones: to 1e-5 in fp32, with similar rounding errors in bf16."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OBJECTIVES = [entry.name for entry in CATALOGUE.entries("objective") if entry.or
 
 @dataclass
 class Perturbed:
-    """A learner with weights away from their start, and what it is given."""
+    """A learner with perturbed weights, and its inputs."""
 
     learner: Learner
     inputs: Mapping[str, Tensor]
@@ -38,35 +38,39 @@ class Perturbed:
 
 
 def perturbed(cls: type[Objective], options: dict[str, Any]) -> Perturbed:
-    """The same weights whatever the options."""
+    """Perturbed weights that do not depend on the options."""
     torch.manual_seed(0)
-    bench = Setting(cls, options, "continuous_and_discrete").build()
+    harness = Setting(cls, options, "continuous_and_discrete").build()
     with torch.no_grad():
-        for parameter in (*bench.tokenizer.parameters(), *bench.encoder.parameters(), *bench.objective.parameters()):
+        for parameter in (
+            *harness.tokenizer.parameters(),
+            *harness.encoder.parameters(),
+            *harness.objective.parameters(),
+        ):
             parameter += 0.1 * torch.randn_like(parameter)  # the second-order term is tiny near initialisation
-    return Perturbed(Learner(bench.tokenizer, bench.encoder, bench.objective), bench.inputs)
+    return Perturbed(Learner(harness.tokenizer, harness.encoder, harness.objective), harness.inputs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_compiled_step_equals_eager_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    bench = Setting(CATALOGUE.objective(name), {}, "continuous_and_discrete").build()
-    learner = Learner(bench.tokenizer, bench.encoder, bench.objective)
-    twin = copy.deepcopy(learner)
-    step = CompiledStep(twin, "key", tmp_path)
-    inputs: Mapping[str, Tensor] = bench.inputs
+    harness = Setting(CATALOGUE.objective(name), {}, "continuous_and_discrete").build()
+    learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
+    compiled_learner = copy.deepcopy(learner)
+    step = CompiledStep(compiled_learner, "key", tmp_path)
+    inputs: Mapping[str, Tensor] = harness.inputs
     for seed in range(2):
         draws = learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(seed))
         losses = []
-        for one, function in ((learner, learner), (twin, step)):
-            one.zero_grad()
+        for module, function in ((learner, learner), (compiled_learner, step)):
+            module.zero_grad()
             torch.manual_seed(seed)
             outcome = function(inputs, draws)
             outcome.loss.backward()
             losses.append(outcome.loss.detach())
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=0)
-        for (parameter, eager), compiled in zip(learner.named_parameters(), twin.parameters(), strict=True):
+        for (parameter, eager), compiled in zip(learner.named_parameters(), compiled_learner.parameters(), strict=True):
             assert (eager.grad is None) == (compiled.grad is None), parameter
             if eager.grad is not None:
                 largest = float(eager.grad.abs().max())
@@ -74,8 +78,8 @@ def test_a_compiled_step_is_the_eager_one(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MetaMAE with weights away from their start. A lost second derivative would be a larger error than rounding."""
+def test_bf16_error_of_compiled_step_is_that_of_eager_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MetaMAE with perturbed weights. Without the second derivative the error would exceed the rounding error."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     learner = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0})
     first_order = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0, "first_order": True})
@@ -92,8 +96,8 @@ def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypat
 
     exact = gradient(learner.learner, learner.learner, half=False)
 
-    def error(found: Tensor) -> float:
-        return float((found - exact).norm() / exact.norm())
+    def error(approximate: Tensor) -> float:
+        return float((approximate - exact).norm() / exact.norm())
 
     eager = error(gradient(learner.learner, learner.learner, half=True))
     assert error(gradient(step.learner, step, half=True)) < 1.3 * eager
@@ -101,8 +105,8 @@ def test_in_bf16_a_compiled_step_errs_as_the_eager_one(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_compiled_step_on_ids_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many tokens share few rows of the table; two threads that add to one row must not do so in an order of chance."""
+def test_compiled_step_on_ids_is_deterministic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tokens share few rows of the table, to which two threads must add in a fixed order."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch.set_num_threads(2)
     tokenizer = IdTokenizer(IdTokenizer.Options(), {}, 64, field="x", length=128, vocab=5)
@@ -110,13 +114,15 @@ def test_a_compiled_step_on_ids_is_the_same_each_time(tmp_path: Path, monkeypatc
     cls, masking = CATALOGUE.objective("mae"), CATALOGUE.masking("random")
     options = cls.Options(depth=1, width=32, heads=2)  # type: ignore[call-arg]
     learner = Learner(
-        tokenizer, encoder, cls(options, tokenizer.layout, 64, masking(masking.Options(ratio=0.5), tokenizer.layout))
+        tokenizer,
+        encoder,
+        cls(options, tokenizer.layout, 64, {"mask": masking(masking.Options(ratio=0.5), tokenizer.layout)}),
     )
     inputs = {"x": torch.randint(5, (64, 128))}
     draws = learner.draw(64, torch.Generator().manual_seed(0))
-    step, found = CompiledStep(learner, "key", tmp_path), []
+    step, runs = CompiledStep(learner, "key", tmp_path), []
     for _ in range(8):
         learner.zero_grad()
         step(inputs, draws).loss.backward()
-        found.append([p.grad.clone() for p in learner.parameters() if p.grad is not None])
-    assert all(torch.equal(one, other) for again in found[1:] for one, other in zip(found[0], again, strict=True))
+        runs.append([p.grad.clone() for p in learner.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for run in runs[1:] for one, other in zip(runs[0], run, strict=True))

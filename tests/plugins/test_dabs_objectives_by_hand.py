@@ -1,4 +1,4 @@
-"""e-Mix, ShED, Capri and DABS-MAE: losses worked out by hand, and what they draw."""
+"""e-Mix, ShED, Capri and DABS-MAE: losses calculated by hand, and properties of their draws."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ssl_plugins.objectives.emix import EMix
 from ssl_plugins.objectives.shed import ShED
 
 
-class Adds(nn.Module):
-    """In place of the encoder: adds one vector to each token, and a cls token that must not count."""
+class AddVector(nn.Module):
+    """An encoder that adds one vector to each token; the cls token is large and must not be used."""
 
     def __init__(self, vector: list[float]) -> None:
         super().__init__()
         self.vector = torch.tensor(vector)
 
-    def forward(self, embeddings: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, geometry: Geometry | None = None) -> Tensor:
         return torch.cat([torch.full_like(embeddings[:, :1], 1e3), embeddings + self.vector], dim=1)
 
     def pool(self, encoded: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -39,15 +39,15 @@ def small(objective: type[Objective], *segments: Segment, dim: int = 2, **option
     return objective(objective.Options(**options), layout, dim, {} if masking is None else {"mask": masking})
 
 
-def values(length: int, size: int = 2) -> Segment:
+def continuous(length: int, size: int = 2) -> Segment:
     return Segment("x", (length,), "continuous", size)
 
 
-def rows(objective: Objective, embeddings: Any, *targets: Target) -> Tokens:
+def make_tokens(objective: Objective, embeddings: Any, *targets: Target) -> Tokens:
     return Tokens(torch.tensor(embeddings), targets, objective.layout)
 
 
-def set_to(linear: nn.Linear, weight: Any, bias: Any) -> None:
+def set_weights(linear: nn.Linear, weight: Any, bias: Any) -> None:
     with torch.no_grad():
         linear.weight.copy_(torch.tensor(weight))
         linear.bias.copy_(torch.tensor(bias))
@@ -62,45 +62,45 @@ def log_sum(*scores: float) -> float:
 
 @pytest.mark.parametrize(("coefficient", "cost"), [("sample", 0.25 * 5 / 2), ("batch-mean", 0.375 * 5 / 2)])
 def test_emix_by_hand(coefficient: str, cost: float) -> None:
-    """Features (1, 0) and (0, 1). A mixture 3:1 of the first has features (1, 0); the second, 1:1, is undecided.
+    """Features of the samples are (1, 0) and (0, 1); of the first mixture, 3:1, (1, 0); the second mixture is 1:1.
 
-    The first row's logits are 5 and 0, its partner costs 5 more than itself; the second's two cost log 2 each.
+    The logits of the first mixture are 5 and 0, so its partner costs 5 more than itself. The second costs log 2.
     """
-    objective = small(EMix, values(1), out=2, coefficient=coefficient)
+    objective = small(EMix, continuous(1), out=2, coefficient=coefficient)
     norm, last = objective.head
-    norm.eps = 1e-12  # a LayerNorm of two numbers leaves only their order: (1, -1), (-1, 1), or (0, 0)
-    set_to(last, [[0.25, -0.25], [-0.25, 0.25]], [0.5, 0.5])
-    tokens = rows(objective, [[[4.0, 0.0]], [[0.0, 4.0]]])
+    norm.eps = 1e-12  # LayerNorm maps two numbers to (1, -1), (-1, 1) or (0, 0)
+    set_weights(last, [[0.25, -0.25], [-0.25, 0.25]], [0.5, 0.5])
+    tokens = make_tokens(objective, [[[4.0, 0.0]], [[0.0, 4.0]]])
     draws = {"weight": torch.tensor([0.75, 0.5]), "partner": torch.tensor([1, 0])}
-    outcome = objective(tokens, Adds([0.0, 0.0]), draws)
+    outcome = objective(tokens, AddVector([0.0, 0.0]), draws)
     assert outcome.loss.item() == pytest.approx((math.log1p(math.exp(-5)) + math.log(2)) / 2 + cost, rel=1e-5)
 
 
 def test_shed_by_hand() -> None:
-    """Logits (0, x). Embeddings 1, 2, 3, of which the last two change places; all but none are taken for moved."""
-    objective = small(ShED, values(3, 1), dim=1)
-    set_to(objective.head, [[0.0], [1.0]], [0.0, 0.0])
-    tokens = rows(objective, [[[1.0], [2.0], [3.0]]])
+    """Logits (0, x). The last two of the embeddings 1, 2, 3 are swapped; all three are predicted as moved."""
+    objective = small(ShED, continuous(3, 1), dim=1)
+    set_weights(objective.head, [[0.0], [1.0]], [0.0, 0.0])
+    tokens = make_tokens(objective, [[[1.0], [2.0], [3.0]]])
     draws = {"source": torch.tensor([[0, 2, 1]]), "moved": torch.tensor([[0, 1, 1]])}
-    outcome = objective(tokens, Adds([10.0]), draws)
+    outcome = objective(tokens, AddVector([10.0]), draws)
     costs = [11 + math.log1p(math.exp(-11)), math.log1p(math.exp(-13)), math.log1p(math.exp(-12))]
     assert outcome.loss.item() == pytest.approx(sum(costs) / 3, rel=1e-6)
     assert outcome.metrics["accuracy"].item() == pytest.approx(2 / 3)
 
 
-def test_shed_moves_what_stands_at_the_source() -> None:
-    """A cycle of three tells source from destination, a swap does not: 1, 2, 3 become 3, 1, 2."""
-    seen: list[Tensor] = []
+def test_shed_takes_embeddings_from_the_source() -> None:
+    """A cycle of three, unlike a swap, distinguishes source and destination: 1, 2, 3 become 3, 1, 2."""
+    inputs: list[Tensor] = []
 
-    class Watched(Adds):
-        def forward(self, embeddings: Tensor, valid: Tensor | None = None) -> Tensor:
-            seen.append(embeddings)
+    class Spy(AddVector):
+        def forward(self, embeddings: Tensor, geometry: Geometry | None = None) -> Tensor:
+            inputs.append(embeddings)
             return super().forward(embeddings)
 
-    objective = small(ShED, values(3, 1), dim=1, ratio=1)
-    tokens = rows(objective, [[[1.0], [2.0], [3.0]]])
-    objective(tokens, Watched([0.0]), {"source": torch.tensor([[2, 0, 1]]), "moved": torch.ones(1, 3).long()})
-    assert seen[0].flatten().tolist() == [3.0, 1.0, 2.0]
+    objective = small(ShED, continuous(3, 1), dim=1, ratio=1)
+    tokens = make_tokens(objective, [[[1.0], [2.0], [3.0]]])
+    objective(tokens, Spy([0.0]), {"source": torch.tensor([[2, 0, 1]]), "moved": torch.ones(1, 3).long()})
+    assert inputs[0].flatten().tolist() == [3.0, 1.0, 2.0]
 
 
 # Embeddings (1, 0), (2, 0), (0, 1), the last two blanked. Predictions (encoded plus (1, 0)): (2, 0), (1, 0), (1, 0).
@@ -119,53 +119,53 @@ CAPRI = [
 @pytest.mark.parametrize(("positions", "direction", "normalise", "value"), CAPRI)
 def test_capri_by_hand(positions: str, direction: str, normalise: bool, value: float) -> None:
     options: dict[str, Any] = {"positions": positions, "direction": direction, "normalise": normalise}
-    objective = small(Capri, values(3), temperature=1.0, **options)
-    set_to(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
-    tokens = rows(objective, [[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])
+    objective = small(Capri, continuous(3), temperature=1.0, **options)
+    set_weights(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+    tokens = make_tokens(objective, [[[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]])
     draws = {"visible": torch.tensor([[0]]), "masked": torch.tensor([[1, 2]])}
-    assert objective(tokens, Adds([0.0, 0.0]), draws).loss.item() == pytest.approx(value, rel=1e-5)
+    assert objective(tokens, AddVector([0.0, 0.0]), draws).loss.item() == pytest.approx(value, rel=1e-5)
 
 
-def test_capri_across_the_batch_by_hand() -> None:
-    """One masked token in each of two rows: alone it would have nothing to be told from, and a loss of zero."""
+def test_capri_with_negatives_of_the_batch_by_hand() -> None:
+    """One masked token in each of two rows: within its row it has no negative, so its loss is zero."""
     tokens = [[[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]]
     draws = {"visible": torch.tensor([[0], [0]]), "masked": torch.tensor([[1], [1]])}
     for negatives, value in (("batch", (log_sum(2, 0) - 2 + log_sum(2, 0)) / 2), ("sequence", 0.0)):
-        objective = small(Capri, values(2), negatives=negatives, normalise=False, temperature=1.0)
-        set_to(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
-        loss = objective(rows(objective, tokens), Adds([0.0, 0.0]), draws).loss
+        objective = small(Capri, continuous(2), negatives=negatives, normalise=False, temperature=1.0)
+        set_weights(objective.predictor, [[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+        loss = objective(make_tokens(objective, tokens), AddVector([0.0, 0.0]), draws).loss
         assert loss.item() == pytest.approx(value, rel=1e-5)
 
 
 @pytest.mark.parametrize(("squared", "patches"), [(False, (5 + 1) / 2), (True, (12.5 + 0.5) / 2)])
 def test_dabs_mae_by_hand(squared: bool, patches: float) -> None:
-    """Blanked tokens encode to (1, -2), rectified (1, 0), and predict (3, 4); ids score 0 and 1 - 2 = -1."""
-    objective = small(DabsMAE, values(3), Segment("y", (2,), "discrete", 2), squared=squared)
-    set_to(objective.maps["0"], [[2.0, 7.0], [5.0, 7.0]], [1.0, -1.0])
+    """Blanked tokens are encoded as (1, -2), after ReLU (1, 0), and predict (3, 4). Logits of ids: 0 and 1 - 2 = -1."""
+    objective = small(DabsMAE, continuous(3), Segment("y", (2,), "discrete", 2), squared=squared)
+    set_weights(objective.maps["0"], [[2.0, 7.0], [5.0, 7.0]], [1.0, -1.0])
     table = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     targets = (
         ContinuousTarget(torch.tensor([[[0.0, 0.0], [9.0, 9.0], [3.0, 3.0]]])),
         DiscreteTarget(torch.tensor([[1, 0]]), table),
     )
-    tokens = rows(objective, [[[5.0, 5.0]] * 5], *targets)
+    tokens = make_tokens(objective, [[[5.0, 5.0]] * 5], *targets)
     draws = {"visible": torch.tensor([[1, 4]]), "hidden": torch.tensor([[1, 0, 1, 1, 0]], dtype=torch.bool)}
-    loss = objective(tokens, Adds([1.0, -2.0]), draws).loss
+    loss = objective(tokens, AddVector([1.0, -2.0]), draws).loss
     assert loss.item() == pytest.approx((patches + log_sum(0, 1)) / 2, rel=1e-6)
 
 
-def test_dabs_mae_of_a_perfect_prediction_has_a_finite_gradient() -> None:
-    """The norm has no derivative at zero; torch takes 0 there, and nothing may become nan."""
-    objective = small(DabsMAE, values(2))
-    set_to(objective.maps["0"], [[0.0, 0.0], [0.0, 0.0]], [1.0, -1.0])
-    tokens = rows(objective, [[[5.0, 5.0]] * 2], ContinuousTarget(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])))
+def test_dabs_mae_gradient_of_a_perfect_prediction_is_finite() -> None:
+    """The norm is not differentiable at zero. PyTorch's gradient there is 0."""
+    objective = small(DabsMAE, continuous(2))
+    set_weights(objective.maps["0"], [[0.0, 0.0], [0.0, 0.0]], [1.0, -1.0])
+    tokens = make_tokens(objective, [[[5.0, 5.0]] * 2], ContinuousTarget(torch.tensor([[[1.0, -1.0], [1.0, -1.0]]])))
     draws = {"visible": torch.tensor([[1]]), "hidden": torch.tensor([[True, False]])}
-    loss = objective(tokens, Adds([1.0, 1.0]), draws).loss
+    loss = objective(tokens, AddVector([1.0, 1.0]), draws).loss
     loss.backward()
     assert loss.item() == 0
     assert all(parameter.grad.isfinite().all() for parameter in objective.parameters())
 
 
-def test_the_defaults_are_the_intended_mathematics() -> None:
+def test_defaults() -> None:
     assert EMix.Options().model_dump() == {"beta": 1.0, "temperature": 0.2, "out": 128, "coefficient": "sample"}
     assert ShED.Options().model_dump() == {"ratio": 0.15, "min_moved": 2}
     capri = {"temperature": 0.07, "normalise": True, "positions": "masked", "direction": "targets"}
@@ -173,7 +173,7 @@ def test_the_defaults_are_the_intended_mathematics() -> None:
     assert DabsMAE.Options().model_dump() == {"squared": False}
 
 
-# ----------------------------------------------------------------------------------------------------------- draw
+# ----------------------------------------------------------------------------------------------------------- draws
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -181,75 +181,73 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("beta", [1.0, 4.0, 0.3])
-def test_emix_draws_the_larger_share(beta: float) -> None:
-    """Shares of Beta(b, b), folded at a half; the variance of Beta(b, b) is 1 / (4 (2 b + 1))."""
-    weight = small(EMix, values(1), beta=beta).draw(20_000, seeded(), Geometry())["weight"].double()
+def test_emix_weights_are_folded_beta_samples(beta: float) -> None:
+    """Samples of Beta(b, b), folded at a half. The variance of Beta(b, b) is 1 / (4 (2 b + 1))."""
+    weight = small(EMix, continuous(1), beta=beta).draw(20_000, seeded(), Geometry())["weight"].double()
     assert weight.min() >= 0.5
     assert weight.max() <= 1
     assert (weight - 0.5).square().mean().item() == pytest.approx(1 / (4 * (2 * beta + 1)), rel=0.05)
-    if beta == 1:  # uniform in [0.5, 1]: the distribution function is a straight line
+    if beta == 1:  # uniform in [0.5, 1]: the distribution function is linear
         line = torch.linspace(0.5, 1, len(weight), dtype=torch.float64)
         assert (weight.sort().values - line).abs().max() < 0.01
 
 
-def test_emix_draws_a_uniform_permutation() -> None:
-    objective, generator = small(EMix, values(1)), seeded()
+def test_emix_permutations_are_uniform() -> None:
+    objective, generator = small(EMix, continuous(1)), seeded()
     partners = torch.stack([objective.draw(4, generator, Geometry())["partner"] for _ in range(2400)])
     assert torch.equal(partners.sort(dim=1).values, torch.arange(4).expand(2400, 4))
     codes, counts = (partners * torch.tensor([64, 16, 4, 1])).sum(dim=1).unique(return_counts=True)
     assert len(codes) == 24
-    assert ((counts - 100).square() / 100).sum() < 60  # chi-square of 23 degrees; 50 is the 0.1 % point
+    assert ((counts - 100).square() / 100).sum() < 60  # chi-square with 23 degrees of freedom; its 0.999 quantile is 50
 
 
-# Protocol, the lengths of the rows: 250 genomics, 128 proteins and text, 228 image and text, 28 HIGGS, ...
+# Row lengths of the benchmark, such as 250 for genomics, 228 for image and text, 128 for text, 28 for HIGGS.
 @pytest.mark.parametrize("length", [2, 7, 20, 28, 64, 128, 196, 228, 250])
 def test_shed_moves_exactly_k_in_one_cycle(length: int) -> None:
-    draws = small(ShED, values(length)).draw(60, seeded(), Geometry())
+    draws = small(ShED, continuous(length)).draw(60, seeded(), Geometry())
     count = max((15 * length + 99) // 100, 2)
-    home = torch.arange(length).expand(60, length)
+    identity = torch.arange(length).expand(60, length)
     source, moved = draws["source"], draws["moved"]
-    assert torch.equal(source.sort(dim=1).values, home)
+    assert torch.equal(source.sort(dim=1).values, identity)
     assert set(moved.unique().tolist()) <= {0, 1}
     assert (moved.sum(dim=1) == count).all()
-    assert torch.equal(source != home, moved == 1)  # no fixed point among the moved, and nothing else moved
+    assert torch.equal(source != identity, moved == 1)  # all moved tokens and no others change
     position_ids = moved.argmax(dim=1, keepdim=True)
-    start, seen = position_ids, []
+    start, visited = position_ids, []
     for _ in range(count):
-        seen.append(position_ids)
+        visited.append(position_ids)
         position_ids = source.gather(1, position_ids)
-    assert torch.equal(position_ids, start)  # back after k steps, and not before
-    assert all(len(set(row)) == count for row in torch.cat(seen, dim=1).tolist())
+    assert torch.equal(position_ids, start)  # the cycle closes after k steps
+    assert all(len(set(row)) == count for row in torch.cat(visited, dim=1).tolist())
 
 
-def test_shed_of_one_token_as_published() -> None:
-    """P36: nothing moves, and a token is called moved. With min_moved 2, the default, two change places."""
-    home = torch.arange(6).expand(50, 6)
-    draws = small(ShED, values(6), min_moved=1).draw(50, seeded(), Geometry())
-    assert torch.equal(draws["source"], home)
+def test_shed_of_one_token_as_in_the_published_code() -> None:
+    """With min_moved=1 no embedding moves but one token is labelled as moved. By default two tokens are swapped."""
+    identity = torch.arange(6).expand(50, 6)
+    draws = small(ShED, continuous(6), min_moved=1).draw(50, seeded(), Geometry())
+    assert torch.equal(draws["source"], identity)
     assert (draws["moved"].sum(dim=1) == 1).all()
-    draws = small(ShED, values(6)).draw(50, seeded(), Geometry())
-    assert ((draws["source"] != home).sum(dim=1) == 2).all()
+    draws = small(ShED, continuous(6)).draw(50, seeded(), Geometry())
+    assert ((draws["source"] != identity).sum(dim=1) == 2).all()
 
 
-def test_shed_chooses_places_and_their_order_uniformly() -> None:
-    draws = small(ShED, values(5), ratio=0.6).draw(6000, seeded(), Geometry())
+def test_shed_chooses_positions_and_sources_uniformly() -> None:
+    draws = small(ShED, continuous(5), ratio=0.6).draw(6000, seeded(), Geometry())
     assert (draws["moved"].float().mean(dim=0) - 0.6).abs().max() < 0.03
-    for place in range(5):  # from each of the four others equally often
-        sources = draws["source"][:, place][draws["moved"][:, place] == 1]
+    for position in range(5):  # the four other positions are equally frequent sources
+        sources = draws["source"][:, position][draws["moved"][:, position] == 1]
         shares = torch.bincount(sources, minlength=5) / len(sources)
-        assert (shares - torch.tensor([0.25] * 5).index_fill(0, torch.tensor(place), 0.0)).abs().max() < 0.035
+        assert (shares - torch.tensor([0.25] * 5).index_fill(0, torch.tensor(position), 0.0)).abs().max() < 0.035
 
 
 @pytest.mark.parametrize("objective", [Capri, DabsMAE])
 @pytest.mark.parametrize("length", [7, 20, 28, 64, 128, 196, 228, 250])
-def test_masks_hide_15_percent_and_keep_the_rest(objective: type[Objective], length: int) -> None:
-    layout = Layout([values(length)])
+def test_default_masks_hide_15_percent(objective: type[Objective], length: int) -> None:
+    layout = Layout([continuous(length)])
     assert objective.default_masking is not None
     assert objective.default_masking.name == "random"
     masking = RandomMasking(RandomMasking.Options(**objective.default_masking.values), layout)
-    draws = objective(objective.Options(), layout, 2, {} if masking is None else {"mask": masking}).draw(
-        40, seeded(), Geometry()
-    )
+    draws = objective(objective.Options(), layout, 2, {"mask": masking}).draw(40, seeded(), Geometry())
     hidden = draws["hidden"].nonzero()[:, 1].view(40, -1) if "hidden" in draws else draws["masked"]
     assert hidden.shape == (40, (15 * length + 99) // 100)
     both = torch.cat([draws["visible"], hidden], dim=1)
@@ -257,18 +255,18 @@ def test_masks_hide_15_percent_and_keep_the_rest(objective: type[Objective], len
 
 
 @pytest.mark.parametrize("objective", [EMix, ShED, Capri, DabsMAE])
-def test_draws_depend_on_the_generator_alone(objective: type[Objective]) -> None:
-    made = small(objective, values(40))
+def test_draws_depend_only_on_the_generator(objective: type[Objective]) -> None:
+    built = small(objective, continuous(40))
 
     def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
         assert a.keys() == b.keys()
         return all(torch.equal(a[name], b[name]) for name in a)
 
     state = torch.get_rng_state()
-    first = made.draw(16, seeded(5), Geometry())
+    first = built.draw(16, seeded(5), Geometry())
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(99)
     generator = seeded(5)
-    assert same(made.draw(16, generator, Geometry()), first)
-    assert not same(made.draw(16, generator, Geometry()), first)
-    assert not same(made.draw(16, seeded(6), Geometry()), first)
+    assert same(built.draw(16, generator, Geometry()), first)
+    assert not same(built.draw(16, generator, Geometry()), first)
+    assert not same(built.draw(16, seeded(6), Geometry()), first)

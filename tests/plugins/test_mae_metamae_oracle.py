@@ -1,7 +1,7 @@
-"""MAE and MetaMAE against the plain transcription of their equations: the loss and every parameter's gradient.
+"""MAE and MetaMAE against the reference implementation of their equations: the loss and all gradients.
 
-In float64 and with perturbed weights: near initialisation the second-order term changes gradients by as little as 2e-6,
-so that a test in float32 passes without it. Negative controls show that what must matter does.
+In float64 and with perturbed weights: near initialisation the second-order term changes gradients by only 2e-6, so that
+a test in float32 would pass without it. Negative controls show that the tests detect wrong implementations.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "three steps": {"inner_steps": 3},
     "first order": {"first_order": True},
     "three first-order steps": {"inner_steps": 3, "first_order": True},
-    "nearby counted from hidden": {"nearby_count": "hidden"},
+    "nearby_count hidden": {"nearby_count": "hidden"},
     "sample mean": {"inner_mean": "sample"},
     "no contrast": {"contrast_weight": 0.0},
-    "other numbers": {"alpha": 0.07, "contrast_weight": 1.7, "temperature": 0.2, "nearby_ratio": 1.0},
+    "other constants": {"alpha": 0.07, "contrast_weight": 1.7, "temperature": 0.2, "nearby_ratio": 1.0},
     "no nearby": {"nearby_ratio": 0.0},
     "one block": {"depth": 1},
 }
 
 
 def gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    made = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient
-        for (name, parameter), gradient in zip(parameters.items(), made, strict=True)
+        for (name, parameter), gradient in zip(parameters.items(), grads, strict=True)
     }
 
 
@@ -65,7 +65,7 @@ def metamae(make_case: Callable[..., Any], kind: str, **options: Any) -> Any:
     return make_case(kind, MetaMAE, **(SMALL | {"nearby_ratio": 0.5} | options))
 
 
-def test_every_parameter_has_its_counterpart(make_case: Callable[..., Any], plain: ModuleType) -> None:
+def test_parameters_match_the_reference_implementation(make_case: Callable[..., Any], plain: ModuleType) -> None:
     for kind in LAYOUTS:
         case = metamae(make_case, kind)
         assert {name: tuple(p.shape) for name, p in case.parameters.items()} == plain.parameter_shapes(case.sizes)
@@ -74,48 +74,48 @@ def test_every_parameter_has_its_counterpart(make_case: Callable[..., Any], plai
         assert {name: tuple(p.shape) for name, p in case.parameters.items()} == shapes
 
 
-@pytest.fixture(params=["written out", "in chunks"])
+@pytest.fixture(params=["math", "double_backward"])
 def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel of short rows, and that of long ones."""
-    if request.param == "in chunks":
+    """The attention kernels of short and of long rows."""
+    if request.param == "double_backward":
         monkeypatch.setitem(LONG_TOKENS, "cpu", 1)
 
 
 @pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_mae_equals_the_transcription(make_case: Callable[..., Any], kind: str, depth: int) -> None:
+def test_mae_equals_reference_implementation(make_case: Callable[..., Any], kind: str, depth: int) -> None:
     case = make_case(kind, MAE, depth=depth)
     draws = case.draws()
     loss = case.learner(case.inputs, draws).loss
     expected = case.plain.mae_loss(case.parameters, case.batch, draws["visible"], case.sizes)
     assert distance(loss, expected) < RTOL
-    ours, theirs = gradients(loss, case.parameters), gradients(expected, case.parameters)
-    for name in ours:
-        assert theirs[name].abs().max() > 0, name
-        assert distance(ours[name], theirs[name]) < RTOL, name
+    actual, reference = gradients(loss, case.parameters), gradients(expected, case.parameters)
+    for name in actual:
+        assert reference[name].abs().max() > 0, name
+        assert distance(actual[name], reference[name]) < RTOL, name
 
 
 @pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_metamae_equals_the_transcription(make_case: Callable[..., Any], kind: str, variant: str) -> None:
+def test_metamae_equals_reference_implementation(make_case: Callable[..., Any], kind: str, variant: str) -> None:
     case = metamae(make_case, kind, **VARIANTS[variant])
     draws = case.draws(seed=3)
     outcome = case.learner(case.inputs, draws)
     expected = oracle(case, draws)
     assert distance(outcome.loss, expected.loss) < RTOL
     assert distance(outcome.metrics["reconstruction"], expected.outer) < RTOL
-    contrasts = case.objective.options.contrast_weight > 0
-    if contrasts:
+    has_contrast = case.objective.options.contrast_weight > 0
+    if has_contrast:
         assert distance(outcome.metrics["contrast"], expected.contrast) < RTOL
-    ours, theirs = gradients(outcome.loss, case.parameters), gradients(expected.loss, case.parameters)
-    for name in ours:
-        assert theirs[name].abs().max() > 0 or (name.startswith("projector.") and not contrasts), name
-        assert distance(ours[name], theirs[name]) < RTOL, name
+    actual, reference = gradients(outcome.loss, case.parameters), gradients(expected.loss, case.parameters)
+    for name in actual:
+        assert reference[name].abs().max() > 0 or (name.startswith("projector.") and not has_contrast), name
+        assert distance(actual[name], reference[name]) < RTOL, name
 
 
-def test_the_tests_rows_hold_nearby_tokens_and_padding(make_case: Callable[..., Any]) -> None:
+def test_rows_of_these_tests_contain_nearby_tokens_and_unused_support(make_case: Callable[..., Any]) -> None:
     for kind in LAYOUTS:
         case = metamae(make_case, kind)
         draws = case.draws(seed=3)
@@ -125,16 +125,16 @@ def test_the_tests_rows_hold_nearby_tokens_and_padding(make_case: Callable[..., 
 
 @pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_control_the_second_derivative_is_there(make_case: Callable[..., Any], kind: str) -> None:
+def test_control_second_derivative_matters(make_case: Callable[..., Any], kind: str) -> None:
     case = metamae(make_case, kind)
     draws = case.draws(seed=3)
     outcome = case.learner(case.inputs, draws)
-    without = oracle(case, draws, first_order=True)
-    assert distance(outcome.loss, without.loss) < RTOL  # the value is the same, only its gradient differs
-    ours, theirs = gradients(outcome.loss, case.parameters), gradients(without.loss, case.parameters)
+    first_order = oracle(case, draws, first_order=True)
+    assert distance(outcome.loss, first_order.loss) < RTOL  # the loss is equal, only its gradient differs
+    actual, reference = gradients(outcome.loss, case.parameters), gradients(first_order.loss, case.parameters)
     for name in ("encoder.cls_token", "encoder.blocks.0.attn.qkv.weight", "encoder.blocks.1.mlp.fc2.weight",
                  "decoder.project.weight", "decoder.mask_token", "decoder.blocks.0.attn.qkv.weight"):  # fmt: skip
-        assert distance(ours[name], theirs[name]) > 1e-3, name
+        assert distance(actual[name], reference[name]) > 1e-3, name
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
@@ -142,12 +142,12 @@ def test_control_nearby_tokens_matter(make_case: Callable[..., Any], kind: str) 
     case = metamae(make_case, kind)
     draws = case.draws(seed=3)
     loss = case.learner(case.inputs, draws).loss
-    forgotten = oracle(case, draws, chosen=torch.zeros_like(case.chosen(draws)))
-    assert distance(loss, forgotten.loss) > 1e-4
+    without_nearby = oracle(case, draws, chosen=torch.zeros_like(case.chosen(draws)))
+    assert distance(loss, without_nearby.loss) > 1e-4
 
 
-@pytest.mark.parametrize("mistake", ["anchor among the negatives", "one direction's negatives", "positive twice"])
-def test_control_the_denominator_of_the_contrast_matters(
+@pytest.mark.parametrize("mistake", ["anchor as a negative", "negatives of one kind only", "positive twice"])
+def test_control_denominator_of_the_contrast_matters(
     make_case: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, plain: ModuleType, mistake: str
 ) -> None:
     def wrong(z: Tensor, adapted: Tensor, temperature: float) -> Tensor:
@@ -155,7 +155,7 @@ def test_control_the_denominator_of_the_contrast_matters(
         count = len(z)
         similarity = vectors @ vectors.T / temperature
         positive = similarity.roll(-count, dims=1).diagonal()
-        if mistake == "anchor among the negatives":
+        if mistake == "anchor as a negative":
             return (similarity.logsumexp(dim=1) - positive).mean()
         others = similarity.masked_fill(torch.eye(2 * count, dtype=torch.bool), -torch.inf)
         if mistake == "positive twice":
@@ -172,7 +172,7 @@ def test_control_the_denominator_of_the_contrast_matters(
 
 
 @pytest.mark.parametrize("change", [{"mean": "sample"}, {"steps": 2}, {"alpha": 0.4}, {"temperature": 0.4}])
-def test_control_each_setting_matters(make_case: Callable[..., Any], change: dict[str, Any]) -> None:
+def test_control_constants_matter(make_case: Callable[..., Any], change: dict[str, Any]) -> None:
     case = metamae(make_case, "1d")
     draws = case.draws(seed=3)
     assert distance(case.learner(case.inputs, draws).loss, oracle(case, draws, **change).loss) > 1e-5
@@ -180,8 +180,8 @@ def test_control_each_setting_matters(make_case: Callable[..., Any], change: dic
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("objective", [MAE, MetaMAE])
-def test_the_loss_needs_no_gradient_outside(make_case: Callable[..., Any], kind: str, objective: Any) -> None:
-    """P13: a validation loss under no_grad, equal to the training loss."""
+def test_loss_under_no_grad_equals_the_training_loss(make_case: Callable[..., Any], kind: str, objective: Any) -> None:
+    """The inner gradient of MetaMAE is computed under no_grad, too, as for a validation loss."""
     for options in ({}, {"inner_steps": 2}, {"first_order": True}) if objective is MetaMAE else ({},):
         case = make_case(kind, objective, **options)
         draws = case.draws()
@@ -194,42 +194,42 @@ def test_the_loss_needs_no_gradient_outside(make_case: Callable[..., Any], kind:
 
 @pytest.mark.parametrize("first_order", [False, True])
 def test_long_rows_in_fp32(make_case: Callable[..., Any], first_order: bool) -> None:
-    """Where a fused kernel would pay it is taken only if one derivative is enough: no fused kernel has two."""
+    """Long rows use a fused kernel only if one derivative is enough, since no fused kernel has two."""
     case = metamae(make_case, "long", first_order=first_order, noise=0.1)
     case.learner.float()
     case.inputs = {name: x.float() for name, x in case.inputs.items()}
     draws = case.draws()
     loss, expected = case.learner(case.inputs, draws).loss, oracle(case, draws).loss
     assert distance(loss, expected) < 1e-5
-    ours, theirs = gradients(loss, case.parameters), gradients(expected, case.parameters)
-    for name in ours:
-        assert distance(ours[name], theirs[name]) < 1e-2, name
+    actual, reference = gradients(loss, case.parameters), gradients(expected, case.parameters)
+    for name in actual:
+        assert distance(actual[name], reference[name]) < 1e-2, name
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_pictures_show_the_predictions_of_the_transcription(make_case: Callable[..., Any], kind: str) -> None:
+def test_reconstruct_equals_reference_implementation(make_case: Callable[..., Any], kind: str) -> None:
     for objective in (MAE, MetaMAE):
         case = make_case(kind, objective)
         draws = case.draws()
-        made = case.objective.reconstruct(case.learner.tokenizer(case.inputs), case.learner.encoder, draws)
+        predictions = case.objective.reconstruct(case.learner.tokenizer(case.inputs), case.learner.encoder, draws)
         plain, visible, parameters = case.plain, draws["visible"], case.parameters
         if objective is MetaMAE:
             latent = oracle(case, draws).adapted
         else:
-            embeddings = plain.embed(parameters, plain.target_tensors(case.batch, case.sizes), case.sizes)
+            embeddings = plain.embed(parameters, plain.targets_of(case.batch, case.sizes), case.sizes)
             latent = plain.encode(parameters, embeddings, visible, case.sizes)
         expected = plain.predict(parameters, plain.decode(parameters, latent, visible, case.sizes), case.sizes)
-        for ours, theirs in zip(made, expected, strict=True):
-            assert distance(ours, theirs) < RTOL
+        for actual, reference in zip(predictions, expected, strict=True):
+            assert distance(actual, reference) < RTOL
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_the_baselines_fused_layers_change_nothing(make_case: Callable[..., Any], kind: str) -> None:
-    """`explicit=False`, the form that speed is measured against, computes the same."""
+def test_fused_layers_of_the_reference_implementation_are_equivalent(make_case: Callable[..., Any], kind: str) -> None:
+    """`explicit=False` is the baseline of speed measurements."""
     case = metamae(make_case, kind)
     draws = case.draws(seed=3)
-    written_out = oracle(case, draws)
-    expected = gradients(written_out.loss, case.parameters)
+    explicit = oracle(case, draws)
+    expected = gradients(explicit.loss, case.parameters)
     case.sizes = dataclasses.replace(case.sizes, explicit=False)
     fused = oracle(case, draws)
     for name, gradient in gradients(fused.loss, case.parameters).items():

@@ -1,4 +1,4 @@
-"""Masking strategies: exact counts on any layout, and the property that defines each."""
+"""Masking strategies: exact numbers of hidden tokens on random layouts, and the defining property of each."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def ceiling(units: int, ratio: float) -> int:
+def ceil_share(units: int, ratio: float) -> int:
     return math.ceil(units * Fraction(str(ratio)))
 
 
-def check_form(mask, layout: Layout, rows: int, hidden: int) -> None:
+def check_mask(mask, layout: Layout, rows: int, hidden: int) -> None:
     assert mask.hidden.shape == (rows, layout.length)
     for visible, row in zip(mask.visible.tolist(), mask.hidden.tolist(), strict=True):
-        assert visible == [place for place in range(layout.length) if not row[place]]
+        assert visible == [i for i in range(layout.length) if not row[i]]
         assert sum(row) == hidden < layout.length
 
 
-def likeness(masking, rows: int = 200) -> float:
-    """Share of the neighbours of hidden tokens that are hidden, too."""
+def hidden_neighbour_share(masking, rows: int = 200) -> float:
+    """The share of neighbours of hidden tokens that are hidden."""
     hidden = masking(rows, seeded(0)).hidden.float().view(rows, 14, 14)
     pairs = (hidden[:, 1:] * hidden[:, :-1]).mean() + (hidden[:, :, 1:] * hidden[:, :, :-1]).mean()
     return (pairs / 2 / hidden.mean()).item()
@@ -60,31 +60,31 @@ def test_conforms(masking):
 @given(layouts, ratios, seeds, st.integers(1, 5), st.sampled_from(COLORS))
 def test_color_noise_hides_exactly_the_share(layout, ratio, seed, rows, color):
     masking = ColorNoiseMasking(ColorNoiseMasking.Options(ratio=ratio, color=color), layout)
-    check_form(masking(rows, seeded(seed)), layout, rows, min(ceiling(layout.length, ratio), layout.length - 1))
+    check_mask(masking(rows, seeded(seed)), layout, rows, min(ceil_share(layout.length, ratio), layout.length - 1))
 
 
 @examples
 @given(layouts, ratios, seeds, st.integers(1, 5), st.integers(1, 12))
 def test_span_hides_exactly_the_share(layout, ratio, seed, rows, longest):
     masking = SpanMasking(SpanMasking.Options(ratio=ratio, longest=longest), layout)
-    check_form(masking(rows, seeded(seed)), layout, rows, min(ceiling(layout.length, ratio), layout.length - 1))
+    check_mask(masking(rows, seeded(seed)), layout, rows, min(ceil_share(layout.length, ratio), layout.length - 1))
 
 
 # --- color-noise -----------------------------------------------------------------------------------------------------
 
 
 def test_red_noise_clusters_and_blue_noise_spreads():
-    found = {
-        color: likeness(ColorNoiseMasking(ColorNoiseMasking.Options(ratio=0.5, color=color), SQUARE))
+    shares = {
+        color: hidden_neighbour_share(ColorNoiseMasking(ColorNoiseMasking.Options(ratio=0.5, color=color), SQUARE))
         for color in COLORS
     }
-    plain = likeness(RandomMasking(RandomMasking.Options(ratio=0.5), SQUARE))
-    assert found["blue"] < plain - 0.05 < plain + 0.05 < found["green"] < found["red"]
+    random = hidden_neighbour_share(RandomMasking(RandomMasking.Options(ratio=0.5), SQUARE))
+    assert shares["blue"] < random - 0.05 < random + 0.05 < shares["green"] < shares["red"]
 
 
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("grid", [(40,), (9, 8), (4, 5, 6), (1, 7), (1, 1)])
-def test_noise_has_variance_one_at_every_place(color, grid):
+def test_noise_has_variance_one_at_every_position(color, grid):
     masking = ColorNoiseMasking(ColorNoiseMasking.Options(color=color), Layout([Segment("a", grid, "continuous", 1)]))
     noise = masking._noise(4000, grid, seeded(0))
     assert ((noise.var(dim=0) - 1).abs() < 6 * math.sqrt(2 / 4000)).all()
@@ -94,8 +94,8 @@ GAINS = {"red": (1, 0), "blue": (0, 1), "green": (0, 0), "purple": (1, 1)}
 
 
 @pytest.mark.parametrize("color", COLORS)
-def test_filters_pass_their_frequencies(color):
-    """Gain at frequency 0 and at the highest one, from the kernel itself."""
+def test_filter_gain_at_the_lowest_and_highest_frequency(color):
+    """The gain is computed from the combined kernel."""
     masking = ColorNoiseMasking(
         ColorNoiseMasking.Options(color=color, sigma=1.5, sigma_wide=4), Layout([Segment("a", (8,), "continuous", 1)])
     )
@@ -105,7 +105,7 @@ def test_filters_pass_their_frequencies(color):
     assert (kernel * signs).sum().item() == pytest.approx(GAINS[color][1], abs=1e-3)
 
 
-def test_wide_must_be_above_narrow():
+def test_sigma_wide_below_sigma_raises():
     with pytest.raises(ValueError, match="sigma_wide must be above sigma"):
         ColorNoiseMasking.Options(color="green", sigma=2.0, sigma_wide=1.0)
 
@@ -115,18 +115,18 @@ def test_wide_must_be_above_narrow():
 
 @examples
 @given(layouts, st.integers(2, 7), seeds, st.integers(1, 9))
-def test_views_of_a_group_do_not_meet_and_cover(layout, views, seed, rows):
+def test_views_of_a_group_are_disjoint_and_cover_the_row(layout, views, seed, rows):
     mask = DisjointMasking(DisjointMasking.Options(views=views), layout)(rows, seeded(seed))
     views = min(views, layout.length)
-    check_form(mask, layout, rows, layout.length - layout.length // views)
+    check_mask(mask, layout, rows, layout.length - layout.length // views)
     for start in range(0, rows, views):
         group = mask.visible[start : start + views].flatten().tolist()
-        assert len(group) == len(set(group)), "two views show the same token"
+        assert len(group) == len(set(group)), "a token is visible in two views"
         if start + views <= rows:
             assert layout.length - len(group) == layout.length % views < views
 
 
-def test_each_view_alone_is_uniform():
+def test_each_view_is_uniform():
     visible = ~DisjointMasking(DisjointMasking.Options(views=4), SQUARE)(8000, seeded(0)).hidden
     for view in range(4):
         share = visible[view::4].double().mean(dim=0)
@@ -144,14 +144,14 @@ def test_tubes_are_constant_in_time(times, height, width, ratio, seed, other):
     assert len(set(mask.hidden.sum(dim=1).tolist())) == 1
     assert (mask.visible.diff(dim=1) > 0).all()
     assert torch.equal(torch.ones_like(mask.hidden).scatter(1, mask.visible, False), mask.hidden)
-    places = height * width
-    if times > 1 and places > 1:
-        video = mask.hidden[:, : times * places].view(5, times, places)
+    area = height * width
+    if times > 1 and area > 1:
+        video = mask.hidden[:, : times * area].view(5, times, area)
         assert (video == video[:, :1]).all()
-        assert (video[:, 0].sum(dim=1) == min(ceiling(places, ratio), places - 1)).all()
+        assert (video[:, 0].sum(dim=1) == min(ceil_share(area, ratio), area - 1)).all()
 
 
-def test_off_videos_tube_hides_the_share_at_random():
+def test_tube_masking_without_video_is_random():
     layout = Layout([Segment("a", (6, 5), "continuous", 1), Segment("b", (10,), "discrete", 7)])
     hidden = TubeMasking(TubeMasking.Options(ratio=0.5), layout)(4000, seeded(0)).hidden
     assert (hidden.sum(dim=1) == 20).all()
@@ -171,8 +171,8 @@ def test_span_lengths_are_geometric_with_the_papers_mean():
     assert lengths.double().mean().item() == pytest.approx(3.8, abs=0.03)
 
 
-def test_isolated_spans_have_the_right_mean_length():
-    """Where few spans are laid on a long row, the runs of hidden tokens are the spans."""
+def test_mean_length_of_isolated_spans():
+    """In a long row with few spans the runs of hidden tokens are the spans."""
     layout = Layout([Segment("a", (40_000,), "discrete", 9)])
     hidden = SpanMasking(SpanMasking.Options(ratio=0.01), layout)(4, seeded(0)).hidden
     runs = hidden[:, :1].sum() + (hidden[:, 1:] & ~hidden[:, :-1]).sum()
@@ -181,30 +181,30 @@ def test_isolated_spans_have_the_right_mean_length():
 
 @examples
 @given(layouts, ratios, seeds, st.integers(1, 6))
-def test_spans_are_laid_one_by_one_and_the_last_is_cut_at_its_end(layout, ratio, seed, longest):
-    """The same chance, spent span by span."""
+def test_span_mask_equals_placing_spans_one_by_one(layout, ratio, seed, longest):
+    """With the same random numbers; the last span is shortened at its end."""
     masking = SpanMasking(SpanMasking.Options(ratio=ratio, longest=longest), layout)
     rows, length = 2, layout.length
-    found = masking(rows, seeded(seed)).hidden.tolist()
+    masks = masking(rows, seeded(seed)).hidden.tolist()
     generator = seeded(seed)
     orders = torch.rand(rows, length, generator=generator).argsort(dim=1).tolist()
-    drawn = masking.lengths(torch.rand(rows, length, generator=generator)).tolist()
+    span_lengths = masking.lengths(torch.rand(rows, length, generator=generator)).tolist()
     ends = [span.stop for _, span in layout.spans for _ in range(span.start, span.stop)]
-    wanted = min(ceiling(length, ratio), length - 1)
-    for order, lengths, hidden in zip(orders, drawn, found, strict=True):
-        laid: set[int] = set()
+    count = min(ceil_share(length, ratio), length - 1)
+    for order, lengths, hidden in zip(orders, span_lengths, masks, strict=True):
+        placed: set[int] = set()
         for start in order:
-            for place in range(start, min(start + lengths[start], ends[start])):
-                if len(laid) < wanted:
-                    laid.add(place)
-        assert laid == {place for place in range(length) if hidden[place]}
+            for position in range(start, min(start + lengths[start], ends[start])):
+                if len(placed) < count:
+                    placed.add(position)
+        assert placed == {position for position in range(length) if hidden[position]}
 
 
 # --- block -----------------------------------------------------------------------------------------------------------
 
 
-def test_block_takes_a_row_that_an_l_by_l_table_could_not():
-    """66,000 tokens: a table of every pair would take 4 GB, and one a row."""
+def test_block_masking_of_long_rows_needs_no_table_of_pairs():
+    """66,000 tokens: a table of all pairs would take 4 GB for each row."""
     layout = Layout([Segment("a", (40, 40, 40), "continuous", 1), Segment("b", (2000,), "discrete", 9)])
     mask = BlockMasking(BlockMasking.Options(ratio=0.5, size=4), layout)(2, seeded(0))
     assert (mask.hidden.sum(dim=1) == 33_000).all()

@@ -1,1 +1,1 @@
-"""Shipped maskings, one a file."""
+"""Shipped maskings, one in each file."""

@@ -1,4 +1,4 @@
-"""Hide tokens in connected blocks."""
+"""Hide tokens in blocks of neighbouring tokens."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ class BlockMasking(Masking):
         self.hidden = min(math.ceil(layout.length * options.ratio - 1e-9), layout.length - 1)
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
-        """Lay blocks in random order until enough is hidden; the block that overflows is cut at random places."""
+        """Place blocks in random order until the share is hidden. Of the last block a random part is hidden."""
         length = self.layout.length
         order = torch.rand(batch, length, generator=generator).argsort(dim=1)
         rank = torch.empty_like(order).scatter(1, order, torch.arange(length).expand(batch, length))
-        # the earliest block that covers each place; ties inside a block are broken at random
+        # the first block that covers each token; ties within a block are broken at random
         covered = torch.cat([self._earliest(rank[:, span], part.grid) for part, span in self.layout.spans], dim=1)
         score = covered + torch.rand(batch, length, generator=generator)
         return Mask.from_order(score.argsort(dim=1), self.hidden, geometry, self.options.ratio)
 
     def _earliest(self, rank: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
-        """(B, Ls): for each place the least rank of the blocks that reach it, from ranks of where blocks start.
+        """(B, Ls): for each token the smallest rank of the blocks that cover it, given the rank of each block's corner.
 
-        A block is a box, so the least over it is the least along one axis after another: memory of the order of the
-        ranks themselves, time in proportion to axes x size.
+        A minimum over a box is a minimum along one axis after the other. That needs memory as for the ranks and time in
+        proportion to the number of axes times the size.
         """
-        found = rank.view(-1, *grid)
+        smallest = rank.view(-1, *grid)
         for axis, length in enumerate(grid, start=1):
-            before = found
+            previous = smallest
             for step in range(1, min(self.options.size, length)):
-                behind = torch.minimum(found.narrow(axis, step, length - step), before.narrow(axis, 0, length - step))
-                found = torch.cat([found.narrow(axis, 0, step), behind], dim=axis)
-        return found.flatten(1)
+                rest = torch.minimum(
+                    smallest.narrow(axis, step, length - step), previous.narrow(axis, 0, length - step)
+                )
+                smallest = torch.cat([smallest.narrow(axis, 0, step), rest], dim=axis)
+        return smallest.flatten(1)
 
 
 @hookimpl

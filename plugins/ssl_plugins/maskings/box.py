@@ -1,4 +1,4 @@
-"""Hide one box of neighbouring tokens (the blocks of I-JEPA: Assran et al., CVPR 2023)."""
+"""Hide one box of tokens, like the blocks of I-JEPA (Assran et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class BoxMasking(Masking):
-    """Hide a fixed share of the tokens as one box with a random place and aspect ratio, on any grid (I-JEPA).
+    """Hide a fixed share of the tokens as one box with random position and aspect ratio, on any grid (I-JEPA).
 
-    Tokens are hidden in the order of their distance from a random token: the largest of the distances along each axis,
-    each divided by the axis's share of the aspect ratio. So a box has the same number of tokens in each row; at the
-    border of the grid it is moved inwards by what is cut off. Rows with coordinates use these. Of several segments one
-    is drawn in proportion to its length; if it is too short, tokens of the others follow at random.
+    Tokens are hidden in order of their distance from a random token: the maximum over the axes of the distance along
+    the axis, divided by the box's relative edge. So all rows have the same number of hidden tokens; at the border of
+    the grid the box extends further inwards. Rows with coordinates use these instead of the grid. Of several segments
+    one is drawn in proportion to its length; if it is too short, random tokens of the others are hidden as well.
     """
 
     name = "box"
@@ -26,13 +26,15 @@ class BoxMasking(Masking):
         """Options of the box masking."""
 
         ratio: float = Field(0.175, gt=0, lt=1, description="share of tokens hidden (I-JEPA: 0.15 to 0.2 of an image)")
-        aspect: tuple[float, float] = Field((0.75, 1.5), description="range of the ratio of two edges (I-JEPA)")
+        aspect: tuple[float, float] = Field(
+            (0.75, 1.5), description="range of the ratio of two edges (I-JEPA: 0.75 to 1.5)"
+        )
 
         @field_validator("aspect")
         @classmethod
-        def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        def _check_range(cls, value: tuple[float, float]) -> tuple[float, float]:
             if not 0 < value[0] <= value[1]:
-                raise ValueError("the range must be positive and in order")
+                raise ValueError("the range must be positive, the smaller number first")
             return value
 
     def __init__(self, options: Options, layout: Layout) -> None:
@@ -59,7 +61,7 @@ class BoxMasking(Masking):
         return Mask.from_order(order.argsort(dim=1), self.hidden, geometry, self.options.ratio)
 
     def _edges(self, batch: int, axes: int, generator: torch.Generator) -> Tensor:
-        """(B, axes): the edge along each axis in proportion to the others, log-uniform in the range of aspect."""
+        """(B, axes): relative edges, drawn log-uniformly from the square roots of the range of `aspect`."""
         low, high = (math.log(value) for value in self.options.aspect)
         logs = low + (high - low) * torch.rand(batch, axes, generator=generator)
         return (logs / 2).exp()

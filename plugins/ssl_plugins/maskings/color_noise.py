@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
-REACH = 4  # a Gaussian is cut at so many standard deviations
+REACH = 4  # Gaussians are truncated at this number of standard deviations
 
-# What each colour is made of: shares of white noise W, of the narrow blur G1*W and of the wide blur G2*W.
+# Coefficients of each colour: of white noise W, of the narrow blur G1*W, and of the wide blur G2*W.
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (0, 1, 0),
     "blue": (1, -1, 0),
@@ -23,12 +23,13 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 
 class ColorNoiseMasking(Masking):
-    """Hide a fixed share of the tokens, where red, blue, green or purple noise is highest (ColorMAE), on any grid.
+    """Hide the fixed share of tokens where red, blue, green or purple noise is highest (ColorMAE), on any grid.
 
-    Gaussian blurs of white noise along every axis of a segment's grid give the colours: red lets low frequencies
-    pass, blue high ones, green a band, purple all but that band. The paper takes windows out of large noise pictures;
-    here the noise is drawn larger than the grid by the reach of the filter, which makes no border special either. Each
-    segment's noise has variance 1, so that one threshold serves the whole row. The widths are sslx's own choice.
+    The colours are Gaussian filters of white noise along every axis of a segment's grid: red is low-pass, blue is
+    high-pass, green is band-pass and purple is band-stop. The paper crops windows from large noise images. Here the
+    noise is drawn larger than the grid by the reach of the filter, so that there are no border effects either. The
+    noise of each segment has variance 1, so that one threshold serves the whole row. The paper gives no widths in
+    tokens; the defaults are sslx's own.
     """
 
     name = "color-noise"
@@ -42,11 +43,14 @@ class ColorNoiseMasking(Masking):
         )
         sigma: float = Field(0.7, gt=0.1, le=10, description="standard deviation of the narrow Gaussian, in tokens")
         sigma_wide: float = Field(
-            2.0, gt=0.1, le=10, description="that of the wide Gaussian, in tokens; for green and purple, above sigma"
+            2.0,
+            gt=0.1,
+            le=10,
+            description="standard deviation of the wide Gaussian, in tokens; above sigma for green and purple",
         )
 
         @model_validator(mode="after")
-        def _narrow_before_wide(self) -> ColorNoiseMasking.Options:
+        def _check_sigmas(self) -> ColorNoiseMasking.Options:
             if COLORS[self.color][2] and self.sigma >= self.sigma_wide:
                 raise ValueError(f"sigma_wide must be above sigma for {self.color} noise; it is {self.sigma_wide}")
             return self
@@ -61,13 +65,13 @@ class ColorNoiseMasking(Masking):
         self.kernels = [_gaussian(sigma, self.reach) for sigma in sigmas]
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
-        """Hide the places of the highest noise."""
+        """Hide the tokens with the highest noise."""
         noise = [self._noise(batch, segment.grid, generator) for segment in self.layout.segments]
         order = torch.cat(noise, dim=1).argsort(dim=1, descending=True)
         return Mask.from_order(order, self.hidden, geometry, self.options.ratio)
 
     def _noise(self, batch: int, grid: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """(B, Ls): filtered noise of variance 1. An axis of one token has no frequencies and is not filtered."""
+        """(B, Ls): filtered noise of variance 1. Axes of length 1 are not filtered."""
         axes = [axis for axis, size in enumerate(grid, start=1) if size > 1]
         white = torch.randn(batch, *(size + 2 * self.reach if size > 1 else 1 for size in grid), generator=generator)
         if not axes:
@@ -77,21 +81,21 @@ class ColorNoiseMasking(Masking):
         return colored.flatten(1) / self._deviation(len(axes))
 
     def _deviation(self, axes: int) -> float:
-        """Standard deviation of the filtered noise: the root of the sum of squares of the whole kernel."""
+        """Standard deviation of the filtered noise: the norm of the combined kernel."""
         pairs = [(a, b) for a in range(3) for b in range(3)]
         inner = (self.shares[a] * self.shares[b] * float(self.kernels[a] @ self.kernels[b]) ** axes for a, b in pairs)
         return math.sqrt(sum(inner))
 
 
 def _gaussian(sigma: float, reach: int) -> Tensor:
-    """(2 reach + 1,): a sampled Gaussian that sums to 1; for sigma 0 the unit impulse."""
+    """(2 reach + 1,): a sampled Gaussian that sums to 1, or for sigma 0 the unit impulse."""
     steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2) if sigma else (steps == 0).float()
     return kernel / kernel.sum()
 
 
 def _blur(noise: Tensor, axes: list[int], kernel: Tensor) -> Tensor:
-    """Convolve along each axis; every such axis loses the kernel's reach at both ends."""
+    """Convolve along each axis, without padding: each end of the axis is shortened by the kernel's reach."""
     for axis in axes:
         lines = noise.movedim(axis, -1)
         blurred = torch.nn.functional.conv1d(lines.reshape(-1, 1, lines.shape[-1]), kernel.view(1, 1, -1))

@@ -1,4 +1,4 @@
-"""Masks that complement each other within groups of rows (DMJD: Ma et al., arXiv 2212.15230, 2022)."""
+"""Masks with disjoint visible sets within groups of rows (DMJD: Ma et al., arXiv 2212.15230, 2022)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 
 class DisjointMasking(Masking):
-    """Show disjoint parts of the row to the rows of a group, so that together they see all of it (DMJD).
+    """Give the rows of a group disjoint sets of visible tokens, which together cover the positions (DMJD).
 
-    A group is `views` consecutive rows of the batch. A random permutation of the L tokens is dealt out to its rows,
-    L // views tokens visible in each: the visible sets of a group never meet, and cover the row where `views` divides
-    L (else all but fewer than `views` tokens, other ones in each group). The share hidden follows: 1 - 1/views. Each
-    row taken alone is masked uniformly at random; the last group of a batch may be incomplete.
+    A group is `views` consecutive rows of the batch. A random permutation of the L tokens is divided among them, with
+    L // views visible tokens for each row, so the share of hidden tokens is about 1 - 1/views. The visible sets are
+    disjoint. They cover all positions if `views` divides L, otherwise all but fewer than `views` random ones. Each
+    single row is masked uniformly at random. The last group of a batch may be incomplete.
 
-    The paper shows several views of one sample in a step. A masking knows no samples: here the rows of a group are
-    different samples, which evens out how often each place is seen. For the paper's views, a data set has to offer
-    each sample `views` times in a row. The paper's joint distillation is a loss, and no part of this.
+    In the paper a group contains views of one sample. A masking does not know which rows belong to one sample: here the
+    rows are different samples, which balances how often each position is visible. For the paper's views a data set must
+    return each sample `views` times in succession. The paper's joint distillation is a loss and not part of the
+    masking.
     """
 
     name = "disjoint"
@@ -26,27 +27,25 @@ class DisjointMasking(Masking):
     class Options(Masking.Options):
         """Options of the disjoint masking."""
 
-        views: int = Field(
-            4, ge=2, description="rows of a group; 1 - 1/views of the tokens are hidden. At most L, else L is taken"
-        )
+        views: int = Field(4, ge=2, description="rows of a group, at most L; the share of hidden tokens is 1 - 1/views")
 
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
         self.views = min(options.views, layout.length)
-        self.kept = layout.length // self.views
+        self.visible = layout.length // self.views
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
-        """Deal out the places of one permutation for each group of rows."""
+        """Divide one permutation of the tokens among the rows of each group."""
         groups = -(-batch // self.views)
         order = torch.rand(groups, self.layout.length, generator=generator).argsort(dim=1)
-        dealt = order[:, : self.views * self.kept].reshape(groups * self.views, self.kept)
-        visible = dealt[:batch]
+        parts = order[:, : self.views * self.visible].reshape(groups * self.views, self.visible)
+        visible = parts[:batch]
         hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, visible, False)
         mask = Mask(visible.sort(dim=1).values, hidden)
         if geometry is None or geometry.valid is None:
             return mask
         order = torch.where(hidden, 0.0, 1.0) + torch.rand(batch, self.layout.length, generator=generator)
-        return Mask.from_order(order.argsort(dim=1), self.layout.length - self.kept, geometry)
+        return Mask.from_order(order.argsort(dim=1), self.layout.length - self.visible, geometry)
 
 
 @hookimpl

@@ -18,11 +18,11 @@ class RandomMasking(Masking):
     class Options(Masking.Options):
         """Options of the random masking."""
 
-        ratio: float = Field(0.75, gt=0, lt=1, description="share of tokens hidden (paper: mask ratio r_m, Table 8)")
+        ratio: float = Field(0.75, gt=0, lt=1, description="share of tokens hidden (MetaMAE, Table 8: mask ratio r_m)")
 
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
-        hidden = math.ceil(layout.length * options.ratio - 1e-9)  # rounding: 0.9 * 10 may exceed 9
+        hidden = math.ceil(layout.length * options.ratio - 1e-9)  # tolerance for rounding errors, e.g. 0.07 * 100
         self.hidden = min(hidden, layout.length - 1)
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:

@@ -1,4 +1,4 @@
-"""Hide a share of each segment of a row (M3AE: Geng et al. 2022; protocol section 4.10)."""
+"""Hide a share of each segment of a row (M3AE: Geng et al., arXiv 2205.14204, 2022)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_core import ConfigError, Geometry, Layout, Mask, Masking, hookimpl
 
 
 class SegmentsMasking(Masking):
-    """Hide a fixed share of the tokens of each segment, each share of its own, chosen uniformly (M3AE)."""
+    """Hide a fixed share of the tokens of each segment, chosen uniformly in each segment (M3AE)."""
 
     name = "segments"
 
@@ -21,17 +21,19 @@ class SegmentsMasking(Masking):
         ratio: tuple[float, ...] = Field(
             (0.75,), min_length=1, description="share of tokens hidden: one number, or one for each segment"
         )
-        shared: bool = Field(False, description="one draw for the whole batch, as M3AE's published code")
+        shared: bool = Field(False, description="one draw for the whole batch, as in M3AE's published code")
 
         @field_validator("ratio")
         @classmethod
-        def _some_but_not_all(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        def _check_ratios(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
             if not all(0 < ratio < 1 for ratio in ratios):
-                raise ValueError("every share must lie between 0 and 1")
+                raise ValueError("every share must be between 0 and 1")
             return ratios
 
     def __init__(self, options: Options, layout: Layout) -> None:
-        """Errors: ConfigError unless there is one ratio, or one for each segment."""
+        """Raises:
+        ConfigError: If there is neither one ratio nor one for each segment.
+        """
         super().__init__(options, layout)
         count = len(layout.segments)
         ratios = options.ratio * count if len(options.ratio) == 1 else options.ratio
@@ -39,12 +41,12 @@ class SegmentsMasking(Masking):
             raise ConfigError(
                 f"masking.ratio has {len(ratios)} numbers for {count} segments; give one, or one for each"
             )
-        # the published int(L (1 - r)), safe against 100 * 0.07 = 7.000000000000001 (D15)
-        shown = [s.length - math.ceil(s.length * r - 1e-9) for s, r in zip(layout.segments, ratios, strict=True)]
+        # int(L (1 - r)) of the published code, with a tolerance for rounding: 100 * 0.07 = 7.000000000000001
+        visible = [s.length - math.ceil(s.length * r - 1e-9) for s, r in zip(layout.segments, ratios, strict=True)]
         longest = max(range(count), key=lambda i: layout.segments[i].length)
         groups: dict[int, list[int]] = {}
         for i in range(count):
-            groups.setdefault(i if shown[i] else longest, []).append(i)
+            groups.setdefault(i if visible[i] else longest, []).append(i)
         spans = [span for _, span in layout.spans]
         self.groups: list[tuple[torch.Tensor, int]] = []
         for members in groups.values():
@@ -55,17 +57,17 @@ class SegmentsMasking(Masking):
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Hide the positions of the largest of L uniform numbers within each segment.
 
-        A segment too short to show a token at its ratio shares a draw with the longest one: were it always hidden, the
-        encoder would never learn to read it. Each row shows at least one token.
+        A segment too short for a visible token at its ratio shares a draw with the longest segment, since the encoder
+        would otherwise never see it. Each row has at least one visible token.
         """
         noise = torch.rand(1 if self.options.shared else batch, self.layout.length, generator=generator)
         noise = noise.expand(batch, -1)
         valid = None if geometry is None else geometry.valid
         visible = []
-        for position_ids, kept in self.groups:
+        for position_ids, count in self.groups:
             order = noise[:, position_ids].argsort(dim=1).flip(1)
             own = None if valid is None else Geometry(valid=valid[:, position_ids])
-            visible.append(position_ids[Mask.from_order(order, len(position_ids) - kept, own).visible])
+            visible.append(position_ids[Mask.from_order(order, len(position_ids) - count, own).visible])
         chosen = torch.cat(visible, dim=1).sort(dim=1).values
         if not chosen.shape[1]:
             chosen = noise.argmin(dim=1, keepdim=True)

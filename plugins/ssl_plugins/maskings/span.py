@@ -14,10 +14,11 @@ from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 class SpanMasking(Masking):
     """Hide a fixed share of the tokens in spans of geometric length (SpanBERT).
 
-    Spans with lengths of a geometric distribution up to `longest` (renormalised: mean 3.8 by default, section 3.1 of
-    the paper) are laid at uniform places, on any place once, until the share of the row is hidden; the last one is cut
-    at its end to hide exactly that. A span ends with its segment. Spans may meet and overlap, which they often do at
-    high ratios. Tokens of a grid of several axes are taken in row-major order. A token is the unit, not a word.
+    Span lengths follow a geometric distribution truncated at `longest` (SpanBERT, section 3.1: mean 3.8 with the
+    defaults). Spans start at uniformly drawn tokens, without replacement, until the share of the row is hidden; the
+    last span is shortened to hide exactly that share. A span does not cross the end of its segment. Spans may overlap,
+    and often do at high ratios. Tokens of grids with several axes are in row-major order. Spans consist of tokens, not
+    of words.
     """
 
     name = "span"
@@ -27,7 +28,7 @@ class SpanMasking(Masking):
 
         ratio: float = Field(0.15, gt=0, lt=1, description="share of tokens hidden (paper: 0.15)")
         p: float = Field(0.2, gt=0, lt=1, description="parameter of the geometric distribution (paper: 0.2)")
-        longest: int = Field(10, ge=1, le=1000, description="most tokens of a span (paper: 10)")
+        longest: int = Field(10, ge=1, le=1000, description="longest span in tokens (paper: 10)")
 
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
@@ -36,28 +37,28 @@ class SpanMasking(Masking):
         self.room = ends - torch.arange(layout.length)
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
-        """Lay the spans of all L places in random order; hide the first tokens of that order."""
+        """Place a span at each of the L tokens in random order and hide the tokens that are covered first."""
         length = self.layout.length
         order = torch.rand(batch, length, generator=generator).argsort(dim=1)
         rank = torch.empty_like(order).scatter(1, order, torch.arange(length).expand(batch, length))
         lengths = torch.minimum(self.lengths(torch.rand(batch, length, generator=generator)), self.room)
-        return Mask.from_order(self._turn(rank, lengths).argsort(dim=1), self.hidden, geometry, self.options.ratio)
+        return Mask.from_order(self._ranks(rank, lengths).argsort(dim=1), self.hidden, geometry, self.options.ratio)
 
     def lengths(self, uniform: Tensor) -> Tensor:
-        """Span lengths 1 to `longest` from uniform numbers in [0, 1): the geometric distribution inverted."""
+        """Span lengths from 1 to `longest` by the inverse of the distribution function at uniform numbers in [0, 1)."""
         stay = 1 - self.options.p
-        within = 1 - uniform.double() * (1 - stay**self.options.longest)
-        return (within.log() / math.log(stay)).floor().long().add(1).clamp(1, self.options.longest)
+        survival = 1 - uniform.double() * (1 - stay**self.options.longest)
+        return (survival.log() / math.log(stay)).floor().long().add(1).clamp(1, self.options.longest)
 
-    def _turn(self, rank: Tensor, lengths: Tensor) -> Tensor:
-        """(B, L): when each token is hidden: by the earliest span that covers it, and in it from its start on."""
+    def _ranks(self, rank: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L): rank at which each token is hidden, by the first span that covers it and its offset in the span."""
         longest = self.options.longest
-        turn = rank * longest
+        hidden_rank = rank * longest
         for step in range(1, min(longest, self.layout.length)):
             start = rank[:, :-step]
-            reached = torch.where(lengths[:, :-step] > step, start * longest + step, turn[:, step:])
-            turn[:, step:] = torch.minimum(turn[:, step:], reached)
-        return turn
+            candidate = torch.where(lengths[:, :-step] > step, start * longest + step, hidden_rank[:, step:])
+            hidden_rank[:, step:] = torch.minimum(hidden_rank[:, step:], candidate)
+        return hidden_rank
 
 
 @hookimpl

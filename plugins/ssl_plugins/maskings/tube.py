@@ -1,4 +1,4 @@
-"""Hide the same places of a video at all times (VideoMAE: Tong et al., NeurIPS 2022)."""
+"""Hide the same positions in all frames of a video (VideoMAE: Tong et al., NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ssl_core import Geometry, Layout, Mask, Masking, hookimpl
 
 @dataclass(frozen=True)
 class _Pool:
-    """Units of equally many tokens that are drawn together.
+    """Units of equally many tokens, such as tubes, of which a share is hidden.
 
-    position_ids: (units, tokens of a unit) long. kept: number of visible units.
+    position_ids: (units, tokens of a unit) long. visible: number of visible units.
     """
 
     position_ids: Tensor
-    kept: int
+    visible: int
 
 
 class TubeMasking(Masking):
-    """Hide a fixed share of the places of a video, each at all times (VideoMAE's tube masking).
+    """Hide a fixed share of the spatial positions of a video, each in all frames (VideoMAE's tube masking).
 
-    On a segment of three axes, the first one time, what is hidden or shown is a tube: one place at all times. Of each
-    such segment the same share of tubes is hidden, rounded up, and at least one shown. Other segments have no time:
-    their tokens, and those of a video of one moment or of one place, are hidden one by one, all of them together.
+    In a segment with three axes, the first of which is time, the units of masking are tubes: one spatial position in
+    all frames. In each such segment the same share of tubes is hidden, rounded up, and at least one is visible. All
+    other segments, and those of one frame or one spatial position, form one pool whose tokens are hidden individually.
     """
 
     name = "tube"
@@ -36,7 +36,7 @@ class TubeMasking(Masking):
     class Options(Masking.Options):
         """Options of the tube masking."""
 
-        ratio: float = Field(0.9, gt=0, lt=1, description="share of tubes hidden (paper: 0.9, section 3.3)")
+        ratio: float = Field(0.9, gt=0, lt=1, description="share of tubes hidden (VideoMAE, section 3.3: 0.9)")
 
     def __init__(self, options: Options, layout: Layout) -> None:
         super().__init__(options, layout)
@@ -49,20 +49,20 @@ class TubeMasking(Masking):
             else:
                 single.append(position_ids.view(-1, 1))
         units = [*tubes, torch.cat(single)] if single else tubes
-        self.pools = [_Pool(unit, self._kept(len(unit))) for unit in units]
+        self.pools = [_Pool(unit, self._visible_units(len(unit))) for unit in units]
 
-    def _kept(self, units: int) -> int:
-        """Units shown; of a pool of one there is no share to hide, so it is hidden whole."""
+    def _visible_units(self, units: int) -> int:
+        """Number of visible units. The unit of a pool of one is always hidden."""
         return max(units - math.ceil(units * self.options.ratio - 1e-9), min(units - 1, 1))
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
-        """In each pool hide the units of the largest of uniform numbers. A unit is valid if one of its tokens is."""
+        """Hide the units of the largest of uniform numbers in each pool. A unit is valid if one of its tokens is."""
         valid = None if geometry is None else geometry.valid
         visible = []
         for pool in self.pools:
             order = torch.rand(batch, len(pool.position_ids), generator=generator).argsort(dim=1).flip(1)
             own = None if valid is None else Geometry(valid=valid[:, pool.position_ids].any(dim=2))
-            mask = Mask.from_order(order, len(pool.position_ids) - pool.kept, own, self.options.ratio)
+            mask = Mask.from_order(order, len(pool.position_ids) - pool.visible, own, self.options.ratio)
             visible.append(pool.position_ids[mask.visible].flatten(1))
         chosen = torch.cat(visible, dim=1).sort(dim=1).values
         hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, chosen, False)

@@ -1,4 +1,7 @@
-"""Capri: contrastive prediction of masked embeddings (DABS; protocol section 4.6)."""
+"""Capri: contrastive prediction of masked embeddings (Tamkin et al., DABS 2.0, NeurIPS 2022).
+
+See docs/methods/capri.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ssl_core.nn import Encoder, gather_mask, gather_tokens, scatter_tokens
 
 
 class Capri(Objective):
-    """Contrastive prediction: blank tokens, predict their embeddings, tell them from the others of the row."""
+    """Contrastive prediction: blank tokens and identify each one's embedding among the others of the row."""
 
     name = "capri"
     default_masking = Choice("random", {"ratio": 0.15})
@@ -22,25 +25,25 @@ class Capri(Objective):
     class Options(Objective.Options):
         """Options of Capri.
 
-        As published: positions all, direction predictions, normalise false; for negatives batch: direction targets,
-        normalise false.
+        The published code corresponds to positions=all, direction=predictions and normalise=false, or with
+        negatives=batch to direction=targets and normalise=false.
         """
 
         temperature: float = Field(0.07, gt=0, description="temperature of the logits")
         normalise: bool = Field(
-            True, description="cosine instead of inner products; the published default is false, and diverges"
+            True, description="cosine similarity instead of inner products; the published default, false, diverges"
         )
         positions: Literal["masked", "all"] = Field(
-            "masked", description="which tokens are predicted (P21): the masked, as intended; all, as published"
+            "masked", description="tokens that are predicted: masked, or all as in the published code"
         )
         direction: Literal["targets", "predictions", "both"] = Field(
             "targets",
-            description="the softmax runs over the targets for each prediction, as intended, or over the predictions "
-            "for each target, as published (P21), or the mean of both",
+            description="axis of the softmax: the targets for each prediction; predictions for each target, as in the "
+            "published code; or the mean of both losses",
         )
         negatives: Literal["sequence", "batch"] = Field(
             "sequence",
-            description="others come from the same row, or from the whole batch (then masked tokens only, in any case)",
+            description="negatives: tokens of the same row, or of the whole batch (then always masked tokens only)",
         )
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
@@ -49,51 +52,56 @@ class Capri(Objective):
         self.cross_sample_loss = options.negatives == "batch"
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """ "visible" (B, V) and "masked" (B, H), the places of both."""
+        """ "visible" (B, V) and "masked" (B, H), position ids of the visible and masked tokens.
+
+        Raises:
+            ConfigError: If a row has no masked token as a negative.
+        """
         assert self.masking is not None, "Capri needs a masking"
         mask = self.masking(batch, generator, geometry)
-        alone = self.options.positions == "masked" and self.options.negatives == "sequence"
-        if alone and self.layout.length - mask.visible.shape[1] < 2:
+        needs_two = self.options.positions == "masked" and self.options.negatives == "sequence"
+        if needs_two and self.layout.length - mask.visible.shape[1] < 2:
             raise ConfigError(
-                f"capri tells the masked tokens of a row from each other, and one of {self.layout.length} is masked; "
+                f"capri contrasts the masked tokens of a row, but only one of {self.layout.length} is masked; "
                 f"raise masking.ratio, or set objective.positions=all or objective.negatives=batch"
             )
         return {"visible": mask.visible, "masked": mask.hidden_position_ids}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean cross-entropy of finding each token's own embedding. Gradients flow into the targets, too."""
+        """Mean cross-entropy of identifying each token's own embedding. The gradient flows into the targets, too."""
         visible = draws["visible"]
         blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
-        predicted, wanted = self.predictor(encoder(blanked, geometry=tokens.geometry)[:, 1:]), tokens.embeddings
-        counted = tokens.valid
+        predicted, targets = self.predictor(encoder(blanked, geometry=tokens.geometry)[:, 1:]), tokens.embeddings
+        valid = tokens.valid
         if self.options.positions == "masked" or self.options.negatives == "batch":
-            predicted, wanted = (gather_tokens(part, draws["masked"]) for part in (predicted, wanted))
-            counted = gather_mask(counted, draws["masked"])
+            predicted, targets = (gather_tokens(part, draws["masked"]) for part in (predicted, targets))
+            valid = gather_mask(valid, draws["masked"])
         if self.options.negatives == "batch":
-            predicted, wanted = (part.flatten(0, 1).unsqueeze(0) for part in (predicted, wanted))
-            counted = None if counted is None else counted.flatten().unsqueeze(0)
+            predicted, targets = (part.flatten(0, 1).unsqueeze(0) for part in (predicted, targets))
+            valid = None if valid is None else valid.flatten().unsqueeze(0)
         wide = torch.promote_types(predicted.dtype, torch.float32)
         with torch.autocast(predicted.device.type, enabled=False):
-            predicted, wanted = predicted.to(wide), wanted.to(wide)
+            predicted, targets = predicted.to(wide), targets.to(wide)
             if self.options.normalise:
-                predicted, wanted = F.normalize(predicted, dim=-1), F.normalize(wanted, dim=-1)
-            logits = predicted @ wanted.transpose(1, 2) / self.options.temperature
-            loss = self.score(logits, counted)
+                predicted, targets = F.normalize(predicted, dim=-1), F.normalize(targets, dim=-1)
+            logits = predicted @ targets.transpose(1, 2) / self.options.temperature
+            loss = self.score(logits, valid)
         own = torch.arange(logits.shape[1], device=logits.device)
         return Outcome(loss, {"accuracy": (logits.argmax(dim=2) == own).float().mean().detach()})
 
-    def score(self, logits: Tensor, counted: Tensor | None = None) -> Tensor:
+    def score(self, logits: Tensor, valid: Tensor | None = None) -> Tensor:
         """Cross-entropy of logits (B, predictions, targets) with the diagonal, along the chosen axis.
 
-        counted: (B, n) bool, the tokens that are present; the others are neither scored nor told apart from.
+        valid: (B, n) bool, the valid tokens. The others are neither scored nor negatives.
         """
-        if counted is not None:
-            itself = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
-            logits = logits.masked_fill(~(counted[:, :, None] & counted[:, None, :] | itself), -torch.inf)
+        if valid is not None:
+            diagonal = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+            logits = logits.masked_fill(~(valid[:, :, None] & valid[:, None, :] | diagonal), -torch.inf)
         own = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-        over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")  # classes are torch's axis 1
+        # F.cross_entropy expects classes at axis 1
+        over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")
         over_predictions = F.cross_entropy(logits, own, reduction="none")
-        weights = torch.ones_like(over_targets) if counted is None else counted.to(logits.dtype)
+        weights = torch.ones_like(over_targets) if valid is None else valid.to(logits.dtype)
         over_targets, over_predictions = (
             (weights * errors).sum() / weights.sum().clamp(min=1) for errors in (over_targets, over_predictions)
         )

@@ -1,4 +1,4 @@
-"""DABS' masked autoencoder: blank tokens in place and rebuild them without a decoder (protocol section 4.1)."""
+"""DABS's masked autoencoder without a decoder (Tamkin et al., DABS 2.0, NeurIPS 2022). See docs/methods/dabs-mae.md."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from ssl_core.nn import Encoder, gather_tokens, masked_mean, scatter_tokens
 
 
 class DabsMAE(Objective):
-    """DABS' MAE: blank some tokens, encode the whole row, rebuild the blanked with one linear layer."""
+    """DABS's MAE: blank some tokens, encode the whole row, and reconstruct the blanked tokens by a linear layer."""
 
     name = "dabs-mae"
     default_masking = Choice("random", {"ratio": 0.15})
 
     class Options(Objective.Options):
-        """Options of DABS' MAE."""
+        """Options of DABS's MAE."""
 
         squared: bool = Field(
-            False, description="score a patch by the mean square instead of the Euclidean norm, as published (D17)"
+            False, description="score a patch by the mean square instead of the Euclidean norm of the published code"
         )
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
         super().__init__(options, layout, dim, maskings)
-        # ids need no map: the encoder's output meets the embedding table (D16)
+        # ids need no map: the encoder's output is multiplied by the embedding table, as in the published code
         self.maps = nn.ModuleDict(
             {str(i): nn.Linear(dim, s.size) for i, s in enumerate(layout.segments) if s.target == "continuous"}
         )
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
         """ "visible" (B, V) and "hidden" (B, L)."""
-        assert self.masking is not None, "DABS' MAE needs a masking"
+        assert self.masking is not None, "DABS's MAE needs a masking"
         mask = self.masking(batch, generator, geometry)
         return {"visible": mask.visible, "hidden": mask.hidden}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean over the hidden tokens of a segment, then over segments (protocol 4.1)."""
+        """Mean error over the hidden tokens of each segment, then over segments."""
         encoded = self.encode(tokens, encoder, draws["visible"])
         parts = []
         for number, (_, span) in enumerate(self.layout.spans):
@@ -59,12 +59,12 @@ class DabsMAE(Objective):
         return Outcome(masked_mean(torch.cat(parts, dim=1), hidden, self.layout))
 
     def encode(self, tokens: Tokens, encoder: Encoder, visible: Tensor) -> Tensor:
-        """(B, L, D): the whole row encoded with zeros in the hidden places."""
+        """Encode the whole row with zeros at hidden positions: (B, L, D)."""
         blanked = scatter_tokens(gather_tokens(tokens.embeddings, visible), visible, self.layout.length)
         return encoder(blanked, geometry=tokens.geometry)[:, 1:]
 
     def predict(self, number: int, encoded: Tensor, target: Target) -> Tensor:
-        """Patches, or logits against the table: (B, Ls, size), at least fp32."""
+        """Patches, or logits over the vocabulary: (B, Ls, size), at least in fp32."""
         out = (
             self.maps[str(number)](F.relu(encoded))
             if isinstance(target, ContinuousTarget)
@@ -73,7 +73,7 @@ class DabsMAE(Objective):
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
     def errors(self, number: int, encoded: Tensor, target: Target) -> Tensor:
-        """(B, Ls): norm of the residual, or cross-entropy."""
+        """(B, Ls): Euclidean norm or mean square of the residual, or cross-entropy."""
         predicted = self.predict(number, encoded, target)
         if isinstance(target, ContinuousTarget):
             residual = predicted - target.patches

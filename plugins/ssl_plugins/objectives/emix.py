@@ -1,4 +1,7 @@
-"""e-Mix: mix the embeddings of two samples and recognise both (i-Mix for any modality; protocol section 4.4)."""
+"""e-Mix: mix the embeddings of two samples and recognise both (Tamkin et al., DABS, NeurIPS 2021).
+
+An application of i-Mix (Lee et al., ICLR 2021) to embeddings. See docs/methods/emix.md.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ from ssl_core.nn import Encoder
 
 
 class EMix(Objective):
-    """e-Mix: mix each sample's embeddings with another's and tell from the result which two they were."""
+    """e-Mix: mix the embeddings of two samples and identify both from the mixture."""
 
     name = "emix"
     min_batch_size = 2
     cross_sample_loss = True
 
     class Options(Objective.Options):
-        """Options of e-Mix. As published, the pooled feature includes the cls token: encoder.pool=all."""
+        """Options of e-Mix. In the published code the pooled feature includes the cls token: encoder.pool=all."""
 
         beta: float = Field(1.0, gt=0, description="mixing weights are drawn from Beta(beta, beta)")
         temperature: float = Field(0.2, gt=0, description="temperature of the logits")
         out: int = Field(128, ge=1, description="output width of the head")
         coefficient: Literal["sample", "batch-mean"] = Field(
             "sample",
-            description="weight of the two cross-entropies (P18): each sample's own, as intended; batch-mean: the "
-            "mean over the batch, which a broadcast makes of it in the published code",
+            description="weight of the two cross-entropies: sample = each sample's own; batch-mean = the mean over the "
+            "batch, which results from broadcasting in the published code",
         )
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
@@ -51,7 +54,7 @@ class EMix(Objective):
         share = weight[:, None, None]
         embeddings, valid = tokens.embeddings, tokens.valid
         if valid is not None:
-            embeddings = embeddings * valid.unsqueeze(-1)  # padding mixes nothing in
+            embeddings = embeddings * valid.unsqueeze(-1)  # padding must not enter the mixture
         mixed = share * embeddings + (1 - share) * embeddings[partner].detach()
         either = None if valid is None else valid | valid[partner]
         queries = self.represent(mixed, encoder, replace(tokens.geometry, valid=either))
@@ -60,11 +63,11 @@ class EMix(Objective):
             logits = queries @ keys.T / self.options.temperature
             if self.options.coefficient == "batch-mean":
                 weight = weight.mean().expand_as(weight)
-            itself = torch.arange(len(logits), device=logits.device)
-            first = F.cross_entropy(logits, itself, reduction="none")
+            own = torch.arange(len(logits), device=logits.device)
+            first = F.cross_entropy(logits, own, reduction="none")
             second = F.cross_entropy(logits, partner, reduction="none")
             loss = (weight * first + (1 - weight) * second).mean()
-        accuracy = (logits.argmax(dim=1) == itself).float().mean()
+        accuracy = (logits.argmax(dim=1) == own).float().mean()
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
     def represent(self, embeddings: Tensor, encoder: Encoder, geometry: Geometry) -> Tensor:

@@ -44,17 +44,17 @@ class IJEPA(Objective):
     class Options(Objective.Options):
         """Options of I-JEPA."""
 
-        targets: int = Field(4, ge=1, description="number of target blocks (section 3: M = 4)")
+        targets: int = Field(4, ge=1, description="number of target blocks M (I-JEPA, section 3: 4)")
         depth: int = Field(4, ge=1, description="blocks of the predictor (paper: 6 for ViT-B, 12 for larger encoders)")
         width: int = Field(128, ge=8, description="width of the predictor (paper: 384)")
         heads: int = Field(4, ge=1, description="attention heads of the predictor")
         momentum: float = Field(0.996, ge=0, le=1, description="momentum of the teacher at the first step")
-        momentum_end: float = Field(1.0, ge=0, le=1, description="momentum at the end; it rises linearly")
+        momentum_end: float = Field(1.0, ge=0, le=1, description="momentum at the last step; it rises linearly")
         loss: Literal["smooth-l1", "l2"] = Field(
             "smooth-l1", description="error: smooth L1, as the published code, or the squared error of the paper"
         )
         evaluate: Literal["teacher", "student"] = Field(
-            "teacher", description="encoder that features come from (section 5: the target encoder)"
+            "teacher", description="encoder that computes features (I-JEPA, section 5: the target encoder)"
         )
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
@@ -74,20 +74,20 @@ class IJEPA(Objective):
         self.project = nn.Linear(options.width, dim)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """ "visible" (B, V), the context's position ids; "targets" (B, T, M), those of the target blocks.
+        """ "visible" (B, V), position ids of the context; "targets" (B, T, M), position ids of the target blocks.
 
-        The context is a large block without the targets, as far as V = L - T M allows, which is the number of tokens
-        that are left if no two targets overlap.
+        The context is a large block without the target tokens. It has a fixed size V = L - T M, the number of tokens
+        that remain if no two targets overlap.
         """
         length = self.layout.length
         target, context = self.maskings["target"], self.maskings["context"]
         blocks = [target(batch, generator, geometry).hidden_position_ids for _ in range(self.options.targets)]
         targets = torch.stack(blocks, dim=1)
-        taken = torch.zeros(batch, length, dtype=torch.bool).scatter(1, targets.flatten(1), True)
+        is_target = torch.zeros(batch, length, dtype=torch.bool).scatter(1, targets.flatten(1), True)
         rank = torch.where(context(batch, generator, geometry).hidden, 0.0, 1.0)
         if geometry.valid is not None:
             rank = torch.where(geometry.valid, rank, 2.0)
-        rank = torch.where(taken, 3.0, rank) + 0.5 * torch.rand(batch, length, generator=generator)
+        rank = torch.where(is_target, 3.0, rank) + 0.5 * torch.rand(batch, length, generator=generator)
         return {"visible": rank.argsort(dim=1)[:, : self.visible].sort(dim=1).values, "targets": targets}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws, teacher: Teacher | None = None) -> Outcome:
@@ -97,15 +97,16 @@ class IJEPA(Objective):
         latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
         with torch.no_grad():
             encoded = teacher.encoder(teacher.tokens.embeddings, geometry=teacher.tokens.geometry)[:, 1:]
-            encoded = F.layer_norm(encoded.float(), encoded.shape[-1:])
-        # the blocks are predicted apart: rows of all samples for the first block, then for the second, and so on
+            wide = torch.promote_types(encoded.dtype, torch.float32)
+            encoded = F.layer_norm(encoded.to(wide), encoded.shape[-1:])
+        # each block is a row of its own: first the first blocks of all samples, then the second blocks, and so on
         count = targets.shape[1]
         blocks = targets.transpose(0, 1).flatten(0, 1)
         order = torch.cat([visible.repeat(count, 1), blocks], dim=1)
         geometry = tokens.geometry.repeat(count)
         hidden = slice(visible.shape[1], None)
         predicted = self.project(self.predictor(latent.repeat(count, 1, 1), order, hidden, geometry))
-        errors = self.error(predicted.float(), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
+        errors = self.error(predicted.to(wide), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
         counted = gather_mask(geometry.valid, blocks)
         weights = torch.ones_like(errors) if counted is None else counted.to(errors.dtype)
         loss = (weights * errors).sum() / weights.sum().clamp(min=1)

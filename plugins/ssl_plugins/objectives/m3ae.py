@@ -1,10 +1,10 @@
-"""M3AE: one masked autoencoder over all segments of a row (Geng et al. 2022; protocol section 4.10).
+"""M3AE: one masked autoencoder over all segments of a row (Geng et al., arXiv 2205.14204). See docs/methods/m3ae.md.
 
 One encoder reads [cls | visible tokens of every segment]; one decoder, with a mask token and a type vector for each
-segment, rebuilds the hidden tokens. For sample b, segment s and its hidden tokens that are present, M(b, s):
+segment, reconstructs the hidden tokens. With M(b, s) the hidden valid tokens of sample b in segment s:
 
     l(b, s) = mean of the token errors over M(b, s)
-    L(s)    = mean of l(b, s) over the samples b that have any such token
+    L(s)    = mean of l(b, s) over the samples b for which M(b, s) is not empty
     loss    = sum over s of w(s) L(s)
 """
 
@@ -22,29 +22,29 @@ from ssl_core.nn import Decoder, Encoder, ReconstructionHead, gather_mask, gathe
 
 
 class M3AE(Objective):
-    """Multimodal masked autoencoder: rebuild the hidden tokens of each segment from the visible ones of all."""
+    """Multimodal masked autoencoder: reconstruct hidden tokens from the visible tokens of all segments."""
 
     name = "m3ae"
     default_masking = Choice("segments", {"ratio": 0.75})
 
     class Options(Objective.Options):
-        """Options of M3AE. Sizes default to those of MAE here, so that the two can be compared."""
+        """Options of M3AE. Default sizes are those of the objective `mae`, so that the two can be compared."""
 
         discrete_weight: float = Field(
-            0.1, ge=0, description="weight of an ids segment beside 1 of a values segment (README of the code: 0.5)"
+            0.1, ge=0, description="weight of discrete segments; continuous ones have 1 (the published README: 0.5)"
         )
         weights: tuple[float, ...] = Field(
-            (), description="weight of each segment, in order, instead; empty: 1 for values, discrete_weight for ids"
+            (), description="weight of each segment in order; empty: 1 if continuous, discrete_weight if discrete"
         )
         all_tokens: bool = Field(False, description="score the visible tokens, too")
         absent: Literal["skip", "zero"] = Field(
             "skip",
-            description="samples without a scored token of a segment: skip = its mean is over the other samples; "
-            "zero = they count with a loss of 0, as the published code",
+            description="samples without a scored token of a segment: skip = excluded from its mean; "
+            "zero = counted with a loss of 0, as in the published code",
         )
         tied: bool = Field(
             False,
-            description="score ids against the embedding table; published, and by default: by their own linear map",
+            description="predict ids by the embedding table instead of a linear map of their own (published: false)",
         )
         depth: int = Field(4, ge=1, description="decoder blocks (published: 8)")
         width: int = Field(128, ge=8, description="decoder width (published: 512)")
@@ -55,13 +55,15 @@ class M3AE(Objective):
         @classmethod
         def _not_negative(cls, weights: tuple[float, ...]) -> tuple[float, ...]:
             if any(weight < 0 for weight in weights):
-                raise ValueError("no weight may be negative")
+                raise ValueError("weights must not be negative")
             return weights
 
     segment_of: Tensor
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
-        """Errors: ConfigError for a number of weights that is not the number of segments."""
+        """Raises:
+        ConfigError: If the number of weights is not the number of segments.
+        """
         super().__init__(options, layout, dim, maskings)
         weights = options.weights or [
             options.discrete_weight if s.target == "discrete" else 1.0 for s in layout.segments
@@ -79,13 +81,13 @@ class M3AE(Objective):
         self.head = ReconstructionHead(layout, dim, options.width, tied=options.tied)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
+        """ "order" (B, L), position ids of visible, then hidden tokens; "visible" (B, V), the first V of them."""
         assert self.masking is not None, "M3AE needs a masking"
         mask = self.masking(batch, generator, geometry)
         return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_position_ids], dim=1)}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Weighted sum of the segments' losses; each, without its weight, is logged as "segment1", "segment2", ..."""
+        """Weighted sum of the segments' losses. Unweighted losses are logged as "segment1", "segment2", ..."""
         visible, order = draws["visible"], draws["order"]
         scored = slice(0 if self.options.all_tokens else visible.shape[1], None)
         latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)
@@ -100,13 +102,16 @@ class M3AE(Objective):
         parts = {f"segment{i}": part for i, part in enumerate(losses.detach(), start=1)}
         return Outcome(torch.stack(weighted).sum(), parts)
 
-    def segment_losses(self, errors: Tensor, position_ids: Tensor, counted: Tensor | None) -> Tensor:
-        """(S,): each segment's loss, 0 if no sample has any of it. errors: (B, n), of places at (B, n)."""
+    def segment_losses(self, errors: Tensor, position_ids: Tensor, valid: Tensor | None) -> Tensor:
+        """(S,): the loss of each segment, 0 if no sample has a scored token of it.
+
+        errors, position_ids, valid: (B, n), of the scored tokens.
+        """
         share = F.one_hot(self.segment_of[position_ids], len(self.layout.segments)).to(errors.dtype)
-        if counted is not None:
-            share = share * counted.unsqueeze(-1)
+        if valid is not None:
+            share = share * valid.unsqueeze(-1)
         count = share.sum(dim=1)  # (B, S)
-        # as the published floor of 1e-5 under the count: nothing counted is a loss of 0
+        # an empty segment has a loss of 0, as in the published code, where the count has a floor of 1e-5
         means = (share * errors.unsqueeze(-1)).sum(dim=1) / count.clamp(min=1)
         if self.options.absent == "zero":
             return means.mean(dim=0)

@@ -1,4 +1,4 @@
-"""MAE: rebuild the hidden tokens from the visible ones with a deep decoder (He et al. 2022; protocol section 4.2)."""
+"""MAE: reconstruct hidden tokens by a transformer decoder (He et al., CVPR 2022). See docs/methods/mae.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_core.nn import (
 
 
 class MAE(Objective):
-    """Masked autoencoder: rebuild the hidden tokens from the visible ones with a deep decoder."""
+    """Masked autoencoder: reconstruct hidden tokens from the visible ones by a transformer decoder."""
 
     name = "mae"
     default_masking = Choice("random", {"ratio": 0.75})
@@ -27,9 +27,9 @@ class MAE(Objective):
     class Options(Objective.Options):
         """Options of MAE."""
 
-        depth: int = Field(4, ge=1, description="decoder blocks n (Table 7: n in {2, 4, 6})")
-        width: int = Field(128, ge=8, description="decoder width (Table 7: d_model 128)")
-        heads: int = Field(4, ge=1, description="decoder attention heads (Table 7: h 4)")
+        depth: int = Field(4, ge=1, description="decoder blocks n (MetaMAE, Table 7: 2, 4 or 6)")
+        width: int = Field(128, ge=8, description="decoder width (MetaMAE, Table 7: d_model 128)")
+        heads: int = Field(4, ge=1, description="decoder attention heads (MetaMAE, Table 7: h 4)")
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
         super().__init__(options, layout, dim, maskings)
@@ -37,13 +37,13 @@ class MAE(Objective):
         self.head = ReconstructionHead(layout, dim, options.width)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """Visible places first, then the hidden ones: "order" (B, L); "visible" (B, V) is its beginning."""
+        """ "order" (B, L), position ids of visible, then hidden tokens; "visible" (B, V), the first V of them."""
         assert self.masking is not None, "MAE needs a masking"
         mask = self.masking(batch, generator, geometry)
         return {"visible": mask.visible, "order": torch.cat([mask.visible, mask.hidden_position_ids], dim=1)}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean over the hidden tokens of the squared error or cross-entropy (paper: eq. 1)."""
+        """Mean squared error or cross-entropy over the hidden tokens (MetaMAE, eq. 1)."""
         visible, order = draws["visible"], draws["order"]
         hidden = slice(visible.shape[1], None)
         latent = encoder(gather_tokens(tokens.embeddings, visible), visible, tokens.geometry)

@@ -1,4 +1,4 @@
-"""ShED: find the embeddings that were moved (ELECTRA for any modality; protocol section 4.5)."""
+"""ShED: detect embeddings that were moved (Tamkin et al., DABS, NeurIPS 2021). See docs/methods/shed.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_core.nn import Encoder, all_position_ids, gather_tokens
 
 
 class ShED(Objective):
-    """Shuffled embedding detection: move some tokens' embeddings in a cycle and find which were moved."""
+    """Shuffled embedding detection: permute the embeddings of some tokens and detect which tokens moved."""
 
     name = "shed"
 
@@ -25,8 +25,8 @@ class ShED(Objective):
         min_moved: int = Field(
             2,
             ge=1,
-            description="fewest tokens moved (P36): 2, since one alone cannot move; 1 as the published code, which "
-            "leaves that one in place and still calls it moved",
+            description="smallest number of moved tokens: 2, since one alone cannot move; 1 as in the published code, "
+            "which leaves the token in place and labels it as moved",
         )
 
     def __init__(self, options: Options, layout: Layout, dim: int, maskings: Maskings) -> None:
@@ -35,7 +35,7 @@ class ShED(Objective):
         self.head = nn.Linear(dim, 2)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry) -> Draws:
-        """ "source" (B, L): the place that each place's embedding comes from; "moved" (B, L): 1 for a moved one."""
+        """ "source" (B, L), position id that each embedding comes from; "moved" (B, L), 1 if it moved."""
         length = self.layout.length
         noise = torch.rand(batch, length, generator=generator)
         if geometry.valid is None:
@@ -45,28 +45,28 @@ class ShED(Objective):
             return {"source": source, "moved": moved}
         order = torch.where(geometry.valid, noise, 2.0).argsort(dim=1)  # valid tokens first
         count = geometry.valid.sum(dim=1, keepdim=True)
-        wanted = torch.ceil(count * self.options.ratio - 1e-9).long().clamp(min=self.options.min_moved)
-        wanted = torch.minimum(wanted, count)
+        total = torch.ceil(count * self.options.ratio - 1e-9).long().clamp(min=self.options.min_moved)
+        total = torch.minimum(total, count)
         rank = torch.arange(length).expand(batch, -1)
-        previous = torch.where(rank < wanted, (rank - 1) % wanted.clamp(min=1), rank)
+        previous = torch.where(rank < total, (rank - 1) % total.clamp(min=1), rank)
         source = torch.empty_like(order).scatter(1, order, order.gather(1, previous))
-        return {"source": source, "moved": torch.zeros_like(order).scatter(1, order, (rank < wanted).long())}
+        return {"source": source, "moved": torch.zeros_like(order).scatter(1, order, (rank < total).long())}
 
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
-        """Mean cross-entropy over all tokens, moved or not. Gradients flow into the moved embeddings."""
-        source, moved = self.within(draws["source"], draws["moved"], tokens.valid)
+        """Mean cross-entropy over all valid tokens. The gradient flows into the moved embeddings."""
+        source, moved = self.restrict(draws["source"], draws["moved"], tokens.valid)
         encoded = encoder(gather_tokens(tokens.embeddings, source), geometry=tokens.geometry)[:, 1:]
         logits = self.head(encoded).flatten(0, 1)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         errors = F.cross_entropy(logits, moved.flatten(), reduction="none")
-        right = (logits.argmax(dim=1) == moved.flatten()).float()
+        correct = (logits.argmax(dim=1) == moved.flatten()).float()
         counted = torch.ones_like(errors) if tokens.valid is None else tokens.valid.flatten().to(errors.dtype)
-        loss, accuracy = ((counted * part).sum() / counted.sum().clamp(min=1) for part in (errors, right))
+        loss, accuracy = ((counted * part).sum() / counted.sum().clamp(min=1) for part in (errors, correct))
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
     @staticmethod
-    def within(source: Tensor, moved: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both without the moves from or to a token that is absent: there the embedding stays."""
+    def restrict(source: Tensor, moved: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Undo moves from or to tokens that are not valid."""
         if valid is None:
             return source, moved
         both = valid & valid.gather(1, source)

@@ -12,24 +12,24 @@ from ssl_core import testing
 
 @pytest.fixture
 def error_of() -> Callable[..., str]:
-    """error_of(plugin, name): what the check of that name (a promise, or promise-case) raises."""
+    """error_of(plugin, name): the message of the failed check of that name, with or without its case."""
 
-    def run(plugin: type, name: str, **given: Any) -> str:
-        found = [check for check in testing.checks(plugin, **given) if name in (check.name, check.spec.name)]
-        assert found, f"no check {name}"
+    def run(plugin: type, name: str, **arguments: Any) -> str:
+        checks = [check for check in testing.checks(plugin, **arguments) if name in (check.name, check.spec.name)]
+        assert checks, f"no check {name}"
         with pytest.raises(testing.ConformanceError) as caught:
-            found[0]()
+            checks[0]()
         return str(caught.value)
 
     return run
 
 
 @pytest.fixture
-def assert_all_kept() -> Callable[..., None]:
-    """assert_all_kept(plugin): every check passes."""
+def assert_all_pass() -> Callable[..., None]:
+    """assert_all_pass(plugin): every check passes."""
 
-    def run(plugin: type, **given: Any) -> None:
-        broken = [str(result.error) for result in testing.run(plugin, **given) if not result.kept]
-        assert not broken, "\n".join(broken)
+    def run(plugin: type, **arguments: Any) -> None:
+        messages = [str(result.error) for result in testing.run(plugin, **arguments) if not result.passed]
+        assert not messages, "\n".join(messages)
 
     return run

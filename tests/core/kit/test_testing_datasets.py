@@ -1,4 +1,4 @@
-"""The conformance kit for data sets: each promise catches a data set that breaks it."""
+"""The conformance kit for data sets: each check detects a broken data set."""
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ class Unpicklable(Numbers):
         self.helper = lambda: 3
 
 
-class Opened(Numbers):
+class CountsReads(Numbers):
     """Counts how often it was read."""
 
     reads = 0
@@ -111,27 +111,31 @@ BROKEN_DATASETS = [
     ("samples_fit_the_fields", inputs(x=np.full((2, 3), np.nan)), "'x' of sample 0 of train is not finite"),
     ("samples_fit_the_fields", inputs(x=[[1.0]]), "is list, not an array"),
     ("samples_fit_the_fields", inputs(y=np.zeros(4)), "float64, not integer"),
-    ("samples_fit_the_fields", inputs(y=np.array([0, 1, 2, 6])), "leaves 0..5"),
+    ("samples_fit_the_fields", inputs(y=np.array([0, 1, 2, 6])), "is outside 0..5"),
     ("labels_fit_the_task", labelled(None, 1), "label 1 with task None"),
     ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), None), "label None with task"),
-    ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), 3), "label 3 leaves 0..2"),
-    ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), -1), "label -1 leaves 0..2"),
+    ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), 3), "label 3 is outside 0..2"),
+    ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), -1), "label -1 is outside 0..2"),
     ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy"), 1.5), "float64, not integer"),
     ("labels_fit_the_task", labelled(Task("labels", 3, "auroc"), np.array([0, 1])), "the label has shape (2,)"),
-    ("labels_fit_the_task", labelled(Task("labels", 3, "auroc"), np.array([0, 1, 2])), "leaves 0..1"),
+    ("labels_fit_the_task", labelled(Task("labels", 3, "auroc"), np.array([0, 1, 2])), "is outside 0..1"),
     ("labels_fit_the_task", labelled(Task("number", 1, "pearson"), float("inf")), "is not one finite number"),
     ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy", per_token=True), 1), "the label has shape ()"),
     ("labels_fit_the_task", labelled(Task("classes", 3, "accuracy", names=("a",)), 1), "1 names for 3 classes"),
-    ("same_index_same_sample", Opened, "samples read again"),
+    ("same_index_same_sample", CountsReads, "samples read again"),
     ("splits_differ", sample(lambda s, made, i: type(s).__mro__[1](s.options, "train")[i]), "same in both splits"),
-    ("can_be_pickled", Unpicklable, "happened: "),
+    ("can_be_pickled", Unpicklable, "got:  "),
     ("fingerprint_is_stable", RANDOM_PRINT, "the fingerprint of train"),
     ("fingerprint_is_stable", type("Changed", (Numbers,), {"fingerprint": lambda self: "x"}), "both splits have the"),
-    ("describe_tells_samples_apart", type("Changed", (Numbers,), {"describe": lambda self, i: "a file"}), "of several"),
-    ("options_survive_json", type("Changed", (Numbers,), {"Options": None}), "happened: "),
+    (
+        "describe_tells_samples_apart",
+        type("Changed", (Numbers,), {"describe": lambda self, i: "a file"}),
+        "for several samples",
+    ),
+    ("options_survive_json", type("Changed", (Numbers,), {"Options": None}), "got:  "),
 ]
 
-RIGHT_LABELS = [
+CORRECT_LABELS = [
     (None, None),
     (Task("labels", 3, "auroc"), np.array([0, 1, 1])),
     (Task("number", 1, "spearman"), 2.5),
@@ -139,26 +143,26 @@ RIGHT_LABELS = [
 ]
 
 
-def test_right_dataset_keeps_all_promises(assert_all_kept):
-    assert_all_kept(Numbers)
+def test_correct_dataset_passes(assert_all_pass):
+    assert_all_pass(Numbers)
 
 
-@pytest.mark.parametrize(("task", "label"), RIGHT_LABELS)
-def test_right_labels_pass(task, label):
+@pytest.mark.parametrize(("task", "label"), CORRECT_LABELS)
+def test_correct_labels_pass(task, label):
     (check,) = (c for c in testing.checks(labelled(task, label)) if c.name == "labels_fit_the_task")
     check()
 
 
-@pytest.mark.parametrize(("name", "plugin", "happened"), BROKEN_DATASETS)
-def test_broken_dataset_is_caught(error_of, name, plugin, happened):
-    assert happened in error_of(plugin, name)
+@pytest.mark.parametrize(("name", "plugin", "got"), BROKEN_DATASETS)
+def test_broken_dataset_fails(error_of, name, plugin, got):
+    assert got in error_of(plugin, name)
 
 
-def test_dataset_that_its_tokenizer_cannot_take_is_caught(error_of, monkeypatch):
+def test_dataset_that_its_tokenizer_refuses_fails(error_of, monkeypatch):
     from ssl_core import hookimpl, plugins
 
     class Waves(GridTokenizer):
-        """Reads a field that is not there."""
+        """Reads a field that does not exist."""
 
         name = "nothing"
 
@@ -179,7 +183,7 @@ def test_dataset_that_its_tokenizer_cannot_take_is_caught(error_of, monkeypatch)
     assert "KeyError: 'waves'" in error_of(Numbers, "fits_its_modality")
 
 
-def test_options_that_do_not_suffice_are_named(error_of, assert_all_kept):
+def test_options_that_do_not_suffice_are_named(error_of, assert_all_pass):
     message = error_of(Needy, "both_splits_open")
-    assert "Needy.Options({}) is refused: root: Field required; hand the kit options=..." in message
-    assert_all_kept(Needy, options={"root": "here"})
+    assert "Needy.Options({}) is refused: root: Field required; pass options=..." in message
+    assert_all_pass(Needy, options={"root": "here"})

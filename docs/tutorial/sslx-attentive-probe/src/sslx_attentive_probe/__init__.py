@@ -1,0 +1,1 @@
+"""A probe for sslx: cross-attention of one learned query over frozen tokens."""

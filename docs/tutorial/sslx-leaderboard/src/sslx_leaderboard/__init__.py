@@ -1,0 +1,1 @@
+"""A command for sslx: a leaderboard of finished runs."""

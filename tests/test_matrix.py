@@ -27,7 +27,7 @@ from ssl_core.utils.seeds import seed_torch
 CATALOGUE = plugins.load()
 OBJECTIVES = [e.name for e in CATALOGUE.entries("objective") if e.origin.plugin.startswith("sslx:")]
 MODALITIES = sorted({e.value.name for e in CATALOGUE.entries("tokenizer") if e.origin.plugin.startswith("sslx:")})
-ALL_OBJECTIVES = {"capri", "dabs-mae", "emix", "m3ae", "mae", "metamae", "shed"}
+ALL_OBJECTIVES = {"capri", "dabs-mae", "emix", "ijepa", "m3ae", "mae", "metamae", "shed"}
 ALL_MODALITIES = {
     "genomics", "image", "image-text", "medical-image", "multilingual-text", "multispectral", "protein", "speech",
     "tabular", "text", "time-series", "wafer",

@@ -132,8 +132,10 @@ class Transformer(nn.Module):
         output_slice: slice | None,
     ) -> list[Tensor]:
         depth = len(self.blocks)
-        if output_slice is not None or not layers or not all(1 <= layer <= depth for layer in layers):
-            raise ValueError(f"layers {tuple(layers)}: use numbers from 1 to {depth}, and no output_slice")
+        if output_slice is not None:
+            raise ValueError("layers and output_slice exclude each other")
+        if not layers or not all(1 <= layer <= depth for layer in layers):
+            raise ValueError(f"layers {tuple(layers)}; the encoder has layers 1 to {depth}")
         outputs: dict[int, Tensor] = {}
         for number in range(1, max(layers) + 1):
             x = self.blocks[number - 1](x, None, key_mask, bias, needs_double_backward)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Ema, Objective, Teacher, Tokenizer
+from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import Encoder
 from ssl_core.tokens import ContinuousTarget, Geometry, Outcome, Tokens
 
@@ -83,13 +84,19 @@ class Learner(nn.Module):
 
         With `layers`, numbers of encoder layers from 1, the outputs of these layers side by side in place of the
         encoder's output.
+
+        Raises:
+            ConfigError: If the encoder does not have one of the layers.
         """
         tokenizer, encoder = self.feature_parts()
         tokens = tokenizer(inputs)
         if layers is None:
             outputs = [encoder(tokens.embeddings, geometry=tokens.geometry)]
         else:
-            outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+            try:
+                outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+            except ValueError as error:
+                raise ConfigError(f"a probe reads layers that the encoder does not have: {error}") from error
         features = [part[:, 1:] if per_token else encoder.pool(part, tokens.valid) for part in outputs]
         return torch.cat(features, dim=-1)
 

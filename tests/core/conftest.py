@@ -99,11 +99,12 @@ class Toy(GridTokenizer):
         super().__init__(options, fields, dim, field="x", channels=2, shape=(16,), patch=(4,))
 
 
-def make_learner(objective_class, seed=0, dropout=0.0, **options):
+def make_learner(objective_class, seed=0, dropout=0.0, encoder_depth=1, **options):
     """A small learner of an objective on the toy modality."""
     torch.manual_seed(seed)
     tokenizer = Toy(Toy.Options(), {"x": Continuous((2, 16))}, 16)
-    encoder = TransformerEncoder(EncoderOptions(dim=16, depth=1, heads=2, dropout=dropout), tokenizer.layout)
+    size = EncoderOptions(dim=16, depth=encoder_depth, heads=2, dropout=dropout)
+    encoder = TransformerEncoder(size, tokenizer.layout)
     catalogue = plugins.load()
     maskings = {}
     for name, choice in objective_class.masking_choices().items():

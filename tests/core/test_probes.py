@@ -20,8 +20,10 @@ from ssl_core.plugins import Catalogue
 from ssl_core.report import read, score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import csv_text
-from ssl_core.runs import pretrain as runs
+from ssl_core.runs.pretrain import RunPlan, RunRequest, pretrain
+from ssl_core.runs.run import RunContext
 from ssl_core.utils.console import Console
+from ssl_plugins.encoders import transformer
 from ssl_plugins.maskings import random
 from ssl_plugins.objectives import mae
 from ssl_plugins.objectives.mae import MAE
@@ -77,6 +79,7 @@ def catalogue(toy):
             return [Nearest, TokenMaximum]
 
     shipped = {"a:mae": mae, "a:random": random, "a:linear": linear, "a:knn": knn}
+    shipped["a:transformer"] = transformer
     return Catalogue.from_plugins({**shipped, "other:probes": Plugin()}, version="3")
 
 
@@ -95,7 +98,7 @@ def test_scores_of_other_probes_and_metrics_are_in_report_tables_and_page(catalo
     )  # fmt: skip
     folder = tmp_path / "run"
     folder.mkdir()
-    runs.run(config, plugins, catalogue, folder, Console())
+    pretrain(RunPlan(RunRequest({}), config, plugins), RunContext(catalogue, folder, Console()))
     report = read(folder)
     known = {(score.probe, score.metric, score.features) for score in report.scores}
     probes = ("linear", "nearest-centroid", "token-maximum")
@@ -156,21 +159,20 @@ def test_features_are_computed_once_for_probes_that_read_the_same():
 
 
 def test_features_of_layers_are_outputs_of_blocks(toy):
-    learner = toy.make_learner(MAE).eval()
+    learner = toy.make_learner(MAE, encoder_depth=2).eval()
     inputs = {"x": torch.randn(3, 2, 16)}
     last = learner.embed(inputs)
-    (block,) = learner.encoder.transformer.blocks
+    first = learner.encoder.transformer.blocks[0]
     outputs = []
-    handle = block.register_forward_hook(lambda module, args, output: outputs.append(output))
+    handle = first.register_forward_hook(lambda module, args, output: outputs.append(output))
     learner.embed(inputs)
     handle.remove()
     tokens = learner.embed(inputs, per_token=True, layers=(1, 1))
     assert torch.equal(tokens, outputs[0][:, 1:].repeat(1, 1, 2))
     assert torch.equal(learner.embed(inputs, layers=(1,)), outputs[0][:, 1:].mean(dim=1))
-    assert learner.embed(inputs).equal(last)
-    assert not block._forward_hooks
-    with pytest.raises(ConfigError, match="a probe reads layer 2, but the encoder has layers 1 to 1"):
-        learner.embed(inputs, layers=(2,))
+    assert torch.equal(learner.embed(inputs, layers=(2,)), last)
+    with pytest.raises(ConfigError, match=r"a probe reads layers .*: layers \(3,\); the encoder has layers 1 to 2"):
+        learner.embed(inputs, layers=(3,))
 
 
 class Fixed(Probe):

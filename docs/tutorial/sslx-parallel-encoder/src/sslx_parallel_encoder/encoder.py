@@ -86,7 +86,7 @@ class ParallelEncoder(Encoder):
         depth = len(self.blocks)
         chosen = (depth,) if layers is None else tuple(layers)
         if not chosen or min(chosen) < 1 or max(chosen) > depth:
-            raise ValueError(f"layers {chosen}: use numbers from 1 to {depth}")
+            raise ValueError(f"layers {chosen}; the encoder has layers 1 to {depth}")
         local = geometry or Geometry()
         if position_ids is not None:
             local = local.gather(position_ids)

@@ -36,7 +36,7 @@ dataset = dataset_class(dataset_class.Options(), "train")
 tokenizer_class, objective_class = catalogue.tokenizer("video"), catalogue.objective("denoise")
 tokenizer = tokenizer_class(tokenizer_class.Options(), dataset.fields, 32)
 encoder = TransformerEncoder(EncoderOptions(dim=32, depth=2, heads=4), tokenizer.layout)
-learner = Learner(tokenizer, encoder, objective_class(objective_class.Options(), tokenizer.layout, 32, None))
+learner = Learner(tokenizer, encoder, objective_class(objective_class.Options(), tokenizer.layout, 32, {}))
 batch = {"clip": torch.stack([torch.from_numpy(dataset[i]["inputs"]["clip"]) for i in range(16)])}
 optimiser = torch.optim.AdamW(learner.parameters(), lr=2e-3)
 losses = []

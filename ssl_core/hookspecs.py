@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ssl_core.options import Preset
     from ssl_core.report.schema import Report
 
-API_VERSION = "1.0"
+API_VERSION = "2.0"
 """Version of the plugin interface: hooks, contracts and public names (docs/compatibility.md)."""
 
 hookspec = pluggy.HookspecMarker("sslx")

@@ -47,7 +47,7 @@ def check_api(plugin: Any, version: str) -> None:
     try:
         fits = SpecifierSet(specifier).contains(version)
     except (InvalidSpecifier, TypeError, AttributeError):
-        raise PluginError(f"its {API_VARIABLE} must be a range such as '>=1.0,<2', not {specifier!r:.80}") from None
+        raise PluginError(f"its {API_VARIABLE} must be a range such as '>=2.0,<3', not {specifier!r:.80}") from None
     if not fits:
         raise PluginError(
             f"it is made for version '{specifier}' of the plugin interface, and this sslx has {version}; "

@@ -91,7 +91,7 @@ def test_packages_are_complete_and_pass_ruff(kind, name, tmp_path):
     assert project["license"] == "MIT"
     for target in project["entry-points"]["sslx"].values():
         assert (folder / "src" / f"{target.replace('.', '/')}.py").is_file()
-        assert 'SSLX_API = ">=1.0,<2"' in (folder / "src" / f"{target.replace('.', '/')}.py").read_text()
+        assert 'SSLX_API = ">=2.0,<3"' in (folder / "src" / f"{target.replace('.', '/')}.py").read_text()
     assert "${{ matrix.python }}" in (folder / ".github/workflows/ci.yml").read_text()
     for path in folder.rglob("*.py"):
         compile(path.read_text(), str(path), "exec")
@@ -207,10 +207,10 @@ def test_plugins_lists_states_and_offers(sslx):
 @pytest.mark.parametrize(
     ("version_range", "problem"),
     [
-        (">=1.0,<2", None), (f"=={API_VERSION}", None), (">=1", None),
+        (">=2.0,<3", None), (f"=={API_VERSION}", None), (">=1", None),
         ("<1", "it is made for version '<1' of the plugin interface, and this sslx has"),
-        ("one", "its SSLX_API must be a range such as '>=1.0,<2', not 'one'"),
-        (1.0, "its SSLX_API must be a range such as '>=1.0,<2', not 1.0"),
+        ("one", "its SSLX_API must be a range such as '>=2.0,<3', not 'one'"),
+        (1.0, "its SSLX_API must be a range such as '>=2.0,<3', not 1.0"),
     ],
 )  # fmt: skip
 def test_versions_of_the_interface(version_range, problem):

@@ -14,7 +14,7 @@ from ssl_core import Predictor, Probe, Task, hookimpl
 from ssl_core.evaluation import FunctionPredictor
 from torch import Tensor, nn
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 ABSENT_CLASS_SCORE = -1e9  # of a class without training rows, which is never predicted
 PREDICT_BATCH = 256
 LOSSES = {"classes": F.cross_entropy, "labels": F.binary_cross_entropy_with_logits, "number": F.mse_loss}

@@ -8,7 +8,7 @@ from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Toke
 from ssl_core.nn import Encoder, ReconstructionHead, masked_mean
 from torch import Tensor
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 
 
 class Denoise(Objective):

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from ssl_core import Continuous, Dataset, Preset, Sample, Split, Task, hookimpl
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 NAMES = ("tree", "cycle", "grid", "cliques", "communities")
 MOST = 24  # nodes
 SEEDS = 3  # nodes whose types the other nodes take over

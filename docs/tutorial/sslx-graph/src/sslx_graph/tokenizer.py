@@ -23,7 +23,7 @@ from ssl_core import (
 )
 from torch import Tensor, nn
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 GAMMA = 2  # GraphMAE's scaling factor
 DEGREES = 8  # degrees that the raw features count one by one; larger ones count as the largest
 

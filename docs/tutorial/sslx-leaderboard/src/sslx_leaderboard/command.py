@@ -14,7 +14,7 @@ from ssl_core import ConfigError, SslxError, hookimpl, nearest
 if TYPE_CHECKING:
     from ssl_core.report import Report
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 REPORT = "report.json"
 COLUMNS = ("rank", "run", "objective", "data", "task", "probe", "score", "steps")
 

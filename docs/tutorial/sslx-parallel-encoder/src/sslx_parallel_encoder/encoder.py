@@ -11,7 +11,7 @@ from ssl_core import ConfigError, Geometry, Layout, hookimpl
 from ssl_core.nn import Attention, Encoder, Positions, embedding_lookup, prepend_cls
 from torch import Tensor, nn
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 EPS = 1e-6  # added to the mean square by RMSNorm
 
 

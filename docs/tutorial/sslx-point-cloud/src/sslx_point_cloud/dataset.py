@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 from ssl_core import Continuous, Dataset, Preset, Sample, Split, Task, hookimpl
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 NAMES = ("sphere", "torus", "cube", "cylinder", "cone", "helix")
 
 

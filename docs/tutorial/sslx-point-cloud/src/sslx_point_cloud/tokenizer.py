@@ -24,7 +24,7 @@ from ssl_core import (
 )
 from torch import Tensor, nn
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 
 
 def farthest_points(points: np.ndarray, count: int) -> np.ndarray:

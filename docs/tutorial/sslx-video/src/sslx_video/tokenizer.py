@@ -7,7 +7,7 @@ from pydantic import Field
 from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Tokenizer, hookimpl
 from ssl_core.tokenizers import GridTokenizer
 
-SSLX_API = ">=1.0,<2"
+SSLX_API = ">=2.0,<3"
 
 
 class Video(GridTokenizer):

@@ -1,5 +1,5 @@
-"""Shared by all tests: one thread, the plain transcription of the equations, small models to compare it with, and a
-fresh virtual environment."""
+"""Shared by all tests: one thread, the reference implementation of the equations, small models and a fresh virtual
+environment."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _one_thread_and_a_seed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def plain() -> ModuleType:
-    """benchmarks/plain.py, the plain transcription; it is no package, so it is loaded by its path."""
+    """benchmarks/plain.py, the reference implementation; it is no package, so it is loaded by its path."""
     spec = importlib.util.spec_from_file_location("sslx_plain", ROOT / "benchmarks" / "plain.py")
     assert spec is not None
     assert spec.loader is not None

@@ -164,7 +164,7 @@ def test_a_process_that_fails_says_why(speed, tmp_path, monkeypatch, ending, sai
     assert speed.alone(given(tmp_path), "speech", "metamae", "fp32") == {"error": said}
 
 
-def test_the_transcription_steps_in_a_process_of_its_own(speed, tmp_path, monkeypatch):
+def test_the_reference_steps_in_a_process_of_its_own(speed, tmp_path, monkeypatch):
     with speed.Apart(given(tmp_path), "speech", "metamae", "plain") as step:
         step()
         step()
@@ -187,7 +187,7 @@ def test_a_step_apart_is_made_for_each_line(speed, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out == "\n\n"
 
 
-def test_only_the_transcription_steps_apart_and_twice_in_a_turn(speed, tmp_path, monkeypatch):
+def test_only_the_reference_steps_apart_and_twice_in_a_turn(speed, tmp_path, monkeypatch):
     calls: list[str] = []
 
     class Apart(contextlib.nullcontext):

@@ -139,12 +139,13 @@ def verify(name: Name, root: Root = None, block: Block = None, debug: Debug = Fa
     expected: Mapping[str, int] = cls.source.sample_counts
     wrong = bool(missing)
     for what, count in counts.items():
-        wanted = expected.get(what)
-        if wanted is None:
+        published = expected.get(what)
+        if published is None:
             typer.echo(f"{what:6}{count:>12,}")
             continue
-        wrong |= count != wanted
-        verdict = "as published" if count == wanted else f"published: {wanted:,}, difference {count - wanted:+,}"
+        wrong |= count != published
+        difference = f"published: {published:,}, difference {count - published:+,}"
+        verdict = "as published" if count == published else difference
         typer.echo(f"{what:6}{count:>12,}  {verdict}")
     if missing:
         typer.echo(f"{'files':6}{len(missing):>12,}  missing, the first is {next(iter(missing))}")

@@ -50,8 +50,8 @@ def _row(kind: Kind, entry: Entry[Any]) -> list[str]:
         name = f"{entry.value.modality}/{name}" + (" (default)" if entry.value.is_default else "")
     if kind == "preset":
         parts = (entry.value.objective, entry.value.modality, entry.value.dataset)
-        meant = ", ".join(part for part in parts if part) or "any run"
-        what = f"{meant}{' (unasked)' if entry.value.default else ''}: {what}"
+        scope = ", ".join(part for part in parts if part) or "any run"
+        what = f"{scope}{' (default)' if entry.value.default else ''}: {what}"
     return [name, what, str(entry.origin)]
 
 

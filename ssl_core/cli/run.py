@@ -46,7 +46,7 @@ def run(
     budget: Annotated[str | None, typer.Option(help="Train so long instead of so many steps: 90s, 10m, 1.5h.")] = None,
     probe_every: ProbeEvery = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples in a batch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all chance. Default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers. Default 0.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. By default a new one under runs/.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,

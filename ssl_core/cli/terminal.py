@@ -198,8 +198,8 @@ def _domains_table(benchmark: str, domains: Iterable[Preset]) -> Table:
 
 def _preset_table(preset: Any) -> Table:
     parts = (preset.objective, preset.modality, preset.dataset)
-    meant = ", ".join(part for part in parts if part) or "any run"
-    table = Table("option", "value", title=f"preset {preset.name} for {meant}: {preset.source}", title_justify="left")
+    scope = ", ".join(part for part in parts if part) or "any run"
+    table = Table("option", "value", title=f"preset {preset.name} for {scope}: {preset.source}", title_justify="left")
     for path, value in preset.values.items():
         table.add_row(escape(path), escape(repr(value)))
     return table

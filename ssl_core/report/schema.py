@@ -75,7 +75,7 @@ class Report(BaseModel):
     masking: str | None = Field(None, description="name of the masking; null if the objective masks nothing")
     preset_sources: tuple[str, ...] = Field((), description="presets that applied, each with the source of its numbers")
     split: Literal["test", "validation"] = Field("test", description="split that the scores are computed on")
-    seed: int = Field(description="seed of all chance")
+    seed: int = Field(description="seed of all random numbers")
     steps: int = Field(description="optimiser steps of the encoder")
     wall_seconds: float = Field(description="seconds of the command, from start to report")
     pretrain_seconds: float = Field(description="seconds of the training loop, those before a resume included")

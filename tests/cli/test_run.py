@@ -299,7 +299,7 @@ def test_an_empty_folder_is_refused(quick, tmp_path):
 def test_a_dry_run_prints_the_plan_and_writes_nothing(quick, tmp_path):
     code, out, err = quick("run", "--objective", "metamae", "--modality", "speech", "--dry-run", "--out", "r")
     assert code == 0, err
-    assert '"alpha": 0.1' in out  # Table 8, through the preset that applies unasked
+    assert '"alpha": 0.1' in out  # Table 8, through the preset that applies by default
     assert "1 x 32" in out
     assert "parameters" in out
     assert not (tmp_path / "r").exists()

@@ -34,7 +34,7 @@ def spectrogram(tokenizer: SpeechTokenizer, waveform: np.ndarray) -> np.ndarray:
     return tokenizer.preprocess({"waveform": waveform})["spectrogram"]
 
 
-# --- transcription of the published spectrogram ----------------------------------------------------------------------
+# --- the published spectrogram ---------------------------------------------------------------------------------------
 
 
 def slaney_mel(hertz: float) -> float:

@@ -45,7 +45,7 @@ def plain_forward(pool, tokens):
     return weights["weight"] @ np.concatenate(heads) + weights["bias"]
 
 
-def test_forward_equals_a_plain_transcription():
+def test_forward_equals_the_reference_implementation():
     pool = make_pool()
     tokens = np.random.default_rng(0).normal(size=(3, 7, 6))
     expected = np.stack([plain_forward(pool, row) for row in tokens])

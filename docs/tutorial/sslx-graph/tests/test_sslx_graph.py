@@ -96,7 +96,7 @@ def test_scaled_cosine_error_by_hand():
     assert scaled_cosine_error(prediction, target)[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_scaled_cosine_error_equals_a_plain_transcription():
+def test_scaled_cosine_error_equals_the_reference_implementation():
     one, other = torch.randn(2, 2, 3, 6, dtype=torch.float64)
     expected = [
         [(1 - sum(p * q for p, q in zip(x, y, strict=True)) / (math.hypot(*x) * math.hypot(*y))) ** 2

@@ -49,7 +49,7 @@ def plain_block(block, x):
     return x + attended + (gate / (1 + np.exp(-gate)) * value) @ weights["mlp.out.weight"].T
 
 
-def test_block_equals_a_plain_transcription():
+def test_block_equals_the_reference_implementation():
     torch.manual_seed(0)
     block = ParallelBlock(32, 4, 48).double()
     torch.nn.init.normal_(block.norm.weight)

@@ -74,7 +74,7 @@ def test_chamfer_distance_by_hand():
     assert chamfer_distance(prediction, target).tolist() == [[2.5]]
 
 
-def test_chamfer_distance_equals_a_plain_transcription():
+def test_chamfer_distance_equals_the_reference_implementation():
     generator = torch.Generator().manual_seed(0)
     one, other = torch.randn(2, 2, 3, 15, generator=generator, dtype=torch.float64)
     expected = torch.zeros(2, 3, dtype=torch.float64)

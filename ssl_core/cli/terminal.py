@@ -12,7 +12,7 @@ from rich.console import Console as RichTerminal
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssl_core.compare.grid import Cell
 from ssl_core.config.benchmarks import benchmarks
@@ -147,7 +147,8 @@ def show_options(catalogue: Catalogue, name: str) -> None:
             else:
                 console.print(f"[bold]{kind} {escape(entry.full_name)}[/bold]  {escape(entry.summary)}")
                 console.print(f"from {escape(str(entry.origin))}")
-                console.print(_options_table(kind, entry.value.Options))
+                section = f"evaluate.probe_options.{entry.name}" if kind == "probe" else kind
+                console.print(_options_table(section, entry.value.Options))
     if name in ENGINE_SECTIONS:
         found = True
         console.print(_options_table(name, ENGINE_SECTIONS[name]))
@@ -158,7 +159,7 @@ def show_options(catalogue: Catalogue, name: str) -> None:
 
 
 def _options_table(section: str, options: type[Options]) -> Table:
-    table = Table("option", "type", "default", "meaning")
+    table = Table(Column("option", overflow="fold"), "type", "default", "meaning")
     for key, info in options.model_fields.items():
         default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
         kind = type_name(info.annotation) + "".join(f", {limit}" for limit in _limits(info.metadata))

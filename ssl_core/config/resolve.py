@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pydantic
 from pydantic import ValidationError
@@ -322,6 +322,7 @@ def validate(section: str, options: type[Options], values: Mapping[str, Any]) ->
     Raises:
         ConfigError: an unknown option, or a value that does not fit.
     """
+    values = _nest(options, values)
     for key in values:
         if key not in options.model_fields:
             paths = [f"{section}.{name}" for name in options.model_fields]
@@ -330,6 +331,25 @@ def validate(section: str, options: type[Options], values: Mapping[str, Any]) ->
         return options(**values)
     except ValidationError as error:
         raise ConfigError(explain(section, error)) from None
+
+
+def _nest(options: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`probe_options.knn.k = 3` as `probe_options = {"knn": {"k": 3}}`, for options that are dictionaries."""
+    dictionaries = {key for key, info in options.model_fields.items() if get_origin(info.annotation) is dict}
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        option, _, inner = key.partition(".")
+        if inner and option in dictionaries and isinstance(nested.get(option, {}), Mapping):
+            nested[option] = _with_path(nested.get(option, {}), inner, value)
+        else:
+            nested[key] = value
+    return nested
+
+
+def _with_path(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    key, _, inner = path.partition(".")
+    below = values.get(key)
+    return {**values, key: _with_path(below if isinstance(below, Mapping) else {}, inner, value) if inner else value}
 
 
 def explain(section: str, error: pydantic.ValidationError) -> str:

@@ -148,6 +148,21 @@ def test_options_come_from_the_section_evaluate_and_are_overridden():
     assert make_probes({Nearest.name: Nearest}, overridden, 7)[Nearest.name].options.seed == 5
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"probe_options.nearest-centroid.shrink": 0.25},
+        {"probe_options": {"nearest-centroid": {"seed": 5}}, "probe_options.nearest-centroid.shrink": 0.25},
+    ],
+)
+def test_an_option_of_a_probe_is_set_by_its_path(catalogue, options):
+    config, _ = config_of(catalogue, probes=["nearest-centroid"], **options)
+    expected = {"shrink": 0.25} | options.get("probe_options", {}).get("nearest-centroid", {})
+    assert config.evaluate.probe_options == {"nearest-centroid": expected}
+    with pytest.raises(ConfigError, match=r"unknown option 'evaluate\.seed\.shrink'"):
+        config_of(catalogue, **{"seed.shrink": 1})
+
+
 def test_features_are_computed_once_for_probes_that_read_the_same():
     classes = {"linear": linear.LinearProbe, "knn": knn.KNNProbe, TokenMaximum.name: TokenMaximum}
     probes = make_probes(classes, EvaluateOptions(), 0)

@@ -75,7 +75,7 @@ class AttentiveProbe(Probe):
     evaluate_options = ("seed",)
 
     class Options(Probe.Options):
-        """Options of the probe: `--set 'evaluate.probe_options={attentive.epochs = 20}'`."""
+        """Options of the probe: `--set 'evaluate.probe_options.attentive.epochs=20'`."""
 
         layers: tuple[int, ...] | None = Field(
             None, min_length=1, description="encoder blocks to read, counted from 1; none = the encoder's output"

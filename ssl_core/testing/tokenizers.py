@@ -115,6 +115,9 @@ def token_tensors(tokens: Tokens) -> list[Tensor]:
     return [part.detach() for part in (tokens.embeddings, *targets)]
 
 
+SHAPES = {"valid": "(B, L)", "coords": "(B, L, k)", "neighbours": "(B, L, K)", "bias": "(B, L, L)"}
+
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +162,32 @@ def targets_fit_the_layout(setting: Setting) -> None:
             )
         for tensor, shape in shapes:
             expect(tuple(tensor.shape) == shape, f"'{segment.name}': shape {tuple(tensor.shape)}, not {shape}")
+
+
+@check("forward")
+def geometry_fits_the_layout(setting: Setting) -> None:
+    """Each field of `geometry` that is set has its shape and type, finite coordinates, neighbours that are tokens, no
+    NaN in the bias, and no gradient.
+    """
+    tokenizer, inputs = setting.ready()
+    rows, length = len(setting.source[1]), tokenizer.layout.length
+    fields = tokenizer(inputs).geometry.tensors()
+    for name, value in fields.items():
+        last = {"valid": [], "bias": [length]}.get(name, [value.shape[-1]])
+        expect(
+            list(value.shape) == [rows, length, *last], f"geometry.{name} is {tuple(value.shape)}, not {SHAPES[name]}"
+        )
+        kind = {"valid": torch.bool, "neighbours": torch.long}.get(name)
+        fits = value.is_floating_point() if kind is None else value.dtype == kind
+        expect(fits, f"geometry.{name} is {value.dtype}, not {kind or 'a floating-point type'}")
+        expect(not value.requires_grad, f"geometry.{name} has a gradient; compute it from the inputs alone")
+    if "coords" in fields:
+        expect(fields["coords"].isfinite().all(), "geometry.coords are not finite")
+    if "bias" in fields:
+        expect(not fields["bias"].isnan().any(), "geometry.bias has NaN")
+    if "neighbours" in fields:
+        least, most = int(fields["neighbours"].min()), int(fields["neighbours"].max())
+        expect(0 <= least <= most < length, f"geometry.neighbours are {least}..{most}, and there are {length} tokens")
 
 
 @check("forward")

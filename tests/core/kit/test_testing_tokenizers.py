@@ -1,5 +1,7 @@
 """The conformance kit for tokenizers: each check detects a broken tokenizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from ssl_core import (
     ContinuousTarget,
     Discrete,
     DiscreteTarget,
+    Geometry,
     Layout,
     Segment,
     Tokenizer,
@@ -215,6 +218,10 @@ class Neighbours(Waves):
         return Tokens(made.embeddings, (ContinuousTarget(patches + patches.roll(1, dims=1)),), made.layout)
 
 
+def with_geometry(**fields):
+    return lambda self, made, inputs: replace(made, geometry=Geometry(**fields))
+
+
 OTHER = Layout([Segment("waves", (2,), "continuous", 8), Segment("words", (5,), "discrete", 9)])
 BROKEN_TOKENIZERS = [
     (
@@ -249,6 +256,21 @@ BROKEN_TOKENIZERS = [
         "ids are torch.int32",
     ),
     ("targets_fit_the_layout", targets(lambda v, ids: (v, DiscreteTarget(ids.ids + 7, ids.table))), "vocabulary 7"),
+    *(
+        ("geometry_fits_the_layout", tokens_of(broken), message)
+        for broken, message in (
+            (with_geometry(valid=torch.ones(3, 6).bool()), r"geometry.valid is (3, 6), not (B, L)"),
+            (with_geometry(valid=torch.ones(3, 7)), "geometry.valid is torch.float32, not torch.bool"),
+            (with_geometry(coords=torch.full((3, 7, 2), float("nan"))), "geometry.coords are not finite"),
+            (with_geometry(coords=torch.ones(3, 7, 2, requires_grad=True)), "geometry.coords has a gradient"),
+            (
+                with_geometry(neighbours=torch.full((3, 7, 1), 7)),
+                "geometry.neighbours are 7..7, and there are 7 tokens",
+            ),
+            (with_geometry(bias=torch.zeros(3, 7, 6)), "geometry.bias is (3, 7, 6), not (B, L, L)"),
+            (with_geometry(bias=torch.full((3, 7, 7), float("nan"))), "geometry.bias has NaN"),
+        )
+    ),
     (
         "tables_are_live_parameters",
         targets(lambda v, ids: (v, DiscreteTarget(ids.ids, ids.table.clone()))),

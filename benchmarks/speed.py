@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 
 from ssl_core import Layout, Learner, plugins
+from ssl_core.contracts import PROGRESS
 from ssl_core.nn import EncoderOptions, TransformerEncoder
 from ssl_core.nn.attention import Attention, Kernel, attend, choose_kernel
 from ssl_core.nn.attention_xformers import xformers_ops
@@ -148,26 +149,25 @@ class Subject:
             x = torch.randn(shape.batch, shape.channels, *shape.space)
         self.inputs = {"x": x.to(device)}
         self.learner = self._learner(tokenizer, encoder, objective).to(device).train()
-        self.draws = {
-            name: value.to(device)
-            for name, value in self.learner.draw(shape.batch, torch.Generator().manual_seed(0)).items()
-        }
+        self.learner.start_teacher()
+        draws = self.learner.draw(shape.batch, torch.Generator().manual_seed(0)) | {PROGRESS: torch.tensor(0.5)}
+        self.draws = {name: value.to(device) for name, value in draws.items()}
         self.encoder_options = encoder
 
     def _learner(self, tokenizer: Any, encoder: EncoderOptions, name: str) -> Learner:
         catalogue = plugins.load()
         plugin = catalogue.objective(name)
-        masking = None
-        if plugin.default_masking is not None:
-            kind = catalogue.masking(plugin.default_masking.name)
-            ratio = self.shape.ratio if name in ("metamae", "mae") else plugin.default_masking.values["ratio"]
-            masking = kind(kind.Options.model_validate({"ratio": ratio}), tokenizer.layout)
+        maskings = {}
+        for key, choice in plugin.masking_choices().items():
+            kind = catalogue.masking(choice.name)
+            chosen = {**choice.values, **({"ratio": self.shape.ratio} if name in ("metamae", "mae") else {})}
+            maskings[key] = kind(kind.Options.model_validate(chosen), tokenizer.layout)
         values = {"alpha": self.shape.alpha, "contrast_weight": self.shape.contrast_weight, "depth": self.shape.depth}
         options = plugin.Options(**{k: v for k, v in values.items() if k in plugin.Options.model_fields})
         return Learner(
             tokenizer,
             TransformerEncoder(encoder, tokenizer.layout),
-            plugin(options, tokenizer.layout, encoder.dim, {} if masking is None else {"mask": masking}),
+            plugin(options, tokenizer.layout, encoder.dim, maskings),
         )
 
     def ours(self, precision: str, compiled: bool, cache: Path, graphed: bool = True) -> Callable[[], None]:
@@ -183,6 +183,7 @@ class Subject:
                 outcome = step(inputs, draws)
             outcome.loss.backward()
             optimizer.step()
+            self.learner.update_teacher(draws[PROGRESS])
             optimizer.zero_grad()
             return {"loss": outcome.loss.detach()}
 

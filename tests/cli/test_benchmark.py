@@ -375,8 +375,8 @@ def test_a_benchmark_whose_preset_names_only_the_data_trained_on(catalogue):
     values = {"objective.name": "mae", "evaluate.batch_size": 16}
     own = Preset("mine", values, "a test", None, "image", "cifar10", domain="photos", transfer=("dtd",))
     everything = Catalogue()
-    for entries in (catalogue.objectives, catalogue.tokenizers, catalogue.maskings, catalogue.datasets):
-        getattr(everything, f"{next(iter(entries.values())).kind}s").update(entries)
+    for kind in ("objectives", "tokenizers", "maskings", "datasets", "encoders", "probes"):
+        getattr(everything, kind).update(getattr(catalogue, kind))
     everything.add(Origin("test:mine"), SimpleNamespace(register_presets=hookimpl(lambda: [own])))
     config, _ = resolve(everything, {"benchmark": "mine", "domain": "photos"})
     assert config.evaluate.batch_size == 16
@@ -391,8 +391,8 @@ def test_another_plugin_can_bring_a_benchmark(catalogue):
         Preset("dabs", {}, "a test", None, "image", "digits", domain="numbers"),
     ]  # fmt: skip
     everything = Catalogue()
-    for entries in (catalogue.objectives, catalogue.tokenizers, catalogue.maskings, catalogue.datasets):
-        getattr(everything, f"{next(iter(entries.values())).kind}s").update(entries)
+    for kind in ("objectives", "tokenizers", "maskings", "datasets", "encoders", "probes"):
+        getattr(everything, kind).update(getattr(catalogue, kind))
     everything.add(Origin("test:mine"), SimpleNamespace(register_presets=hookimpl(lambda: mine)))
     assert everything.problems == []
     config, _ = resolve(everything, {"benchmark": "mine", "domain": "numbers"})

@@ -33,7 +33,7 @@ def test_the_bound_is_said_at_the_terminal_and_in_the_report(quick, tmp_path, mo
     monkeypatch.setattr(sample_limits, "TRAIN_BYTES", 30 * (4 * raw + 8 * size))
     monkeypatch.setattr(sample_limits, "TEST_BYTES", 20 * (4 * raw + 8 * size))
     monkeypatch.setattr(sample_limits, "WORK", 20 * 15 * raw)
-    monkeypatch.setattr(sample_limits, "NEIGHBOURS", 1)
+    monkeypatch.setattr(sample_limits, "MIN_KNN_TRAIN", 1)
     code, _, err = quick(*run, "--out", "bounded")
     assert code == 0, err
     line = "evaluation takes 30 of 48 training samples; 20 of 24 test samples; kNN 15 of 30 training samples: drawn"

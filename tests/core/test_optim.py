@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssl_core.errors import ConfigError
-from ssl_core.nn.encoder import Encoder, EncoderOptions
+from ssl_core.nn.encoder import EncoderOptions, TransformerEncoder
 from ssl_core.tokens import Layout, Segment
 from ssl_core.training import checkpoint
 from ssl_core.training.loop import is_graphed
@@ -23,7 +23,7 @@ def make_learner(positions: str = "learned", seed: int = 0) -> nn.Module:
     objective = nn.Module()
     objective.mask_token = nn.Parameter(torch.randn(1, 8))
     objective.head = nn.Linear(8, 3)
-    parts = {"tokenizer": nn.Linear(3, 8), "encoder": Encoder(options, layout), "objective": objective}
+    parts = {"tokenizer": nn.Linear(3, 8), "encoder": TransformerEncoder(options, layout), "objective": objective}
     return nn.ModuleDict(parts)
 
 

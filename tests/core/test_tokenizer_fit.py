@@ -133,7 +133,7 @@ def kit(cls):
 
 def test_kit_finds_what_is_not_in_the_state_dict():
     kit(Letters)()
-    with pytest.raises(testing.ConformanceError, match="what was learned, after loading"):
+    with pytest.raises(testing.ConformanceError, match="fit_fingerprint after loading"):
         kit(Forgetful)()
 
 

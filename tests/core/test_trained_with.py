@@ -27,8 +27,9 @@ def register_maskings(): return [Comb]
 def register_datasets(): return [Waves]
 """
 SAVED = SimpleNamespace(
-    objective=SimpleNamespace(name="unrecorded"), masking=SimpleNamespace(name="comb"), modality="sea",
+    objective=SimpleNamespace(name="unrecorded"), maskings={"mask": SimpleNamespace(name="comb")}, modality="sea",
     tokenizer=SimpleNamespace(name="unrecorded"), dataset=SimpleNamespace(name="swell"),
+    encoder=SimpleNamespace(name="unrecorded"),
 )  # fmt: skip
 
 

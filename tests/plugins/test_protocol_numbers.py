@@ -230,7 +230,7 @@ def test_part_of_a_long_clip_is_random_in_training_and_the_first_in_the_test(spe
     assert parts_of(open_librispeech(speech, "train", longest=900, side="random", side_seed=1), 900) != sides
     assert set(parts_of(open_librispeech(speech, "train", longest=900), 900)) == {"first"}
     assert set(parts_of(open_librispeech(speech, "test", longest=900, side="random"), 900)) == {"first"}
-    coins = [train._ends(index) for index in range(4000)]
+    coins = [train._keeps_end(index) for index in range(4000)]
     assert abs(np.mean(coins) - 0.5) < 4 * 0.5 / math.sqrt(4000)
 
 

@@ -186,11 +186,11 @@ def test_missing_numbers_do_not_change_the_loss():
     far = ContinuousTarget(torch.where(missing.unsqueeze(-1), torch.tensor(1e3), target.patches))
     embeddings = output.embeddings.clone()
     embeddings[:, :3][missing] = 7.0
-    changed = Tokens(embeddings, (far, *output.targets[1:]), output.layout, output.valid)
+    changed = Tokens(embeddings, (far, *output.targets[1:]), output.layout, output.geometry)
     losses = [objective(each, encoder, draws).loss.item() for each in (output, changed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     shifted = ContinuousTarget(torch.where(missing.unsqueeze(-1), target.patches, target.patches + 1))
-    moved = Tokens(output.embeddings, (shifted, *output.targets[1:]), output.layout, output.valid)
+    moved = Tokens(output.embeddings, (shifted, *output.targets[1:]), output.layout, output.geometry)
     assert objective(moved, encoder, draws).loss.item() != pytest.approx(losses[0], rel=1e-3)
 
 
@@ -202,7 +202,7 @@ def test_token_of_a_missing_number_changes_the_other_features():
     other = copy.deepcopy(row)
     other["missing"] = np.array([1, 0, 0])
     output = tokens(tokenizer, [row, other])
-    encoded = encoder(output.embeddings, valid=output.valid)[:, 1:]
+    encoded = encoder(output.embeddings, geometry=output.geometry)[:, 1:]
     assert not torch.allclose(encoded[0, 1], encoded[1, 1], atol=1e-4)
 
 

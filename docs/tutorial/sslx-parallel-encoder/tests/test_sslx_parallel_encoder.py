@@ -90,7 +90,7 @@ def test_layers_are_the_outputs_of_shallower_encoders():
     second = encoder.blocks[1](first, None, None)
     assert torch.allclose(encoder.norm(encoder.blocks[2](second, None, None)), last, atol=1e-6)
     for wrong in ([0], [4], []):
-        with pytest.raises(ValueError, match="from 1 to 3"):
+        with pytest.raises(ValueError, match="layers 1 to 3"):
             encoder(row, layers=wrong)
 
 

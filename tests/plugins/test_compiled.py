@@ -32,10 +32,6 @@ class Perturbed:
     learner: Learner
     inputs: Mapping[str, Tensor]
 
-    @property
-    def objective(self) -> Objective:
-        return self.learner.objective
-
 
 def perturbed(cls: type[Objective], options: dict[str, Any]) -> Perturbed:
     """Perturbed weights that do not depend on the options."""
@@ -57,11 +53,12 @@ def test_compiled_step_equals_eager_step(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     harness = Setting(CATALOGUE.objective(name), {}, "continuous_and_discrete").build()
     learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
+    learner.start_teacher()
     compiled_learner = copy.deepcopy(learner)
     step = CompiledStep(compiled_learner, "key", tmp_path)
     inputs: Mapping[str, Tensor] = harness.inputs
     for seed in range(2):
-        draws = learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(seed))
+        draws = harness.draws(seed=seed)
         losses = []
         for module, function in ((learner, learner), (compiled_learner, step)):
             module.zero_grad()
@@ -84,7 +81,7 @@ def test_bf16_error_of_compiled_step_is_that_of_eager_step(tmp_path: Path, monke
     learner = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0})
     first_order = perturbed(CATALOGUE.objective("metamae"), {"alpha": 2.0, "first_order": True})
     inputs = learner.inputs
-    draws = learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(0))
+    draws = learner.learner.draw(len(next(iter(inputs.values()))), torch.Generator().manual_seed(0))
     step = CompiledStep(copy.deepcopy(learner.learner), "key", tmp_path)
 
     def gradient(module: Learner, function: Callable[..., Outcome], half: bool) -> Tensor:

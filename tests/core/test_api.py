@@ -128,8 +128,8 @@ def test_evaluate_gives_the_scores_of_the_run_and_of_sslx_eval(trained, tmp_path
     command = [sys.executable, "-m", "ssl_core.cli", "eval", str(trained.folder), "--out", str(tmp_path / "command")]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     theirs = read(tmp_path / "command")
-    same = {"created", "command", "wall_seconds", "peak_memory_bytes"}
-    assert report.model_dump(exclude=same) == theirs.model_dump(exclude=same)
+    of_the_process = {"created", "command", "wall_seconds", "peak_memory_bytes", "device"}  # `device` counts threads
+    assert report.model_dump(exclude=of_the_process) == theirs.model_dump(exclude=of_the_process)
 
 
 def test_evaluate_on_other_data_in_memory(series, tmp_path):

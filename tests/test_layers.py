@@ -24,6 +24,7 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("api",),
     ("cli",),
 )
+ONE_UNIT = {"training.teacher": "training.learner"}  # two files of one folder that lie above the rest of it
 ROW = {unit: row for row, units in enumerate(LADDER) for unit in units}
 LAST_PUBLIC_ROW = ROW["tokenizers"]  # ssl_core/__init__.py offers names of the rows up to this one
 PUBLIC = ("ssl_core", "ssl_core.evaluation", "ssl_core.nn", "ssl_core.tokenizers")  # what shipped plugins may import
@@ -111,6 +112,7 @@ def _imported(call: ast.Call) -> str:
 def unit_of(module: str) -> str:
     """The entry of the ladder that a module of the core belongs to; "" for ssl_core itself."""
     inner = module.partition(".")[2]
+    inner = ONE_UNIT.get(inner, inner)
     return inner if inner in ROW else inner.partition(".")[0]
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_core.errors import CheckpointError, SslxError
 from ssl_core.utils.files import write_text
-from ssl_core.utils.formats import first_version_message
+from ssl_core.utils.old_versions import first_version_message
 
 REPORT = "report.json"
 SCHEMA_VERSION = 2

@@ -24,8 +24,9 @@ from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.plugins import Catalogue
 from ssl_core.runs.fields import check_fields, fields_from_json
+from ssl_core.runs.resume import check_plugins
 from ssl_core.runs.run import Run, RunContext, snapshot
-from ssl_core.runs.run_dir import check_plugins, load_config
+from ssl_core.runs.run_dir import load_config
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS

@@ -14,8 +14,9 @@ from ssl_core.report import Report
 from ssl_core.runs.build import CONSTANTS, announce, build_run, load_checkpoint, trained_config
 from ssl_core.runs.pretrain import BENCHMARK
 from ssl_core.runs.report import make_report, write
+from ssl_core.runs.resume import PARTS, check_plugins
 from ssl_core.runs.run import Run, RunContext
-from ssl_core.runs.run_dir import PARTS, check_plugins, load_config
+from ssl_core.runs.run_dir import load_config
 from ssl_core.runs.scores import baseline_health, measure_health, score_run
 from ssl_core.training.metrics_log import METRICS, read_metrics
 

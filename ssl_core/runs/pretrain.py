@@ -12,7 +12,7 @@ from ssl_core.config.resolve import Plugins, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue
-from ssl_core.runs import run_dir
+from ssl_core.runs import resume, run_dir
 from ssl_core.runs.build import announce, build_run, sample_counts, step_key, versions
 from ssl_core.runs.fields import fields_to_json
 from ssl_core.runs.report import make_report, write
@@ -66,9 +66,9 @@ def plan_run(request: RunRequest, catalogue: Catalogue) -> RunPlan:
     if request.out is None:
         raise ConfigError("--resume needs --out with the folder of the stopped run")
     saved, start = run_dir.load_config(request.out), checkpoint.latest(request.out)
-    warnings = run_dir.check_plugins(request.out, saved, catalogue, start)
+    warnings = resume.check_plugins(request.out, saved, catalogue, start)
     requested, plugins = resolve(catalogue, request.options, request.file or request.out / run_dir.CONFIG)
-    config = run_dir.check_resumable(saved, requested)
+    config = resume.check_resumable(saved, requested)
     config = config.model_copy(update={key: getattr(requested, key) for key in BENCHMARK})
     return RunPlan(request, config, plugins, start, warnings)
 

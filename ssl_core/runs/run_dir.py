@@ -1,4 +1,4 @@
-"""Run folders: create, lock, read, check before a resume, list."""
+"""Run folders: create, lock, read, list."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import CheckpointError, ConfigError, SslxError
-from ssl_core.pipeline.memory import MEMORY
-from ssl_core.plugins import Catalogue, Kind
 from ssl_core.runs.run import RunContext
 from ssl_core.training import checkpoint
 from ssl_core.utils.files import write_json
-from ssl_core.utils.formats import first_version_message
 from ssl_core.utils.locks import file_lock
+from ssl_core.utils.old_versions import first_version_message
 
 CONFIG = "config.json"
 REPORT = "report.json"
@@ -34,11 +31,6 @@ FORMAT = 2
 """Format of config.json. sslx 0.1 wrote none."""
 PATIENCE = 15.0
 """Seconds to wait for another run: one that was stopped saves first."""
-PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "encoder", "dataset")
-"""The plugins that a run depends on."""
-FREE_TO_CHANGE = frozenset(
-    {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
-)
 
 
 def default_folder(config: RunConfig, root: Path = Path("runs")) -> Path:
@@ -172,104 +164,6 @@ def read_failure(folder: Path) -> str | None:
         return entry["message"] if entry["user_error"] else f"{entry['type']}: {entry['message']}"
     except (OSError, ValueError, LookupError, TypeError):
         return None
-
-
-def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
-    """The configuration to continue with. More steps are allowed where the learning rate is constant.
-
-    Raises:
-        ConfigError: the first difference that would change the steps already done.
-    """
-    before, now = saved.model_dump(mode="json"), requested.model_dump(mode="json")
-    for path, value in _leaves(now):
-        old = _at(before, path)
-        if value == old or path[0] in FREE_TO_CHANGE:
-            continue
-        if path in (("train", "precision"), ("train", "compile")) and value == "auto":
-            continue
-        name = ".".join(path)
-        if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
-            continue
-        raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
-    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": requested.train.steps})})
-
-
-def check_plugins(
-    folder: Path,
-    saved: RunConfig,
-    catalogue: Catalogue,
-    start: checkpoint.Checkpoint | None,
-    parts: Iterable[Kind] = PARTS,
-) -> list[str]:
-    """Compare the plugins that a run was trained with to those installed.
-
-    Args:
-        folder: the run's folder, for messages.
-        saved: its configuration.
-        catalogue: the installed plugins.
-        start: its newest checkpoint, which records the plugins; nothing is checked without one.
-        parts: the plugins to check.
-
-    Returns:
-        One line if any has another version now, else none.
-
-    Raises:
-        ConfigError: one is missing; the message says why.
-    """
-    recorded = start.state.get("origins", {}) if start else {}
-    changed = []
-    configs = [
-        (part, config)
-        for part in parts
-        for config in (saved.maskings.values() if part == "masking" else [getattr(saved, part)])
-    ]
-    for part, config in configs:
-        entry = catalogue.find(part, config.name, saved.modality if part == "dataset" else None)
-        name = entry.name if entry else config.name
-        before = recorded.get(f"{part}s", {}).get(f"{saved.modality}/{name}" if part == "dataset" else name)
-        what = f"{'data set' if part == 'dataset' else part} '{name}'"
-        if before is None:
-            continue
-        if entry is None and part == "dataset" and config.name == MEMORY:
-            raise ConfigError(
-                f"{folder} was trained on data in memory; give the data, by data= from Python or by --data"
-            )
-        if entry is None:
-            raise ConfigError(f"{folder} was trained with {what} of {before}, which {_absence(before, catalogue)}")
-        if str(entry.origin) != before:
-            changed.append(f"{what} of {before} (now {entry.origin})")
-    return [f"warning: {folder} was trained with {', '.join(changed)}; results may differ"] if changed else []
-
-
-def _absence(origin: str, catalogue: Catalogue) -> str:
-    """Why a plugin, given as "distribution:entry version", does not offer what it did."""
-    plugin, _, version = origin.partition(" ")
-    aside = next((one for one in catalogue.set_aside if one.origin.plugin == plugin), None)
-    if aside is not None:
-        return f"was set aside: {aside.error}"
-    if plugin in catalogue.blocked:
-        return "is blocked; leave out --block and SSLX_BLOCK"
-    now = next((str(one) for one in catalogue.installed if one.plugin == plugin), None)
-    install = f"pip install {plugin.partition(':')[0]}" + (f"=={version}" if version else "")
-    return f"is not offered by {now} any more; {install}" if now else f"is not installed; {install}"
-
-
-def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    out: list[tuple[tuple[str, ...], Any]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            out += _leaves(value, (*above, key))
-        else:
-            out.append(((*above, key), value))
-    return out
-
-
-def _at(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        if not isinstance(tree, Mapping) or key not in tree:
-            return None
-        tree = tree[key]
-    return tree
 
 
 def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:

@@ -114,7 +114,7 @@ class Harness(Learner):
         if self.teacher is None:
             outcome: Outcome = self.objective(tokens, self.encoder, draws)
             return outcome
-        teacher = self.teacher.view(self, self.inputs_of_views(self.inputs, draws), tokens)
+        teacher = self.teacher.view(self.inputs_of_views(self.inputs, draws), tokens, self.encoder)
         outcome = self.objective(tokens, self.encoder, draws, replace(teacher, tokens=tokens_without_grad(tokens)))
         return outcome
 

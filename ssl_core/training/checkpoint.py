@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ssl_core.errors import CheckpointError
 from ssl_core.training.learner import Learner
-from ssl_core.utils.formats import first_version_message
+from ssl_core.utils.old_versions import first_version_message
 
 FOLDER = "checkpoints"
 FORMAT = 2

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ssl_core.contracts import Draws, Ema, Objective, Teacher, Tokenizer
+from ssl_core.contracts import Draws, Objective, Tokenizer
 from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import Encoder
-from ssl_core.tokens import ContinuousTarget, Geometry, Outcome, Tokens
+from ssl_core.tokens import ContinuousTarget, Geometry, Outcome
+from ssl_core.training.teacher import TeacherCopy
 
 ONE_HOT_LIMIT = 64  # ids of larger vocabularies are counted per row: 30k one-hot numbers a token fill memory in vain
 VIEW = "view."  # prefix of the draws of the tokenizer's augmentations
@@ -38,7 +38,7 @@ class Learner(nn.Module):
         if self.teacher is None:
             outcome: Outcome = self.objective(tokens, self.encoder, draws)
             return outcome
-        outcome = self.objective(tokens, self.encoder, draws, self.teacher.view(self, inputs, tokens))
+        outcome = self.objective(tokens, self.encoder, draws, self.teacher.view(inputs, tokens, self.encoder))
         return outcome
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> dict[str, Tensor]:
@@ -131,58 +131,6 @@ class Learner(nn.Module):
         if per_token:
             return _per_token(parts)
         return torch.cat([part.flatten(1) for part in parts], dim=1)
-
-
-class TeacherCopy(nn.Module):
-    """Copies of parts of a learner, averaged over the steps of training."""
-
-    def __init__(self, learner: Learner, ema: Ema) -> None:
-        super().__init__()
-        self.ema = ema
-        # a ModuleDict takes no dots in its keys
-        self.parts = nn.ModuleDict({_key(name): copy.deepcopy(part) for name, part in _parts_of(learner, ema)})
-        self.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> TeacherCopy:
-        """The teacher stays in eval mode."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def view(self, learner: Learner, inputs: Mapping[str, Tensor], tokens: Tokens) -> Teacher:
-        """What the objective gets of the teacher for a batch."""
-        parts, prefix = dict(self.parts.items()), _key("objective.")
-        own = parts["tokenizer"](inputs) if "tokenizer" in parts else _detached(tokens)
-        modules = {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
-        return Teacher(own, parts.get("encoder", learner.encoder), modules)  # type: ignore[arg-type]
-
-    @torch.no_grad()
-    def update(self, learner: Learner, progress: Tensor) -> None:
-        """teacher = m teacher + (1 - m) student for parameters; buffers are copied. No number leaves the device."""
-        momentum = self.ema.momentum(progress)
-        for name, student in _parts_of(learner, self.ema):
-            teacher = self.parts[_key(name)]
-            mine: list[Tensor] = list(teacher.parameters())
-            theirs: list[Tensor] = list(student.parameters())
-            if mine:
-                torch._foreach_mul_(mine, momentum)
-                torch._foreach_add_(mine, list(torch._foreach_mul(theirs, 1 - momentum)))
-            for own, other in zip(teacher.buffers(), student.buffers(), strict=True):
-                own.copy_(other)
-
-
-def _parts_of(learner: Learner, ema: Ema) -> Iterator[tuple[str, nn.Module]]:
-    """The student's modules that a teacher averages."""
-    for name in ema.of:
-        yield name, learner.get_submodule(name)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
-
-
-def _detached(tokens: Tokens) -> Tokens:
-    return Tokens(tokens.embeddings.detach(), tokens.targets, tokens.layout, tokens.geometry)
 
 
 def _per_token(parts: list[Tensor]) -> Tensor:

@@ -24,8 +24,9 @@ from ssl_core.training.accel.cuda_graph import GraphedStep
 from ssl_core.training.device import Precision, autocast
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import METRICS, MetricAverager, MetricsLog
-from ssl_core.training.optim import is_capturable, make_optimizer, rate_at, set_rate
+from ssl_core.training.optim import is_capturable, make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.schedule import rate_at, set_rate
 from ssl_core.training.signals import Signals
 from ssl_core.utils.console import Console, Progress
 from ssl_core.utils.seeds import seed_torch

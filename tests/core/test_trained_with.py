@@ -9,7 +9,7 @@ import pytest
 
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue, Origin
-from ssl_core.runs.run_dir import PARTS, check_plugins
+from ssl_core.runs.resume import PARTS, check_plugins
 from ssl_core.training import checkpoint
 
 CODE = """

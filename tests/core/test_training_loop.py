@@ -18,8 +18,9 @@ from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training import checkpoint
 from ssl_core.training.loop import Interrupted, TrainingPlan, train
 from ssl_core.training.metrics_log import read_metrics, trim_metrics
-from ssl_core.training.optim import make_optimizer, rate_at
+from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.schedule import rate_at
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 from ssl_plugins.objectives.ijepa import IJEPA

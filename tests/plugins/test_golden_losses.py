@@ -29,8 +29,9 @@ from ssl_core import Learner, Objective, plugins
 from ssl_core.contracts import PROGRESS
 from ssl_core.testing.harness import Setting
 from ssl_core.testing.layouts import CASES, sample
-from ssl_core.training.optim import make_optimizer, rate_at
+from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.schedule import rate_at
 from ssl_core.utils.seeds import generator, seed_torch
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
         Teacher,
         Tokenizer,
     )
-    from ssl_core.data import Batch, Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
+    from ssl_core.data import (
+        Batch,
+        Column,
+        Continuous,
+        DataSummary,
+        Discrete,
+        Field,
+        Fields,
+        Sample,
+        Split,
+        Task,
+        Text,
+    )
     from ssl_core.errors import BadSample, ConfigError, DataError, PluginError, SslxError, nearest
     from ssl_core.hookspecs import API_VERSION, hookimpl, hookspec
     from ssl_core.options import Choice, Options, Preset
@@ -49,7 +61,8 @@ _HOMES = {
         "Probe", "Teacher", "Tokenizer",
     ),
     "data": (
-        "Batch", "Continuous", "Discrete", "Field", "Fields", "Sample", "Split", "Task", "Text",
+        "Batch", "Column", "Continuous", "DataSummary", "Discrete", "Field", "Fields", "Sample", "Split", "Task",
+        "Text",
     ),
     "training.learner": ("Learner",),
     "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
@@ -69,10 +82,12 @@ __all__ = [
     "BadSample",
     "Batch",
     "Choice",
+    "Column",
     "ConfigError",
     "Continuous",
     "ContinuousTarget",
     "DataError",
+    "DataSummary",
     "Dataset",
     "Discrete",
     "DiscreteTarget",

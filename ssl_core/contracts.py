@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.data import Fields, Sample, Split, Task
+from ssl_core.data import DataSummary, Fields, Sample, Split, Task
 from ssl_core.nn.encoder import Encoder
 from ssl_core.options import Choice
 from ssl_core.public_data.source import Source
@@ -291,6 +291,9 @@ class Tokenizer(nn.Module):
     mixes_tokens: ClassVar[bool] = False
     """Whether a token's embedding or target depends on the input of other tokens, as after message passing. What an
     objective hides may then reach the encoder."""
+    fits_sizes: ClassVar[bool] = False
+    """Whether `preprocess` takes samples of any size or length, and resizes, crops or pads them. Data of another size
+    than that trained on is then used, else refused."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""
 
@@ -382,6 +385,11 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     """What its labels mean; None if there are none."""
     warnings: tuple[str, ...] = ()
     """Lines for the run's header, e.g. what was skipped."""
+    doubts: tuple[str, ...] = ()
+    """Lines on what may have been misread, each with the option that decides it. The run's header shows them, and
+    `strict` refuses the data."""
+    summary: DataSummary = DataSummary()
+    """What was read: columns and their roles, files, facts. `__init__` sets it."""
     splits: tuple[Split, ...] = ("train", "test")
     """The splits that the options and the data provide. `__init__` sets it where they decide; a run opens only these.
     Choices are made on "validation"; "test" is for the final scores alone."""
@@ -403,6 +411,25 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             BadSample: If it cannot be read.
         """
         raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """What data for the trained encoder must have in common with this, as JSON: names, order, kinds and
+        vocabularies of columns or channels, and the classes. It is saved in checkpoints. By default empty."""
+        return {}
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Present the samples in the form of the data set that the encoder was trained on.
+
+        Called after `__init__` and before a sample is read, if the encoder is a trained one. Columns are matched by
+        name, unknown categories become unknown, missing optional columns become missing values. What was adapted goes
+        to `warnings`; `fields` and `fingerprint` change with it.
+
+        Args:
+            schema: what `schema` returned for the data that the encoder was trained on; it may be empty.
+
+        Raises:
+            DataError: The data lacks something that cannot be left out.
+        """
 
     def describe(self, index: int) -> str:
         """The name of a sample in messages: a path, a row."""

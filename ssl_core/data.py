@@ -74,6 +74,46 @@ class Task:
     title: str = "label"
 
 
+Role = Literal["input", "label", "group", "id", "time", "split", "path", "left out"]
+"""What a column of a data set is used for."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, channel or band as it was read.
+
+    Args:
+        name: its name in the data.
+        role: what it is used for.
+        kind: "number", "category", "text", "image" or another word for the kind of its values.
+        categories: the different values of a category, in the order of their ids.
+        why: why it has this role, if that is not plain, such as "all values are different".
+    """
+
+    name: str
+    role: Role = "input"
+    kind: str = "number"
+    categories: tuple[str, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a data set read, for the header and the report of a run.
+
+    Args:
+        columns: columns, channels or bands, in order; empty if the samples have none with a name.
+        files: number of files that were read, by ending.
+        ignored: number of files that were found and not read, by ending.
+        facts: other facts by name, in words, such as {"range": "0 to 255", "encoding": "cp1252"}.
+    """
+
+    columns: tuple[Column, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
 class Sample(TypedDict):
     """One sample, as numpy arrays without a batch axis. `label` is None if there is no label."""
 

@@ -45,8 +45,9 @@ def worker() -> None:
     """Train when told to: each line of the standard input is a number of seconds, each line of output samples/s."""
     import torch
 
-    from ssl_core import Learner, plugins
-    from ssl_core.nn import Encoder, EncoderOptions
+    from ssl_core import Geometry, Learner, plugins
+    from ssl_core.contracts import PROGRESS
+    from ssl_core.nn import EncoderOptions, TransformerEncoder
     from ssl_core.tokenizers import GridTokenizer
     from ssl_core.training.optim import make_optimizer
     from ssl_core.training.options import TrainOptions
@@ -60,12 +61,12 @@ def worker() -> None:
     masking, objective = catalogue.masking("random"), catalogue.objective("metamae")
     learner = Learner(
         tokenizer,
-        Encoder(options, tokenizer.layout),
-        objective(objective.Options(), tokenizer.layout, DIM, masking(masking.Options(), tokenizer.layout)),
+        TransformerEncoder(options, tokenizer.layout),
+        objective(objective.Options(), tokenizer.layout, DIM, {"mask": masking(masking.Options(), tokenizer.layout)}),
     ).train()
     optimizer = make_optimizer(learner, TrainOptions(lr=1e-5), False)
     inputs = {"x": torch.randn(BATCH, 1, EDGE, EDGE)}
-    draws = dict(learner.objective.draw(BATCH, torch.Generator().manual_seed(0)))
+    draws = learner.draw(BATCH, torch.Generator().manual_seed(0), Geometry()) | {PROGRESS: torch.tensor(0.5)}
 
     def step() -> None:
         learner(inputs, draws).loss.backward()

@@ -20,6 +20,7 @@ from ssl_core.evaluation.features import features
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.runs import build
+from ssl_core.runs.data import open_splits
 from ssl_core.training.optim import make_optimizer
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import seed_torch
@@ -61,8 +62,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cell(request: pytest.FixtureRequest, cache: Path) -> Cell:
     modality, objective = request.param
     config, chosen = resolve(CATALOGUE, {"modality": modality, "objective.name": objective, **SMALL})
-    splits = build.open_splits(config, chosen)
-    learner = build.build_learner(config, chosen, splits["train"])
+    splits = open_splits(config, chosen).splits
+    learner = build.build_learner(config, chosen, splits["train"].fields)
     learner.tokenizer.fit(RawSamples(splits["train"]))
     data = preprocess_dataset(splits["train"], learner.tokenizer, cache, Console())
     learner.tokenizer.fit_normalization(data.chunks())

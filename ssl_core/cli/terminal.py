@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -24,9 +25,14 @@ from ssl_core.plugins import KINDS, Catalogue
 from ssl_core.report import Report, score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
-from ssl_core.runs.build import build_learner, open_splits
+from ssl_core.report.page import duration
+from ssl_core.runs.build import build_learner
+from ssl_core.runs.data import open_splits
 from ssl_core.runs.run_dir import find, summary
 from ssl_core.utils.console import Console, Progress
+
+LINE_SECONDS = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class _Bar(Progress):
@@ -35,17 +41,41 @@ class _Bar(Progress):
 
     def advance(self, by: int = 1, **figures: float) -> None:
         if figures:
-            short = {
-                name.removeprefix("train/").replace("samples_per_second", "samples/s"): v for name, v in figures.items()
-            }
-            text = "  ".join(f"{name} {value:.4g}" for name, value in short.items())
-            self.bars.update(self.task, advance=by, figures=text)
+            self.bars.update(self.task, advance=by, figures=_figures_text(figures))
         else:
             self.bars.update(self.task, advance=by)
 
 
+class _Lines(Progress):
+    """A line every `LINE_SECONDS`, and one at the end."""
+
+    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+        self.console, self.title, self.total, self.done, self.first = console, title, total, done, done
+        self.start = self.last = time.monotonic()
+        self.figures = ""
+
+    def advance(self, by: int = 1, **figures: float) -> None:
+        self.done += by
+        self.figures = _figures_text(figures) if figures else self.figures
+        now = time.monotonic()
+        if now - self.last >= LINE_SECONDS and self.done < self.total:
+            self.last = now
+            left = (now - self.start) / max(1, self.done - self.first) * (self.total - self.done)
+            self.show(f"about {duration(left)} left")
+
+    def show(self, about: str) -> None:
+        """Print a line."""
+        figures = f"  {self.figures}" if self.figures else ""
+        self.console.info(f"{self.title} {self.done:,} of {self.total:,}, {about}{figures}")
+
+
+def _figures_text(figures: Mapping[str, float]) -> str:
+    short = {name.removeprefix("train/").replace("samples_per_second", "samples/s"): v for name, v in figures.items()}
+    return "  ".join(f"{name} {value:.4g}" for name, value in short.items())
+
+
 class RichConsole(Console):
-    """Lines and bars on a terminal; without one, lines only, and a bar's end."""
+    """Lines and bars on a terminal; without one, lines only."""
 
     def __init__(self) -> None:
         self.console = RichTerminal(stderr=True, highlight=False, soft_wrap=True)
@@ -56,7 +86,12 @@ class RichConsole(Console):
 
     @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
-        """A bar with the time left."""
+        """A bar with the time left; without a terminal, a line every ten seconds."""
+        if not self.console.is_terminal:
+            lines = _Lines(self, title, total, done)
+            yield lines
+            lines.show(f"{duration(time.monotonic() - lines.start)}")
+            return
         columns = (
             TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
@@ -67,7 +102,7 @@ class RichConsole(Console):
 
 def show_plan(console: RichTerminal, config: RunConfig, plugins: Plugins) -> None:
     """The resolved configuration, the token layout and the number of parameters."""
-    learner = build_learner(config, plugins, open_splits(config, plugins)["train"])
+    learner = build_learner(config, plugins, open_splits(config, plugins).fields)
     out = RichTerminal(highlight=False, soft_wrap=True)
     out.print_json(config.model_dump_json(), highlight=False)
     table = Table("segment", "grid", "tokens", "target", "size", title="token layout")

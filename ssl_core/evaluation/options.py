@@ -15,6 +15,9 @@ class EvaluateOptions(Options):
     split: Literal["test", "validation"] = Field(
         "test", description="split that the final scores are computed on; validation to choose options"
     )
+    shared: Literal["keep", "drop"] = Field(
+        "keep", description="samples of the scored split that equal a training sample: keep, or drop them from scores"
+    )
     probes: tuple[str, ...] = Field(("linear", "knn"), description="probes to fit; see `sslx list probes`")
     probe_options: dict[str, dict[str, Any]] = Field(
         {}, description="options of probes by name and option, as {attentive.epochs = 20}"

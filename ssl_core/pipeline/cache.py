@@ -16,12 +16,12 @@ from torch import Tensor
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.errors import BadSample
-from ssl_core.pipeline.preprocess import META, array_file, build_cache
+from ssl_core.pipeline.preprocess import DIGESTS, LABELLED, LABELS, META, array_file, build_cache
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 from ssl_core.utils.source_digest import source_digest, source_files
 
-FORMAT = 3
+FORMAT = 4
 CHUNK = 1024
 
 
@@ -30,13 +30,28 @@ class PreprocessedSplit:
     """Preprocessed samples of one split.
 
     arrays: (n, ...) by field. labels: (n, ...), or None. bad: number of skipped samples. skipped: one line for each
-    of the first skipped samples.
+    of the first skipped samples. digests: (n,) uint64, equal for equal samples. labelled: (n,) bool where only some
+    samples have a label; the others have zeros in `labels`.
     """
 
     arrays: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     skipped: tuple[str, ...] = ()
     bad: int = 0
+    digests: np.ndarray | None = None
+    labelled: np.ndarray | None = None
+
+    @property
+    def labelled_rows(self) -> np.ndarray:
+        """Indices of the samples that have a label, or of all samples if none has."""
+        return np.arange(len(self)) if self.labelled is None else np.flatnonzero(self.labelled)
+
+    def content_digest(self) -> str:
+        """A digest of all samples and labels, in order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (self.digests, self.labels, self.labelled):
+            digest.update(b"-" if array is None else f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -102,8 +117,10 @@ def preprocess_dataset(
         raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
     files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
     arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
-    labels = np.load(folder / "labels.npy") if meta["labelled"] else None
-    return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"])
+    labels = np.load(folder / LABELS) if meta["labelled"] else None
+    labelled = np.load(folder / LABELLED) if (folder / LABELLED).exists() else None
+    digests = np.load(folder / DIGESTS)
+    return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"], digests, labelled)
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:

@@ -169,6 +169,8 @@ class MemoryDataset(Dataset):
     name = MEMORY
     samples: ClassVar[SampleInputs]
     y: ClassVar[np.ndarray | None]
+    known_labels: ClassVar[np.ndarray | None]
+    """(n,) bool: which samples have a label, where only some have."""
     known_task: ClassVar[Task | None]
     known_fields: ClassVar[Fields]
 
@@ -176,23 +178,29 @@ class MemoryDataset(Dataset):
         """Options of data in memory."""
 
         digest: str = Option("", description="digest of the samples; set by sslx")
-        test_fraction: float = Option(0.2, gt=0, lt=1, description="share of the samples for the test split")
+        test_fraction: float = Option(
+            0.2, ge=0, lt=1, description="share of the labelled samples, or of all without labels, for the test split"
+        )
         validation_fraction: float = Option(0.0, ge=0, lt=1, description="share of the samples for validation")
         split_seed: int = Option(0, ge=0, description="seed of the division")
 
     def __init__(self, options: Any, split: Split) -> None:
         super().__init__(options, split)
         self.fields, self.task = self.known_fields, self.known_task
-        self.splits = SPLITS if options.validation_fraction else ("train", "test")
-        count = len(self.samples)
-        order = np.random.default_rng(options.split_seed).permutation(count)
-        test = max(1, round(count * options.test_fraction))
+        wanted = {"test": options.test_fraction, "validation": options.validation_fraction}
+        self.splits = tuple(name for name in SPLITS if wanted.get(name, 1))
+        self.inputs, self.labels, self.is_labelled = type(self).samples, type(self).y, type(self).known_labels
+        labelled = np.arange(len(self.samples)) if self.is_labelled is None else np.flatnonzero(self.is_labelled)
+        count = len(labelled)
+        order = np.random.default_rng(options.split_seed).permutation(labelled)
+        test = max(1, round(count * options.test_fraction)) if options.test_fraction else 0
         validation = round(count * options.validation_fraction)
         if count - test - validation < 1:
             raise DataError(f"{count} samples leave none to train on; lower dataset.test_fraction or give more data")
-        parts = np.split(order, [test, test + validation])
-        self.rows = np.sort(dict(zip(("test", "validation", "train"), parts, strict=True))[split])
-        self.inputs, self.labels = type(self).samples, type(self).y
+        parts = dict(zip(("test", "validation", "train"), np.split(order, [test, test + validation]), strict=True))
+        if self.is_labelled is not None:  # samples without a label are for pretraining alone
+            parts["train"] = np.append(parts["train"], np.flatnonzero(~self.is_labelled))
+        self.rows = np.sort(parts[split])
 
     def __reduce__(self) -> Any:
         """For worker processes: as an instance of this class, since the class made for the samples has no module."""
@@ -205,11 +213,28 @@ class MemoryDataset(Dataset):
     def __getitem__(self, index: int) -> Sample:
         """Sample `index` of the split."""
         row = int(self.rows[index])
-        return {"inputs": self.inputs[row], "label": None if self.labels is None else self.labels[row]}
+        is_labelled = self.is_labelled is None or bool(self.is_labelled[row])
+        label = self.labels[row] if self.labels is not None and is_labelled else None
+        return {"inputs": self.inputs[row], "label": label}
 
     def describe(self, index: int) -> str:
         """Its place among all samples."""
         return f"sample {self.rows[index]} of the data in memory"
+
+
+def _label_array(y: Any) -> np.ndarray:
+    """Labels as an array; of objects if some are None."""
+    values = list(y)
+    return np.array(values, dtype=object) if any(value is None for value in values) else np.asarray(y)
+
+
+def _known(labels: np.ndarray) -> np.ndarray:
+    """(n,) bool: the labels that are not None or NaN."""
+    if labels.dtype == object:
+        return np.array([value is not None and value == value for value in labels], bool)
+    if labels.dtype.kind == "f":
+        return ~np.isnan(labels).any(axis=tuple(range(1, labels.ndim)))
+    return np.ones(len(labels), bool)
 
 
 def _restored(state: dict[str, Any]) -> MemoryDataset:
@@ -243,18 +268,26 @@ def memory_dataset(
         for name, array in inputs.items():
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes() if array.dtype.kind != "O" else repr(array).encode())
-        if label is not None:
-            labels.append(label.item() if isinstance(label, Tensor) and not label.dim() else label)
-    y = labels or None if y is None else y
-    task, codes = None, None
+        labels.append(label.item() if isinstance(label, Tensor) and not label.dim() else label)
+    if y is None and any(label is not None for label in labels):
+        y = labels
+    task, codes, known = None, None, None
     if y is not None:
-        known = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-        if len(known) != len(samples):
-            raise DataError(f"there are {len(samples)} samples and {len(known)} labels; label all samples or none")
-        task, codes = infer_task(known)
-        digest.update(codes.tobytes() + repr(task).encode())
+        given = y.detach().cpu().numpy() if isinstance(y, Tensor) else _label_array(y)
+        if len(given) != len(samples):
+            raise DataError(
+                f"there are {len(samples)} samples and {len(given)} labels; give None for a sample without a label"
+            )
+        known = _known(given)
+        if not known.any():
+            raise DataError("no sample has a label; leave y out")
+        task, some = infer_task(np.array(given[known].tolist()) if given.dtype == object else given[known])
+        codes = np.zeros((len(given), *some.shape[1:]), some.dtype)
+        codes[known] = some
+        known = None if known.all() else known
+        digest.update(codes.tobytes() + repr(task).encode() + (b"" if known is None else known.tobytes()))
     values = {
         "__doc__": "Samples in memory.", "modality": modality, "samples": samples, "y": codes, "known_task": task,
-        "known_fields": fields,
+        "known_fields": fields, "known_labels": known,
     }  # fmt: skip
     return type("MemoryDataset", (MemoryDataset,), values), digest.hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,20 @@ MIN_FOR_WORKERS = 1024  # samples; for fewer, starting worker processes takes lo
 SAVE_EVERY = 2.0  # seconds
 STATE = "state.json"
 META = "meta.json"
-PARTS = "labels-*.npy"
+DIGESTS, LABELS, LABELLED = "digests.npy", "labels.npy", "labelled.npy"
+PARTS = "part-*.npz"
 MAX_SKIPPED_LINES = 1000  # skipped samples with a line of their own; all are counted
 
 
 @dataclass
 class Chunk:
-    """Consecutive preprocessed samples: arrays (n, ...) by field, labels, one line per skipped sample, or an error."""
+    """Consecutive preprocessed samples: arrays (n, ...) by field, a digest (n,) of each sample, labels and the numbers
+    of the samples that have one, one line per skipped sample, or an error."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    digests: list[int] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
+    labelled: list[int] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     error: DataError | None = None
 
@@ -71,6 +76,8 @@ class Chunks(torch.utils.data.Dataset[Chunk]):
                 rows.setdefault(name, []).append(np.asarray(value))
             if sample["label"] is not None:
                 chunk.labels.append(sample["label"])
+                chunk.labelled.append(len(chunk.digests))
+            chunk.digests.append(sample_digest(inputs))
         chunk.arrays = {name: np.stack(values) for name, values in rows.items()}
         return chunk
 
@@ -87,8 +94,20 @@ def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
             raise BadSample(f"'{name}' holds NaN or infinity")
 
 
+def sample_digest(inputs: Mapping[str, np.ndarray]) -> int:
+    """A 64-bit digest of the preprocessed inputs of one sample; equal samples have equal digests."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(inputs):
+        array = np.ascontiguousarray(inputs[name])
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
 def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> None:
-    """Write the folder of preprocessed data: field-0.npy and so on, labels.npy, meta.json.
+    """Write the folder of preprocessed data: field-0.npy and so on, digests.npy, labels.npy, meta.json.
+
+    If some samples have a label and others have none, labels.npy holds zeros for these, and labelled.npy says which.
 
     The folder appears complete or not at all. If another process writes the same folder, wait for it.
 
@@ -122,6 +141,27 @@ def array_file(folder: Path, number: int) -> Path:
 
 
 @dataclass
+class Part:
+    """Digests and labels since the last save. labelled: numbers of the samples that have a label."""
+
+    digests: list[int] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    labelled: list[int] = field(default_factory=list)
+
+    def append(self, chunk: Chunk, first: int) -> None:
+        """Add a chunk. first: number of its first sample."""
+        self.digests += chunk.digests
+        self.labels += chunk.labels
+        self.labelled += [first + number for number in chunk.labelled]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.digests.clear()
+        self.labels.clear()
+        self.labelled.clear()
+
+
+@dataclass
 class State:
     """Progress of a preprocessing run. skipped: lines for the first `bad` samples, at most MAX_SKIPPED_LINES."""
 
@@ -146,36 +186,35 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
         name: np.lib.format.open_memmap(array_file(work, number), mode="r+") for number, name in enumerate(state.fields)
     }
     total, done = len(dataset), min(state.chunks * CHUNK_SIZE, len(dataset))
-    labels: list[Any] = []
+    part = Part()
     saved = time.monotonic()
     with console.progress(f"preparing {dataset.split} data", total, done) as progress:
         for chunk in _iterate(Chunks(dataset, tokenizer, state.chunks, strict)):
             if chunk.error is not None:
                 raise chunk.error
+            part.append(chunk, state.count)
             _append(work, chunk, state, arrays, total)
-            labels += chunk.labels
             progress.advance(min(CHUNK_SIZE, total - done))
             done += CHUNK_SIZE
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(work, state, arrays, labels)
+                _save(work, state, arrays, part)
                 saved = time.monotonic()
-    _save(work, state, arrays, labels)
+    _save(work, state, arrays, part)
     if state.count == 0:
         raise DataError(
             f"no usable sample in the {dataset.split} split of '{dataset.name}'"
             + (f": {state.bad} skipped, the first: {state.skipped[0]}" if state.skipped else "")
         )
-    if state.labelled not in (0, state.count):
-        raise DataError(f"'{dataset.name}': {state.labelled} of {state.count} samples have a label; label all or none")
+    parts = [np.load(path) for path in sorted(work.glob(PARTS))]
+    digests = np.concatenate([one["digests"] for one in parts])
+    if len(digests) != state.count:
+        raise DataError(
+            f"internal error: {len(digests)} digests are kept of {state.count} samples of the {dataset.split} split of "
+            f"'{dataset.name}'; what was prepared is removed, so repeat the command"
+        )
+    np.save(work / DIGESTS, digests)
     if state.labelled:
-        parts = [np.load(path) for path in sorted(work.glob(PARTS))]
-        count = sum(map(len, parts))
-        if count != state.count:
-            raise DataError(
-                f"internal error: {count} labels are kept of {state.count} samples of the {dataset.split} split of "
-                f"'{dataset.name}'; what was prepared is removed, so repeat the command"
-            )
-        np.save(work / "labels.npy", np.concatenate(parts))
+        _save_labels(work, state.count, [one for one in parts if len(one["labelled"])])
     return {
         "count": state.count,
         "fields": state.fields,
@@ -185,12 +224,25 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
     }
 
 
+def _save_labels(work: Path, count: int, parts: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Write labels.npy and, if only some samples have a label, labelled.npy."""
+    index = np.concatenate([one["labelled"] for one in parts])
+    labels = np.concatenate([one["labels"] for one in parts])
+    if len(index) < count:
+        whole = np.zeros((count, *labels.shape[1:]), labels.dtype)
+        whole[index] = labels
+        labels, mask = whole, np.zeros(count, bool)
+        mask[index] = True
+        np.save(work / LABELLED, mask)
+    np.save(work / LABELS, labels)
+
+
 def _load_state(work: Path) -> State:
-    """The saved progress; removes labels that were written after it was saved."""
+    """The saved progress; removes parts that were written after it was saved."""
     path = work / STATE
     state = State(**json.loads(path.read_text())) if path.exists() else State()
     for part in work.glob(PARTS):
-        if int(part.stem.removeprefix("labels-")) > state.chunks:
+        if int(part.stem.removeprefix("part-")) > state.chunks:
             part.unlink()
     return state
 
@@ -224,11 +276,16 @@ def _append(work: Path, chunk: Chunk, state: State, arrays: dict[str, np.memmap[
     state.skipped += chunk.skipped[: MAX_SKIPPED_LINES - len(state.skipped)]
 
 
-def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], labels: list[Any]) -> None:
+def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], part: Part) -> None:
     """Save the progress, after everything that it counts is on disk."""
     for array in arrays.values():
         array.flush()
-    if labels:
-        np.save(work / f"labels-{state.chunks:012d}.npy", np.asarray(labels))
-        labels.clear()
+    if part.digests:
+        np.savez(
+            work / f"part-{state.chunks:012d}.npz",
+            digests=np.array(part.digests, np.uint64),
+            labels=np.asarray(part.labels),
+            labelled=np.array(part.labelled, np.int64),
+        )
+        part.clear()
     write_json(work / STATE, vars(state))

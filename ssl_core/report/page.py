@@ -63,6 +63,7 @@ def page(report: Report, pictures: Sequence[Reconstruction], metrics: Sequence[M
         report=report,
         title=f"{report.objective} on {report.modality}/{report.dataset}",
         facts=facts(report),
+        data_facts=data_facts(report),
         headline=headline(rows, report),
         features=FEATURES,
         legend=LEGEND,
@@ -106,6 +107,30 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Precision, attention", ", ".join(part for part in (report.precision, report.attention) if part)),
         ("Device", report.device),
     ]
+
+
+def data_facts(report: Report) -> list[tuple[str, str]]:
+    """Names and values of what was read of the data."""
+    data = report.data
+    if data is None:
+        return []
+
+    def counts(numbers: Mapping[str, int]) -> str:
+        return ", ".join(f"{name or 'without ending'} {count:,}" for name, count in numbers.items())
+
+    ranges = [(f"Values of {name}", f"{low:g} to {high:g}") for name, (low, high) in data.ranges.items()]
+    shared = {split: count for split, count in data.shared.items() if count}
+    rows = [
+        ("Samples", counts(data.samples)),
+        ("With a label", counts(data.labelled) if data.labelled != data.samples else ""),
+        ("Skipped", counts({split: count for split, count in data.skipped.items() if count})),
+        ("Equal to a training sample", counts(shared)),
+        ("Files", counts(data.files)),
+        ("Files ignored", counts(data.ignored)),
+        *data.facts.items(),
+        *ranges,
+    ]
+    return [(name, value) for name, value in rows if value]
 
 
 def _ranks(report: Report) -> str:

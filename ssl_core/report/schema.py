@@ -59,6 +59,38 @@ class Point(BaseModel):
     health: dict[str, float] = Field({}, description="label-free figures: rankme, tokenizer_variance, encoder_variance")
 
 
+class ColumnRow(BaseModel):
+    """One column, channel or band of the data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="name in the data")
+    role: str = Field(description="input, label, group, id, time, split, path or left out")
+    kind: str = Field(description="kind of its values: number, category, text, image")
+    categories: tuple[str, ...] = Field((), description="the first hundred different values of a category")
+    n_categories: int = Field(0, description="number of different values of a category")
+    why: str = Field("", description="why it has this role")
+
+
+class DataReport(BaseModel):
+    """What was read of the data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    columns: tuple[ColumnRow, ...] = Field((), description="columns, channels or bands and their roles")
+    files: dict[str, int] = Field({}, description="files read, by ending")
+    ignored: dict[str, int] = Field({}, description="files found and not read, by ending")
+    facts: dict[str, str] = Field({}, description="other facts in words, such as the encoding")
+    ranges: dict[str, tuple[float, float]] = Field({}, description="smallest and largest value of each field")
+    samples: dict[str, int] = Field({}, description="usable samples of each split")
+    labelled: dict[str, int] = Field({}, description="samples of each split that have a label")
+    skipped: dict[str, int] = Field({}, description="samples of each split that cannot be used")
+    shared: dict[str, int] = Field({}, description="samples of each other split that equal a training sample")
+    doubts: tuple[str, ...] = Field((), description="what may have been misread")
+    seconds_per_step: float | None = Field(None, description="estimated before training, uncompiled; null if unknown")
+    bytes_per_step: int | None = Field(None, description="estimated memory of activations; null if unknown")
+
+
 class Report(BaseModel):
     """The report of a finished run."""
 
@@ -95,6 +127,7 @@ class Report(BaseModel):
     health: dict[str, dict[str, float]] = Field(
         {}, description="label-free figures of the encoder: trained and random_init, each with the keys of Point.health"
     )
+    data: DataReport | None = Field(None, description="what was read of the data")
     notes: tuple[str, ...] = Field((), description="notes for the reader, e.g. skipped files")
     config: dict[str, Any] = Field(description="the resolved configuration")
     versions: dict[str, str] = Field(description="versions of Python, sslx and the libraries that compute")

@@ -14,16 +14,28 @@ import torch
 from ssl_core import plugins as installed
 from ssl_core.config.resolve import Plugins, plugins_of
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Dataset, Objective, Tokenizer
-from ssl_core.data import Split
-from ssl_core.errors import CheckpointError, ConfigError, DataError
+from ssl_core.contracts import Objective, Tokenizer
+from ssl_core.data import Fields, Split
+from ssl_core.errors import CheckpointError, ConfigError
 from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
+from ssl_core.pipeline.measure import measure_fields
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.fields import check_fields, fields_from_json
+from ssl_core.report.page import duration
+from ssl_core.runs.data import (
+    Data,
+    as_utf8,
+    check_same_data,
+    data_doubts,
+    data_warnings,
+    open_splits,
+    refuse_doubts,
+    summary_lines,
+    unlike_trained,
+)
 from ssl_core.runs.resume import check_plugins
 from ssl_core.runs.run import Run, RunContext, snapshot
 from ssl_core.runs.run_dir import load_config
@@ -38,42 +50,14 @@ from ssl_core.training.loop import is_graphed
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.seeds import seed_torch
 
-Splits = Mapping[Split, Dataset]
-Data = Mapping[Split, PreprocessedSplit]
 CONSTANTS = ("tokenizer.mean", "tokenizer.std")
 """Options of the tokenizer that an evaluation on other data may change, where they were given and not measured."""
 
 
-def open_splits(config: RunConfig, plugins: Plugins, *, for_training: bool = True) -> dict[Split, Dataset]:
-    """The training split, the split that is scored and, for training, the validation split if there is one.
-
-    The test split is opened only if it is scored.
-
-    Raises:
-        ConfigError: the data has no validation split, but it is to be scored.
-        DataError: the splits do not offer the same fields.
-    """
-    options = plugins.dataset.Options(**config.dataset.options)
-    splits: dict[Split, Dataset] = {"train": plugins.dataset(options, "train")}
-    provided, scored = splits["train"].splits, config.evaluate.split
-    if scored not in provided:
-        raise ConfigError(
-            f"evaluate.split={scored}: data set '{config.dataset.name}' has no {scored} split; set "
-            f"dataset.validation_fraction, e.g. to 0.1, if it has this option, or use evaluate.split=test"
-        )
-    for split in provided:
-        if split == scored or (split == "validation" and for_training):
-            splits[split] = plugins.dataset(options, split)
-            check_fields(splits["train"].fields, splits[split])
-    return splits
-
-
-def build_learner(config: RunConfig, plugins: Plugins, dataset: Dataset) -> Learner:
-    """A freshly initialised learner, the same for the same configuration and seed."""
+def build_learner(config: RunConfig, plugins: Plugins, fields: Fields) -> Learner:
+    """A freshly initialised learner for data with these fields, the same for the same configuration and seed."""
     seed_torch(config.seed, "init")
-    tokenizer: Tokenizer = plugins.tokenizer(
-        plugins.tokenizer.Options(**config.tokenizer.options), dataset.fields, config.dim
-    )
+    tokenizer: Tokenizer = plugins.tokenizer(plugins.tokenizer.Options(**config.tokenizer.options), fields, config.dim)
     layout = tokenizer.layout
     encoder = plugins.encoder(plugins.encoder.Options(**config.encoder.options), layout)
     maskings = {
@@ -123,10 +107,11 @@ def build_run(
     if config.train.keep_freed_memory:
         keep_freed_memory()
     device = pick_device(config.device)
-    splits = open_splits(config, plugins, for_training=for_training)
-    if start is not None:
-        check_fields(fields_from_json(start.state["fields"]), splits["train"])
-    learner = build_learner(config, plugins, splits["train"])
+    if root := config.dataset.options.get("root"):
+        context.console.info(f"reading    {as_utf8(str(root))}")
+    opened = open_splits(config, plugins, start, for_training=for_training)
+    splits = opened.splits
+    learner = build_learner(config, plugins, opened.fields)
     initial = snapshot(learner)
     learner.to(device)
     if start is None:
@@ -141,19 +126,26 @@ def build_run(
         split: preprocess_dataset(dataset, learner.tokenizer, cache_dir(), context.console, config.strict)
         for split, dataset in splits.items()
     }
-    notes: list[str] = []
+    notes = list(opened.notes)
+    doubts = data_doubts(splits, data)
+    if start is not None and not for_training:
+        doubts += unlike_trained(start, data)
+    if config.strict:
+        refuse_doubts(doubts)
     if start is None:
         learner.tokenizer.fit_normalization(data["train"].chunks())
     if for_training:
         if start is not None:
-            _check_sample_counts(start.state.get("samples"), data)
-        config, notes = resolve_runtime(config, learner, device, data["train"])
-    scored: Data = {"train": data["train"], "test": data[config.evaluate.split]}
+            check_same_data(start, data)
+        config, lines = resolve_runtime(config, learner, device, data["train"])
+        notes += lines
+    scored: Data = {"train": data["train"], "test": data.get(config.evaluate.split, data["train"])}
     task, width = splits["train"].task, config.dim
     probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
     limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
     notes += data_warnings(splits, data) + lines
     run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
+    run.doubts = doubts
     if start is not None:
         run.steps, run.seconds = start.step, float(start.state["seconds"])
     return run
@@ -193,26 +185,6 @@ def _given_constants(config: RunConfig, tokenizer: Tokenizer) -> dict[str, torch
         return {}
     buffers = tokenizer.named_buffers()
     return {name: value.clone() for name, value in buffers if f"tokenizer.{name.rpartition('.')[2]}" in CONSTANTS}
-
-
-def sample_counts(data: Data) -> dict[str, int]:
-    """Preprocessed samples of each split, for the checkpoint."""
-    return {split: len(part) for split, part in data.items()}
-
-
-def _check_sample_counts(before: Mapping[str, int] | None, data: Data) -> None:
-    """Check that the splits have as many samples as when the run began.
-
-    Raises:
-        DataError: one has not.
-    """
-    now = sample_counts(data)
-    for split, count in (before or {}).items():
-        if now.get(split) != count:
-            raise DataError(
-                f"the {split} split had {count:,} samples when the run was begun and has {now.get(split, 0):,} now; "
-                f"put the data back to go on, or start anew"
-            )
 
 
 def resolve_runtime(
@@ -256,24 +228,6 @@ def step_key(config: RunConfig, device: torch.device, learner: Learner) -> str:
     return key_of(config.model_dump(mode="json"), describe(device), {type(module) for module in learner.modules()})
 
 
-def data_warnings(splits: Splits, data: Data) -> list[str]:
-    """Warnings of the data sets and of their preprocessing, one line each."""
-    notes = list(dict.fromkeys(note for split in splits.values() for note in split.warnings))
-    for split, prepared in data.items():
-        if prepared.bad:
-            shown = "; ".join(prepared.skipped[:3])
-            more = f" and {prepared.bad - 3} more" if prepared.bad > 3 else ""
-            notes.append(f"{prepared.bad} bad samples of the {split} split skipped: {shown}{more}")
-    if splits["train"].task is None:
-        notes.append("the data has no labels, so nothing is probed")
-    return [as_utf8(note) for note in notes]
-
-
-def as_utf8(text: str) -> str:
-    """A text that can be written to a file; a file name may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def announce(run: Run, lines: Sequence[str] = ()) -> None:
     """Print the header and the notes of a run."""
     for line in (*lines, *header(run), *run.notes):
@@ -296,12 +250,26 @@ def header(run: Run) -> list[str]:
     kernel, hardware = attention_kernel(config, learner, run.device), describe(run.device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
+        *summary_lines(run.splits["train"].summary, measure_fields(run.data["train"])),
+        *(f"doubt      {doubt}" for doubt in run.doubts),
         f"tokens     {grids}",
         f"model      {config.objective.name}{masking}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
         f"{config.train.precision}, attention {kernel}, on {hardware}",
+        *cost_lines(run),
         *(f"preset     {source}" for source in config.preset_sources),
+    ]
+
+
+def cost_lines(run: Run) -> list[str]:
+    """The estimated cost of training in a line; none for an evaluation."""
+    if run.cost is None:
+        return []
+    steps = run.config.train.steps
+    return [
+        f"cost       about {run.cost.seconds:.2g} s and {run.cost.bytes / 2**30:.2g} GiB a step before compilation; "
+        f"{steps:,} steps in about {duration(run.cost.seconds * steps)}"
     ]
 
 

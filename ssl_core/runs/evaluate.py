@@ -38,6 +38,11 @@ def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path
     run = load_for_evaluation(saved, overrides, context)
     announce(run)
     rows = score_run(run)
+    if not rows and run.task is not None:
+        raise ConfigError(
+            f"there is nothing to evaluate: the data has no {run.scored_split} split; set dataset.test_fraction, e.g. "
+            f"to 0.2, or give other data"
+        )
     if not rows:
         raise ConfigError(
             "there is nothing to evaluate: the data has no labels; give --label-pattern or another --dataset"

@@ -13,7 +13,9 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue
 from ssl_core.runs import resume, run_dir
-from ssl_core.runs.build import announce, build_run, sample_counts, step_key, versions
+from ssl_core.runs.build import announce, build_run, step_key, versions
+from ssl_core.runs.cost import estimate_cost
+from ssl_core.runs.data import data_state
 from ssl_core.runs.fields import fields_to_json
 from ssl_core.runs.report import make_report, write
 from ssl_core.runs.run import Run, RunContext, feature_prefixes
@@ -109,6 +111,7 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     requested = plan.config.train.batch_size
     saved = run.config.model_copy(update={"train": run.config.train.model_copy(update={"batch_size": requested})})
     run_dir.save_config(run.folder, saved)
+    run.cost = estimate_cost(run)
     announce(run)
     context.notify("run_started", config=run.config, folder=run.folder)
 
@@ -149,9 +152,9 @@ def training_plan(run: Run, probe: OnlineProbe) -> TrainingPlan:
     return TrainingPlan(
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state={
-            "config": config.model_dump(mode="json"), "fields": fields_to_json(run.splits["train"].fields),
+            "config": config.model_dump(mode="json"), "fields": fields_to_json(run.learner.tokenizer.fields),
             "features": feature_prefixes(run.learner),
-            "samples": sample_counts(run.data), "versions": versions(), "origins": context.catalogue.origins(),
+            "data": data_state(run.splits, run.data), "versions": versions(), "origins": context.catalogue.origins(),
         },
         probe=probe, probe_every=config.evaluate.every, compiled=compiled, listener=log, warn=warn,
     )  # fmt: skip

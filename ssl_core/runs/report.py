@@ -12,7 +12,9 @@ import numpy as np
 
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
+from ssl_core.report.schema import DataReport
 from ssl_core.runs.build import attention_kernel, versions
+from ssl_core.runs.data import data_report
 from ssl_core.runs.reconstructions import rebuild
 from ssl_core.runs.run import Run
 from ssl_core.training.device import describe, peak_memory
@@ -67,12 +69,20 @@ def make_report(
         scores=[dict(row) for row in rows],
         health=health,
         curve=curve(metrics),
+        data=_data(run),
         notes=list(run.notes),
         config=config.model_dump(mode="json"),
         versions=versions(),
         origins=run.context.catalogue.origins(),
         command=run.context.command,
     )
+
+
+def _data(run: Run) -> DataReport:
+    report = data_report(run.splits, run.data, run.doubts)
+    if run.cost is None:
+        return report
+    return report.model_copy(update={"seconds_per_step": run.cost.seconds, "bytes_per_step": run.cost.bytes})
 
 
 def curve(metrics: Iterable[Mapping[str, float]]) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def write(report: Report, run: Run, metrics: Sequence[Mapping[str, float]], fold
     Raises:
         SslxError: a file cannot be written.
     """
-    data = run.data[run.scored_split]
+    data = run.pictured
     batch = data.take(np.arange(min(PICTURES, len(data))))
     write_report(report, folder)
     write_html(report, folder, rebuild(run.learner, batch, report.seed), list(metrics))

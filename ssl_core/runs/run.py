@@ -46,6 +46,14 @@ class RunContext:
             self.console.info(f"warning: {problem}")
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Estimates for one optimiser step: seconds, uncompiled, and bytes of activations that the backward pass keeps."""
+
+    seconds: float
+    bytes: int
+
+
 @dataclass
 class Run:
     """A run with all its parts. `runs.build.build_run` makes it; `pretrain` and `evaluate` fill in the results.
@@ -62,6 +70,8 @@ class Run:
         sample_limits: the options of the evaluation for each kind of features.
         notes: lines for the report.
         start: the checkpoint that the weights came from; None for a fresh run.
+        doubts: lines on what may have been misread of the data.
+        cost: the estimated cost of a step; None if it will not train.
         steps: optimiser steps done.
         seconds: seconds of training, those before a resume included.
         log: the metrics of training; None before it.
@@ -79,6 +89,8 @@ class Run:
     sample_limits: Mapping[str, EvaluateOptions]
     notes: list[str]
     start: Checkpoint | None = None
+    doubts: list[str] = field(default_factory=list)
+    cost: Cost | None = None
     steps: int = 0
     seconds: float = 0.0
     log: MetricsLog | None = None
@@ -121,6 +133,11 @@ class Run:
     def scored_split(self) -> Split:
         """The split that the final scores are computed on."""
         return self.config.evaluate.split
+
+    @property
+    def pictured(self) -> PreprocessedSplit:
+        """The split whose samples the report shows: the scored one, or the training split without it."""
+        return self.data.get(self.scored_split, self.data["train"])
 
     @property
     def finished_report(self) -> Report:

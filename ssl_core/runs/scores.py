@@ -17,6 +17,7 @@ from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import group_by_features, make_probes, probe_seed, random_subset, score
 from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.runs.data import scored_rows
 from ssl_core.runs.encoder import EMBED_BATCH
 from ssl_core.runs.run import Run
 from ssl_core.training.device import autocast
@@ -44,9 +45,10 @@ class ProbeData:
 
 
 def final_data(run: Run) -> ProbeData:
-    """The training split, and the split of `evaluate.split`."""
-    train, scored = run.data["train"], run.data[run.scored_split]
-    return ProbeData((train, np.arange(len(train))), (scored, np.arange(len(scored))))
+    """The training split, and the split of `evaluate.split`; the samples that have a label."""
+    train = run.data["train"]
+    rows = scored_rows(run.data, run.scored_split, run.config.evaluate.shared == "drop")
+    return ProbeData((train, train.labelled_rows), (run.data[run.scored_split], rows))
 
 
 def online_data(run: Run) -> ProbeData:
@@ -57,15 +59,15 @@ def online_data(run: Run) -> ProbeData:
     train = run.data["train"]
     if "validation" in run.data:
         validation = run.data["validation"]
-        return ProbeData((train, np.arange(len(train))), (validation, np.arange(len(validation))))
-    order = np.random.default_rng(run.config.seed).permutation(len(train))
-    held_out = max(1, round(HELD_OUT * len(train)))
+        return ProbeData((train, train.labelled_rows), (validation, validation.labelled_rows))
+    order = np.random.default_rng(run.config.seed).permutation(train.labelled_rows)
+    held_out = max(1, round(HELD_OUT * len(order)))
     return ProbeData((train, np.sort(order[held_out:])), (train, np.sort(order[:held_out])))
 
 
 def score_run(run: Run) -> list[dict[str, Any]]:
-    """Rows of scores of all kinds of features on the scored split; empty without labels."""
-    if run.task is None:
+    """Rows of scores of all kinds of features on the scored split; empty without labels or without that split."""
+    if run.task is None or run.scored_split not in run.data:
         return []
     data = final_data(run)
     rows: list[dict[str, Any]] = []

@@ -112,12 +112,15 @@ def samples_fit_the_fields(setting: Setting) -> None:
 
 @check("__getitem__")
 def labels_fit_the_task(setting: Setting) -> None:
-    """Labels are in the range of the task; without a task they are None."""
+    """Labels are in the range of the task, or None for a sample without one; without a task all are None."""
     for split in SPLITS:
         dataset = setting.open(split)
-        for index in spread_indices(dataset):
-            problem = label_problem(dataset.task, dataset[index]["label"])
+        labels = {index: dataset[index]["label"] for index in spread_indices(dataset)}
+        for index, label in labels.items():
+            problem = label_problem(dataset.task, label)
             expect(not problem, f"sample {index} of {split}: {problem}")
+        some = dataset.task is None or any(label is not None for label in labels.values())
+        expect(some, f"no label among {len(labels)} samples of {split}, with task {dataset.task}; set `task` to None")
     task = setting.open("train").task
     if task is not None and task.names:
         expect(len(task.names) == task.size, f"{len(task.names)} names for {task.size} classes or labels")
@@ -125,8 +128,10 @@ def labels_fit_the_task(setting: Setting) -> None:
 
 def label_problem(task: Task | None, label: Any) -> str | None:
     """The problem with a label, or None."""
-    if task is None or label is None:
-        return None if task is None and label is None else f"label {label!r} with task {task}"
+    if label is None:
+        return None
+    if task is None:
+        return f"label {label!r} without a task"
     array = np.asarray(label)
     axes = (1 if task.per_token else 0) + (1 if task.kind == "labels" else 0)
     if array.ndim != axes or (task.kind == "labels" and array.shape[-1] != task.size):

@@ -143,7 +143,7 @@ def test_evaluate_on_other_data_in_memory(series, tmp_path):
     assert sslx.evaluate(run, out=tmp_path / "own").scores == run.report.scores  # its own data is still at hand
     with pytest.raises(ConfigError, match="was trained on data in memory; give the data"):
         sslx.evaluate(tmp_path / "run")
-    with pytest.raises(DataError, match="the run needs"):
+    with pytest.raises(DataError, match="the encoder was trained on 2 channels of 32"):
         sslx.evaluate(tmp_path / "run", x[:, :1], y)
 
 
@@ -207,7 +207,7 @@ def test_a_run_loaded_from_its_folder_is_the_run(trained):
 
 
 def test_a_random_init_baseline_is_the_learner_before_training_and_leaves_no_trace(trained):
-    fresh = build.build_learner(trained.config, trained.plugins, trained.splits["train"]).eval()
+    fresh = build.build_learner(trained.config, trained.plugins, trained.splits["train"].fields).eval()
     for mine, theirs in zip(fresh.tokenizer.buffers(), trained.learner.tokenizer.buffers(), strict=True):
         mine.copy_(theirs)
     inputs = trained.data["test"].take(np.arange(5)).inputs

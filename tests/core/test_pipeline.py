@@ -17,7 +17,7 @@ from ssl_core import BadSample, DataError
 from ssl_core.pipeline import preprocess
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.sampler import batch_index
-from ssl_core.runs.build import data_warnings
+from ssl_core.runs.data import data_warnings
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import derive
 
@@ -105,7 +105,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
         made = make(count=10, bad=(1, 8))
         assert min(asked[1:]) == at // 2 * 2, "what was done is not done again"
     (folder,) = (tmp_path / "prepared").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["field-0.npy", "labels.npy", "meta.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["digests.npy", "field-0.npy", "labels.npy", "meta.json"]
     monkeypatch.setattr(preprocess, "CHUNK_SIZE", 256)
     shutil.rmtree(folder)
     whole = make(count=10, bad=(1, 8))
@@ -131,7 +131,13 @@ def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(preprocess, "SAVE_EVERY", -1.0)  # after every piece
-        for owner, name in ((np, "save"), (preprocess, "write_json"), (preprocess.os, "rename"), (Path, "unlink")):
+        for owner, name in (
+            (np, "save"),
+            (np, "savez"),
+            (preprocess, "write_json"),
+            (preprocess.os, "rename"),
+            (Path, "unlink"),
+        ):
             patch.setattr(owner, name, killed(getattr(owner, name)))
         with pytest.raises(KeyboardInterrupt):
             make(count=10)
@@ -141,7 +147,7 @@ def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, 
     assert made.labels.tolist() == [raw[index]["label"] for index in range(10)]
     np.testing.assert_array_equal(made.arrays["x"], [raw[index]["inputs"]["x"] for index in range(10)])
     (folder,) = [path for path in (tmp_path / "prepared").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in folder.iterdir()) == ["field-0.npy", "labels.npy", "meta.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["digests.npy", "field-0.npy", "labels.npy", "meta.json"]
 
 
 def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(make, toy, tmp_path, monkeypatch):
@@ -159,15 +165,15 @@ def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(mak
         with pytest.raises(KeyboardInterrupt):
             make(count=10)
     (left,) = (tmp_path / "prepared").iterdir()
-    next(left.glob("labels-*.npy")).unlink()
-    with pytest.raises(DataError, match="8 labels are kept of 10 samples of the train split of 'toy-data'.*repeat"):
+    next(left.glob("part-*.npz")).unlink()
+    with pytest.raises(DataError, match="8 digests are kept of 10 samples of the train split of 'toy-data'.*repeat"):
         make(count=10)
     assert list((tmp_path / "prepared").iterdir()) == []
     assert len(make(count=10).labels) == 10
 
 
 def test_a_field_may_be_called_anything(make, toy, monkeypatch):
-    names = ["labels", "labels-old", "meta.json", "a/b", "../x", "x" * 300, "naïve"]
+    names = ["labels", "part-old", "meta.json", "a/b", "../x", "x" * 300, "naïve"]
 
     def prepare_all(self, inputs):
         return {name: inputs["x"] + number for number, name in enumerate(names)}
@@ -190,7 +196,7 @@ def test_of_many_bad_samples_the_first_are_named_and_all_are_counted(make, toy, 
     assert [line.split(":")[0] for line in made.skipped] == [f"sample {i} of the train split" for i in bad[:3]]
     (folder,) = (tmp_path / "prepared").iterdir()
     assert len(json.loads((folder / "meta.json").read_text())["skipped"]) == 3
-    (said,) = data_warnings({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})
+    (said, _) = data_warnings({"train": toy.Data(toy.Data.Options(count=10), "train")}, {"train": made})
     assert said.startswith("5 bad samples of the train split skipped: sample 0 of ")
     assert said.endswith(" and 2 more")
     with pytest.raises(DataError, match="4 skipped, the first: sample 0 of"):

@@ -73,7 +73,7 @@ def config_of(catalogue, modality: str, objective: str = "metamae", preset: str 
 def learner_of(catalogue, config: RunConfig) -> Learner:
     from ssl_core.config.resolve import plugins_of
 
-    return build_learner(config, plugins_of(config, catalogue), StubDataset(config.modality))
+    return build_learner(config, plugins_of(config, catalogue), StubDataset(config.modality).fields)
 
 
 def shapes(learner: Learner) -> list[tuple[int, int]]:

@@ -21,6 +21,8 @@ VALIDATION_NAMES = ("val", "valid", "validation", "dev")
 SPLIT_NAMES: dict[str, Split] = {"train": "train", "test": "test", **dict.fromkeys(VALIDATION_NAMES, "validation")}
 """Maps the lower-case names of splits in the user's data to splits."""
 
+UNLABELLED_NAMES = ("unlabeled", "unlabelled", "unsup", "unsupervised")
+"""Folders whose files are for pretraining alone."""
 VALIDATION_CONFLICT = "the data name the validation split; leave dataset.validation_fraction and validation_groups out"
 GROUP_CURE = "name them by (?P<group>...) or a column"
 
@@ -30,7 +32,7 @@ DescribeRow = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Codes:
-    """A categorical column: the value of row i is `names[codes[i]]`. codes: (n,) int32."""
+    """A categorical column: the value of row i is `names[codes[i]]`. codes: (n,) int32, -1 for no value."""
 
     codes: np.ndarray
     names: tuple[str, ...]
@@ -78,21 +80,23 @@ class LabelEncoder:
     def sorted_codes(self, kind: str, describe: DescribeRow) -> Codes | None:
         """All rows with the names in natural order, or None if every name is missing.
 
+        A label may be missing in some rows, whose code is then -1: they are for pretraining alone.
+
         Args:
             kind: what the names are ("label", "group", "split"), for the message.
             describe: names a row in the message.
 
         Raises:
-            DataError: some rows have a name and others have none.
+            DataError: some rows have a group or split and others have none.
         """
         codes = self.codes
         missing = np.flatnonzero(codes < 0)
         if len(missing) == len(codes):
             return None
-        if len(missing):
+        if len(missing) and kind != "label":
             raise DataError(f"{describe(int(missing[0]))} has no {kind}; fill it in everywhere or leave it out")
         names = natural_order(self.index)
-        rank = np.empty(len(names), np.int32)
+        rank = np.full(len(names) + 1, -1, np.int32)  # the last entry is for code -1
         rank[[self.index[name] for name in names]] = np.arange(len(names))
         return Codes(rank[codes], names)
 
@@ -184,7 +188,7 @@ def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
         elif options.test_groups or options.train_groups:
             raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
     _cut_validation(metadata, options, split)
-    check_split(metadata, split, wants_validation(options))
+    check_split(metadata, split, wants_validation(options), wants_test(options))
     return split
 
 
@@ -193,25 +197,35 @@ def wants_validation(options: SplitOptions) -> bool:
     return options.validation_fraction > 0 or bool(options.validation_groups)
 
 
-def check_split(metadata: SampleMetadata, split: np.ndarray, needs_validation: bool = False) -> None:
+def wants_test(options: SplitOptions) -> bool:
+    """Whether there must be a test split."""
+    return options.test_fraction > 0 or bool(options.test_groups or options.train_groups)
+
+
+def check_split(
+    metadata: SampleMetadata, split: np.ndarray, needs_validation: bool = False, needs_test: bool = True
+) -> None:
     """Check that no split is empty and that training covers every class.
 
     Args:
         metadata: the samples.
         split: (n,) split codes.
         needs_validation: whether the validation split must not be empty.
+        needs_test: whether the test split must not be empty.
 
     Raises:
         DataError: a split is empty, or a class of another split has no training sample.
     """
     for code, name in enumerate(SPLITS):
-        if not (split == code).any() and (code != VALIDATION or needs_validation):
-            option = "validation_fraction" if code == VALIDATION else "test_fraction"
-            raise DataError(f"no sample is left for the {name} split; change dataset.{option} or the groups")
+        is_needed = {TRAIN: True, VALIDATION: needs_validation, TEST: needs_test}[code]
+        if is_needed and not (split == code).any():
+            raise DataError(_empty_split(metadata, split, name))
     if metadata.label is None:
         return
     codes, names = metadata.label.codes, metadata.label.names
-    counts = np.array([np.bincount(codes[split == code], minlength=len(names)) for code in range(len(SPLITS))])
+    counts = np.array(
+        [np.bincount(codes[(split == code) & (codes >= 0)], minlength=len(names)) for code in range(len(SPLITS))]
+    )
     untrained = np.flatnonzero((counts[TRAIN] == 0) & counts.any(axis=0))
     if len(untrained):
         row = int(np.flatnonzero((codes == untrained[0]) & (split != EXCLUDED))[0])
@@ -220,6 +234,27 @@ def check_split(metadata: SampleMetadata, split: np.ndarray, needs_validation: b
             f"class '{names[untrained[0]]}' is only in the {where} split (e.g. {metadata.describe(row)}); hold out "
             f"other groups, or leave the class out"
         )
+
+
+def _empty_split(metadata: SampleMetadata, split: np.ndarray, name: str) -> str:
+    """The message for a split without a sample: what is so, and what to do."""
+    option = f"dataset.{'validation' if name == 'validation' else 'test'}_fraction"
+    pretrain = ", or set dataset.test_fraction=0 to pretrain on everything" if name == "test" else ""
+    count = int((split != EXCLUDED).sum())
+    if count < 2:
+        return (
+            f"the data are {'one sample' if count else 'no sample'} ({metadata.describe(0)}), and none is left for the "
+            f"{name} split; add data, or cut it into windows{pretrain}"
+        )
+    label = metadata.label
+    if label is not None and metadata.group is None and metadata.split is None:
+        sizes = np.bincount(label.codes[label.codes >= 0], minlength=len(label.names))
+        if sizes.max(initial=0) < 2:
+            return (
+                f"each of the {len(sizes)} classes has one sample, so none is left for the {name} split; if the label "
+                f"is a number set dataset.task=number, if it is a name use no label{pretrain}"
+            )
+    return f"no sample is left for the {name} split; change {option} or the groups{pretrain}"
 
 
 def split_windows(
@@ -285,8 +320,12 @@ def _cut_test(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
     if metadata.group is None:
         if test_groups or train_groups:
             raise ConfigError(f"dataset.test_groups and train_groups need groups; {GROUP_CURE}")
+        if not wants_test(options):
+            return np.full(metadata.count, TRAIN, np.int8)
         drawn = _draw_samples(metadata.label, metadata.count, options.test_fraction)
         return np.where(drawn, TEST, TRAIN).astype(np.int8)
+    if not wants_test(options):
+        return np.full(metadata.count, TRAIN, np.int8)
     groups = sorted(metadata.group.names)
     _check_groups("test_groups", options.test_groups, groups)
     _check_groups("train_groups", options.train_groups, groups)
@@ -365,7 +404,7 @@ def _draw_groups(groups: Sequence[str], fraction: float) -> set[str]:
 
 
 def _draw_samples(label: Codes | None, count: int, fraction: float) -> np.ndarray:
-    """(count,) bool: a random share of the samples, within each class if there are labels."""
+    """(count,) bool: a random share of the samples, within each class if there are labels, of the labelled ones."""
     random = np.random.RandomState(SPLIT_SEED)
     drawn = np.zeros(count, bool)
     label = label or Codes(np.zeros(count, np.int32), ("",))

@@ -32,7 +32,10 @@ class UserDataOptions(Dataset.Options):
         "without it, sub-folders are the labels if every file is in one",
     )
     test_fraction: float = Field(
-        0.2, gt=0, lt=1, description="share of the groups, or of the samples without groups, for the test split"
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of the groups, or of the samples without groups, for the test split; 0 = pretrain on all",
     )
     test_groups: tuple[str, ...] = Field((), description="names of the groups of the test split")
     train_groups: tuple[str, ...] = Field(
@@ -97,7 +100,8 @@ class UserData(Dataset):
     rows: np.ndarray
     """(len,) indices of the samples of this split among all samples."""
     labels: np.ndarray | None = None
-    """(len,) class indices or numbers, None without a task."""
+    """(len,) class indices (-1 = no label) or numbers (NaN = no label), or (len, k) 0 and 1 (-1 = no label); None
+    without a task."""
     files_digest: str = ""
     metadata_digest: str = ""
 
@@ -107,16 +111,19 @@ class UserData(Dataset):
         split: np.ndarray | None = None,
         title: str = "label",
         target: np.ndarray | None = None,
+        label_names: tuple[str, ...] = (),
     ) -> None:
         """Select the rows of this split, and set the task and its labels.
 
-        The task is regression with a `target`, else classification if there are two or more classes, else None.
+        The task is regression with a `target` of numbers, several labels with one of 0 and 1, else classification if
+        there are two or more classes, else None. Samples without a label are for pretraining alone.
 
         Args:
             metadata: label, group and split of all samples.
             split: (n,) split codes; by default those of `split_samples`.
             title: name of the label in reports.
-            target: (n,) numeric labels.
+            target: (n,) numeric labels, NaN where there is none; or (n, k) labels of 0 and 1, -1 where there is none.
+            label_names: names of the k labels.
 
         Raises:
             ConfigError: the split options contradict the data.
@@ -133,15 +140,18 @@ class UserData(Dataset):
         self.describe_row = metadata.describe
         self.metadata_digest = _metadata_digest(metadata, split, target)
         self.rows = np.flatnonzero(split == SPLITS.index(self.split))
-        if target is not None:
+        if target is not None and target.ndim == 2:
+            self.task = Task("labels", target.shape[1], "auroc", names=label_names, title=title)
+            self.labels = target[self.rows].astype(np.int64)
+        elif target is not None:
             self.task, self.labels = Task("number", 1, "spearman", title=title), target[self.rows]
         elif metadata.label is not None:
             codes, names = metadata.label.codes, metadata.label.names
-            present = np.bincount(codes[split >= 0], minlength=len(names)) > 0
+            present = np.bincount(codes[(split >= 0) & (codes >= 0)], minlength=len(names)) > 0
             classes = tuple(names[code] for code in np.flatnonzero(present))
             if len(classes) > 1:
                 self.task = Task("classes", len(classes), "accuracy", names=classes, title=title)
-                self.labels = (np.cumsum(present) - 1)[codes[self.rows]]
+                self.labels = np.append(np.cumsum(present) - 1, -1)[codes[self.rows]]
 
     def split_samples(self, metadata: SampleMetadata) -> np.ndarray:
         """The split codes of `split_rows`. Adds a warning if the data name a validation but no test split.
@@ -171,8 +181,12 @@ class UserData(Dataset):
             self.warnings += ("the data name a validation and no test split: the test split is cut from training",)
 
     def label_of(self, index: int) -> Any:
-        """The label of a sample of this split, or None."""
-        return None if self.labels is None else self.labels[index].item()
+        """The label of a sample of this split: an int, a float, an array (k,) of 0 and 1, or None."""
+        if self.labels is None or self.task is None:
+            return None
+        label = self.labels[index]
+        is_missing = np.isnan(label) if self.task.kind == "number" else np.min(label) < 0
+        return None if is_missing else label if label.ndim else label.item()
 
     def __len__(self) -> int:
         return len(self.rows)

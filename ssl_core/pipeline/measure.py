@@ -1,0 +1,98 @@
+"""What preprocessed data look like: ranges of values, constant samples, equal samples in two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ssl_core.pipeline.cache import PreprocessedSplit
+
+SAMPLES = 1000
+"""Samples to measure, evenly spaced."""
+MAX_CHANNELS = 64
+"""Fields of more channels are measured as a whole."""
+MIN_VALUES = 16
+"""Fewer values in a sample are often equal by chance."""
+FAR = 10.0
+"""A mean lies far from the training data's if it is this many standard deviations away, a scale if it differs by this
+factor."""
+
+
+@dataclass(frozen=True)
+class FieldStats:
+    """Statistics of a numeric field, one number for each channel, or one for all channels if there are many.
+
+    constant: share of the samples that hold one value only.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    constant: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> FieldStats:
+        """The inverse of `to_json`."""
+        low, high, mean, std = (tuple(map(float, entry[key])) for key in ("low", "high", "mean", "std"))
+        return cls(low, high, mean, std, float(entry["constant"]))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value."""
+        return min(self.low), max(self.high)
+
+
+def measure_fields(split: PreprocessedSplit) -> dict[str, FieldStats]:
+    """Statistics of the numeric fields of a split, from at most `SAMPLES` of its samples.
+
+    Fields of whole numbers other than bytes (ids, lengths) and of booleans are left out.
+    """
+    index = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLES)).astype(np.int64))
+    found = {}
+    for name, array in split.arrays.items():
+        if (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim > 1:
+            found[name] = _stats(np.asarray(array[index], dtype=np.float64))
+    return found
+
+
+def _stats(x: np.ndarray) -> FieldStats:
+    """Statistics of (n, channels, ...)."""
+    rows = x.reshape(len(x), -1)
+    constant = float((rows.max(axis=1) == rows.min(axis=1)).mean()) if rows.shape[1] >= MIN_VALUES else 0.0
+    parts = x.reshape(len(x), x.shape[1], -1) if x.shape[1] <= MAX_CHANNELS else rows[:, np.newaxis]
+    axes = (0, 2)
+    values = (parts.min(axis=axes), parts.max(axis=axes), parts.mean(axis=axes), parts.std(axis=axes))
+    low, high, mean, std = (tuple(float(f"{v:.6g}") for v in part) for part in values)
+    return FieldStats(low, high, mean, std, constant)
+
+
+def far_channel(trained: FieldStats, now: FieldStats) -> int | None:
+    """The first channel whose mean or scale is far from the training data's; None if all are near.
+
+    A channel that was constant in training is far if any of its values differs by more than its own size.
+    """
+    if len(trained.mean) != len(now.mean):
+        return None
+    for channel, (mean, std) in enumerate(zip(trained.mean, trained.std, strict=True)):
+        scale = std or abs(mean) or 1.0
+        spread = now.std[channel] / scale
+        is_shifted = abs(now.mean[channel] - mean) > FAR * scale
+        is_scaled = spread > FAR or (std > 0 and 0 < spread < 1 / FAR)
+        if is_shifted or is_scaled:
+            return channel
+    return None
+
+
+def shared_samples(train: PreprocessedSplit, other: PreprocessedSplit) -> np.ndarray:
+    """(n,) bool: the samples of `other` that equal a training sample after preprocessing."""
+    if train.digests is None or other.digests is None:
+        return np.zeros(len(other), bool)
+    return np.isin(other.digests, train.digests)

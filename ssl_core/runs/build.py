@@ -268,8 +268,8 @@ def cost_lines(run: Run) -> list[str]:
         return []
     steps = run.config.train.steps
     return [
-        f"cost       about {run.cost.seconds:.2g} s and {run.cost.bytes / 2**30:.2g} GiB a step before compilation; "
-        f"{steps:,} steps in about {duration(run.cost.seconds * steps)}"
+        f"cost       at most about {run.cost.seconds:.2g} s and {run.cost.bytes / 2**30:.2g} GiB a step before compilation; "
+        f"{steps:,} steps in {duration(run.cost.seconds * steps)}"
     ]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +21,11 @@ from ssl_core.training.device import autocast
 from ssl_core.utils.seeds import generator
 
 SAMPLES = 2
-"""Samples of the trial step."""
+"""Samples of the first trial steps."""
+MEMORY_SHARE = 0.5
+"""Share of the memory beyond which the need of a step is a warning."""
+SECONDS = 0.3
+"""Seconds of the last trial step, if the batch is that large."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -53,34 +58,59 @@ class PeakMemory(TorchDispatchMode):
 def estimate_cost(run: Run) -> Cost:
     """Run forward and backward on a few samples and scale to the batch. It changes neither weights nor random state.
 
-    Small batches cost more a sample than large ones, so the seconds are an upper estimate.
+    Small batches cost more a sample than large ones, so the seconds are an upper estimate. They are measured on as many
+    samples as take about `SECONDS`.
     """
     train, learner = run.config.train, run.learner
-    count = min(max(SAMPLES, learner.objective.min_batch_size), train.batch_size)
-    inputs = run.data["train"].take(np.arange(count)).inputs
+    few = min(max(SAMPLES, learner.objective.min_batch_size), train.batch_size)
     with _restored(run):
-        draws = learner.draw(count, generator(run.config.seed, "cost"), learner.tokenizer.geometry(inputs))
-        draws = {name: value.to(run.device) for name, value in (draws | {PROGRESS: torch.tensor(0.0)}).items()}
-        inputs = {name: value.to(run.device) for name, value in inputs.items()}
-        began = time.perf_counter()
-        _step(run, inputs, draws)
-        seconds = time.perf_counter() - began
         with PeakMemory() as memory:
-            _step(run, inputs, draws)
+            _step(run, few)
+        count = max(few, min(train.batch_size, int(few * SECONDS / max(_step(run, few), 1e-6))))
+        seconds = _step(run, count) * train.batch_size / count
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
-    scale = train.batch_size / count
     kept = max(0, memory.peak - parameters)  # without the gradients, which do not grow with the batch
-    return Cost(seconds * scale * train.accumulate_steps, round(kept * scale))
+    return Cost(seconds * train.accumulate_steps, round(kept * train.batch_size / few))
 
 
-def _step(run: Run, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> None:
-    """Forward and backward."""
-    run.learner.zero_grad()
-    with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
-        loss = run.learner(inputs, draws).loss
+def cost_warnings(cost: Cost, run: Run) -> list[str]:
+    """A line if a step needs much of the memory."""
+    total = memory_size(run.device)
+    if total is None or cost.bytes < MEMORY_SHARE * total:
+        return []
+    length, config = run.learner.tokenizer.layout.length, run.config
+    return [
+        f"warning: a step needs about {cost.bytes / 2**30:.1f} of {total / 2**30:.1f} GiB of memory for "
+        f"{config.train.batch_size} samples of {length:,} tokens; lower train.batch_size (train.accumulate_steps keeps "
+        f"the effective batch), or make fewer tokens by a larger tokenizer.patch, fewer columns or shorter samples"
+    ]
+
+
+def memory_size(device: torch.device) -> int | None:
+    """Bytes of memory of a device; None if the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return None
+
+
+def _step(run: Run, count: int) -> float:
+    """Seconds of forward and backward on `count` samples."""
+    learner, device = run.learner, run.device
+    inputs = run.data["train"].take(np.arange(count)).inputs
+    draws = learner.draw(count, generator(run.config.seed, "cost"), learner.tokenizer.geometry(inputs))
+    draws = {name: value.to(device) for name, value in (draws | {PROGRESS: torch.tensor(0.0)}).items()}
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    learner.zero_grad()
+    began = time.perf_counter()
+    with autocast(device, run.config.train.precision):  # type: ignore[arg-type]
+        loss = learner(inputs, draws).loss
     loss.backward()
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 @contextmanager

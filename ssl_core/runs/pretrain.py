@@ -14,7 +14,7 @@ from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue
 from ssl_core.runs import resume, run_dir
 from ssl_core.runs.build import announce, build_run, step_key, versions
-from ssl_core.runs.cost import estimate_cost
+from ssl_core.runs.cost import cost_warnings, estimate_cost
 from ssl_core.runs.data import data_state
 from ssl_core.runs.fields import fields_to_json
 from ssl_core.runs.report import make_report, write
@@ -112,6 +112,7 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     saved = run.config.model_copy(update={"train": run.config.train.model_copy(update={"batch_size": requested})})
     run_dir.save_config(run.folder, saved)
     run.cost = estimate_cost(run)
+    run.notes += cost_warnings(run.cost, run)
     announce(run)
     context.notify("run_started", config=run.config, folder=run.folder)
 

@@ -13,10 +13,11 @@ from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import FieldStats, far_channel, measure_fields, shared_samples
 from ssl_core.pipeline.memory import infer_task
 from ssl_core.pipeline.preprocess import sample_digest
+from ssl_core.runs import cost
 from ssl_core.runs.cost import estimate_cost
 from ssl_core.runs.data import data_doubts, summary_lines
 from ssl_core.runs.fields import adapt_fields, describe_field
-from ssl_core.runs.run import Run
+from ssl_core.runs.run import Cost, Run
 from ssl_core.utils.console import Console
 
 SMALL = {
@@ -194,7 +195,7 @@ def test_a_plain_run_says_ranges_and_cost_and_has_no_doubt(tmp_path):
     console = Lines()
     run = sslx.pretrain(x, y=y, out=tmp_path / "run", set=SMALL, console=console, **CHOICE)
     assert len(console.of("values     series -1.")) == 1
-    assert len(console.of("cost       about ")) == 1
+    assert len(console.of("cost       at most about ")) == 1
     assert console.of("doubt") == []
     data = run.report.data
     assert data.samples == data.labelled == {"train": 48, "test": 12}
@@ -211,11 +212,31 @@ def test_the_estimate_changes_nothing(tmp_path):
     run = sslx.pretrain(x, y=y, out=tmp_path / "run", set=SMALL, **CHOICE)
     before = {name: value.clone() for name, value in run.learner.state_dict().items()}
     state = torch.get_rng_state()
-    cost = estimate_cost(run)
-    assert cost.bytes > 8 * 2 * 32 * 4, "at least the inputs"
+    estimate = estimate_cost(run)
+    assert estimate.bytes > 8 * 2 * 32 * 4, "at least the inputs"
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in run.learner.state_dict().items())
     assert all(parameter.grad is None for parameter in run.learner.parameters())
+
+
+def test_a_step_that_fills_the_memory_is_warned_of(tmp_path, monkeypatch):
+    x, y = series()
+    monkeypatch.setattr(cost, "memory_size", lambda device: 100_000)
+    console = Lines()
+    run = sslx.pretrain(x, y=y, out=tmp_path / "run", set=SMALL, console=console, **CHOICE)
+    assert any(note.startswith("warning: a step needs about 0.0 of 0.0 GiB") for note in run.report.notes)
+    assert cost.cost_warnings(Cost(1.0, 49_000), run) == []
+
+
+def test_memory_counts_what_is_alive_at_once():
+    x = torch.ones(1000)  # 4,000 bytes
+    with cost.PeakMemory() as memory:
+        for _ in range(3):
+            y = x + 1
+            z = y * 2
+            del y, z
+    assert memory.peak == 8000
+    assert memory.alive == 0
 
 
 def test_equal_samples_in_two_splits_are_doubted_refused_when_strict_and_dropped_on_wish(tmp_path):

@@ -266,9 +266,9 @@ def cost_lines(run: Run) -> list[str]:
     """The estimated cost of training in a line; none for an evaluation."""
     if run.cost is None:
         return []
-    steps = run.config.train.steps
+    steps, memory = run.config.train.steps, run.cost.bytes / 2**30
     return [
-        f"cost       at most about {run.cost.seconds:.2g} s and {run.cost.bytes / 2**30:.2g} GiB a step before compilation; "
+        f"cost       at most about {run.cost.seconds:.2g} s and {memory:.2g} GiB a step before compilation; "
         f"{steps:,} steps in {duration(run.cost.seconds * steps)}"
     ]
 

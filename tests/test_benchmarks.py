@@ -346,3 +346,17 @@ def test_real_data_is_laid_out_whole_or_not_at_all(tmp_path):
     subprocess.run(command, capture_output=True, check=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["adult"]
     assert (tmp_path / "out" / "adult" / "adult-test.csv").read_text() == "25, Private, <=50K\n38, ?, >50K\n"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_waiting_threads_runs(tmp_path):
+    script, out = SCRIPT.with_name("cores.py"), tmp_path / "cores.json"
+    done = subprocess.run(
+        [sys.executable, str(script), "--rounds", "1", "--seconds", "0.01", "--settings", "sslx", "--out", str(out)],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines()[2:]] == ["OpenMP default", "sslx"]
+    rates = json.loads(out.read_text())["samples_per_second"]
+    assert {name: sorted(by_count) for name, by_count in rates.items()} == {key: ["0", "1", "2"] for key in rates}
+    assert all(rate > 0 for by_count in rates.values() for values in by_count.values() for rate in values)

@@ -32,6 +32,7 @@ from ssl_core.report import (
 from ssl_core.report import page as page_module
 from ssl_core.report.page import curves, duration, page, sentence
 from ssl_core.report.reconstruction import Reconstruction
+from ssl_core.report.schema import ColumnRow, DataReport
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
@@ -160,7 +161,7 @@ def test_unknown_keys_are_ignored(tmp_path):
 
 def test_every_key_is_documented_and_the_example_of_the_documentation_is_valid():
     text = DOCS.read_text()
-    for model in (Report, Score, LayoutRow, Point):
+    for model in (Report, Score, LayoutRow, Point, DataReport, ColumnRow):
         for name, info in model.model_fields.items():
             rows = re.findall(rf"^\| `{name}` \|.*\| (.*) \|$", text, re.MULTILINE)
             assert info.description in rows, f"docs/report.md does not describe {name} of {model.__name__} as the code"

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_core import ConfigError, DataError
+from ssl_plugins.datasets._io.file_entry import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.splitting import (
     SPLIT_NAMES,
     LabelEncoder,
@@ -22,51 +23,15 @@ from ssl_plugins.datasets._io.splitting import (
     is_validation,
     split_name_error,
 )
+from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
-METADATA_COLUMNS = ("label", "group", "split")
+__all__ = ["METADATA_COLUMNS", "TABLE_EXTENSIONS", "FileEntry", "SampleLocations", "list_files", "list_sources"]
+
 SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """One file. `name`: its path relative to the root folder or as its table has it. The rest is known metadata."""
-
-    path: Path
-    name: str
-    label: str | None = None
-    group: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class SampleLocations:
-    """Maps sample indices to files; called with an index, it returns the sample's name for messages.
-
-    starts: (files + 1,) index of the first sample of each file.
-    line_numbers: (n,) line of each sample from 1, if some lines hold no sample.
-    unit: what a sample of each file, or of all, is called in messages; empty if the file is one sample.
-    """
-
-    paths: Sequence[Path]
-    starts: np.ndarray
-    line_numbers: np.ndarray | None = None
-    unit: str | Sequence[str] = "row"
-
-    def locate(self, row: int) -> tuple[int, int]:
-        """The index of the file, and of the sample within it."""
-        file = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return file, int(row - self.starts[file])
-
-    def __call__(self, row: int) -> str:
-        file, index = self.locate(row)
-        unit = self.unit if isinstance(self.unit, str) else self.unit[file]
-        if not unit:
-            return str(self.paths[file])
-        return f"{self.paths[file]} {unit} {index + 1 if self.line_numbers is None else self.line_numbers[row]}"
-
-
-def list_files(root: str, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
+def list_files(root: str, extensions: Sequence[str], pattern: str | None, options: Any = None) -> list[FileEntry]:
     """All files of a folder, or of a table with the columns path, label, group and split (only path is required).
 
     Labels come from `pattern`, from the table, or from sub-folders if every file is in one. Where the top folders are
@@ -88,7 +53,9 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None) -> lis
     return apply_pattern(entries, pattern) if pattern is not None else entries
 
 
-def list_sources(root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
+def list_sources(
+    root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None, options: Any = None
+) -> list[FileEntry]:
     """The files that hold the samples: root itself, or all files of that folder; then those of `test_root`.
 
     With a `test_root`, its files are the test split, and those of root the training split but for a validation split.

@@ -72,7 +72,7 @@ class SeriesTable:
     def _read_file(self, entry: FileEntry) -> int:
         """Read one file. Returns the number of its rows."""
         options = self.options
-        table = Table(entry.path, options.columns, options.delimiter)
+        table = Table.open(entry.path, options)
         metadata_columns = table.metadata_columns(options.label, options.group, options.split)
         index_columns = {kind: table.require(name, kind) for kind in ("id", "time") if (name := getattr(options, kind))}
         if "id" not in index_columns and "id" in table.columns:

@@ -60,6 +60,11 @@ class Table:
         if not (self.parquet or self.column_names or delimiter):
             self._check_delimiter()
 
+    @classmethod
+    def open(cls, path: Path, options: Any) -> Table:
+        """A table as the options of a data set say; see `TableOptions`."""
+        return cls(path, options.columns, options.delimiter)
+
     def _check_delimiter(self) -> None:
         """Reject a header with a single name that contains another delimiter."""
         others = [delimiter for delimiter in DELIMITERS if delimiter != self.delimiter and delimiter in self.columns[0]]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ssl_core import BadSample, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations
+from ssl_plugins.datasets._io.file_listing import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.tables import MetadataCollector, Table, as_text
 from ssl_plugins.datasets._io.user_data import RowOptions
 
@@ -309,7 +309,7 @@ def read_columns(
     Raises:
         DataError: the file cannot be read, lacks a column, or has no rows.
     """
-    table = Table(entry.path, options.columns, options.delimiter)
+    table = Table.open(entry.path, options)
     for option, name in column_of.items():
         table.require(name, option)
     metadata_columns = table.metadata_columns(options.label, options.group, options.split)
@@ -334,7 +334,7 @@ def read_text_source(
     Raises:
         DataError: the file cannot be read, lacks a column or key, or a line is invalid.
     """
-    if entry.path.name.lower().endswith(TABLE_EXTENSIONS):
+    if not entry.path.name.lower().endswith(JSON_EXTENSIONS):
         return read_columns(entry, column_of, options, metadata)
     option_of = {name: option for option, name in column_of.items()}
     source = JsonLines(entry.path, list(column_of.values()), option_of.__getitem__)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import DataError, Dataset, Task
+from ssl_core import Column, DataError, Dataset, Task
+from ssl_plugins.datasets._io.file_entry import FileEntry
 from ssl_plugins.datasets._io.file_state import file_state_digest
 from ssl_plugins.datasets._io.splitting import (
     SPLITS,
@@ -20,6 +21,8 @@ from ssl_plugins.datasets._io.splitting import (
     split_rows,
     split_windows,
 )
+from ssl_plugins.datasets._io.summaries import ReadTable, summarise
+from ssl_plugins.datasets._io.table_options import TableOptions
 
 
 class UserDataOptions(Dataset.Options):
@@ -36,6 +39,9 @@ class UserDataOptions(Dataset.Options):
         ge=0,
         lt=1,
         description="share of the groups, or of the samples without groups, for the test split; 0 = pretrain on all",
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="files and folders below root that are not read; * stands for any letters, as in *_draft.csv"
     )
     test_groups: tuple[str, ...] = Field((), description="names of the groups of the test split")
     train_groups: tuple[str, ...] = Field(
@@ -57,7 +63,7 @@ class UserDataOptions(Dataset.Options):
         return str(Path(value).expanduser().absolute())
 
 
-class FileOptions(UserDataOptions):
+class FileOptions(TableOptions, UserDataOptions):
     """Options common to data with one sample a file."""
 
     extensions: tuple[str, ...] = Field((), description="endings of the files to read")
@@ -68,7 +74,7 @@ class FileOptions(UserDataOptions):
         return tuple("." + extension.lower().lstrip(".") for extension in value)
 
 
-class RowOptions(UserDataOptions):
+class RowOptions(TableOptions, UserDataOptions):
     """Options common to data with many samples a file."""
 
     test_root: str | None = Field(
@@ -77,14 +83,9 @@ class RowOptions(UserDataOptions):
     label: str | None = Field(None, description="column of the label; by default the one called label")
     group: str | None = Field(None, description="column of the group; by default the one called group")
     split: str | None = Field(None, description="column of train, val or test; by default the one called split")
-    columns: tuple[str, ...] = Field((), description="names of the columns of a CSV file without a header line")
     task: Literal["auto", "classes", "number"] = Field(
         "auto", description="type of the label; auto = a number if it has decimals, else a class"
     )
-    delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="column separator of a CSV file; by default a comma, or a tab in "
-        "files ending in .tsv",
-    )  # fmt: skip
 
     @field_validator("test_root", mode="after")
     @classmethod
@@ -198,6 +199,25 @@ class UserData(Dataset):
     def record_files(self, paths: Iterable[Path]) -> None:
         """Store names, sizes and modification times of the files for the fingerprint; a file may be absent."""
         self.files_digest = file_state_digest(Path(), map(str, paths))
+
+    def record_summary(
+        self,
+        files: Sequence[FileEntry],
+        columns: Iterable[Column] = (),
+        tables: Iterable[ReadTable] = (),
+        facts: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set `summary`, and add to `warnings` and `doubts` what was found while files and tables were read.
+
+        Args:
+            files: the files that hold the samples, as `list_files` and `list_sources` return them.
+            columns: what was read of the samples.
+            tables: those of the files that are tables.
+            facts: other facts.
+        """
+        self.summary, warnings, doubts = summarise(files, columns, tables, facts or {})
+        self.warnings += warnings
+        self.doubts += doubts
 
     def fingerprint(self) -> str:
         """Changes with the options, the split, the labels, and any file's name, size or modification time."""

@@ -36,7 +36,7 @@ class CaptionFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         check_extensions(entries, EXTENSIONS, "list of images and captions")
         metadata = MetadataCollector(options.task)
         column_of = {"image": options.image, "caption": options.caption}

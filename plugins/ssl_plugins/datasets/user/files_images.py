@@ -89,7 +89,7 @@ class ImageFiles(UserData):
                 "dataset.test_root is for an .npz of images; of folders name one, which holds train/ and test/, as "
                 "dataset.root"
             )
-        entries = list_files(self.options.root, self.options.extensions, self.options.label_pattern)
+        entries = list_files(self.options.root, self.options.extensions, self.options.label_pattern, self.options)
         self.paths = [entry.path for entry in entries]
         self.record_files(self.paths)
         return metadata_of_files(entries)

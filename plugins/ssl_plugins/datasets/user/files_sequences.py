@@ -41,7 +41,7 @@ class SequenceFiles(UserData):
         super().__init__(options, split)
         if options.stride is not None and options.window is None:
             raise ConfigError("dataset.stride needs dataset.window")
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, None)
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, None, options)
         check_extensions(entries, EXTENSIONS, "file of sequences")
         collector = MetadataCollector(options.task)
         self.sources = [self._read_source(entry, collector) for entry in entries]

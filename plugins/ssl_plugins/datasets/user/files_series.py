@@ -54,7 +54,7 @@ class SeriesFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         check_extensions(entries, EXTENSIONS, "table or array of time series")
         self.arrays: list[SampleArray | RaggedMaps] = []
         if all(entry.path.suffix.lower() in ARRAY_EXTENSIONS for entry in entries):

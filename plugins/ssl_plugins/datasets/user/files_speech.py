@@ -31,7 +31,7 @@ class SpeechFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_files(options.root, options.extensions, options.label_pattern)
+        entries = list_files(options.root, options.extensions, options.label_pattern, options)
         metadata = metadata_of_files(entries)
         split_codes = self.split_samples(metadata)
         self.assign_split(metadata, split_codes)

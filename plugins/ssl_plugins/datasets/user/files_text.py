@@ -41,7 +41,7 @@ class TextFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         check_extensions(entries, EXTENSIONS, "file of text")
         metadata = MetadataCollector(options.task)
         column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})

@@ -5,91 +5,186 @@ Knows paths and tables, no modality. The order of a list never depends on that o
 
 from __future__ import annotations
 
+import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_core import ConfigError, DataError
-from ssl_plugins.datasets._io.file_entry import FileEntry, SampleLocations
+from ssl_plugins.datasets._io.file_entry import FileEntry, FileList, SampleLocations, ending_of
+from ssl_plugins.datasets._io.file_kind import COMPRESSION_ENDINGS
+from ssl_plugins.datasets._io.listing_tables import add_metadata, entries_of_table
 from ssl_plugins.datasets._io.splitting import (
     SPLIT_NAMES,
     LabelEncoder,
     SampleMetadata,
     is_validation,
-    split_name_error,
 )
 from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS
 
-TABLE_EXTENSIONS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz")
-__all__ = ["METADATA_COLUMNS", "TABLE_EXTENSIONS", "FileEntry", "SampleLocations", "list_files", "list_sources"]
+SHOWN_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".feather", ".xlsx")
+TABLE_EXTENSIONS = (
+    *(
+        f".{ending}{compression}"
+        for ending in ("csv", "tsv", "tab", "jsonl", "ndjson", "json")
+        for compression in ("", *COMPRESSION_ENDINGS)
+    ),
+    *(".parquet", ".pq", ".feather", ".arrow", ".xlsx"),
+)
+__all__ = [
+    "METADATA_COLUMNS", "SHOWN_TABLES", "TABLE_EXTENSIONS", "FileEntry", "FileList", "SampleLocations",
+    "apply_pattern", "list_files", "list_sources", "metadata_of_files",
+]  # fmt: skip
 
 SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
-def list_files(root: str, extensions: Sequence[str], pattern: str | None, options: Any = None) -> list[FileEntry]:
-    """All files of a folder, or of a table with the columns path, label, group and split (only path is required).
+def list_files(root: str, extensions: Sequence[str], pattern: str | None, options: Any = None) -> FileList:
+    """All files of a folder, of a table with a column of paths, or of a pattern such as data/*.wav; or a single file.
 
-    Labels come from `pattern`, from the table, or from sub-folders if every file is in one. Where the top folders are
-    train/ and at least one of val/ and test/, they are the split and the folders below are the labels.
+    Labels come from `pattern`, from the table, from a metadata.csv in the folder, or from sub-folders if every file is
+    in one. Where the top folders are train/ and at least one of val/ and test/, they are the split and the folders
+    below are the labels. A folder that holds all others and no file is seen through.
+
+    Args:
+        root: the folder, table, pattern or file.
+        extensions: endings of the files to read, in lower case.
+        pattern: a regular expression with named groups; see `apply_pattern`.
+        options: as `UserDataOptions` and `TableOptions`; see `entries_of_table`.
 
     Raises:
         ConfigError: `pattern` cannot be used.
         DataError: the root does not exist, holds no file, or its table cannot be read.
     """
     path = Path(root).expanduser()
-    if not path.exists():
-        raise DataError(f"dataset.root {root} does not exist; name a folder of files, a CSV or a Parquet file")
-    if path.is_file():
-        if not path.name.lower().endswith(TABLE_EXTENSIONS):
-            raise DataError(f"dataset.root {root} is neither a folder nor a table ({', '.join(TABLE_EXTENSIONS)})")
-        entries = _entries_of_table(path)
+    cure = "set dataset.extensions to read others"
+    if (globbed := _entries_of_glob(root, extensions, options)) is not None:
+        files = globbed
+    elif not path.exists():
+        raise DataError(f"dataset.root {root} does not exist; name a folder of files, a table of paths, or a file")
+    elif path.is_dir():
+        files = _entries_of_folder(path, extensions, pattern, options, cure)
+        if pattern is None:
+            add_metadata(files, path, options)
+    elif path.name.lower().endswith(tuple(extensions)):
+        files = FileList([_single(path, "root")])
+    elif path.name.lower().endswith(TABLE_EXTENSIONS):
+        files = entries_of_table(path, options)
     else:
-        entries = _entries_of_folder(path, extensions, pattern)
-    return apply_pattern(entries, pattern) if pattern is not None else entries
+        raise DataError(
+            f"dataset.root {root} is neither a folder nor a file ending in {', '.join(extensions)}, nor a table of "
+            f"paths ({', '.join(SHOWN_TABLES)}); {cure}"
+        )
+    return files.with_entries(apply_pattern(files, pattern)) if pattern is not None else files
 
 
 def list_sources(
     root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None, options: Any = None
-) -> list[FileEntry]:
-    """The files that hold the samples: root itself, or all files of that folder; then those of `test_root`.
+) -> FileList:
+    """The files that hold the samples: root itself, all files of that folder or pattern; then those of `test_root`.
 
     With a `test_root`, its files are the test split, and those of root the training split but for a validation split.
+    Files of a folder that are called after splits, such as train.csv and test.csv, are these splits.
 
     Raises:
         ConfigError: `pattern` cannot be used.
         DataError: a root does not exist or holds no file.
     """
-    entries: list[FileEntry] = []
+    files = FileList()
     for option, root_path, split in (("root", root, "train" if test_root else None), ("test_root", test_root, "test")):
         if root_path is None:
             continue
         path = Path(root_path).expanduser()
-        if not path.exists():
-            raise DataError(f"dataset.{option} {root_path} does not exist; name a file or a folder")
-        part = [FileEntry(path, path.name)] if path.is_file() else _entries_of_folder(path, extensions, pattern)
-        part = apply_pattern(part, pattern) if pattern is not None else part
+        if (globbed := _entries_of_glob(root_path, extensions, options)) is not None:
+            part = globbed
+        elif not path.exists():
+            raise DataError(
+                f"dataset.{option} {root_path} does not exist; name a file, a folder, or a pattern of files"
+            )
+        elif path.is_dir():
+            part = _entries_of_folder(path, extensions, pattern, options, "name one file to read it anyway")
+        else:
+            part = FileList([_single(path, option)])
+        if pattern is not None:
+            part = part.with_entries(apply_pattern(part, pattern))
+        elif split is None:
+            part = part.with_entries(_split_by_stem(part))
         if split is not None:
-            keeps_validation = split == "train"
-            part = [
-                entry if keeps_validation and is_validation(entry.split) else replace(entry, split=split)
+            part = part.with_entries(
+                entry if split == "train" and is_validation(entry.split) else replace(entry, split=split)
                 for entry in part
-            ]
-        entries += part
-    return entries
+            )
+        files.absorb(part)
+    return files
 
 
-def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None) -> list[FileEntry]:
-    paths = [path for path in _walk(root) if path.name.lower().endswith(tuple(extensions))]
+def _single(path: Path, option: str) -> FileEntry:
+    if not path.is_file():
+        raise DataError(f"dataset.{option} {path} is no regular file, perhaps a pipe; save it as a file first")
+    return FileEntry(path, path.name)
+
+
+def _entries_of_glob(root: str, extensions: Sequence[str], options: Any) -> FileList | None:
+    """The files of a pattern such as data/*.csv, with or without a known ending; None if the root is no pattern."""
+    pattern = os.path.expanduser(root)
+    if not glob.has_magic(pattern) or os.path.exists(pattern):
+        return None
+    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+    paths = [path for path in found if path.is_file()]
     if not paths:
-        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}")
-    parts = {path: path.relative_to(root).parts for path in paths}
-    paths.sort(key=lambda path: "/".join(parts[path]))
-    top_folders = {names[0] if len(names) > 1 else "" for names in parts.values()}
+        raise DataError(f"dataset.root {root}: no file has such a name")
+    fixed = os.path.dirname(pattern[: re.search(r"[*?\[]", pattern).start()])  # type: ignore[union-attr]
+    files = FileList()
+    for path in paths:
+        name = path.relative_to(fixed or ".").as_posix()
+        if not _is_excluded(name, options):
+            files.append(FileEntry(path, name))
+    known = [entry for entry in files if entry.path.name.lower().endswith(tuple(extensions))]
+    if known and len(known) < len(files):
+        files.ignored.update(ending_of(entry.path.name) for entry in files if entry not in known)
+        files = files.with_entries(known)
+    return files
+
+
+def _split_by_stem(files: FileList) -> list[FileEntry]:
+    """Take the split of files from names such as train.csv and test.csv, if all files of a folder have such names."""
+    splits = [SPLIT_NAMES.get(entry.name.split(".")[0].lower()) for entry in files]
+    if None in splits or len(set(splits)) < len(splits) or len(splits) < 2 or "train" not in splits:
+        return list(files)
+    return [replace(entry, split=split) for entry, split in zip(files, splits, strict=True)]
+
+
+def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None, options: Any, cure: str) -> FileList:
+    files, parts = FileList(), {}
+    for path in _walk(root):
+        names = path.relative_to(root).parts
+        if _is_excluded("/".join(names), options):
+            continue
+        reason = None if path.name.lower().endswith(tuple(extensions)) else ending_of(path.name)
+        if reason is None and not path.is_file():
+            reason = "no regular file"
+        elif reason is None and not _is_utf8(path):
+            reason = "name is not UTF-8"
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            files.warnings.append(f"{shown} is left out, for its name is not UTF-8; rename it to use it")
+        if reason is None:
+            parts[path] = names
+        else:
+            files.ignored[reason] += 1
+    if not parts:
+        found = ", ".join(f"{count} {reason}" for reason, count in files.ignored.most_common(5))
+        found = f"; it holds {found}: {cure}" if found else ""
+        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}{found}")
+    paths = sorted(parts, key=lambda path: "/".join(parts[path]))
+    depth = _wrapper_depth(parts.values())
+    below = {path: names[depth:] for path, names in parts.items()}
+    top_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
     splits = [SPLIT_NAMES.get(folder.lower()) for folder in top_folders]
     has_split = None not in splits and len(set(splits)) == len(splits) > 1 and "train" in splits
     split_like = {folder.lower() for folder in top_folders} <= SPLIT_LIKE_FOLDERS
@@ -98,16 +193,57 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
             f"dataset.root {root} holds the folders {', '.join(sorted(top_folders))}; call those to use train, "
             f"val and test, one for each split, and leave others out"
         )
-    below = {path: names[1:] if has_split else names for path, names in parts.items()}
-    label_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
+    classes = {path: names[1:] if has_split else names for path, names in below.items()}
+    label_folders = {names[0] if len(names) > 1 else "" for names in classes.values()}
     has_labels = len(label_folders) > 1 and "" not in label_folders
-    return [
+    if pattern is None and not has_labels and len(label_folders) > 2:
+        _doubt_strays(files, root, label_folders, ["/".join(parts[path]) for path in paths if len(classes[path]) == 1])
+    files += [
         FileEntry(
-            path, "/".join(parts[path]), below[path][0] if has_labels else None,
-            split=SPLIT_NAMES[parts[path][0].lower()] if has_split else None,
+            path, "/".join(parts[path]), classes[path][0] if has_labels else None,
+            split=SPLIT_NAMES[below[path][0].lower()] if has_split else None,
         )
         for path in paths
     ]  # fmt: skip
+    return files
+
+
+def _doubt_strays(files: FileList, root: Path, folders: set[str], strays: Sequence[str]) -> None:
+    """Say why folders are no labels, if few files lie beside them."""
+    if len(strays) <= len(folders) - 1:
+        shown = ", ".join(strays[:3]) + (", ..." if len(strays) > 3 else "")
+        names = ", ".join(sorted(folders - {""})[:3])
+        files.doubts.append(
+            f"dataset.root {root}: the folders ({names}, ...) are not read as labels, for {shown} lies beside them; "
+            f"set 'dataset.exclude={','.join(strays)}' to read them as labels"
+        )
+
+
+def _wrapper_depth(parts: Iterable[tuple[str, ...]]) -> int:
+    """How many folders at the top hold all files and no file themselves, as that of an unpacked archive."""
+    folders = [names[:-1] for names in parts]
+    depth = 0
+    while len({names[: depth + 1] for names in folders}) == 1 and len(folders[0]) > depth:
+        depth += 1
+    return depth if any(len(names) > depth for names in folders) else 0
+
+
+def _is_excluded(name: str, options: Any) -> bool:
+    """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
+    patterns = getattr(options, "exclude", ())
+    if not patterns:
+        return False
+    parts = name.split("/")
+    paths = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(fnmatch(each, pattern.rstrip("/")) for pattern in patterns for each in (*paths, *parts))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -123,43 +259,6 @@ def _walk(root: Path) -> Iterator[Path]:
         if real not in visited:
             yield from (Path(folder, name) for name in files if not name.startswith("."))
         visited.add(real)
-
-
-def _entries_of_table(table: Path) -> list[FileEntry]:
-    import pandas as pd  # slow to import, and most listings do not need it
-
-    try:
-        if table.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(table)
-        else:  # "None" and "NA" are valid names
-            delimiter = "\t" if ".tsv" in table.name.lower() else ","
-            frame = pd.read_csv(table, sep=delimiter, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{table} cannot be read: {' '.join(str(error).split())}") from None
-    if "path" not in frame.columns:
-        raise DataError(f"{table} has no column 'path', only {', '.join(map(str, frame.columns))}")
-    if frame.empty:
-        raise DataError(f"{table} has no rows")
-    columns = {}
-    for column in METADATA_COLUMNS:
-        values = frame[column] if column in frame.columns else [None] * len(frame)
-        columns[column] = [None if pd.isna(value) else str(value).strip() or None for value in values]
-    entries = []
-    for row, path in enumerate(frame["path"]):
-        location = f"{table} row {row + 1}"
-        if pd.isna(path) or not str(path).strip():
-            raise DataError(f"{location} has no path; fill it in or remove the row")
-        if not (file := table.parent / str(path)).is_file():
-            raise DataError(f"{location}: there is no file {path}; paths are relative to the table's folder")
-        split = columns["split"][row]
-        if split is not None and split.lower() not in SPLIT_NAMES:
-            raise DataError(f"{location}: {split_name_error(split)}")
-        entries.append(FileEntry(file, str(path), columns["label"][row], columns["group"][row], split))
-    for column, names in columns.items():
-        missing = [row + 1 for row, value in enumerate(names) if value is None]
-        if missing and len(missing) < len(entries):
-            raise DataError(f"{table} row {missing[0]} has no {column}; fill in the column everywhere or leave it out")
-    return entries
 
 
 def apply_pattern(entries: list[FileEntry], pattern: str) -> list[FileEntry]:

@@ -40,6 +40,7 @@ class TableOptions(Dataset.Options):
         None, max_length=1, description="separator of thousands in numbers such as 1,234.50; by default there is none"
     )
     units: tuple[str, ...] = Field((), description="signs to remove from numbers, such as $ or %")
+    drop_columns: tuple[str, ...] = Field((), description="columns not to use, such as a row number")
     sheet: str | None = Field(None, description="name of the sheet of an Excel file; by default the first with rows")
 
     @field_validator("delimiter", mode="after")

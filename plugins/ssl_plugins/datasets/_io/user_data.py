@@ -67,6 +67,12 @@ class FileOptions(TableOptions, UserDataOptions):
     """Options common to data with one sample a file."""
 
     extensions: tuple[str, ...] = Field((), description="endings of the files to read")
+    path_column: str | None = Field(
+        None, description="column of the path in a table of files; by default path, file, filename, image or the like"
+    )
+    label: str | None = Field(None, description="column of the label in a table of files; by default label")
+    group: str | None = Field(None, description="column of the group in a table of files; by default group")
+    split: str | None = Field(None, description="column of train, val or test in a table of files; by default split")
 
     @field_validator("extensions", mode="after")
     @classmethod

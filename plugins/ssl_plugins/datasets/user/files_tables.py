@@ -1,39 +1,37 @@
-"""The user's tables: CSV or Parquet files of numbers, categories and missing values, a sample a row."""
+"""The user's tables of numbers, categories and missing values, a sample a row."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from ssl_core import ConfigError, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations, list_sources
-from ssl_plugins.datasets._io.splitting import LabelEncoder, natural_order
-from ssl_plugins.datasets._io.tables import (
-    MISSING,
-    Block,
-    MetadataCollector,
-    Table,
-    as_names,
-    as_numbers,
-    number_error,
-    numeric_share,
-)
+from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
+from ssl_plugins.datasets._io.columns import MISSING
+from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, SampleLocations, list_sources
+from ssl_plugins.datasets._io.label_checks import label_findings
+from ssl_plugins.datasets._io.splitting import natural_order
+from ssl_plugins.datasets._io.table_reader import TableReader
+from ssl_plugins.datasets._io.table_schema import Rows, conform_rows, schema_of
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
+
+CLASS_NOTE = "classes that the encoder did not know when it was trained: "
 
 
 class TableFiles(UserData):
-    """Your own tables (CSV, Parquet): numeric and categorical columns, missing values, a label, groups."""
+    """Your own tables (CSV, JSON, Parquet, Feather, Excel): numbers, categories, missing values, a label, groups."""
 
     modality = "tabular"
 
     class Options(RowOptions):
         """Options of the user's tables."""
 
-        drop_columns: tuple[str, ...] = Field((), description="columns not to use, such as a row number")
         numeric: tuple[str, ...] = Field(
             (), description="columns of numbers; by default those in which most values are numbers"
         )
@@ -45,147 +43,180 @@ class TableFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, TABLE_EXTENSIONS, options.label_pattern)
-        reader = _TableReader(options, Table(entries[0].path, options.columns, options.delimiter))
-        for entry in entries:
-            reader.read_file(entry)
-        if not reader.row_count:
-            raise DataError(f"{entries[0].path} has no rows")
+        entries = list_sources(options.root, options.test_root, TABLE_EXTENSIONS, options.label_pattern, options)
+        reader = TableReader(options, entries)
         locations = SampleLocations([entry.path for entry in entries], np.cumsum([0, *reader.file_lengths]))
         title = reader.metadata_columns.get("label", "label")
-        self.assign_split(reader.metadata.metadata(locations), title=title, target=reader.metadata.target())
-        self._select_rows(reader)
+        metadata, target = reader.metadata.metadata(locations), reader.metadata.target()
+        self.assign_split(metadata, title=title, target=target)
+        self.where = str(reader.reference.path)
+        self.order, self.empty = list(reader.inputs), list(reader.empty)
+        self.conformed = ""
+        self.data = self._select_rows(reader)
+        self._set_fields()
         self.record_files(locations.paths)
+        self.record_summary(entries, _columns_of(reader, self.data), reader.tables)
+        label_doubts, label_warnings = (
+            label_findings(metadata.label, title, options.task) if target is None else ((), ())
+        )
+        self.doubts += (*reader.doubts, *label_doubts)
+        self.warnings += label_warnings
+        if self.empty:
+            self.warnings += (f"columns without a value in any row are left out: {', '.join(self.empty[:10])}",)
+        for name, (shift, scale) in self.data.units.items():
+            if (shift, scale) != (0.0, 1.0):
+                self.warnings += (f"column '{name}' is read as (x - {shift:.16g}) / {scale:g}, to be exact in float32",)
 
-    def _select_rows(self, reader: _TableReader) -> None:
-        """Store the rows of this split.
+    def _select_rows(self, reader: TableReader) -> Rows:
+        """The rows of this split. Frees the blocks of the reader.
 
-        numbers: (n, numeric columns) float32 with NaN where missing. ids: (n,) category ids for each field.
+        Raises:
+            DataError: a column has too many categories.
         """
-        self.fields = {}
-        self.numbers: np.ndarray | None = None
-        self.has_missing_numbers = reader.has_missing_numbers
-        if reader.numeric:
-            self.numbers = np.empty((len(self.rows), len(reader.numeric)), np.float32)
-            edges = np.cumsum([0, *map(len, reader.number_blocks)])
-            bounds = np.searchsorted(self.rows, edges)
-            for i, start in enumerate(bounds[:-1]):
-                block_rows = self.rows[start : bounds[i + 1]] - edges[i]
-                self.numbers[start : bounds[i + 1]] = reader.number_blocks[i][block_rows]
-                reader.number_blocks[i] = np.empty((0, len(reader.numeric)), np.float32)  # frees the block
-            self.fields["numeric"] = Continuous((len(reader.numeric),))
-            if reader.has_missing_numbers:
-                self.fields["missing"] = Discrete(len(reader.numeric), 2)
-        self.ids: dict[str, np.ndarray] = {}
-        for column, encoder in reader.categories.items():
+        rows = Rows()
+        numbers = np.empty((len(self.rows), len(reader.numbers)), np.float32)
+        edges = np.cumsum([0, *map(len, reader.number_blocks)])
+        bounds = np.searchsorted(self.rows, edges)
+        for i, start in enumerate(bounds[:-1]):
+            block_rows = self.rows[start : bounds[i + 1]] - edges[i]
+            block = reader.number_blocks[i]
+            rows.has_missing = rows.has_missing or bool(np.isnan(block).any())
+            numbers[start : bounds[i + 1]] = block[block_rows]
+            reader.number_blocks[i] = np.empty((0, len(reader.numbers)), np.float32)
+        for index, column in enumerate(reader.numbers):
+            rows.numbers[column.name] = numbers[:, index]
+            rows.units[column.name] = (column.shift, column.scale)
+        for name, encoder in reader.categories.items():
             codes, names = encoder.codes, natural_order(encoder.index)
-            has_missing = bool((codes < 0).any())
-            if len(names) > self.options.most_categories and column not in self.options.categorical:
+            if len(names) > self.options.most_categories and name not in self.options.categorical:
                 raise DataError(
-                    f"{reader.first.path}: column '{column}' holds {len(names)} different texts; name it in "
+                    f"{self.where}: column '{name}' holds {len(names)} different texts; name it in "
                     f"dataset.drop_columns, or in dataset.categorical to use it anyway"
                 )
-            rank = np.empty(len(names) + 1, np.int32)  # code to id; the last entry is for code -1
-            rank[[*(encoder.index[name] for name in names), -1]] = [*(np.arange(len(names)) + has_missing), 0]
-            field = _field_name(column, self.fields)
-            self.fields[field] = Discrete(1, max(1, len(names) + has_missing))
-            self.ids[field] = rank[codes[self.rows]]
+            rank = np.zeros(len(names) + 1, np.int32)  # code to id; the last entry is for code -1
+            rank[[encoder.index[each] for each in names]] = np.arange(1, len(names) + 1)
+            rows.ids[name], rows.categories[name] = rank[codes[self.rows]], names
+        return rows
+
+    def _set_fields(self) -> None:
+        """Set `fields`, and the arrays that samples are taken from.
+
+        matrix: (n, columns) float32 with NaN where missing. field_ids: (n,) category ids for each field.
+        """
+        rows = self.data
+        self.fields = {}
+        self.matrix: np.ndarray | None = None
+        if rows.numbers:
+            columns = list(rows.numbers.values())
+            base = columns[0].base  # all are columns of one matrix unless the table was conformed
+            shares = base is not None and all(column.base is base for column in columns)
+            self.matrix = base if shares else np.stack(columns, axis=1)
+            self.fields["numeric"] = Continuous((len(columns),))
+            if rows.has_missing:
+                self.fields["missing"] = Discrete(len(columns), 2)
+        self.field_ids: dict[str, np.ndarray] = {}
+        for name, ids in rows.ids.items():
+            field = _field_name(name, self.fields)
+            self.fields[field] = Discrete(1, len(rows.categories[name]) + 1)
+            self.field_ids[field] = ids
 
     def __getitem__(self, index: int) -> Sample:
         """{"numeric": (columns,) float32, "missing": (columns,) 0 or 1, and a field (1,) for each category}.
 
-        A missing number is 0 in "numeric". A missing category has id 0 in a column with missing categories.
+        A missing number is 0 in "numeric". A missing or unknown category has id 0, the others follow in order.
+
+        Raises:
+            BadSample: a number is infinite.
         """
         inputs: dict[str, np.ndarray] = {}
-        if self.numbers is not None:
-            row = self.numbers[index]
+        if self.matrix is not None:
+            row = self.matrix[index]
             is_missing = np.isnan(row)
+            if np.isinf(row).any():
+                name = list(self.data.numbers)[int(np.flatnonzero(np.isinf(row))[0])]
+                raise BadSample(f"column '{name}' holds infinity; fix it, or name the text of it in dataset.missing")
             inputs["numeric"] = np.where(is_missing, np.float32(0), row)
-            if self.has_missing_numbers:
+            if self.data.has_missing:
                 inputs["missing"] = is_missing.astype(np.int64)
-        for field, ids in self.ids.items():
+        for field, ids in self.field_ids.items():
             inputs[field] = ids[index : index + 1].astype(np.int64)
         return {"inputs": inputs, "label": self.label_of(index)}
 
+    def schema(self) -> dict[str, Any]:
+        """Names, kinds and categories of the columns, and the classes."""
+        return schema_of(self.data, self.order, self.task.names if self.task else ())
 
-class _TableReader:
-    """Reads all files, block by block. The first block decides which columns are numeric."""
-
-    def __init__(self, options: TableFiles.Options, first: Table) -> None:
-        self.options, self.first = options, first
-        self.metadata_columns = first.metadata_columns(options.label, options.group, options.split)
-        for option in ("drop_columns", "numeric", "categorical"):
-            for name in getattr(options, option):
-                first.require(name, option)
-        not_inputs = (*options.drop_columns, *self.metadata_columns.values())
-        self.inputs = [name for name in first.columns if name not in not_inputs]
-        if not self.inputs:
-            raise DataError(f"{first.path} has no column left to learn from; shorten dataset.drop_columns")
-        self.numeric: list[str] = []
-        self.categories: dict[str, LabelEncoder] = {}
-        self.number_blocks: list[np.ndarray] = []
-        self.metadata, self.has_missing_numbers = MetadataCollector(options.task), False
-        self.file_lengths: list[int] = []
-
-    @property
-    def row_count(self) -> int:
-        return sum(self.file_lengths)
-
-    def read_file(self, entry: FileEntry) -> None:
-        """Read all rows of one file.
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Match columns, categories and classes by name.
 
         Raises:
-            DataError: the file lacks a column, or holds a text where a number must be.
+            DataError: a column seems to be renamed, or holds texts where numbers were.
         """
-        table = self.first
-        if self.file_lengths:
-            table = Table(entry.path, self.options.columns, self.options.delimiter)
-        columns = [*self.inputs, *self.metadata_columns.values()]
-        for name in columns:
-            table.require(name, "drop_columns", f" (as {self.first.path} has)")
-        self.file_lengths.append(0)
-        for block in table.blocks(columns):
-            if not self.row_count:
-                self._choose_types(block)
-            self._read_block(block, table, entry)
+        if not schema.get("columns"):
+            return
+        self.data, notes = conform_rows(self.data, schema, self.where, self.empty)
+        self.order = [column["name"] for column in schema["columns"]]
+        self._set_fields()
+        self._match_classes(tuple(schema.get("classes", ())), notes)
+        self.warnings += tuple(notes)
+        self.conformed = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
+        self.summary = replace(self.summary, columns=_conformed(self.summary.columns, self.data))
 
-    def _choose_types(self, block: Block) -> None:
-        options = self.options
-        in_both = set(options.numeric) & set(options.categorical)
-        if in_both:
-            raise ConfigError(f"column '{min(in_both)}' is in both dataset.numeric and dataset.categorical")
-        for name in self.inputs:
-            share = numeric_share(block[name], options.missing)
-            if np.isnan(share):
-                raise DataError(
-                    f"{self.first.path}: column '{name}' of type {block[name].type} is neither numbers nor texts; "
-                    f"name it in dataset.drop_columns"
-                )
-            if name in options.numeric or (name not in options.categorical and share > 0.5):
-                self.numeric.append(name)
-            else:
-                self.categories[name] = LabelEncoder()
+    def _match_classes(self, classes: tuple[str, ...], notes: list[str]) -> None:
+        """Give the classes the numbers that they had in training, if all were known."""
+        if self.task is None or self.task.kind != "classes" or not classes or self.labels is None:
+            return
+        unknown = [name for name in self.task.names if name not in classes]
+        if unknown:
+            notes.append(CLASS_NOTE + ", ".join(unknown[:5]))
+        elif classes != self.task.names:
+            table = np.array([classes.index(name) for name in self.task.names])
+            self.labels = table[self.labels]
+            self.task = replace(self.task, size=len(classes), names=classes)
 
-    def _read_block(self, block: Block, table: Table, entry: FileEntry) -> None:
-        count = len(next(iter(block.values())))
-        start = self.file_lengths[-1]
-        if self.numeric:
-            values = np.empty((count, len(self.numeric)), np.float32)
-            for column, name in enumerate(self.numeric):
-                values[:, column] = self._numbers_of(block[name], name, table, start)
-            self.has_missing_numbers = self.has_missing_numbers or bool(np.isnan(values).any())
-            self.number_blocks.append(values)
-        for name, encoder in self.categories.items():
-            encoder.append(as_names(block[name], self.options.missing))
-        self.metadata.append(block, self.metadata_columns, entry, lambda row: f"{table.path} row {start + row + 1}")
-        self.file_lengths[-1] += count
+    def fingerprint(self) -> str:
+        """As of all the user's data, and of the schema that the rows conform to."""
+        return f"{super().fingerprint()}:{self.conformed}" if self.conformed else super().fingerprint()
 
-    def _numbers_of(self, column: pa.Array, name: str, table: Table, start: int) -> np.ndarray:
-        values, invalid = as_numbers(column, self.options.missing)
-        if invalid is not None:
-            cure = "fix it, name it in dataset.missing, or the column in dataset.categorical or dataset.drop_columns"
-            raise number_error(table.path, start + invalid + 1, name, column[invalid].as_py(), cure)
-        return values
+
+def _columns_of(reader: TableReader, rows: Rows) -> list[Column]:
+    """What was read of each column of the file, in order."""
+    role_of = {name: kind for kind, name in reader.metadata_columns.items()}
+    columns = []
+    for name in reader.reference.format.names:
+        if name in role_of:
+            columns.append(Column(name, role_of[name], "category" if reader.metadata.target() is None else "number"))  # type: ignore[arg-type]
+        elif name in rows.numbers:
+            shift, scale = rows.units[name]
+            columns.append(Column(name, why="" if (shift, scale) == (0, 1) else f"(x - {shift:.16g}) / {scale:g}"))
+        elif name in rows.ids:
+            columns.append(Column(name, "input", "category", rows.categories[name]))
+        else:
+            why = reader.reference.left_out.get(name, "holds no value")
+            why = "in dataset.drop_columns" if name in reader.options.drop_columns else why
+            columns.append(Column(name, "left out", "", why=why))
+    return columns
+
+
+def _conformed(columns: tuple[Column, ...], rows: Rows) -> tuple[Column, ...]:
+    """The columns of the file after the rows were conformed, then those that are absent."""
+    out = []
+    for column in columns:
+        if column.role == "input" and column.name not in rows.numbers and column.name not in rows.ids:
+            column = replace(column, role="left out", why="not used when the encoder was trained")
+        elif column.role == "input" and column.name in rows.ids:
+            column = replace(column, kind="category", categories=rows.categories[column.name])
+        elif column.role == "input":
+            column = replace(column, kind="number", categories=())
+        out.append(column)
+    known = {column.name for column in columns if column.role == "input"}
+    out += [Column(name, why="absent, counts as missing") for name in rows.numbers if name not in known]
+    out += [
+        Column(name, "input", "category", rows.categories[name], "absent, counts as missing")
+        for name in rows.ids
+        if name not in known
+    ]
+    return tuple(out)
 
 
 def _field_name(column: str, existing: Container[str]) -> str:

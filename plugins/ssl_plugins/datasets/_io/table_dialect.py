@@ -1,0 +1,369 @@
+"""Detects how a CSV file is written from its first rows: encoding, separators, quotation marks, header line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ssl_core import DataError
+from ssl_plugins.datasets._io.columns import NUMBER, NumberStyle
+from ssl_plugins.datasets._io.table_options import TableOptions
+
+SAMPLE_CHARACTERS = 1 << 18
+MOST_ROWS = 2000
+DELIMITERS = (",", "\t", ";", "|")
+NAMES_OF_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar", " ": "blanks"}
+QUOTES = {"double": '"', "single": "'", "none": None}
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")  # as pandas names columns that had no name
+
+Rows = list[list[str]]
+
+
+@dataclass
+class Dialect:
+    """How a CSV file is written.
+
+    names: names of all columns; those without a name are called column1, column2, ...
+    left_out: columns that are not data, with the reason.
+    facts, doubts: what is not plain, by kind.
+    """
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    quote: str | None = '"'
+    style: NumberStyle = field(default_factory=NumberStyle)
+    has_header: bool = True
+    names: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+
+
+def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOptions, default: str) -> Dialect:
+    """The dialect of a file.
+
+    Args:
+        path: the file, for messages.
+        head: its first bytes, decompressed.
+        is_complete: whether `head` is the whole file.
+        options: what the user says of it.
+        default: the delimiter that the ending of its name stands for.
+
+    Raises:
+        DataError: the file is empty, or is not written in the encoding that the options name.
+    """
+    found = Dialect()
+    text = decode_head(path, head, is_complete, options, found)
+    sample = text[:SAMPLE_CHARACTERS]
+    is_whole = is_complete and len(sample) == len(text)
+    if not sample.strip():
+        raise DataError(f"{path} is empty; fill it or leave it out")
+    found.quote = QUOTES.get(options.quoting, '"')
+    found.delimiter = options.delimiter or _detect_delimiter(path, sample, is_whole, found, default)
+    if options.quoting == "auto":
+        _detect_quoting(path, sample, is_whole, found)
+    rows = parse(sample, is_whole, found.delimiter, found.quote)
+    if found.delimiter != default:
+        found.facts["delimiter"] = NAMES_OF_DELIMITERS.get(found.delimiter, repr(found.delimiter))
+    if rows:
+        name_columns(path, rows, options, found)
+        _detect_style(rows[1:] or rows, options, found)
+    return found
+
+
+# --- encoding -------------------------------------------------------------------------------------------------------
+
+
+def decode_head(path: Path, head: bytes, is_complete: bool, options: TableOptions, found: Dialect) -> str:
+    """The first bytes as text, in the encoding that the options name or that is detected.
+
+    Raises:
+        DataError: they are not of the encoding that the options name.
+    """
+    if options.encoding is not None:
+        found.encoding = options.encoding
+    else:
+        found.encoding = next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), "")
+        found.encoding = found.encoding or _encoding_without_mark(path, head, found)
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if found.encoding == "utf-8" else found.encoding)()
+    try:
+        text = decoder.decode(head, final=is_complete)
+    except UnicodeDecodeError as error:
+        raise encoding_error(path, found.encoding, head[error.start : error.start + 20]) from None
+    if found.encoding != "utf-8":
+        found.facts["encoding"] = found.encoding
+    return text
+
+
+def encoding_error(path: Path, encoding: str, example: bytes = b"") -> DataError:
+    """The error for a file that is not of an encoding."""
+    where = f" (at {example!r})" if example else ""
+    other = "utf-8" if encoding != "utf-8" else "cp1252"
+    return DataError(f"{path} is not {encoding} text{where}; set dataset.encoding to its own, such as {other}")
+
+
+def _encoding_without_mark(path: Path, head: bytes, found: Dialect) -> str:
+    """The encoding of a file without a byte order mark."""
+    pairs = max(1, len(head) // 2)
+    if head[1::2].count(0) > 0.7 * pairs:
+        return "utf-16-le"
+    if head[::2].count(0) > 0.7 * pairs:
+        return "utf-16-be"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        lines = [line for line in head.splitlines() if not line.isascii()]
+        encoding = guess_encoding(b"\n".join(lines[:1000]))
+        example = next(iter(re.findall(r"\w*[^\x00-\x7f]+\w*", lines[0].decode(encoding, "replace"))), "")
+        found.doubts["encoding"] = (
+            f"{path} is not UTF-8 and is read as {encoding}, e.g. '{example:.40}'; set dataset.encoding to confirm it, "
+            f"or to another encoding"
+        )
+        return encoding
+    return "utf-8"
+
+
+def guess_encoding(sample: bytes) -> str:
+    """The most likely encoding of text that is not Unicode: cp1252 unless another alphabet is clear."""
+    from charset_normalizer import from_bytes  # slow to import
+
+    best = from_bytes(sample).best()
+    if best is not None and best.alphabets and not all("Latin" in name for name in best.alphabets):
+        other = [name for name in best.alphabets if "Latin" not in name]
+        letters = [character for character in str(best) if ord(character) > 127]
+        if other and sum(character.isalpha() for character in letters) > 0.8 * len(letters):
+            return str(best.encoding)
+    try:
+        sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "cp1252"
+
+
+# --- separators -----------------------------------------------------------------------------------------------------
+
+
+def parse(sample: str, is_whole: bool, delimiter: str, quote: str | None) -> Rows:
+    """The rows of the beginning of a file, at most `MOST_ROWS`, without a last one that may be incomplete."""
+    rows: Rows = []
+    reader = read_rows(io.StringIO(sample, newline=""), delimiter, quote)
+    try:
+        for row in reader:
+            rows.append(row)
+            if len(rows) > MOST_ROWS:
+                return rows[:-1]
+    except csv.Error:  # a text is longer than the reader takes
+        return rows
+    return rows if is_whole or len(rows) < 2 else rows[:-1]
+
+
+def read_rows(lines: io.TextIOBase, delimiter: str, quote: str | None) -> Iterator[list[str]]:
+    """The rows of a CSV file that are not blank. A delimiter " " stands for any run of blanks."""
+    source: Iterator[str] = iter(lines)
+    if delimiter == " ":
+        source = (line.replace("\t", " ").strip() for line in lines)
+    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
+    reader = csv.reader(
+        source, delimiter=delimiter, quotechar=quote, quoting=quoting, skipinitialspace=delimiter == " "
+    )
+    return (row for row in reader if row)
+
+
+def _agreement(rows: Rows) -> tuple[float, int]:
+    """Share of the rows that have the most frequent number of fields, and this number; 0 if the header differs.
+
+    A header that is one shorter than all rows is one of R, which leaves the name of the row names out.
+    """
+    counts = Counter(map(len, rows[1:] or rows))
+    (width, count), *_ = counts.most_common(1)
+    share = count / sum(counts.values())
+    fits = len(rows[0]) == width or (len(rows[0]) == width - 1 and share == 1)
+    return (share, width) if fits and width > 1 else (0.0, width)
+
+
+def _detect_delimiter(path: Path, sample: str, is_whole: bool, found: Dialect, default: str) -> str:
+    """The default if nearly all rows agree on the number of columns with it, else another on which all agree."""
+    rows = {other: parse(sample, is_whole, other, found.quote) for other in dict.fromkeys((default, *DELIMITERS))}
+    if found.quote and any("\n" in cell for cell in _cells(rows[default])):  # quotes may not be in pairs
+        bare = {other: parse(sample, is_whole, other, None) for other in rows}
+        rows = {other: max(rows[other], bare[other], key=lambda each: _agreement(each)[0]) for other in rows}
+    agreement = {other: _agreement(each) for other, each in rows.items() if each}
+    if not agreement:
+        return default
+    alternatives = [other for other, (share, _) in agreement.items() if share == 1 and other != default]
+    if agreement[default][0] >= 0.9:
+        shares = {other: _number_share(rows[other]) for other in (default, *alternatives)}
+        best = max(shares, key=lambda other: shares[other])
+        if shares[best] >= 0.9 and shares[default] < 0.5 and _holds(rows[default], best):
+            found.doubts["delimiter"] = (
+                f"{path} is read with the column separator {NAMES_OF_DELIMITERS[best]}, but "
+                f"{NAMES_OF_DELIMITERS[default]} fits too; set 'dataset.delimiter={best}' to confirm it"
+            )
+            return best
+        return default
+    if alternatives:
+        return max(alternatives, key=lambda other: agreement[other][1])
+    if len(rows[default][0]) == 1:
+        blanks = parse(sample, is_whole, " ", found.quote)
+        if blanks and _agreement(blanks)[0] == 1 and _number_share(blanks[1:] or blanks) >= 0.5:
+            return " "
+    return default
+
+
+def _cells(rows: Rows) -> Iterator[str]:
+    return (cell for row in rows for cell in row)
+
+
+def _holds(rows: Rows, sign: str) -> bool:
+    return any(sign in cell for cell in _cells(rows))
+
+
+def _number_share(rows: Rows) -> float:
+    """Share of fields that are numbers, with either decimal separator."""
+    cells = [cell.strip() for cell in _cells(rows) if cell.strip()]
+    return sum(bool(NUMBER.fullmatch(cell.replace(",", ".", 1))) for cell in cells) / max(1, len(cells))
+
+
+def _detect_quoting(path: Path, sample: str, is_whole: bool, found: Dialect) -> None:
+    """Read quotation marks as letters if rows are complete only then."""
+    quoted = parse(sample, is_whole, found.delimiter, found.quote)
+    if not any("\n" in cell for cell in _cells(quoted)) and not _is_open(sample, is_whole, found):
+        return
+    bare = parse(sample, is_whole, found.delimiter, None)
+    if _agreement(bare)[0] == 1 and (len(bare) > len(quoted) or len(bare) == MOST_ROWS):
+        found.quote = None
+        found.facts["quoting"] = "none"
+        found.doubts["quoting"] = (
+            f"{path}: double quotes are not in pairs and are read as letters; set dataset.quoting=none to confirm it, "
+            f"or dataset.quoting=double if they enclose texts"
+        )
+
+
+def _is_open(sample: str, is_whole: bool, found: Dialect) -> bool:
+    """Whether a file ends within a quoted text."""
+    if not is_whole or '"' not in sample:
+        return False
+    try:
+        for _ in csv.reader(io.StringIO(sample, newline=""), delimiter=found.delimiter, strict=True):
+            pass
+    except csv.Error as error:
+        return "end of data" in str(error)
+    return False
+
+
+def swallowed_rows(text: str, delimiter: str, width: int) -> int:
+    """How many whole rows of `width` columns a quoted text holds, which it would if quotes are not in pairs."""
+    return 0 if width < 2 else sum(line.count(delimiter) == width - 1 for line in text.split("\n")[1:-1])
+
+
+# --- header ---------------------------------------------------------------------------------------------------------
+
+
+def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) -> None:
+    """Set names and `has_header`, and leave columns out that are no data.
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    first, below = [cell.strip().removeprefix("\ufeff") for cell in rows[0]], rows[1:]
+    if options.columns or options.header == "no":
+        found.has_header = bool(options.columns) and options.header == "yes"
+    elif options.header == "auto" and _holds_values(first, below):
+        found.has_header = False
+        shown = ", ".join(repr(cell) for cell in first[:3]) + (", ..." if len(first) > 3 else "")
+        found.doubts["header"] = (
+            f"{path}: the first row ({shown}) is read as values, not as names; set dataset.header=no to confirm it, "
+            f"dataset.columns to name the columns, or dataset.header=yes"
+        )
+    elif options.header == "auto" and _are_odd_numbers(first):
+        found.doubts["header"] = (
+            f"{path}: the names of the columns are numbers ({', '.join(first[:3])}, ...); set dataset.header=no if "
+            f"they are the first row of values, else dataset.header=yes"
+        )
+    width = max(map(len, rows[:100]))
+    names = list(options.columns) or (first if found.has_header else [""] * len(first))
+    if len(names) == width - 1 and below and all(len(row) == width for row in below):
+        names = ["", *names]  # R leaves the name of the row names out
+    named = found.has_header or bool(options.columns)
+    found.names = [name or f"column{index + 1}" for index, name in enumerate(names)]
+    duplicates = {name for name in names if name and names.count(name) > 1}
+    if duplicates:
+        raise DataError(
+            f"{path} has two columns '{min(duplicates)}'; rename one, or set dataset.header=no if there are no names"
+        )
+    for index, (name, column) in enumerate(zip(names, found.names, strict=True)):
+        if named and (not name or UNNAMED.fullmatch(name)):
+            values = [row[index].strip() for row in below if index < len(row)]
+            if not any(values):
+                found.left_out[column] = "has neither a name nor values"
+            elif index == 0 and len(set(values)) == len(values):
+                found.left_out[column] = "has no name and a different value in each row: the index of the rows"
+
+
+def _holds_values(first: Sequence[str], below: Rows) -> bool:
+    """Whether the first row clearly holds values: a fraction or a number twice, or texts that recur below."""
+    numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
+    if not below or (not numbers and len(first) < 2) or list(first) in below:
+        return False  # names again: two files were joined
+    if any(not cell.isdigit() for cell in numbers) or len(set(numbers)) < len(numbers):
+        return all(_is_number_column(below, first.index(cell)) for cell in numbers)
+    texts = [index for index, cell in enumerate(first) if cell and not NUMBER.fullmatch(cell)]
+    columns = [{row[index].strip() for row in below if index < len(row)} for index in texts]
+    recurs = [first[index] in values for index, values in zip(texts, columns, strict=True)]
+    if numbers:
+        return any(recurs) and all(_is_number_column(below, first.index(cell)) for cell in numbers)
+    return len(texts) == len(first) and all(recurs)
+
+
+def _is_number_column(rows: Rows, index: int) -> bool:
+    cells = [row[index].strip() for row in rows if index < len(row) and row[index].strip()]
+    return sum(bool(NUMBER.fullmatch(cell)) for cell in cells) > 0.5 * len(cells)
+
+
+def _are_odd_numbers(names: Sequence[str]) -> bool:
+    """Whether all names are whole numbers that do not count up, as those that pandas gives do."""
+    if not all(name.isdigit() for name in names):
+        return False
+    numbers = [int(name) for name in names]
+    return numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+COMMA = re.compile(r"[+-]?\d{1,3}(?:\.\d{3})*,\d+|[+-]?\d*,\d+")
+CLEAR_COMMA = re.compile(r"[+-]?(?:\d*,\d{1,2}|\d*,\d{4,}|0?,\d+|\d{4,},\d+|\d{1,3}(?:\.\d{3})+,\d+)")
+
+
+def _detect_style(rows: Rows, options: TableOptions, found: Dialect) -> None:
+    """The style of numbers: decimal commas are detected where the delimiter is none and they can be nothing else."""
+    decimal, thousands = options.decimal, options.thousands
+    if decimal is None and thousands is None and found.delimiter != ",":
+        clear, grouped = False, False
+        for column in zip(*(row for row in rows if len(row) == len(rows[0])), strict=True):
+            cells = [cell.strip() for cell in column if "," in cell]
+            commas = [cell for cell in cells if COMMA.fullmatch(cell)]
+            if cells and len(commas) == len(cells) and any(map(CLEAR_COMMA.fullmatch, cells)):
+                clear = True
+                grouped = grouped or any("." in cell for cell in cells)
+        if clear and not _has_point_fractions(rows):
+            decimal, thousands = ",", "." if grouped else None
+            found.facts["decimal"] = "comma" + (", thousands by a point" if grouped else "")
+    found.style = NumberStyle(decimal or ".", thousands, options.units)
+
+
+def _has_point_fractions(rows: Rows) -> bool:
+    """Whether a number has a decimal point that cannot separate thousands."""
+    return any(
+        "." in cell and NUMBER.fullmatch(cell.strip()) and not re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", cell.strip())
+        for cell in _cells(rows)
+    )

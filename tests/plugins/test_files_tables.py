@@ -54,7 +54,7 @@ def test_values_round_trip(tmp_path, frame, open_both, ending):
             row = int(dataset.describe(index).rsplit(" ", 1)[1]) - 1
             seen.add(row)
             np.testing.assert_allclose(sample["inputs"]["numeric"], frame.loc[row, ["width", "count"]].astype("f4"))
-            assert sample["inputs"]["colour"] == [["blue", "green", "red"].index(frame["colour"][row])]
+            assert sample["inputs"]["colour"] == [1 + ["blue", "green", "red"].index(frame["colour"][row])]
             assert sample["label"] == ["no", "yes"].index(frame["label"][row])
     assert seen == set(range(60))
     assert [len(d) for d in datasets] == [48, 12]  # a fifth of each class
@@ -127,7 +127,7 @@ def test_error_messages(tmp_path, frame, assert_refused):
     (tmp_path / "y.csv").write_text("a,b\n1,2\n3\n")
     assert_refused(TableFiles, tmp_path / "y.csv", "y.csv row 2: expected 2 columns, got 1")
     (tmp_path / "z.parquet").write_bytes(b"nothing")
-    assert_refused(TableFiles, tmp_path / "z.parquet", "z.parquet cannot be read")
+    assert_refused(TableFiles, tmp_path / "z.parquet", "z.parquet is no Parquet file")
     (tmp_path / "empty").mkdir()
     assert_refused(TableFiles, tmp_path / "empty", "holds no file ending in .csv")
     names = frame.assign(name=[f"n{i}" for i in range(60)])
@@ -151,12 +151,19 @@ def test_nan_category_is_missing(tmp_path, open_both):
     assert [ids[f"{tmp_path / 't.parquet'} row {row}"] for row in (1, 2, 3)] == [1, 2, 0]
 
 
-@pytest.mark.parametrize(("delimiter", "escape"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
-def test_other_delimiter_is_refused(tmp_path, frame, open_both, assert_refused, delimiter, escape):
+@pytest.mark.parametrize(("delimiter", "word"), [(";", "semicolon"), ("\t", "tab"), ("|", "vertical bar")])
+def test_other_delimiter_is_detected(tmp_path, frame, open_both, delimiter, word):
     frame.to_csv(tmp_path / "t.csv", index=False, sep=delimiter)
-    assert_refused(TableFiles, tmp_path / "t.csv", "t.csv has a single column 'width", f'dataset.delimiter="{escape}"')
+    train, _ = open_both(TableFiles, tmp_path / "t.csv")
+    assert (len(train.fields), train.summary.facts["delimiter"], train.doubts) == (3, word, ())
     assert len(open_both(TableFiles, tmp_path / "t.csv", delimiter=delimiter)[0].fields) == 3
     assert len(open_both(TableFiles, tmp_path / "t.csv", delimiter=",")[0].fields) == 1
+
+
+@pytest.mark.parametrize(("delimiter", "escape"), [(";", ";"), ("\t", r"\t"), ("|", "|")])
+def test_other_delimiter_of_uneven_rows_is_refused(tmp_path, assert_refused, delimiter, escape):
+    (tmp_path / "t.csv").write_text(f"a{delimiter}b\n1{delimiter}2\n3\n")
+    assert_refused(TableFiles, tmp_path / "t.csv", "t.csv has a single column 'a", f'dataset.delimiter="{escape}"')
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

@@ -24,6 +24,12 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+OTHER_ALPHABETS = frozenset(
+    {
+        "Latin Extended-A", "Cyrillic", "Greek and Coptic", "Hebrew", "Arabic", "Thai", "Hiragana", "Katakana",
+        "CJK Unified Ideographs", "Hangul Syllables",
+    }
+)  # fmt: skip
 UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")  # as pandas names columns that had no name
 
 Rows = list[list[str]]
@@ -134,14 +140,13 @@ def _encoding_without_mark(path: Path, head: bytes, found: Dialect) -> str:
 
 
 def guess_encoding(sample: bytes) -> str:
-    """The most likely encoding of text that is not Unicode: cp1252 unless another alphabet is clear."""
+    """The most likely encoding of text that is not Unicode: cp1252 unless letters of another alphabet are clear."""
     from charset_normalizer import from_bytes  # slow to import
 
     best = from_bytes(sample).best()
-    if best is not None and best.alphabets and not all("Latin" in name for name in best.alphabets):
-        other = [name for name in best.alphabets if "Latin" not in name]
+    if best is not None and not OTHER_ALPHABETS.isdisjoint(best.alphabets):
         letters = [character for character in str(best) if ord(character) > 127]
-        if other and sum(character.isalpha() for character in letters) > 0.8 * len(letters):
+        if sum(character.isalpha() for character in letters) > 0.8 * len(letters):
             return str(best.encoding)
     try:
         sample.decode("cp1252")
@@ -179,16 +184,15 @@ def read_rows(lines: io.TextIOBase, delimiter: str, quote: str | None) -> Iterat
     return (row for row in reader if row)
 
 
-def _agreement(rows: Rows) -> tuple[float, int]:
-    """Share of the rows that have the most frequent number of fields, and this number; 0 if the header differs.
+def _agreement(rows: Rows, short_header: int = 0) -> tuple[float, int]:
+    """Share of the rows that have the most frequent number of fields, and this number.
 
-    A header that is one shorter than all rows is one of R, which leaves the name of the row names out.
+    The share is 0 if the header has not this number, less `short_header`.
     """
     counts = Counter(map(len, rows[1:] or rows))
     (width, count), *_ = counts.most_common(1)
-    share = count / sum(counts.values())
-    fits = len(rows[0]) == width or (len(rows[0]) == width - 1 and share == 1)
-    return (share, width) if fits and width > 1 else (0.0, width)
+    fits = len(rows[0]) == width - short_header and len(rows[0]) > 1
+    return (count / sum(counts.values()) if fits else 0.0), width
 
 
 def _detect_delimiter(path: Path, sample: str, is_whole: bool, found: Dialect, default: str) -> str:
@@ -211,13 +215,16 @@ def _detect_delimiter(path: Path, sample: str, is_whole: bool, found: Dialect, d
             )
             return best
         return default
-    if alternatives:
-        return max(alternatives, key=lambda other: agreement[other][1])
-    if len(rows[default][0]) == 1:
+    best = max(alternatives, key=lambda other: agreement[other][1], default=None)
+    if best is None:  # R leaves the name of the row names out
+        best = next((other for other, each in rows.items() if each and _agreement(each, 1)[0] == 1), default)
+    if alternatives or len(rows[default][0]) == 1:
         blanks = parse(sample, is_whole, " ", found.quote)
-        if blanks and _agreement(blanks)[0] == 1 and _number_share(blanks[1:] or blanks) >= 0.5:
+        share, width = _agreement(blanks) if blanks else (0.0, 0)
+        numbers = _number_share(blanks[1:] or blanks)
+        if share == 1 and width > agreement[best][1] and numbers >= max(0.5, _number_share(rows[best][1:])):
             return " "
-    return default
+    return best
 
 
 def _cells(rows: Rows) -> Iterator[str]:
@@ -292,7 +299,7 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
         )
     width = max(map(len, rows[:100]))
     names = list(options.columns) or (first if found.has_header else [""] * len(first))
-    if len(names) == width - 1 and below and all(len(row) == width for row in below):
+    if 1 < len(names) == width - 1 and below and all(len(row) == width for row in below):
         names = ["", *names]  # R leaves the name of the row names out
     named = found.has_header or bool(options.columns)
     found.names = [name or f"column{index + 1}" for index, name in enumerate(names)]
@@ -313,8 +320,11 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
 def _holds_values(first: Sequence[str], below: Rows) -> bool:
     """Whether the first row clearly holds values: a fraction or a number twice, or texts that recur below."""
     numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
-    if not below or (not numbers and len(first) < 2) or list(first) in below:
-        return False  # names again: two files were joined
+    if not below or (not numbers and len(first) < 2):
+        return False
+    again = below.count(list(first))
+    if again and all(again == sum(row[i] == cell for row in below if i < len(row)) for i, cell in enumerate(first)):
+        return False  # only the whole row recurs: two files were joined
     if any(not cell.isdigit() for cell in numbers) or len(set(numbers)) < len(numbers):
         return all(_is_number_column(below, first.index(cell)) for cell in numbers)
     texts = [index for index, cell in enumerate(first) if cell and not NUMBER.fullmatch(cell)]

@@ -11,7 +11,7 @@ from typing import Any
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.columns import is_text, numeric_share
 from ssl_plugins.datasets._io.file_kind import FileKind, file_kind, uncompressed_name
-from ssl_plugins.datasets._io.table_dialect import UNNAMED, Dialect, decode_head, detect_dialect
+from ssl_plugins.datasets._io.table_dialect import DELIMITERS, UNNAMED, Dialect, decode_head, detect_dialect
 from ssl_plugins.datasets._io.table_formats import ArrowFormat, Block, CsvFormat, Format, ParquetFormat
 from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS, TableOptions
 from ssl_plugins.datasets._io.table_records import JsonLinesFormat, read_excel, read_json
@@ -110,7 +110,20 @@ class Table:
         self.found = Dialect()
         is_tsv = name.endswith((".tsv", ".tab"))
         self.found = detect_dialect(path, kind.head, kind.is_complete, options, "\t" if is_tsv else ",")
+        self._check_delimiter()
         return CsvFormat(path, kind, self.found, check_quotes=options.quoting == "auto")
+
+    def _check_delimiter(self) -> None:
+        """Refuse a single name that holds another delimiter, if rows do not agree on that one."""
+        names, own = self.found.names, self.found.delimiter
+        if self.options.delimiter or self.options.columns or len(names) != 1:
+            return
+        for delimiter in DELIMITERS:
+            if delimiter != own and delimiter in names[0]:
+                other, same = (f"'dataset.delimiter={json.dumps(sign)}'" for sign in (delimiter, own))
+                raise DataError(
+                    f"{self.path} has a single column {names[0]!r:.60}; set {other}, or {same} if that is its name"
+                )
 
     def _note_format(self, name: str) -> None:
         """Record a format that the file's name does not say."""

@@ -27,6 +27,7 @@ from ssl_plugins.datasets._io.tables import Block, MetadataCollector, Table
 
 HUGE, TINY = 1e30, 1e-30  # numbers outside are scaled before they become float32
 FLAT = 1e-4  # numbers that differ by less, relative to their size, are shifted before they become float32
+LARGEST_ID = 1e19  # all numbers above are whole
 FEWEST_IDS = 10  # rows from which whole numbers that all differ are said to be ids
 ID_NAMES = ("id", "ids", "index", "idx", "row", "key", "uuid", "number", "nr", "no")
 
@@ -58,7 +59,7 @@ class NumberColumn:
             if size > HUGE or 0 < size < TINY or (high > low and high / 2 - low / 2 < FLAT * size / 2):
                 self.exact[block] = values.copy()
         if self.unique is not None:
-            whole = bool((np.rint(values) == values).all())  # false for NaN
+            whole = bool((np.rint(values) == values).all()) and abs(low) < LARGEST_ID  # false for NaN
             first = not self.unique and (not whole or len(np.unique(values)) < len(values))
             if not whole or first:
                 self.unique = None

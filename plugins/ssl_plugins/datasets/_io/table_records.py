@@ -148,14 +148,14 @@ def read_excel(path: Path, options: TableOptions, found: Dialect) -> RecordsForm
     except ImportError:
         raise DataError(f"{path} is an Excel file, which needs pip install 'sslx[excel]'; or save it as CSV") from None
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:
+        with path.open("rb") as file:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            names = [sheet.title for sheet in book.worksheets]
+            sheets = {name: _rows_of(book[name]) for name in names if options.sheet in (None, name)}
+    except Exception as error:  # openpyxl raises what a damaged archive or XML makes it raise
         raise DataError(f"{path} cannot be read as Excel: {' '.join(str(error).split()):.200}") from None
-    names = [sheet.title for sheet in book.worksheets]
     if options.sheet is not None and options.sheet not in names:
         raise DataError(f"{path} has no sheet '{options.sheet}', only {', '.join(names)}; set dataset.sheet to one")
-    sheets = {name: _rows_of(book[name]) for name in names if options.sheet in (None, name)}
-    book.close()
     filled = {name: rows for name, rows in sheets.items() if rows}
     if not filled:
         raise DataError(f"{path} is empty; fill it or leave it out")

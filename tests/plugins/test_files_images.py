@@ -289,9 +289,11 @@ def test_na_strings_are_class_names_in_a_table_of_paths(photos, open_both, asser
 
     assert open_both(ImageFiles, write(), test_groups="NA")[0].task.names == tuple(sorted(words))
     frame.loc[1, "label"] = " "
-    assert_refused(ImageFiles, write(), f"table.{ending} row 2 has no label")
-    frame.loc[2, "path"] = " "
-    assert_refused(ImageFiles, write(), f"table.{ending} row 3 has no path")
+    assert_refused(ImageFiles, write(), "has no label")
+    frame.loc[1, "label"], frame.loc[2, "path"] = "NA", " "
+    (warning,) = open_both(ImageFiles, write(), test_groups="NA")[0].warnings
+    assert f"1 of the {len(frame)} files" in warning
+    assert "row 3: no path" in warning
 
 
 @pytest.mark.parametrize("modality", ["image", "medical-image", "multispectral", "wafer"])

@@ -157,10 +157,9 @@ def test_table_of_paths_alone(tmp_path: Path) -> None:
 def test_invalid_tables(tmp_path: Path) -> None:
     paths = [f"{i}.wav" for i in range(4)]
     write(tmp_path, paths)
-    assert_refused(DataError, table(tmp_path, file=paths), "no column 'path'", "file")
-    assert_refused(DataError, table(tmp_path, path=[*paths[:3], "gone.wav"]), "gone.wav", "row 4")
-    assert_refused(DataError, table(tmp_path, path=paths, label=["a", None, "b", "b"]), "row 2", "label")
-    assert_refused(DataError, table(tmp_path, path=paths, group=["a", "a", "b", None]), "row 4", "group")
+    assert_refused(DataError, table(tmp_path, clip=paths), "no column of paths", "only clip", "dataset.path_column")
+    assert_refused(DataError, table(tmp_path, path=["x.wav", "gone.wav"]), "none of the 2 files", "row 1: x.wav")
+    assert_refused(DataError, table(tmp_path, path=paths, group=["a", "a", "b", None]), "has no group")
     assert_refused(
         DataError,
         table(tmp_path, path=paths, split=["train", "test", "exam", "train"]),

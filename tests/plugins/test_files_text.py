@@ -127,7 +127,7 @@ def test_error_messages(tmp_path, assert_refused, open_both, bad_samples):
     assert_refused(TextFiles, half, "b.jsonl line 4 has no label")
     (tmp_path / "c.csv").write_text("words\nhello\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has no column 'text'", "dataset.text", "words")
-    (tmp_path / "c.csv").write_text("text;label\nhello;a\n")
+    (tmp_path / "c.csv").write_text("text;label\nhello;a\nhello\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has a single column 'text;label'", 'dataset.delimiter=";"')
     nan = entries(tmp_path / "b.jsonl", [{"text": "x", "label": label} for label in (0.0, 1.0, float("nan"), 1.0)])
     assert_refused(TextFiles, nan, "b.jsonl line 3 has no label")

@@ -313,7 +313,7 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
             values = [row[index].strip() for row in below if index < len(row)]
             if not any(values):
                 found.left_out[column] = "has neither a name nor values"
-            elif index == 0 and len(set(values)) == len(values):
+            elif (index == 0 or UNNAMED.fullmatch(name)) and len(set(values)) == len(values):
                 found.left_out[column] = "has no name and a different value in each row: the index of the rows"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import Column, DataError, Dataset, Task
+from ssl_core import Column, DataError, Dataset, DataSummary, Task
 from ssl_plugins.datasets._io.file_entry import FileEntry
 from ssl_plugins.datasets._io.file_state import file_state_digest
 from ssl_plugins.datasets._io.splitting import (
@@ -213,7 +213,9 @@ class UserData(Dataset):
         tables: Iterable[ReadTable] = (),
         facts: Mapping[str, str] | None = None,
     ) -> None:
-        """Set `summary`, and add to `warnings` and `doubts` what was found while files and tables were read.
+        """Complete `summary`, and add to `warnings` and `doubts` what was found while files and tables were read.
+
+        It may be called before or after `summary` is set: what `summary` holds is kept.
 
         Args:
             files: the files that hold the samples, as `list_files` and `list_sources` return them.
@@ -221,9 +223,15 @@ class UserData(Dataset):
             tables: those of the files that are tables.
             facts: other facts.
         """
-        self.summary, warnings, doubts = summarise(files, columns, tables, facts or {})
-        self.warnings += warnings
-        self.doubts += doubts
+        found, warnings, doubts = summarise(files, columns, tables, facts or {})
+        self.summary = DataSummary(
+            self.summary.columns or found.columns,
+            self.summary.files or found.files,
+            {**found.ignored, **self.summary.ignored},
+            {**found.facts, **self.summary.facts},
+        )
+        self.warnings += tuple(line for line in warnings if line not in self.warnings)
+        self.doubts += tuple(line for line in doubts if line not in self.doubts)
 
     def fingerprint(self) -> str:
         """Changes with the options, the split, the labels, and any file's name, size or modification time."""

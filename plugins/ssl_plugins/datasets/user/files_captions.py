@@ -46,6 +46,7 @@ class CaptionFiles(UserData):
         self.assign_split(metadata.metadata(self.locations), target=metadata.target(), title=options.label or "label")
         self.fields = {"image": Continuous((3, None, None)), "caption": Text()}
         self.record_files([*self.locations.paths, *self._image_paths()])
+        self.record_summary(entries)
 
     def _image_paths(self) -> Iterator[Path]:
         """The image paths of this split, absent files included: the fingerprint changes when one is added."""

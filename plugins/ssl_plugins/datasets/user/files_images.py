@@ -92,6 +92,7 @@ class ImageFiles(UserData):
         entries = list_files(self.options.root, self.options.extensions, self.options.label_pattern, self.options)
         self.paths = [entry.path for entry in entries]
         self.record_files(self.paths)
+        self.record_summary(entries)
         return metadata_of_files(entries)
 
     def _read_arrays(self) -> SampleMetadata:

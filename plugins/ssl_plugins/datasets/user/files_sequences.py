@@ -59,6 +59,7 @@ class SequenceFiles(UserData):
             self._cut_windows(metadata, options.window, options.stride or options.window)
         self.fields = {"sequence": Text()}
         self.record_files(self.locations.paths)
+        self.record_summary(entries)
 
     def _read_source(self, entry: FileEntry, metadata: MetadataCollector) -> TextSource:
         name, options = entry.path.name.lower(), self.options

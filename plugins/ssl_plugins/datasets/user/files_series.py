@@ -63,6 +63,7 @@ class SeriesFiles(UserData):
             check_extensions(entries, TABLE_EXTENSIONS, "table, as the other files are")
             self._cut_windows(SeriesTable(options, entries))
         self.record_files(entry.path for entry in entries)
+        self.record_summary(entries)
 
     def _read_arrays(self, entries: list[FileEntry]) -> None:
         metadata = MetadataCollector(self.options.task)

@@ -43,6 +43,7 @@ class SpeechFiles(UserData):
         if len(rates) > 1 or self.rate != common_rate:
             self.warnings += (f"recordings at other rates are resampled to {self.rate} Hz",)
         self.record_files(entry.path for entry in entries)
+        self.record_summary(entries)
 
     def __getitem__(self, index: int) -> Sample:
         """{"waveform": (1, n) float32}, the first channel.

@@ -63,6 +63,7 @@ class TextFiles(UserData):
         self.assign_split(metadata.metadata(self.locations), target=metadata.target(), title=options.label or "label")
         self.fields = {"text": Text()}
         self.record_files(self.locations.paths)
+        self.record_summary(entries)
 
     def __getitem__(self, index: int) -> Sample:
         """{"text": the text, or (2,) texts of a pair}.

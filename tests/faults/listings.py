@@ -1,0 +1,201 @@
+"""Rows of files and folders: which are read, what they are called, tables that list them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from corpus import Fault, Read
+from PIL import Image
+
+WAVS = [f"{i}.wav" for i in range(10)]
+
+
+def wavs(folder: Path, names: list[str]) -> None:
+    """Recordings of two words, by the parity of their position."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tone = np.sin(np.arange(800) * (0.1 + 0.2 * (i % 2)))
+        soundfile.write(folder / name, 0.5 * tone, 8000)
+
+
+def pictures(folder: Path, names: list[str]) -> None:
+    """Small grey pictures."""
+    for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(folder / name)
+
+
+def listing(content: str | bytes, name: str = "list.csv", files: list[str] | None = None) -> Callable[[Path], Path]:
+    """Writes recordings and a table of them."""
+
+    def make(folder: Path) -> Path:
+        wavs(folder, files or WAVS)
+        path = folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return make
+
+
+def rows(separator: str = ",", path: str = "path", label: str = "label", prefix: str = "") -> str:
+    """A table of `WAVS`."""
+    lines = [f"{path}{separator}{label}", *(f"{prefix}{name}{separator}{'ab'[i % 2]}" for i, name in enumerate(WAVS))]
+    return "\n".join(lines) + "\n"
+
+
+def sizes(**expected: int) -> Callable[[Read], None]:
+    """The number of samples of each split."""
+
+    def expect(read: Read) -> None:
+        assert read.sizes == expected
+
+    return expect
+
+
+def labelled(read: Read) -> None:
+    """All ten samples, of classes a and b."""
+    assert read.sizes == {"train": 8, "test": 2}
+    assert read.train.task.names == ("a", "b")
+    assert sorted(read.labels()) == ["a"] * 4 + ["b"] * 4
+
+
+def classes(*names: str) -> Callable[[Read], None]:
+    """The names of the classes; none for no task."""
+
+    def expect(read: Read) -> None:
+        assert (read.train.task.names if read.train.task else ()) == names
+
+    return expect
+
+
+def tree(*names: str) -> Callable[[Path], None]:
+    """Recordings in folders."""
+    return lambda folder: wavs(folder, list(names))
+
+
+def several(*folders: str) -> list[str]:
+    """Five recordings in each folder."""
+    return [f"{folder}/{i}.wav" for folder in folders for i in range(5)]
+
+
+def with_pipe(folder: Path) -> Path:
+    pd.DataFrame({"a": range(20), "label": ["x", "y"] * 10}).to_csv(folder / "x.csv", index=False)
+    os.mkfifo(folder / "pipe.csv")
+    return folder
+
+
+def pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.csv")
+    return folder / "pipe.csv"
+
+
+def odd_name(folder: Path) -> None:
+    wavs(folder, WAVS)
+    os.rename(os.fsencode(folder / "0.wav"), os.fsencode(folder) + b"/0\xe9.wav")
+
+
+def glob(pattern: str, *names: str) -> Callable[[Path], str]:
+    def make(folder: Path) -> str:
+        wavs(folder, list(names))
+        return str(folder / pattern)
+
+    return make
+
+
+def glob_of_tables(folder: Path) -> str:
+    for name in ("p1.csv", "p2.csv", "notes.csv"):
+        table = {"text": ["x"] * 5} if name == "notes.csv" else {"a": np.arange(10) / 8, "label": ["x", "y"] * 5}
+        pd.DataFrame(table).to_csv(folder / name, index=False)
+    return str(folder / "p*.csv")
+
+
+def image_folder(folder: Path) -> None:
+    pictures(folder, [f"{i}.png" for i in range(10)])
+    table = pd.DataFrame({"file_name": [f"{i}.png" for i in range(10)], "label": ["a", "b"] * 5})
+    table.to_csv(folder / "metadata.csv", index=False)
+
+
+def audio_folder(folder: Path) -> None:
+    for split, count in (("train", 8), ("test", 2)):
+        wavs(folder, [f"{split}/{i}.wav" for i in range(count)])
+        lines = [f'{{"file_name": "{i}.wav", "word": "{"ab"[i % 2]}"}}\n' for i in range(count)]
+        (folder / split / "metadata.jsonl").write_text("".join(lines))
+
+
+def picture_list(folder: Path) -> Path:
+    pictures(folder, [f"p/{i}.png" for i in range(10)])
+    lines = ["filename;label", *(f"p/{i}.png;{'ab'[i % 2]}" for i in range(10)), "p/gone.png;a"]
+    (folder / "list.csv").write_text("\n".join(lines))
+    return folder / "list.csv"
+
+
+def ignored(read: Read) -> None:
+    """Files that are no recordings are counted."""
+    assert read.train.summary.files == {".wav": 10}
+    assert read.train.summary.ignored == {".xyz": 4, ".TXT": 1}
+
+
+def mixed(folder: Path) -> None:
+    wavs(folder, WAVS)
+    for i in range(4):
+        (folder / f"{i}.xyz").write_text("x")
+    (folder / "notes.TXT").write_text("x")
+
+
+def no_recordings(folder: Path) -> None:
+    for i in range(3):
+        (folder / f"{i}.mid").write_text("x")
+
+
+LINES = "".join(f'{{"path": "{name}", "label": "{"ab"[i % 2]}"}}\n' for i, name in enumerate(WAVS))
+FAULTS = [
+    Fault("list: semicolons", "speech", listing(rows(";")), labelled),
+    Fault("list: column filename", "speech", listing(rows(path="filename")), labelled),
+    Fault("list: column file_name", "speech", listing(rows(path="file_name")), labelled),
+    Fault("list: column Path", "speech", listing(rows(path="Path")), labelled),
+    Fault("list: UTF-16", "speech", listing(rows().encode("utf-16")), labelled),
+    Fault("list: paths of Windows", "speech", listing(rows(prefix=".\\")), labelled),
+    Fault("list: JSON lines", "speech", listing(LINES, "list.jsonl"), labelled),
+    Fault("list: Label", "speech", listing(rows(label="Label")), sizes(train=8, test=2),
+        doubt="did you mean dataset.label=Label"),
+    Fault("list: blank before the label", "speech", listing(rows(label=" label")), labelled),
+    Fault("list: column word", "speech", listing(rows(label="word")), labelled, options={"label": "word"}),
+    Fault("list: column of paths by name", "speech", listing(rows(path="clip")), labelled, error="no column of paths",
+        cure={"path_column": "clip"}),
+    Fault("list: missing files", "speech", listing(rows() + "gone.wav,a\nlost.wav,b\n"), labelled,
+        warning="2 of the 12 files .* do not exist and are left out .row 11: gone.wav"),
+    Fault("list: all files missing", "speech", listing("path\nx.wav\ny.wav\n"),
+        error="none of the 2 files.*row 1: x.wav"),
+    Fault("list: pickle", "speech", listing(b"\x80\x04\x95abc"), error="is a pickle"),
+    Fault("list of pictures: semicolons, filename, one missing", "image", picture_list, labelled,
+        warning="1 of the 11 files"),
+    Fault("metadata.csv of an imagefolder", "image", image_folder, labelled),
+    Fault("metadata.jsonl of an audiofolder", "speech", audio_folder, labelled, options={"label": "word"}),
+    Fault("a stray file beside class folders", "speech", tree(*several("cat", "dog"), "stray.wav"), classes(),
+        doubt="folders .cat, dog.* stray.wav .*dataset.exclude=stray.wav"),
+    Fault("a stray file, excluded", "speech", tree(*several("cat", "dog"), "stray.wav"), classes("cat", "dog"),
+        options={"exclude": "stray.wav"}),
+    Fault("a folder around class folders", "speech", tree(*several("data/cat", "data/dog")), classes("cat", "dog")),
+    Fault("two folders around splits", "speech",
+        tree(*several(*(f"a/b/{s}/{c}" for s in ("train", "test") for c in ("x", "y")))), classes("x", "y")),
+    Fault("one folder is no class", "speech", tree(*several("cat")), classes()),
+    Fault("an excluded folder", "speech", tree(*several("cat", "dog", "raw")), classes("cat", "dog"),
+        options={"exclude": "raw"}),
+    Fault("other endings", "speech", mixed, ignored),
+    Fault("only other endings", "speech", no_recordings,
+        error="holds no file ending in .*; it holds 3 .mid: set dataset.extensions"),
+    Fault("a name that is not UTF-8", "speech", odd_name, sizes(train=7, test=2), warning=r"0\\xe9.wav is left out"),
+    Fault("a pipe in a folder", "tabular", with_pipe, sizes(train=16, test=4), doubt="'a'"),
+    Fault("a pipe", "tabular", pipe, error="no regular file, perhaps a pipe"),
+    Fault("a glob of recordings", "speech", glob("a*.wav", "a1.wav", "a2.wav", "a3.wav", "b.wav"),
+        sizes(train=2, test=1)),
+    Fault("a glob of all folders", "speech", glob("**/*.wav", *several("x/y", "z")), sizes(train=8, test=2)),
+    Fault("a glob of nothing", "speech", glob("c*.wav", "a1.wav"), error="no file has such a name"),
+    Fault("a glob of tables", "tabular", glob_of_tables, sizes(train=16, test=4)),
+    Fault("a single recording", "speech", glob("a.wav", "a.wav"), error="no sample is left|one sample"),
+]  # fmt: skip

@@ -108,7 +108,7 @@ class CsvFormat:
             return
         for name, column in block.items():
             data = column.buffers()[2]
-            if data is None or b"\n" not in memoryview(data):
+            if data is None or b"\n" not in data.to_pybytes():
                 continue
             for row, text in enumerate(column.to_pylist()):
                 if text and "\n" in text and swallowed_rows(text, self.dialect.delimiter, len(self.names)):

@@ -9,15 +9,24 @@ from ssl_plugins.datasets._io import npz
 from ssl_plugins.datasets.user.files_series import SeriesFiles
 
 
-@pytest.mark.parametrize("kind", ["label", "group"])
 @pytest.mark.parametrize("step", [1.0, 0.5])
-def test_nan_is_missing(tmp_path, assert_refused, kind, step):
+def test_nan_group_is_missing(tmp_path, assert_refused, step):
     values = np.arange(20) % 2 * step
     values[2] = np.nan
-    np.savez(tmp_path / "a.npz", series=np.zeros((20, 2, 9)), **{f"{kind}s": values})
+    np.savez(tmp_path / "a.npz", series=np.zeros((20, 2, 9)), groups=values)
     assert_refused(
-        SeriesFiles, tmp_path / "a.npz", f"a.npz sample 3 has no {kind}; fill it in everywhere or leave it out"
+        SeriesFiles, tmp_path / "a.npz", "a.npz sample 3 has no group; fill it in everywhere or leave it out"
     )
+
+
+@pytest.mark.parametrize("step", [1.0, 0.5])
+def test_nan_is_no_label(tmp_path, open_both, step):
+    values = np.arange(20) % 2 * step
+    values[2] = np.nan
+    np.savez(tmp_path / "a.npz", series=np.random.default_rng(0).normal(size=(20, 2, 9)), labels=values)
+    datasets = open_both(SeriesFiles, tmp_path / "a.npz")
+    labels = {d.describe(i).rsplit(" ", 1)[1]: d[i]["label"] for d in datasets for i in range(len(d))}
+    assert (labels["3"], labels["4"]) == (None, step)
 
 
 def test_both_splits_share_a_large_array(tmp_path, open_both, monkeypatch):

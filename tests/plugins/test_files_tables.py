@@ -116,9 +116,6 @@ def test_error_messages(tmp_path, frame, assert_refused):
     text.loc[11, "count"] = "many"
     assert_refused(TableFiles, write(tmp_path / "u.csv", text), "u.csv row 12", "'count'", "'many'", "dataset.missing")
     text = frame.copy()
-    text.loc[4, "label"] = ""
-    assert_refused(TableFiles, write(tmp_path / "v.csv", text), "v.csv row 5 has no label")
-    text = frame.copy()
     text["split"] = np.where(np.arange(60) < 45, "train", "test")
     text.loc[50, "label"] = "perhaps"
     assert_refused(TableFiles, write(tmp_path / "w.csv", text), "'perhaps' is only in the test split", "w.csv row 51")
@@ -137,10 +134,27 @@ def test_error_messages(tmp_path, frame, assert_refused):
 
 
 @pytest.mark.parametrize("task", ["auto", "classes", "number"])
-def test_nan_label_is_missing(tmp_path, assert_refused, task):
-    labels = np.where(np.arange(20) == 2, np.nan, np.arange(20) % 2)
-    pq.write_table(pa.table({"x": np.arange(20.0), "label": labels}), tmp_path / "t.parquet")
-    assert_refused(TableFiles, tmp_path / "t.parquet", "t.parquet row 3 has no label; fill it in everywhere", task=task)
+@pytest.mark.parametrize("step", [1.0, 0.5])
+def test_rows_without_a_label_are_kept(tmp_path, open_both, task, step):
+    labels = np.where(np.arange(20) == 2, np.nan, np.arange(20) % 2 * step)
+    pq.write_table(pa.table({"x": np.arange(20) / 8, "label": labels}), tmp_path / "t.parquet")
+    datasets = open_both(TableFiles, tmp_path / "t.parquet", task=task)
+    found = {d.describe(i).rsplit(" ", 1)[1]: d[i]["label"] for d in datasets for i in range(len(d))}
+    assert len(found) == 20
+    assert found["3"] is None
+    is_number = task == "number" or (task == "auto" and step == 0.5)
+    assert found["4"] == (step if is_number else 1)
+    assert datasets[0].task.kind == ("number" if is_number else "classes")
+
+
+def test_first_file_without_labels_does_not_decide_their_kind(tmp_path, frame, open_both):
+    for name, part in (("a", frame.assign(label="")), ("b", frame.assign(label=frame["width"]))):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    train, test = open_both(TableFiles, tmp_path)
+    assert train.task.kind == "number"
+    labels = {d.describe(i).rsplit("/", 1)[1]: d[i]["label"] for d in (train, test) for i in range(len(d))}
+    assert labels["a.csv row 1"] is None
+    assert labels["b.csv row 1"] == frame["width"][0]
 
 
 def test_nan_category_is_missing(tmp_path, open_both):

@@ -34,15 +34,16 @@ NUMERIC_LABEL_CURE = "name a column or an array of numbers label, set dataset.la
 class MetadataCollector:
     """Collects label, group and split of all rows of several files, from columns or else from each file's entry.
 
-    Labels with decimals are regression targets, unless `task` is "classes".
+    Labels with decimals are regression targets, unless `task` is "classes". Rows without a label are for pretraining
+    alone.
     """
 
     def __init__(self, task: str) -> None:
         self.task = task
         self.encoders = {kind: LabelEncoder() for kind in METADATA_COLUMNS}
         self.target_chunks: list[np.ndarray] | None = None
-        self.target_starts: list[int] = []  # index of the first row of each chunk
-        self.is_first_block = True
+        self.row_count = 0
+        self.is_decided = False  # whether labels are numbers or classes
 
     def append(self, block: Block, columns: dict[str, str], entry: FileEntry, describe: DescribeRow) -> None:
         """Append a block of rows of one file.
@@ -55,21 +56,17 @@ class MetadataCollector:
             describe: names a row of the block in messages.
 
         Raises:
-            ConfigError: labels must be numbers and there are none.
             DataError: a label is not a number where others are.
         """
         count = len(next(iter(block.values())))
         columns = dict(columns)
-        label = columns.get("label")
-        if self.is_first_block:
-            self.is_first_block = False
-            if self.task == "number" or (self.task == "auto" and label is not None and has_decimals(block[label])):
-                self.target_chunks = []
+        if "label" in columns and not self.is_decided:
+            self._decide(block[columns["label"]])
         if self.target_chunks is not None:
-            if label is None:
-                raise ConfigError(f"{describe(0)} has no label that is a number; {NUMERIC_LABEL_CURE}")
-            self.target_starts.append(sum(map(len, self.encoders["label"].chunks)))
-            self.target_chunks.append(self._targets_of(block[columns.pop("label")], describe))
+            label = columns.pop("label", None)
+            self.target_chunks.append(
+                np.full(count, np.nan) if label is None else self._targets_of(block[label], describe)
+            )
         for kind, encoder in self.encoders.items():
             name = getattr(entry, kind)
             if kind in columns and (kind != "split" or name is None):
@@ -78,16 +75,34 @@ class MetadataCollector:
                 encoder.append(_train_or_validation(block[columns[kind]]))
             else:
                 encoder.append_constant(None if kind == "label" and self.target_chunks is not None else name, count)
+        self.row_count += count
 
     def append_file(self, entry: FileEntry, count: int) -> None:
         """Append `count` samples of a file that has no columns."""
         for kind, encoder in self.encoders.items():
             encoder.append_constant(getattr(entry, kind), count)
+        self._append_without_target(count)
 
     def append_entries(self, entries: Sequence[FileEntry]) -> None:
         """Append one sample for each entry."""
         for kind, encoder in self.encoders.items():
             encoder.append_names(getattr(entry, kind) for entry in entries)
+        self._append_without_target(len(entries))
+
+    def _append_without_target(self, count: int) -> None:
+        if self.target_chunks is not None:
+            self.target_chunks.append(np.full(count, np.nan))
+        self.row_count += count
+
+    def _decide(self, label: Any) -> None:
+        """Decide by the first labels whether they are numbers. Rows before have no number."""
+        if self.task != "number" and as_names(label).null_count == len(label):
+            return
+        self.is_decided = True
+        if self.task == "number" or (self.task == "auto" and has_decimals(label)):
+            self.target_chunks = [np.full(self.row_count, np.nan)]
+            self.encoders["label"] = LabelEncoder()
+            self.encoders["label"].append_constant(None, self.row_count)
 
     def _targets_of(self, column: Any, describe: DescribeRow) -> np.ndarray:
         values, invalid = as_numbers(column)
@@ -96,9 +111,9 @@ class MetadataCollector:
                 f"{describe(invalid)}: the label '{column[invalid].as_py():.40}' is not a number as the others are; "
                 f"fix it, or set dataset.task=classes"
             )
-        missing = np.flatnonzero(~np.isfinite(values))
-        if len(missing):
-            raise DataError(f"{describe(int(missing[0]))} has no label; fill it in everywhere or leave it out")
+        infinite = np.flatnonzero(np.isinf(values))
+        if len(infinite):
+            raise DataError(f"{describe(int(infinite[0]))}: the label is infinite; fix it, or leave it empty")
         return values
 
     def metadata(self, describe: DescribeRow) -> SampleMetadata:
@@ -106,23 +121,16 @@ class MetadataCollector:
 
         Raises:
             ConfigError: labels must be numbers and there are none.
-            DataError: some rows have a label, group or split and others have none.
+            DataError: some rows have a group or split and others have none.
         """
-        count = len(self.encoders["label"].codes)
-        if count and self.task == "number" and self.target_chunks is None:
+        target = self.target()
+        if self.row_count and self.task == "number" and (target is None or np.isnan(target).all()):
             raise ConfigError(f"{describe(0)} has no label that is a number; {NUMERIC_LABEL_CURE}")
-        if self.target_chunks is not None and sum(map(len, self.target_chunks)) != count:
-            ends = np.cumsum([0, *map(len, self.target_chunks)])
-            gaps = (end for start, end in zip(self.target_starts, ends[:-1], strict=True) if start != end)
-            raise DataError(
-                f"{describe(int(next(gaps, ends[-1])))} has no label, others have a number; fill it in everywhere or "
-                f"leave it out"
-            )
         columns = {kind: encoder.sorted_codes(kind, describe) for kind, encoder in self.encoders.items()}
-        return SampleMetadata(count, describe, **columns)
+        return SampleMetadata(self.row_count, describe, **columns)
 
     def target(self) -> np.ndarray | None:
-        """(n,) float64, the labels if they are numbers."""
+        """(n,) float64, the labels if they are numbers, NaN where there is none."""
         return None if self.target_chunks is None else np.concatenate(self.target_chunks)
 
 

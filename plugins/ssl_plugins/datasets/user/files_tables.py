@@ -170,7 +170,7 @@ class TableFiles(UserData):
         if unknown:
             notes.append(CLASS_NOTE + ", ".join(unknown[:5]))
         elif classes != self.task.names:
-            table = np.array([classes.index(name) for name in self.task.names])
+            table = np.array([*(classes.index(name) for name in self.task.names), -1])  # -1 = no label
             self.labels = table[self.labels]
             self.task = replace(self.task, size=len(classes), names=classes)
 

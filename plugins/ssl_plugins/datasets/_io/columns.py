@@ -183,7 +183,8 @@ def _is_unit(character: str) -> bool:
 
 def shared_number_options(values: Iterable[str]) -> tuple[float, dict[str, str]]:
     """The share of values that are numbers with some options, and the options of all."""
-    count, numbers, ambiguous, merged = 0, 0, 0, {}
+    count, numbers, ambiguous = 0, 0, 0
+    merged: dict[str, str] = {}
     for value in values:
         count += 1
         options = number_options(value)
@@ -224,7 +225,7 @@ def near_number_error(path: Path, name: str, column: Any, missing: Sequence[str]
     example = next(value for value in values if number_options(value))
     other = ", or dataset.decimal=, if it is a decimal comma" if options == {"thousands": ","} else ""
     return DataError(
-        f"{path}: column '{name}' holds numbers such as '{example:.40}'; set {option_settings(options)} to read "
+        f"{path}: column '{name}' holds numbers such as {shown(example)}; set {option_settings(options)} to read "
         f"them{other}; else name it in dataset.categorical or dataset.drop_columns"
     )
 
@@ -237,8 +238,13 @@ def holds_dates(column: Any, missing: Sequence[str] = MISSING) -> bool:
     return bool(values) and sum(bool(DATE.fullmatch(value)) for value in values) >= NEARLY_ALL * len(values)
 
 
+def shown(value: Any) -> str:
+    """A value in a message: in quotes, on one line, cut after 40 characters."""
+    return f"'{' '.join(str(value).split()):.40}'"
+
+
 def number_error(table: Path, row: int, name: str, value: Any, cure: str) -> DataError:
     """The error for a value that is not a number. row: counted from 1."""
     if options := number_options(str(value)):
         cure = f"set {option_settings(options)}, or {cure}"
-    return DataError(f"{table} row {row}: column '{name}' holds '{value!s:.40}', which is not a number; {cure}")
+    return DataError(f"{table} row {row}: column '{name}' holds {shown(value)}, which is not a number; {cure}")

@@ -68,10 +68,10 @@ def uncompressed_name(path: Path) -> str:
 
 def open_decompressed(path: Path, compression: str | None) -> Any:
     """A binary file that is read sequentially."""
+    if compression == "xz":
+        return lzma.open(path)
     file = path.open("rb")
-    if compression is None:
-        return file
-    return lzma.LZMAFile(file) if compression == "xz" else pa.CompressedInputStream(pa.PythonFile(file), compression)
+    return file if compression is None else pa.CompressedInputStream(pa.PythonFile(file), compression)
 
 
 def read_head(path: Path, size: int = HEAD_BYTES) -> tuple[str | None, bytes]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_core import DataError
-from ssl_plugins.datasets._io.columns import NUMBER, NumberStyle
+from ssl_plugins.datasets._io.columns import NUMBER, NumberStyle, shown
 from ssl_plugins.datasets._io.table_options import TableOptions
 
 SAMPLE_CHARACTERS = 1 << 18
@@ -132,8 +132,8 @@ def _encoding_without_mark(path: Path, head: bytes, found: Dialect) -> str:
         encoding = guess_encoding(b"\n".join(lines[:1000]))
         example = next(iter(re.findall(r"\w*[^\x00-\x7f]+\w*", lines[0].decode(encoding, "replace"))), "")
         found.doubts["encoding"] = (
-            f"{path} is not UTF-8 and is read as {encoding}, e.g. '{example:.40}'; set dataset.encoding to confirm it, "
-            f"or to another encoding"
+            f"{path} is not UTF-8 and is read as {encoding}, e.g. {shown(example)}; set dataset.encoding to confirm "
+            f"it, or to another encoding"
         )
         return encoding
     return "utf-8"
@@ -177,10 +177,11 @@ def read_rows(lines: io.TextIOBase, delimiter: str, quote: str | None) -> Iterat
     source: Iterator[str] = iter(lines)
     if delimiter == " ":
         source = (line.replace("\t", " ").strip() for line in lines)
-    quoting = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
-    reader = csv.reader(
-        source, delimiter=delimiter, quotechar=quote, quoting=quoting, skipinitialspace=delimiter == " "
-    )
+    blanks = delimiter == " "
+    if quote is None:
+        reader = csv.reader(source, delimiter=delimiter, quoting=csv.QUOTE_NONE, skipinitialspace=blanks)
+    else:
+        reader = csv.reader(source, delimiter=delimiter, quotechar=quote, skipinitialspace=blanks)
     return (row for row in reader if row)
 
 
@@ -215,8 +216,9 @@ def _detect_delimiter(path: Path, sample: str, is_whole: bool, found: Dialect, d
             )
             return best
         return default
-    best = max(alternatives, key=lambda other: agreement[other][1], default=None)
-    if best is None:  # R leaves the name of the row names out
+    if alternatives:
+        best = max(alternatives, key=lambda other: agreement[other][1])
+    else:  # R leaves the name of the row names out
         best = next((other for other, each in rows.items() if each and _agreement(each, 1)[0] == 1), default)
     if alternatives or len(rows[default][0]) == 1:
         blanks = parse(sample, is_whole, " ", found.quote)
@@ -282,14 +284,14 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
     Raises:
         DataError: two columns have one name.
     """
-    first, below = [cell.strip().removeprefix("\ufeff") for cell in rows[0]], rows[1:]
+    first, below = [" ".join(cell.removeprefix("\ufeff").split()) for cell in rows[0]], rows[1:]
     if options.columns or options.header == "no":
         found.has_header = bool(options.columns) and options.header == "yes"
     elif options.header == "auto" and _holds_values(first, below):
         found.has_header = False
-        shown = ", ".join(repr(cell) for cell in first[:3]) + (", ..." if len(first) > 3 else "")
+        cells = ", ".join(map(shown, first[:3])) + (", ..." if len(first) > 3 else "")
         found.doubts["header"] = (
-            f"{path}: the first row ({shown}) is read as values, not as names; set dataset.header=no to confirm it, "
+            f"{path}: the first row ({cells}) is read as values, not as names; set dataset.header=no to confirm it, "
             f"dataset.columns to name the columns, or dataset.header=yes"
         )
     elif options.header == "auto" and _are_odd_numbers(first):

@@ -52,7 +52,7 @@ class CsvFormat:
             return
         count = 0
         try:
-            with self._open(columns) as reader:
+            with open_decompressed(self.path, self.kind.compression) as file, self._open(file, columns) as reader:
                 for batch in reader:
                     if batch.num_rows:
                         block = {name: batch.column(name) for name in columns}
@@ -62,7 +62,7 @@ class CsvFormat:
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise self._error(error) from None
 
-    def _open(self, columns: Sequence[str]) -> Any:
+    def _open(self, file: Any, columns: Sequence[str]) -> Any:
         dialect, names = self.dialect, self.dialect.names
         read = pv.ReadOptions(
             use_threads=False,
@@ -75,12 +75,7 @@ class CsvFormat:
             delimiter=dialect.delimiter, quote_char=dialect.quote or False, newlines_in_values=dialect.quote is not None
         )
         convert = pv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns, pa.string()))
-        return pv.open_csv(
-            open_decompressed(self.path, self.kind.compression),
-            read_options=read,
-            parse_options=parse,
-            convert_options=convert,
-        )
+        return pv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
 
     def _blocks_of_blanks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns of a file whose separator is any run of blanks."""
@@ -146,6 +141,11 @@ class _RawReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self.file.close()
+        super().close()
 
     def readinto(self, buffer: Any) -> int:
         data = self.file.read(len(buffer))

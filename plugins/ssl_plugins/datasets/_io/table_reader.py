@@ -20,6 +20,7 @@ from ssl_plugins.datasets._io.columns import (
     near_number_error,
     number_error,
     numeric_share,
+    shown,
 )
 from ssl_plugins.datasets._io.file_entry import FileEntry
 from ssl_plugins.datasets._io.splitting import LabelEncoder
@@ -131,8 +132,8 @@ def check_columns(table: Table, entry: FileEntry, reference: Table, columns: Seq
         if entry.split == "test":
             cure += ", or leave dataset.test_root out"
         if len(missing) == len(columns):
-            shown = ", ".join(table.columns[:4]) + (", ..." if len(table.columns) > 4 else "")
-            raise DataError(f"{table.path} holds other columns ({shown}) than {reference.path}; {cure}")
+            own = ", ".join(table.columns[:4]) + (", ..." if len(table.columns) > 4 else "")
+            raise DataError(f"{table.path} holds other columns ({own}) than {reference.path}; {cure}")
         what = f"label column '{label}'" if missing == [label] else f"column '{missing[0]}'"
         raise DataError(f"{table.path} has no {what}, which {reference.path} has; add it, or {cure}")
     extra = [name for name in table.columns if name not in reference.columns]
@@ -218,8 +219,8 @@ class TableReader:
         if holds_dates(column, self.options.missing):
             example = distinct_values(column, self.options.missing)[0]
             self.doubts.append(
-                f"{table.path}: column '{name}' holds dates such as '{example}' and is read as categories; name it in "
-                f"dataset.drop_columns, or in dataset.categorical to use it so"
+                f"{table.path}: column '{name}' holds dates such as {shown(example)} and is read as categories; "
+                f"name it in dataset.drop_columns, or in dataset.categorical to use it so"
             )
         elif share > 0.3:
             values = as_numbers(column, self.options.missing)[0]
@@ -227,7 +228,7 @@ class TableReader:
             example = next(iter(distinct_values(texts, self.options.missing)), "")
             self.doubts.append(
                 f"{table.path}: {share:.0%} of column '{name}' are numbers, and it is read as categories: "
-                f"name its other values, such as '{example:.40}', in dataset.missing, or it in dataset.categorical"
+                f"name its other values, such as {shown(example)}, in dataset.missing, or it in dataset.categorical"
             )
 
     def _read_block(self, block: Block, table: Table, entry: FileEntry) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core import DataError, nearest
+from ssl_plugins.datasets._io.columns import shown
 
 Schema = Mapping[str, Any]
 
@@ -119,8 +120,8 @@ def _numbers_of(name: str, rows: Rows, count: int, where: str) -> np.ndarray:
             table.append(float(text))
         except ValueError:
             raise DataError(
-                f"{where}: column '{name}' holds texts such as '{text:.40}', and numbers when the encoder was trained; "
-                f"fix it, or name the texts in dataset.missing"
+                f"{where}: column '{name}' holds texts such as {shown(text)}, and numbers when the encoder was "
+                f"trained; fix it, or name the texts in dataset.missing"
             ) from None
     return np.array(table)[rows.ids[name]]
 

@@ -17,6 +17,7 @@ from ssl_plugins.datasets._io.columns import (
     has_decimals,
     number_error,
     numeric_share,
+    shown,
 )
 from ssl_plugins.datasets._io.file_entry import FileEntry
 from ssl_plugins.datasets._io.splitting import VALIDATION_NAMES, DescribeRow, LabelEncoder, SampleMetadata
@@ -108,7 +109,7 @@ class MetadataCollector:
         values, invalid = as_numbers(column)
         if invalid is not None:
             raise DataError(
-                f"{describe(invalid)}: the label '{column[invalid].as_py():.40}' is not a number as the others are; "
+                f"{describe(invalid)}: the label {shown(column[invalid].as_py())} is not a number as the others are; "
                 f"fix it, or set dataset.task=classes"
             )
         infinite = np.flatnonzero(np.isinf(values))

@@ -146,7 +146,7 @@ def guess_encoding(sample: bytes) -> str:
     best = from_bytes(sample).best()
     if best is not None and not OTHER_ALPHABETS.isdisjoint(best.alphabets):
         letters = [character for character in str(best) if ord(character) > 127]
-        if sum(character.isalpha() for character in letters) > 0.8 * len(letters):
+        if len(letters) > 3 and sum(character.isalpha() for character in letters) > 0.8 * len(letters):
             return str(best.encoding)
     try:
         sample.decode("cp1252")
@@ -284,7 +284,7 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
     Raises:
         DataError: two columns have one name.
     """
-    first, below = [" ".join(cell.removeprefix("\ufeff").split()) for cell in rows[0]], rows[1:]
+    first, below = [re.sub(r"\s*[\r\n]\s*", " ", cell.strip().removeprefix("\ufeff")) for cell in rows[0]], rows[1:]
     if options.columns or options.header == "no":
         found.has_header = bool(options.columns) and options.header == "yes"
     elif options.header == "auto" and _holds_values(first, below):

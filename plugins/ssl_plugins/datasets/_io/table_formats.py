@@ -127,8 +127,8 @@ class CsvFormat:
             return encoding_error(self.path, self.dialect.encoding)
         if "straddling object" in message:
             return DataError(
-                f"{self.path}: a double quote opens a text that goes on for over {CSV_BLOCK_BYTES >> 20} MB; set "
-                f"dataset.quoting=none to read quotes as letters"
+                f"{self.path}: a double quote opens a text that does not end, or not within {CSV_BLOCK_BYTES >> 20} "
+                f"MB; set dataset.quoting=none to read quotes as letters"
             )
         return DataError(f"{self.path} cannot be read as CSV: {message:.200}; fix or fetch it again")
 

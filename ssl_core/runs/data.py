@@ -112,7 +112,11 @@ def unlike_trained(start: Checkpoint, data: Data) -> list[str]:
     """Doubts about data whose values are far from those that the encoder was trained on."""
     doubts = []
     trained = start.state.get("data", {})
-    columns = [column["name"] for column in trained.get("schema", {}).get("columns", []) if "name" in column]
+    columns = [
+        column["name"]
+        for column in trained.get("schema", {}).get("columns", [])
+        if column.get("kind", "number") in ("number", "channel")
+    ]
     now = measure_fields(data["train"])
     for name, entry in trained.get("stats", {}).items():
         before = FieldStats.from_json(entry)

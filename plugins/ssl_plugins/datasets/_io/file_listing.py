@@ -24,7 +24,9 @@ from ssl_plugins.datasets._io.splitting import (
     SPLIT_NAMES,
     LabelEncoder,
     SampleMetadata,
+    is_unlabelled,
     is_validation,
+    split_of_folder,
 )
 from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS
 
@@ -50,7 +52,8 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
 
     Labels come from `pattern`, from the table, from a metadata.csv in the folder, or from sub-folders if every file is
     in one. Where the top folders are train/ and at least one of val/ and test/, they are the split and the folders
-    below are the labels. A folder that holds all others and no file is seen through.
+    below are the labels. Folders such as unlabeled/ are for pretraining alone, at the top or beside those of classes.
+    A folder that holds all others and no file is seen through.
 
     Args:
         root: the folder, table, pattern or file.
@@ -185,8 +188,9 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
     depth = _wrapper_depth(parts.values())
     below = {path: names[depth:] for path, names in parts.items()}
     top_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
-    splits = [SPLIT_NAMES.get(folder.lower()) for folder in top_folders]
-    has_split = None not in splits and len(set(splits)) == len(splits) > 1 and "train" in splits
+    splits = [split_of_folder(folder) for folder in top_folders if not is_unlabelled(folder)]
+    unlabelled = any(map(is_unlabelled, top_folders))
+    has_split = None not in splits and len(set(splits)) == len(splits) > (0 if unlabelled else 1) and "train" in splits
     split_like = {folder.lower() for folder in top_folders} <= SPLIT_LIKE_FOLDERS
     if pattern is None and len(top_folders) > 1 and not has_split and split_like:
         raise DataError(
@@ -194,14 +198,18 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
             f"val and test, one for each split, and leave others out"
         )
     classes = {path: names[1:] if has_split else names for path, names in below.items()}
-    label_folders = {names[0] if len(names) > 1 else "" for names in classes.values()}
+    levels = 2 if has_split else 1
+    for_pretraining = {path for path, names in below.items() if any(map(is_unlabelled, names[:-1][:levels]))}
+    label_folders = {
+        names[0] if len(names) > 1 else "" for path, names in classes.items() if path not in for_pretraining
+    }
     has_labels = len(label_folders) > 1 and "" not in label_folders
     if pattern is None and not has_labels and len(label_folders) > 2:
         _doubt_strays(files, root, label_folders, ["/".join(parts[path]) for path in paths if len(classes[path]) == 1])
     files += [
         FileEntry(
-            path, "/".join(parts[path]), classes[path][0] if has_labels else None,
-            split=SPLIT_NAMES[below[path][0].lower()] if has_split else None,
+            path, "/".join(parts[path]), classes[path][0] if has_labels and path not in for_pretraining else None,
+            split=(split_of_folder(below[path][0]) or "train") if has_split else None,
         )
         for path in paths
     ]  # fmt: skip

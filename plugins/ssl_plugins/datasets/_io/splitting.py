@@ -304,6 +304,18 @@ def split_by_name(metadata: SampleMetadata) -> np.ndarray:
     return np.array([SPLITS.index(SPLIT_NAMES[name.lower()]) for name in names], np.int8)[codes]
 
 
+def split_of_folder(name: str) -> Split | None:
+    """The split that a folder such as train, VAL or train_images holds; None if its name says none."""
+    name = name.lower()
+    first = re.match(r"([a-z]+)[ _.-]", name)
+    return SPLIT_NAMES.get(name) or (SPLIT_NAMES.get(first[1]) if first else None)
+
+
+def is_unlabelled(folder: str) -> bool:
+    """Whether the files of a folder, by its name, are for pretraining alone."""
+    return folder.lower() in UNLABELLED_NAMES
+
+
 def is_validation(name: str | None) -> bool:
     """Whether a name stands for the validation split."""
     return name is not None and name.lower() in VALIDATION_NAMES

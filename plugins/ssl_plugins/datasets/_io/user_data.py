@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from ssl_plugins.datasets._io.file_entry import FileEntry
 from ssl_plugins.datasets._io.file_state import file_state_digest
 from ssl_plugins.datasets._io.splitting import (
     SPLITS,
+    Codes,
     DescribeRow,
     SampleMetadata,
     needs_test_split,
@@ -137,7 +139,7 @@ class UserData(Dataset):
             DataError: the data cannot be split.
         """
         if split is None:
-            split = self.split_samples(metadata)
+            split = self.split_samples(metadata if target is None else _with_known(metadata, target))
         self.splits = tuple(name for code, name in enumerate(SPLITS) if (split == code).any())
         if self.split not in self.splits:
             raise DataError(
@@ -236,6 +238,12 @@ class UserData(Dataset):
     def fingerprint(self) -> str:
         """Changes with the options, the split, the labels, and any file's name, size or modification time."""
         return f"{super().fingerprint()}:{self.files_digest}:{self.metadata_digest}"
+
+
+def _with_known(metadata: SampleMetadata, target: np.ndarray) -> SampleMetadata:
+    """Metadata in which the samples with a target have one label and the others none, so that these train."""
+    known = np.isfinite(target) if target.ndim == 1 else (target >= 0).all(axis=1)
+    return replace(metadata, label=Codes(np.where(known, 0, -1).astype(np.int32), ("",)))
 
 
 def _metadata_digest(metadata: SampleMetadata, split: np.ndarray, target: np.ndarray | None) -> str:

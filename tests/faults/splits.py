@@ -65,7 +65,7 @@ def _partly_labelled(read: Read) -> None:
 
 
 def _numbers_with_gaps(folder: Path) -> Path:
-    rows = "".join(f"{i},{'' if i % 2 else i + 0.5}\n" for i in range(40))
+    rows = "".join(f"{i % 9},{'' if i % 2 else i + 0.5}\n" for i in range(40))
     (folder / "x.csv").write_text("a,label\n" + rows)
     return folder / "x.csv"
 

@@ -17,7 +17,7 @@ import torch
 from ssl_core import plugins as installed
 from ssl_core.config.resolve import budgeted, flatten
 from ssl_core.contracts import Dataset
-from ssl_core.errors import ConfigError, nearest
+from ssl_core.errors import BadSample, ConfigError, DataError, nearest
 from ssl_core.hookspecs import hookimpl
 from ssl_core.pipeline.memory import MEMORY, ORIGIN, memory_dataset
 from ssl_core.plugins import Catalogue, Origin
@@ -89,6 +89,13 @@ class EvaluateKeywords(DataKeywords, total=False):
     strict: bool
 
 
+TRAINING_TABLE = frozenset(
+    {
+        "root", "test_root", "label", "group", "split", "label_pattern", "task", "test_fraction", "test_groups",
+        "train_groups", "validation_fraction", "validation_groups",
+    }
+)  # fmt: skip
+"""Options of a table that say where it lies, what its labels are and how it is split."""
 PATHS = {
     "steps": "train.steps", "batch_size": "train.batch_size", "seed": "seed", "preset": "preset",
     "masking": "masking.name", "probe_every": "evaluate.every", "precision": "train.precision", "strict": "strict",
@@ -182,7 +189,8 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> PretrainedEn
         encoder = encoder_class(encoder_class.Options(**config.encoder.options), tokenizer.layout)
     state = start.state
     provenance = Provenance(path, start.step, state.get("versions", {}), state.get("origins", {}))
-    model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance)
+    schema = state.get("data", {}).get("schema", {})
+    model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance, schema)
     tensors = checkpoint.read_model(start)
     prefixes = {f"{prefix}.": f"{part}." for part, prefix in state["features"].items()}
     own = {
@@ -206,8 +214,8 @@ def embed(
 
     Args:
         source: a run, an encoder, or a run's folder.
-        x: n samples: an array or tensor (n, ...), a dict of such by field, a sequence of samples, or a torch or Hugging
-            Face data set.
+        x: n samples: an array or tensor (n, ...), a dict of such by field, a sequence of samples, a torch or Hugging
+            Face data set, or a pandas DataFrame of n rows, whose columns are matched by name with those trained on.
         per_token: return one feature vector for each of the L tokens instead of one for each sample.
         batch_size: samples in a forward pass.
 
@@ -224,6 +232,8 @@ def embed(
         encoder = source.encoder
     else:
         encoder = source if isinstance(source, PretrainedEncoder) else load(source, device="auto")
+    if hasattr(x, "columns") and hasattr(x, "to_parquet"):
+        x = _table_samples(x, encoder)
     return encoder.embed(x, per_token=per_token, batch_size=batch_size)
 
 
@@ -318,6 +328,34 @@ class _MemoryPlugin:
     def register_datasets(self) -> list[type[Dataset]]:
         """The data set."""
         return [self.dataset]
+
+
+def _table_samples(frame: Any, encoder: PretrainedEncoder) -> list[Any]:
+    """The rows of a DataFrame as samples of the encoder: columns matched by name, categories by value.
+
+    Raises:
+        ConfigError: the encoder was not trained on a table of such rows.
+        DataError: the columns do not fit, or a row cannot be used.
+    """
+    config = encoder.config
+    if config.modality != "tabular" or config.dataset.name != "files":
+        raise ConfigError(
+            "a DataFrame can be embedded by an encoder that was trained on a table or DataFrame of the modality "
+            "tabular; give an array, e.g. frame[columns].to_numpy(), with the columns trained on"
+        )
+    columns = {column["name"] for column in encoder.schema.get("columns", [])}
+    frame = frame.drop(columns=[name for name in ("label", "group", "split") if name not in columns], errors="ignore")
+    kind = installed.load().dataset("files", config.modality)
+    values = {name: value for name, value in config.dataset.options.items() if name not in TRAINING_TABLE}
+    values |= {"root": str(_table_file(frame, None)), "test_fraction": 0}
+    dataset = kind(kind.Options(**values), "train")
+    dataset.conform(encoder.schema)
+    if len(dataset) != len(frame):
+        raise DataError(f"the table has {len(frame):,} rows, and {len(dataset):,} of them can be read")
+    try:
+        return [dataset[index]["inputs"] for index in range(len(dataset))]
+    except BadSample as error:
+        raise DataError(f"{error}") from None
 
 
 def _table_file(frame: Any, y: Any) -> Path:

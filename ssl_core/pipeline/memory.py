@@ -59,7 +59,8 @@ class SampleInputs:
             )
         elif hasattr(x, "columns") and hasattr(x, "iloc"):
             raise ConfigError(
-                "a table is embedded by its numbers; give frame[columns].to_numpy(), with the columns trained on"
+                "a DataFrame is embedded by sslx.embed(run, frame); here give frame[columns].to_numpy(), with the "
+                "columns trained on"
             )
         else:
             self.columns, self.length = None, len(x)

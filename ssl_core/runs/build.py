@@ -136,7 +136,7 @@ def build_run(
         learner.tokenizer.fit_normalization(data["train"].chunks())
     if for_training:
         if start is not None:
-            check_same_data(start, data)
+            check_same_data(start, splits, data)
         config, lines = resolve_runtime(config, learner, device, data["train"])
         notes += lines
     scored: Data = {"train": data["train"], "test": data.get(config.evaluate.split, data["train"])}

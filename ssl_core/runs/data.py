@@ -81,19 +81,31 @@ def data_state(splits: Splits, data: Data) -> dict[str, Any]:
     """What a checkpoint keeps of the data: schema, statistics, number of samples and digest of each split."""
     return {
         "schema": splits["train"].schema(),
+        "task": _task_words(splits),
         "stats": {name: stats.to_json() for name, stats in measure_fields(data["train"]).items()},
         "samples": {split: len(part) for split, part in data.items()},
         "digests": {split: part.content_digest() for split, part in data.items()},
     }
 
 
-def check_same_data(start: Checkpoint, data: Data) -> None:
+def _task_words(splits: Splits) -> str:
+    """The task of the labels in words: its kind and, if they have names, the classes."""
+    task = splits["train"].task
+    return "no labels" if task is None else f"{task.kind} {', '.join(task.names) or task.size}"
+
+
+def check_same_data(start: Checkpoint, splits: Splits, data: Data) -> None:
     """Check that the data are those that the run was begun with.
 
     Raises:
         DataError: a split has other samples or labels.
     """
     before = start.state.get("data", {})
+    if "task" in before and before["task"] != _task_words(splits):
+        raise DataError(
+            f"the labels were {before['task']:.200} when the run was begun and are {_task_words(splits):.200} now; put "
+            f"the data back to go on, or start anew"
+        )
     for split, part in data.items():
         count, digest = before.get("samples", {}).get(split), before.get("digests", {}).get(split)
         if count is not None and count != len(part):

@@ -43,12 +43,15 @@ class PretrainedEncoder(nn.Module):
         fields: what a sample must hold, by name.
         config: the run's configuration.
         provenance: the run that it comes from.
+        schema: `Dataset.schema` of the data that it was trained on.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, encoder: Encoder, fields: Fields, config: RunConfig, provenance: Provenance
-    ) -> None:
+        self, tokenizer: Tokenizer, encoder: Encoder, fields: Fields, config: RunConfig, provenance: Provenance,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.schema = dict(schema or {})
         self.tokenizer, self.encoder = tokenizer, encoder
         self.fields, self.config, self.provenance = fields, config, provenance
 

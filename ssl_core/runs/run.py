@@ -161,7 +161,8 @@ class Run:
             entries.get("origins", self.context.catalogue.origins()),
         )
         parts = self.learner.feature_parts()
-        return PretrainedEncoder(*parts, self.splits["train"].fields, self.config, provenance)
+        fields = self.learner.tokenizer.fields
+        return PretrainedEncoder(*parts, fields, self.config, provenance, self.splits["train"].schema())
 
     @contextmanager
     def random_init_baseline(self) -> Iterator[Learner]:

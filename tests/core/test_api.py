@@ -310,12 +310,22 @@ def test_a_table(tmp_path):
     rng = np.random.default_rng(0)
     frame = pandas.DataFrame({"a": rng.standard_normal(50), "b": rng.choice(["x", "y"], 50)})
     run = sslx.pretrain(frame, y=np.arange(50) % 3, modality="tabular", out=tmp_path / "run", set=SMALL, **CHOICE)
-    assert run.splits["train"].fields == {"numeric": Continuous((1,)), "b": Discrete(1, 2)}
+    assert run.splits["train"].fields == {"numeric": Continuous((1,)), "b": Discrete(1, 3)}
     assert run.task is not None
     assert run.task.size == 3
     assert sslx.evaluate(tmp_path / "run").scores == run.report.scores  # a file in the cache holds the table
-    with pytest.raises(ConfigError, match="give frame"):
-        sslx.embed(run, frame)
+    features = sslx.embed(run, frame)
+    assert features.shape == (50, 16)
+    loaded = tmp_path / "run"
+    for same in (frame.assign(label=0, split="test"), frame[["b", "a"]], frame.assign(more=1.5)):
+        np.testing.assert_allclose(sslx.embed(loaded, same), features, rtol=1e-5, atol=1e-6)
+    backwards = sslx.embed(loaded, frame.iloc[::-1])
+    np.testing.assert_allclose(backwards[::-1], features, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(sslx.embed(loaded, frame.assign(b="new")), features)
+    with pytest.raises(DataError, match="no column 'a', on which the encoder was trained"):
+        sslx.embed(run, frame.rename(columns={"a": "A"}))
+    with pytest.raises(ConfigError, match="sslx.embed"):
+        run.encoder.embed(frame)
 
 
 @pytest.mark.parametrize(

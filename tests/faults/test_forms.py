@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -167,19 +166,12 @@ def test_arrays_of_series(tmp_path, form):
         np.savez(tmp_path / "x.npz", series=x)
     read = contents("time-series", tmp_path / f"x.{form}")
     rows = [
-        json.loads(json.dumps({"id": i, "x": float(x[i, 0, t]), "y": float(x[i, 1, t])}))
-        for i in range(12)
-        for t in range(10)
+        {"id": i, "x": float(x[i, 0, t]), "y": float(x[i, 1, t])} for i, t in itertools.product(range(12), range(10))
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "x.csv", index=False)
     table = contents("time-series", tmp_path / "x.csv", {"window": 10})
-    arrays = [
-        np.sort(
-            np.stack([sample["inputs"]["series"] for split in ("train", "test") for sample in one[split]]).reshape(
-                12, -1
-            ),
-            axis=0,
-        )
-        for one in (read, table)
-    ]
+    arrays = []
+    for one in (read, table):
+        samples = [sample["inputs"]["series"] for split in ("train", "test") for sample in one[split]]
+        arrays.append(np.sort(np.stack(samples).reshape(12, -1), axis=0))
     np.testing.assert_allclose(*arrays, rtol=1e-6)

@@ -66,11 +66,9 @@ def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -
     if absent and (extra or len(absent) == len(trained)):
         hint = nearest(absent[0], extra or own, "other column")
         cure = (
-            f"rename it, or set dataset.drop_columns={','.join(extra)} to use missing values instead" if extra else ""
+            f"; rename it, or set dataset.drop_columns={','.join(extra)} to use missing values instead" if extra else ""
         )
-        raise DataError(
-            f"{where} has no column '{absent[0]}', on which the encoder was trained; {hint} {cure}".rstrip()
-        )
+        raise DataError(f"{where} has no column '{absent[0]}', on which the encoder was trained; {hint}{cure}")
     notes = []
     if extra:
         notes.append(f"columns on which the encoder was not trained are left out: {_listed(extra)}")

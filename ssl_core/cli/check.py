@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def check(
     from ssl_core import testing
     from ssl_core.config.resolve import parse_setting
 
+    if block:  # the checks load the installed plugins themselves
+        os.environ["SSLX_BLOCK"] = ",".join(filter(None, (os.environ.get("SSLX_BLOCK"), *block)))
     values = dict(parse_setting(text) for text in set_ or ())
     reasons = dict(_parse_xfail(text) for text in xfail or ())
     with _entries(name, block) as entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
@@ -295,7 +296,10 @@ class Catalogue:
     def _unknown(self, word: str, name: str, known: Iterable[str], modality: str | None = None) -> ConfigError:
         where = f" of modality '{modality}'" if modality else ""
         stem = "modalitie" if word == "modality" else word  # `nearest` adds the s
-        return self._with_reasons(f"unknown {word} '{name}'{where}; {nearest(name, known, stem)}", name)
+        hint = nearest(name, known, stem)
+        if "/" in name and os.path.exists(name):
+            hint = f"it is a path: install the package there (pip install -e {name}) and give the name of the {word}"
+        return self._with_reasons(f"unknown {word} '{name}'{where}; {hint}", name)
 
     def _with_reasons(self, message: str, name: str) -> ConfigError:
         """An error about an unknown name, with the unusable and blocked plugins that might provide it."""

@@ -247,13 +247,15 @@ def header(run: Run) -> list[str]:
         f", masking {'' if name == 'mask' else f'{name}: '}{part.name} {_brief(part.options)}"
         for name, part in config.maskings.items()
     )
+    ema = learner.objective.teacher
+    teacher = "" if ema is None else f", teacher{', which computes the features' if ema.evaluate else ''}"
     kernel, hardware = attention_kernel(config, learner, run.device), describe(run.device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
         *summary_lines(run.splits["train"].summary, measure_fields(run.data["train"])),
         *(f"doubt      {doubt}" for doubt in run.doubts),
         f"tokens     {grids}",
-        f"model      {config.objective.name}{masking}; "
+        f"model      {config.objective.name}{masking}{teacher}; "
         + ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in learner.parameter_counts().items()),
         f"training   {config.train.steps:,} steps of {config.train.batch_size}, seed {config.seed}, "
         f"{config.train.precision}, attention {kernel}, on {hardware}",

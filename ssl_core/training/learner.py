@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Draws, Objective, Tokenizer
-from ssl_core.errors import ConfigError
+from ssl_core.errors import ConfigError, PluginError
 from ssl_core.nn.encoder import Encoder
 from ssl_core.tokens import ContinuousTarget, Geometry, Outcome
 from ssl_core.training.teacher import TeacherCopy
@@ -54,9 +55,19 @@ class Learner(nn.Module):
         return draws
 
     def start_teacher(self) -> None:
-        """Copy the teacher's parts from the student, if the objective wants a teacher."""
-        if self.objective.teacher is not None:
-            self.teacher = TeacherCopy(self, self.objective.teacher)
+        """Copy the teacher's parts from the student, if the objective wants a teacher.
+
+        Raises:
+            PluginError: If the objective's `forward` has no parameter for it.
+        """
+        if self.objective.teacher is None:
+            return
+        if len(inspect.signature(self.objective.forward).parameters) < 4:
+            raise PluginError(
+                f"objective '{self.objective.name}' has a teacher, and its forward takes none; write `def forward(self, "
+                f"tokens, encoder, draws, teacher=None)`"
+            )
+        self.teacher = TeacherCopy(self, self.objective.teacher)
 
     @torch.no_grad()
     def update_teacher(self, progress: Tensor) -> None:

@@ -64,8 +64,8 @@ class Learner(nn.Module):
             return
         if len(inspect.signature(self.objective.forward).parameters) < 4:
             raise PluginError(
-                f"objective '{self.objective.name}' has a teacher, and its forward takes none; write `def forward(self, "
-                f"tokens, encoder, draws, teacher=None)`"
+                f"objective '{self.objective.name}' has a teacher, and its forward takes none; write "
+                f"`def forward(self, tokens, encoder, draws, teacher=None)`"
             )
         self.teacher = TeacherCopy(self, self.objective.teacher)
 

@@ -21,6 +21,7 @@ from ssl_core import (
     Mask,
     Objective,
     Outcome,
+    PluginError,
     Segment,
     Tokenizer,
     Tokens,
@@ -308,6 +309,17 @@ def test_momentum_schedules():
     linear, cosine = Ema(0.9, 1.0), Ema(0.9, 1.0, schedule="cosine")
     assert [round(float(linear.momentum(torch.tensor(p))), 6) for p in (0.0, 0.25, 1.0)] == [0.9, 0.925, 1.0]
     assert float(cosine.momentum(torch.tensor(0.25))) == pytest.approx(1 - 0.05 * (math.cos(math.pi * 0.25) + 1))
+
+
+def test_a_teacher_that_forward_does_not_take_is_refused_in_one_line():
+    learner = distil()
+
+    def forward(tokens, encoder, draws):
+        raise AssertionError
+
+    learner.objective.forward = forward
+    with pytest.raises(PluginError, match="has a teacher, and its forward takes none; write `def forward"):
+        learner.start_teacher()
 
 
 def test_the_teacher_is_evaluated_unless_told_otherwise():

@@ -424,3 +424,9 @@ def test_block_of_an_unknown_plugin(monkeypatch):
     monkeypatch.setenv(plugins.BLOCK_VARIABLE, "sslx:objectives.mea")
     problems = plugins.load().problems
     assert any(line.startswith("SSLX_BLOCK: no plugin 'sslx:objectives.mea'; did you mean") for line in problems)
+
+
+def test_a_path_in_place_of_a_name(tmp_path):
+    with pytest.raises(errors.ConfigError) as caught:
+        Catalogue().objective(str(tmp_path))
+    assert f"it is a path: install the package there (pip install -e {tmp_path})" in str(caught.value)

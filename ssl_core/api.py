@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -23,6 +23,7 @@ from ssl_core.pipeline.memory import MEMORY, ORIGIN, memory_dataset
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.report import Report
 from ssl_core.runs.build import load_checkpoint
+from ssl_core.runs.embed import own_options
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder, Provenance
 from ssl_core.runs.evaluate import evaluate_run
 from ssl_core.runs.fields import fields_from_json
@@ -89,13 +90,6 @@ class EvaluateKeywords(DataKeywords, total=False):
     strict: bool
 
 
-TRAINING_TABLE = frozenset(
-    {
-        "root", "test_root", "label", "group", "split", "label_pattern", "task", "test_fraction", "test_groups",
-        "train_groups", "validation_fraction", "validation_groups",
-    }
-)  # fmt: skip
-"""Options of a table that say where it lies, what its labels are and how it is split."""
 PATHS = {
     "steps": "train.steps", "batch_size": "train.batch_size", "seed": "seed", "preset": "preset",
     "masking": "masking.name", "probe_every": "evaluate.every", "precision": "train.precision", "strict": "strict",
@@ -189,8 +183,9 @@ def load(folder: str | os.PathLike[str], *, device: str = "cpu") -> PretrainedEn
         encoder = encoder_class(encoder_class.Options(**config.encoder.options), tokenizer.layout)
     state = start.state
     provenance = Provenance(path, start.step, state.get("versions", {}), state.get("origins", {}))
-    schema = state.get("data", {}).get("schema", {})
-    model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance, schema)
+    data = state.get("data", {})
+    model = PretrainedEncoder(tokenizer, encoder, fields, config, provenance, data.get("schema", {}))
+    model.stats = data.get("stats", {})
     tensors = checkpoint.read_model(start)
     prefixes = {f"{prefix}.": f"{part}." for part, prefix in state["features"].items()}
     own = {
@@ -208,6 +203,7 @@ def embed(
     x: Any,
     *,
     per_token: bool = False,
+    layers: Sequence[int] | None = None,
     batch_size: int = EMBED_BATCH,
 ) -> Any:
     """Features of raw samples.
@@ -217,6 +213,7 @@ def embed(
         x: n samples: an array or tensor (n, ...), a dict of such by field, a sequence of samples, a torch or Hugging
             Face data set, or a pandas DataFrame of n rows, whose columns are matched by name with those trained on.
         per_token: return one feature vector for each of the L tokens instead of one for each sample.
+        layers: numbers of encoder layers from 1, whose outputs are returned side by side.
         batch_size: samples in a forward pass.
 
     Returns:
@@ -234,7 +231,7 @@ def embed(
         encoder = source if isinstance(source, PretrainedEncoder) else load(source, device="auto")
     if hasattr(x, "columns") and hasattr(x, "to_parquet"):
         x = _table_samples(x, encoder)
-    return encoder.embed(x, per_token=per_token, batch_size=batch_size)
+    return encoder.embed(x, per_token=per_token, layers=layers, batch_size=batch_size)
 
 
 def evaluate(
@@ -346,8 +343,7 @@ def _table_samples(frame: Any, encoder: PretrainedEncoder) -> list[Any]:
     columns = {column["name"] for column in encoder.schema.get("columns", [])}
     frame = frame.drop(columns=[name for name in ("label", "group", "split") if name not in columns], errors="ignore")
     kind = installed.load().dataset("files", config.modality)
-    values = {name: value for name, value in config.dataset.options.items() if name not in TRAINING_TABLE}
-    values |= {"root": str(_table_file(frame, None)), "test_fraction": 0}
+    values = own_options(config) | {"root": str(_table_file(frame, None)), "test_fraction": 0}
     dataset = kind(kind.Options(**values), "train")
     dataset.conform(encoder.schema)
     if len(dataset) != len(frame):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ssl_core.cli import check, compare, data, evaluate, plugins, run, show
+from ssl_core.cli import check, compare, data, embed, evaluate, plugins, run, show
 from ssl_core.cli.common import errors_in_one_line
 from ssl_core.cli.plugin_commands import PluginGroup
 from ssl_core.training.accel.threads import configure_threads
@@ -43,7 +43,7 @@ def main_options(
     """Self-supervised learning for data of any kind."""
 
 
-for module in (run, evaluate, compare, data, show, check, plugins):
+for module in (run, evaluate, embed, compare, data, show, check, plugins):
     module.attach(app)
 
 

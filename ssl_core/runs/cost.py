@@ -24,8 +24,8 @@ SAMPLES = 2
 """Samples of the first trial steps."""
 MEMORY_SHARE = 0.5
 """Share of the memory beyond which the need of a step is a warning."""
-SECONDS = 0.3
-"""Seconds of the last trial step, if the batch is that large."""
+SECONDS = 2.0
+"""Most seconds of the last trial step, as estimated from the first."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -59,7 +59,7 @@ def estimate_cost(run: Run) -> Cost:
     """Run forward and backward on a few samples and scale to the batch. It changes neither weights nor random state.
 
     Small batches cost more a sample than large ones, so the seconds are an upper estimate. They are measured on as many
-    samples as take about `SECONDS`.
+    samples as take `SECONDS` at most.
     """
     train, learner = run.config.train, run.learner
     few = min(max(SAMPLES, learner.objective.min_batch_size), train.batch_size)

@@ -122,28 +122,31 @@ def check_same_data(start: Checkpoint, splits: Splits, data: Data) -> None:
 
 def unlike_trained(start: Checkpoint, data: Data) -> list[str]:
     """Doubts about data whose values are far from those that the encoder was trained on."""
-    doubts = []
     trained = start.state.get("data", {})
-    columns = [
-        column["name"]
-        for column in trained.get("schema", {}).get("columns", [])
-        if column.get("kind", "number") in ("number", "channel")
-    ]
-    now = measure_fields(data["train"])
-    for name, entry in trained.get("stats", {}).items():
-        before = FieldStats.from_json(entry)
+    before = {name: FieldStats.from_json(entry) for name, entry in trained.get("stats", {}).items()}
+    return far_values(before, measure_fields(data["train"]), trained.get("schema", {}))
+
+
+def far_values(
+    trained: Mapping[str, FieldStats], now: Mapping[str, FieldStats], schema: Mapping[str, Any]
+) -> list[str]:  # fmt: skip
+    """A line for each field with a channel whose values are far from those in training, with both ranges."""
+    kinds = ("number", "channel")
+    columns = [column["name"] for column in schema.get("columns", []) if column.get("kind", "number") in kinds]
+    lines = []
+    for name, before in trained.items():
         channel = far_channel(before, now[name]) if name in now else None
         if channel is None:
             continue
         many = len(before.low) > 1
         is_named = many and len(columns) == len(before.low)
         what = f"'{columns[channel]}'" if is_named else f"channel {channel} of '{name}'" if many else f"'{name}'"
-        doubts.append(
+        lines.append(
             f"{what} ranges from {now[name].low[channel]:g} to {now[name].high[channel]:g} here and from "
             f"{before.low[channel]:g} to {before.high[channel]:g} in the data that the encoder was trained on; "
             f"convert it to the same unit"
         )
-    return doubts
+    return lines
 
 
 def data_doubts(splits: Splits, data: Data) -> list[str]:

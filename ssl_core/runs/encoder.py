@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssl_core.config.schema import RunConfig
 from ssl_core.contracts import Inputs, Tokenizer
 from ssl_core.data import Fields, send
-from ssl_core.errors import BadSample, DataError
+from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.memory import SampleInputs, is_tensor_input
 
@@ -44,14 +44,17 @@ class PretrainedEncoder(nn.Module):
         config: the run's configuration.
         provenance: the run that it comes from.
         schema: `Dataset.schema` of the data that it was trained on.
+        stats: statistics of its fields, as in checkpoints.
     """
+
+    stats: Mapping[str, Any]
 
     def __init__(
         self, tokenizer: Tokenizer, encoder: Encoder, fields: Fields, config: RunConfig, provenance: Provenance,
         schema: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.schema = dict(schema or {})
+        self.schema, self.stats = dict(schema or {}), {}
         self.tokenizer, self.encoder = tokenizer, encoder
         self.fields, self.config, self.provenance = fields, config, provenance
 
@@ -65,19 +68,43 @@ class PretrainedEncoder(nn.Module):
         """The device of the weights."""
         return next(self.parameters()).device
 
-    def forward(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:
+    def forward(
+        self, inputs: Mapping[str, Tensor], per_token: bool = False, layers: Sequence[int] | None = None
+    ) -> Tensor:  # fmt: skip
         """Features of preprocessed inputs, with gradients.
 
         Args:
             inputs: what `preprocess` returns, each tensor with a first axis B.
             per_token: return one feature vector for each token instead of one for each sample.
+            layers: numbers of encoder layers from 1, whose outputs are returned side by side in place of the encoder's
+                output.
 
         Returns:
-            (B, D), or (B, L, D) with `per_token`.
+            (B, D), or (B, L, D) with `per_token`; D is multiplied by the number of `layers`.
+
+        Raises:
+            ConfigError: the encoder does not have one of the layers.
         """
         tokens = self.tokenizer(inputs)
-        encoded = self.encoder(tokens.embeddings, geometry=tokens.geometry)
-        return encoded[:, 1:] if per_token else self.encoder.pool(encoded, tokens.valid)
+        if layers is None:
+            outputs = [self.encoder(tokens.embeddings, geometry=tokens.geometry)]
+        else:
+            try:
+                outputs = self.encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+            except ValueError as error:
+                raise ConfigError(f"layers={tuple(layers)}: {error}") from error
+        parts = [part[:, 1:] if per_token else self.encoder.pool(part, tokens.valid) for part in outputs]
+        return torch.cat(parts, dim=-1)
+
+    @torch.no_grad()
+    def features(
+        self, inputs: Sequence[Mapping[str, np.ndarray]], per_token: bool = False, layers: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """float32 features of single preprocessed samples, in the module's mode and without gradients."""
+        batch = {name: np.stack([np.asarray(one[name]) for one in inputs]) for name in inputs[0]}
+        tensors = {name: send(torch.from_numpy(value), self.device) for name, value in batch.items()}
+        out: np.ndarray = self(tensors, per_token, layers).float().cpu().numpy()
+        return out
 
     def preprocess(self, x: Any) -> dict[str, Tensor]:
         """Raw samples to the inputs of `forward`, on the encoder's device.
@@ -112,7 +139,9 @@ class PretrainedEncoder(nn.Module):
             yield self._batch(samples, start, min(start + size, len(samples)))
 
     @torch.no_grad()
-    def embed(self, x: Any, *, per_token: bool = False, batch_size: int = EMBED_BATCH) -> Any:
+    def embed(
+        self, x: Any, *, per_token: bool = False, layers: Sequence[int] | None = None, batch_size: int = EMBED_BATCH
+    ) -> Any:
         """Features of raw samples, in evaluation mode and without gradients.
 
         Memory holds the features and one batch. The module's training mode is as before afterwards.
@@ -121,6 +150,7 @@ class PretrainedEncoder(nn.Module):
             x: an array or tensor of n samples (n, ...), a dict of such by field, a sequence of samples, or a torch or
                 Hugging Face data set. The samples have the form of the encoder's `fields`.
             per_token: return one feature vector for each token instead of one for each sample.
+            layers: numbers of encoder layers from 1, whose outputs are returned side by side.
             batch_size: samples in a forward pass.
 
         Returns:
@@ -137,7 +167,7 @@ class PretrainedEncoder(nn.Module):
         self.eval()
         try:
             for inputs in self.batches(samples, batch_size):
-                part = self(inputs, per_token).float().cpu().numpy()
+                part = self(inputs, per_token, layers).float().cpu().numpy()
                 if out is None:
                     out = np.empty((len(samples), *part.shape[1:]), dtype=np.float32)
                 out[done : done + len(part)] = part

@@ -19,6 +19,7 @@ from ssl_core.data import Split, Task
 from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.pipeline.measure import measure_fields
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
 from ssl_core.runs.encoder import PretrainedEncoder, Provenance
@@ -162,7 +163,9 @@ class Run:
         )
         parts = self.learner.feature_parts()
         fields = self.learner.tokenizer.fields
-        return PretrainedEncoder(*parts, fields, self.config, provenance, self.splits["train"].schema())
+        encoder = PretrainedEncoder(*parts, fields, self.config, provenance, self.splits["train"].schema())
+        encoder.stats = {name: stats.to_json() for name, stats in measure_fields(self.data["train"]).items()}
+        return encoder
 
     @contextmanager
     def random_init_baseline(self) -> Iterator[Learner]:

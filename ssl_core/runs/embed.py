@@ -1,0 +1,266 @@
+"""Features of files by a trained encoder, written as a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_core.config.schema import RunConfig
+from ssl_core.contracts import Dataset
+from ssl_core.errors import BadSample, ConfigError, DataError
+from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.pipeline.measure import SAMPLES, FieldStats, measure_fields
+from ssl_core.plugins import Catalogue
+from ssl_core.runs.data import as_utf8, far_values
+from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
+from ssl_core.runs.fields import adapt_fields
+from ssl_core.utils.console import Console
+
+FORMATS = (".parquet", ".csv", ".npz")
+OF_TRAINING = frozenset(
+    {
+        "root", "test_root", "label", "group", "split", "label_pattern", "task", "test_fraction", "test_groups",
+        "train_groups", "validation_fraction", "validation_groups",
+    }
+)  # fmt: skip
+"""Options of the data trained on that say where they lie, what their labels are and how they are split."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features of consecutive samples: ids, labels (None where there are none), features (n, D) or (n, L, D)."""
+
+    ids: Sequence[str]
+    labels: Sequence[Any]
+    features: np.ndarray
+
+
+@dataclass
+class EmbedRequest:
+    """What to embed: options of the data set by name, token features instead of pooled ones, encoder layers from 1."""
+
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    per_token: bool = False
+    layers: tuple[int, ...] | None = None
+    batch_size: int = EMBED_BATCH
+    strict: bool = False
+
+
+def own_options(config: RunConfig) -> dict[str, Any]:
+    """The options of the files trained on that also hold for other files, such as the names of channels."""
+    if config.dataset.name != "files":
+        return {}
+    return {name: value for name, value in config.dataset.options.items() if name not in OF_TRAINING}
+
+
+def open_files(encoder: PretrainedEncoder, request: EmbedRequest, catalogue: Catalogue) -> list[Dataset]:
+    """The files as data sets in the form of the data trained on, one for each split that they name.
+
+    Raises:
+        ConfigError: an unknown option.
+        DataError: the files cannot be read, or do not fit the encoder.
+    """
+    kind = catalogue.dataset("files", encoder.config.modality)
+    values = {**own_options(encoder.config), "test_fraction": 0, "root": request.path, **request.options}
+    known = kind.Options.model_fields
+    for name in request.options:
+        if name not in known:
+            raise ConfigError(f"unknown option 'dataset.{name}'; sslx show {encoder.config.modality}/files lists all")
+    options = kind.Options(**{name: value for name, value in values.items() if name in known})
+    train = kind(options, "train")
+    datasets = [train, *(kind(options, split) for split in train.splits if split != "train")]
+    for dataset in datasets:
+        dataset.conform(encoder.schema)
+        notes = adapt_fields(encoder.fields, dataset, type(encoder.tokenizer))
+        dataset.warnings += tuple(note for note in notes if note not in dataset.warnings)
+    return datasets
+
+
+def embed_rows(
+    encoder: PretrainedEncoder, datasets: Sequence[Dataset], request: EmbedRequest, console: Console
+) -> Iterator[Rows]:
+    """Features of all samples that can be used, a batch at a time; the others are named on the console.
+
+    Raises:
+        DataError: no sample can be used, or with `strict` the first that cannot.
+    """
+    doubt = _Doubts(encoder, console)
+    count = bad = 0
+    with console.progress("embedding", sum(map(len, datasets))) as progress:
+        for dataset in datasets:
+            for start in range(0, len(dataset), request.batch_size):
+                index = range(start, min(start + request.batch_size, len(dataset)))
+                ids, labels, inputs = [], [], []
+                for number in index:
+                    try:
+                        sample = dataset[number]
+                        prepared = encoder.tokenizer.preprocess(sample["inputs"])
+                    except BadSample as error:
+                        line = f"{dataset.describe(number)}: {error}"
+                        if request.strict:
+                            raise BadSample(f"{line} (strict: no sample may be skipped)") from None
+                        bad += 1
+                        console.info(as_utf8(f"skipped    {line}")) if bad <= 3 else None
+                        continue
+                    ids.append(as_utf8(dataset.describe(number)))
+                    labels.append(_label(dataset, sample["label"]))
+                    inputs.append(prepared)
+                progress.advance(len(index))
+                if inputs:
+                    count += len(inputs)
+                    doubt.add(inputs)
+                    yield Rows(ids, labels, encoder.features(inputs, request.per_token, request.layers))
+    doubt.end()
+    if bad > 3:
+        console.info(f"skipped    {bad} samples in all")
+    if not count:
+        raise DataError(f"{request.path}: no sample can be used ({bad} skipped)")
+
+
+def _label(dataset: Dataset, label: Any) -> Any:
+    """The label as it is written: the name of a class, a number, or names of labels joined by |."""
+    task = dataset.task
+    if label is None or task is None or task.per_token:
+        return None
+    if task.kind == "labels":
+        names = task.names or tuple(map(str, range(task.size)))
+        return "|".join(name for name, value in zip(names, np.asarray(label).tolist(), strict=True) if value)
+    return task.names[int(label)] if task.kind == "classes" and task.names else label
+
+
+class _Doubts:
+    """Compares the first samples with those that the encoder was trained on."""
+
+    def __init__(self, encoder: PretrainedEncoder, console: Console) -> None:
+        self.encoder, self.console = encoder, console
+        self.inputs: list[Mapping[str, np.ndarray]] | None = []
+
+    def add(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Collect samples until there are enough."""
+        if self.inputs is not None:
+            self.inputs += inputs
+            if len(self.inputs) >= SAMPLES:
+                self.end()
+
+    def end(self) -> None:
+        """Print the doubts, once."""
+        if self.inputs:
+            arrays = {name: np.stack([one[name] for one in self.inputs]) for name in self.inputs[0]}
+            now = measure_fields(PreprocessedSplit(arrays, None))
+            before = {name: FieldStats.from_json(entry) for name, entry in self.encoder.stats.items()}
+            for line in far_values(before, now, self.encoder.schema):
+                self.console.info(f"doubt      {line}")
+        self.inputs = None
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def write_features(rows: Iterator[Rows], path: Path, numeric_labels: bool = False) -> int:
+    """Write features to a .parquet, .csv or .npz file, completely or not at all. Returns the number of samples.
+
+    Columns: id, label, token for token features, and f0, f1, ... In an .npz: id, label and features.
+
+    A table is written a batch at a time; an .npz is built in memory.
+
+    Args:
+        rows: the samples.
+        path: the file.
+        numeric_labels: labels are numbers; else they are texts.
+
+    Raises:
+        ConfigError: the file has another ending.
+        DataError: the file cannot be written.
+    """
+    writers: dict[str, Callable[[Iterator[Rows], Path, bool], int]] = {
+        ".parquet": _write_parquet, ".csv": _write_csv, ".npz": _write_npz,
+    }  # fmt: skip
+    if path.suffix.lower() not in writers:
+        raise ConfigError(f"--out {path} must end in {', '.join(FORMATS)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _whole(path) as part:
+            return writers[path.suffix.lower()](rows, part, numeric_labels)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; free space or name another file") from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A path beside `path` that takes its place at the end, and is removed if an exception is raised."""
+    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _columns(rows: Rows) -> dict[str, Any]:
+    """Rows of samples or of tokens as columns."""
+    x = rows.features
+    if x.ndim == 2:
+        columns: dict[str, Any] = {"id": list(rows.ids), "label": list(rows.labels)}
+    else:
+        length = x.shape[1]
+        columns = {"id": [name for name in rows.ids for _ in range(length)]}
+        columns["label"] = [label for label in rows.labels for _ in range(length)]
+        columns["token"] = np.tile(np.arange(length), len(x))
+        x = x.reshape(-1, x.shape[-1])
+    return columns | {f"f{number}": x[:, number] for number in range(x.shape[1])}
+
+
+def _write_parquet(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    count, writer = 0, None
+    kind = pyarrow.float64() if numeric_labels else pyarrow.string()
+    try:
+        for part in rows:
+            columns = _columns(part)
+            labels = [None if x is None else float(x) if numeric_labels else str(x) for x in columns["label"]]
+            table = pyarrow.table(columns | {"label": pyarrow.array(labels, kind)})
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+            count += len(part.ids)
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
+
+
+def _write_csv(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for part in rows:
+            columns = _columns(part)
+            if not count:
+                writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+            count += len(part.ids)
+    return count
+
+
+def _write_npz(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:
+    ids: list[str] = []
+    labels: list[Any] = []
+    features = []
+    for part in rows:
+        ids += part.ids
+        labels += part.labels
+        features.append(part.features)
+    missing: Any = np.nan if numeric_labels else ""
+    kind = np.float64 if numeric_labels else np.str_
+    known = [missing if label is None else label for label in labels]
+    np.savez(path, id=np.array(ids), label=np.array(known, kind), features=np.concatenate(features))
+    return len(ids)

@@ -294,6 +294,8 @@ class Tokenizer(nn.Module):
     fits_sizes: ClassVar[bool] = False
     """Whether `preprocess` takes samples of any size or length, and resizes, crops or pads them. Data of another size
     than that trained on is then used, else refused."""
+    fact_options: ClassVar[Mapping[str, str]] = {}
+    """What changes each of the `facts`, such as {"cropped": "tokenizer.length"}: the cure in warnings."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""
 
@@ -325,6 +327,17 @@ class Tokenizer(nn.Module):
             BadSample: For a sample that cannot be used.
         """
         return inputs
+
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """What preprocessing did to samples, as shares in [0, 1], for the run's header. By default nothing.
+
+        "unknown": tokens of an input that the vocabulary lacks. "cropped": input beyond the layout's length, which is
+        left out. "padded": tokens that hold no data.
+
+        Args:
+            inputs: What `preprocess` returned for a sample, or for several, stacked along a first axis.
+        """
+        return {}
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Compute constants such as mean and scale from the preprocessed training data; keep them in buffers.

@@ -43,7 +43,13 @@ class Text:
     """A field of text of any length: an array of type str, of shape () or (n,).
 
     Shape (n,) is for several texts of one sample, such as the two sentences of a pair. Each may be empty.
+
+    Args:
+        length: number of characters of every text, if they have one length by design, such as windows of a sequence. A
+            tokenizer may take it as its default length. It is ignored when fields are compared.
     """
+
+    length: int | None = field(default=None, compare=False)
 
 
 Field: TypeAlias = Continuous | Discrete | Text

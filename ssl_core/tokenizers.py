@@ -261,6 +261,14 @@ class JointTokenizer(Tokenizer):
             inputs = part.preprocess(inputs)  # type: ignore[operator]
         return inputs
 
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The facts of all parts; of two parts that report the same, the larger share."""
+        facts: dict[str, float] = {}
+        for part in self.parts:
+            for name, share in part.facts(inputs).items():  # type: ignore[operator]
+                facts[name] = max(share, facts.get(name, 0.0))
+        return facts
+
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Fit the normalisation of each part in turn."""
         views = list(chunks)  # memory-mapped; each part iterates over them once

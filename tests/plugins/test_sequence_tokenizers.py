@@ -54,7 +54,7 @@ def test_padding_is_masked_by_position_not_by_letter():
 
 
 def test_short_sequence_is_refused_without_pad():
-    with pytest.raises(BadSample, match=r"has 3 letters, fewer than 5; set tokenizer.pad"):
+    with pytest.raises(BadSample, match=r"has 3 letters, fewer than 5; set tokenizer.length=3 or .*tokenizer.pad=T"):
         ids_of(build(GenomicsTokenizer, length=5), "ACG")
     padded = build(GenomicsTokenizer, length=5, alphabet="ACGTN", pad="N")
     assert ids_of(padded, "ACG") == [0, 1, 2, 4, 4]
@@ -74,9 +74,53 @@ def test_letter_outside_the_alphabet_is_refused_or_replaced():
     assert ids_of(build(GenomicsTokenizer, length=4, alphabet="ACGTN", unknown="N"), "AC字R") == [0, 1, 4, 4]
 
 
-def test_truncated_letters_are_checked():
-    with pytest.raises(BadSample, match="letter 5"):
-        ids_of(build(GenomicsTokenizer, length=4), "ACGT!")
+def test_truncated_letters_are_not_checked():
+    assert ids_of(build(GenomicsTokenizer, length=4), "ACGT!") == [0, 1, 2, 3]
+    with pytest.raises(BadSample, match="letter 4"):
+        ids_of(build(GenomicsTokenizer, length=4), "ACG!T")
+
+
+def test_terminal_stop_of_a_protein_is_removed():
+    tokenizer = build(ProteinTokenizer, length=6)
+    assert ids_of(tokenizer, "MKV*") == ids_of(tokenizer, "MKV")
+    with pytest.raises(BadSample, match=r"letter 3 of the sequence is '\*'.* --set tokenizer.unknown=X replaces"):
+        ids_of(tokenizer, "MK*V*")
+    kept = build(ProteinTokenizer, length=4, alphabet="XMKV*")
+    assert ids_of(kept, "MKV*") == [1, 2, 3, 4]
+    with pytest.raises(BadSample, match="letter 4"):
+        ids_of(build(GenomicsTokenizer, length=4), "ACG*")
+
+
+def test_bases_of_rna_are_those_of_dna():
+    assert ids_of(build(GenomicsTokenizer, length=5), "AuGUt") == [0, 3, 2, 3, 3]
+    assert ids_of(build(GenomicsTokenizer, length=5, alphabet="ACGU"), "AUGTt") == [0, 3, 2, 3, 3]
+    assert ids_of(build(GenomicsTokenizer, length=2, alphabet="ACGTU"), "TU") == [3, 4]
+
+
+def test_cure_of_an_unknown_letter_works():
+    with pytest.raises(BadSample) as error:
+        ids_of(build(GenomicsTokenizer, length=4), "ACNT")
+    assert "; --set tokenizer.alphabet=ACGTN --set tokenizer.unknown=N replaces" in str(error.value)
+    assert ids_of(build(GenomicsTokenizer, length=4, alphabet="ACGTN", unknown="N"), "ACNT") == [0, 1, 4, 3]
+
+
+def test_length_follows_the_data():
+    for text, length in ((Text(), 250), (Text(40), 40)):
+        assert build(GenomicsTokenizer, {"sequence": text}).layout.length == length
+    assert build(GenomicsTokenizer, {"sequence": Text(40)}, length=30).layout.length == 30
+    assert Text(40) == Text()
+
+
+def test_facts_of_samples():
+    tokenizer = build(ProteinTokenizer, length=4, unknown="X")
+    assert tokenizer.fits_sizes
+    prepared = [tokenizer.preprocess({"sequence": np.array(text)}) for text in ("MKVMKVMK", "MK", "M?VX")]
+    assert tokenizer.facts(prepared[0]) == {"cropped": 0.5, "padded": 0.0, "unknown": 0.0}
+    assert tokenizer.facts(prepared[1]) == {"cropped": 0.0, "padded": 0.5, "unknown": 0.0}
+    chunk = {name: np.stack([each[name] for each in prepared]) for name in prepared[0]}
+    facts = tokenizer.facts(chunk)
+    assert facts == pytest.approx({"cropped": 0.5 / 3, "padded": 0.5 / 3, "unknown": 2 / 10})
+    assert "unknown" not in build(ProteinTokenizer, length=4).facts(chunk)
 
 
 def test_empty_sequence_is_refused():

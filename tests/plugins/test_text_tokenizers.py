@@ -242,6 +242,112 @@ def test_state_without_vocabulary_is_loaded():
     assert second.fit_fingerprint() == ""
 
 
+# --- scripts and facts ------------------------------------------------------------------------------------------------
+
+
+def trained(*texts, cls=TextTokenizer, **options):
+    tokenizer = build(cls, **{"length": 32, "vocab_size": 600, **options})
+    tokenizer.fit(samples_of(*texts))
+    return tokenizer
+
+
+def tokens_of(tokenizer, text):
+    ids = tokenizer.preprocess({"text": np.array(text)})["text"]
+    tokens = [tokenizer.backend.id_to_token(int(index)) for index in ids]
+    return [token for token in tokens if token not in ("[CLS]", "[SEP]", "[PAD]")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ที่นี่", ["ที่", "นี่"]),  # Thai: a consonant with its vowel and tone
+        ("ខ្មែរ", ["ខ្មែ", "រ"]),  # Khmer: with the consonant below
+        ("မြန်မာ", ["မြ", "န်", "မာ"]),
+        ("大きな通り", ["大", "き", "な", "通", "り"]),
+        ("スーパー", ["ス", "ー", "パ", "ー"]),
+        ("한국어", ["한국어"]),  # Korean has blanks between words
+        ("में हूँ", ["में", "हूँ"]),
+    ],
+)
+def test_units_of_scripts(text, expected):
+    assert tokens_of(trained(*[text] * 5), text) == expected
+
+
+def test_only_latin_letters_lose_accents():
+    text = "Café ÅNGSTRÖM Ёлка й Ά ガ हूँ"
+    assert trained(text).backend.normalizer.normalize_str("Café ÅNGSTRÖM Ёлка й Ά ガ में") == (
+        "cafe angstrom ёлка й ά ガ में"
+    )
+    assert trained(text, strip_accents="none").backend.normalizer.normalize_str("Café Й") == "café й"
+    assert "म" in trained(text, strip_accents="all").backend.normalizer.normalize_str("में")
+    assert "में" not in trained(text, strip_accents="all").backend.normalizer.normalize_str("में")
+    assert trained(text, lowercase=False).backend.normalizer.normalize_str("Café Ё") == "Café Ё"
+
+
+def test_vocabulary_file_keeps_the_rules_of_bert(vocabulary):
+    for options, stripped in (({}, True), ({"strip_accents": "latin"}, False), ({"strip_accents": "all"}, True)):
+        normalize = build(file=str(vocabulary), **options).backend.normalizer.normalize_str
+        assert "ा" in normalize("मा है")  # a spacing mark, which BERT keeps too
+        assert ("ं" not in normalize("में")) is stripped
+
+
+def test_control_characters_are_removed_and_joiners_kept():
+    normalize = trained("a").backend.normalizer.normalize_str
+    assert normalize("a\x00b\ufeffc\u00add\te") == "abcd\te"
+    assert normalize("می\u200cروم") == "می\u200cروم"
+
+
+def test_long_words_are_divided():
+    word = "abcdefghij" * 30
+    tokenizer = trained(word, length=512, vocab_size=100)
+    tokens = tokens_of(tokenizer, word)
+    assert "[UNK]" not in tokens
+    assert "".join(token.removeprefix("##") for token in tokens) == word
+    assert sum(not token.startswith("##") for token in tokens) == 3
+
+
+def test_time_does_not_grow_with_the_square_of_a_text_without_blanks():
+    text = "ภาษาไทยเขียนติดกัน" * 3000
+    assert len(tokens_of(trained(text[:500]), text)) == 30
+
+
+def test_alphabet_of_a_script_with_many_characters():
+    """Each Chinese character takes one entry, and rare ones are unknown rather than numbered at random."""
+    characters = "".join(chr(0x4E00 + i) for i in range(3000))
+    whole = trained(characters, vocab_size=8192, length=16)
+    assert whole.facts(whole.preprocess({"text": np.array(characters[:10])}))["unknown"] == 0
+    assert "##" + characters[0] not in whole.backend.get_vocab()
+    few = trained(characters[:1500] * 2 + characters, vocab_size=2100, length=16)
+    assert few.facts(few.preprocess({"text": np.array(characters[:10])}))["unknown"] == 0
+    assert few.facts(few.preprocess({"text": np.array(characters[-10:])}))["unknown"] == 1
+
+
+def test_facts_of_samples():
+    tokenizer = trained("the cat sat on the mat", length=6)
+    assert tokenizer.fits_sizes
+    samples = [
+        tokenizer.preprocess({"text": np.array(text)}) for text in ("the cat", "the cat sat on the mat", "? cat")
+    ]
+    first, second, third = (tokenizer.facts(sample) for sample in samples)
+    assert first == {"cropped": 0.0, "padded": pytest.approx(2 / 6), "unknown": 0.0}
+    assert second == {"cropped": pytest.approx(8 / 22), "padded": 0.0, "unknown": 0.0}
+    assert third["unknown"] == 0.5
+    chunk = {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    assert tokenizer.facts(chunk)["unknown"] == pytest.approx(1 / 8)
+    pair = tokenizer.preprocess({"text": np.array(["the cat sat", "on the mat"])})
+    assert 0 < tokenizer.facts(pair)["cropped"] < 1
+    assert set(tokenizer.facts(chunk)) == set(tokenizer.fact_options)
+    assert build(empty="absent", file=None).fact_options["unknown"].startswith("tokenizer.model=bpe")
+
+
+def test_facts_survive_a_state_dict():
+    fitted = trained("the cat sat on the mat", length=6)
+    fresh = build(length=6, vocab_size=600)
+    fresh.load_state_dict(copy.deepcopy(fitted.state_dict()))
+    sample = fitted.preprocess({"text": np.array("the zebra")})
+    assert fresh.facts(sample) == fitted.facts(sample)
+
+
 # --- bad samples and other fields ------------------------------------------------------------------------------------
 
 

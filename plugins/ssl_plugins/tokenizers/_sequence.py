@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,8 +20,21 @@ class SequenceTokenizer(IdTokenizer):
     """The first `length` letters of a sequence, each encoded as its index in the alphabet.
 
     Reads the field "sequence": a string, or ids that index the alphabet. Case is ignored unless the alphabet holds
-    both cases of a letter.
+    both cases of a letter. Letters after the first `length` are not looked at.
     """
+
+    fits_sizes = True
+    fact_options: ClassVar[Mapping[str, str]] = {
+        "unknown": "tokenizer.unknown",
+        "cropped": "dataset.window, or tokenizer.length",
+        "padded": "tokenizer.length",
+    }
+    unknown_letter: ClassVar[str]
+    """The letter by which sequences of this kind write that a letter is unknown."""
+    synonyms: ClassVar[Mapping[str, str]] = {}
+    """Letters that are read as another if the alphabet has only that."""
+    end_mark: ClassVar[str] = ""
+    """A letter after the last, which is removed unless the alphabet has it."""
 
     class Options(Tokenizer.Options):
         """Options common to all sequence tokenizers."""
@@ -28,7 +42,10 @@ class SequenceTokenizer(IdTokenizer):
         alphabet: str = Field(
             min_length=1, max_length=NOT_IN_ALPHABET - 1, description="ASCII letters; a letter's id is its index"
         )
-        length: int | None = Field(None, ge=1, description="letters per sequence; longer sequences are truncated")
+        length: int | None = Field(
+            None, ge=1, description="letters per sequence, by default those of the data's windows or ids; longer "
+            "sequences are truncated",
+        )  # fmt: skip
         unknown: str | None = Field(
             None, min_length=1, max_length=1,
             description="letter of the alphabet that replaces letters outside it; none = such sequences are refused",
@@ -55,54 +72,77 @@ class SequenceTokenizer(IdTokenizer):
         for option, letter in (("unknown", options.unknown), ("pad", options.pad)):
             if letter is not None and letter not in alphabet:
                 raise ConfigError(f"tokenizer.{option}='{letter}' is not a letter of the alphabet {alphabet}")
-        length = options.length or _id_length(self.name, fields, alphabet) or default_length
+        length = options.length or _data_length(self.name, fields, alphabet) or default_length
         super().__init__(
             options, fields, dim, field="sequence", length=length, vocab=len(alphabet), std=options.init_std or None
         )
         self.pad_id = 0 if options.pad is None else alphabet.index(options.pad)
         self.masks_padding = options.pad is not None and options.mask_padding
-        self.byte_to_id = byte_to_id(alphabet, options.unknown)
+        self.byte_to_id = byte_to_id(alphabet, options.unknown, self.synonyms)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Encode one sequence and truncate or pad it to the layout's length.
 
         Returns:
-            "sequence": (length,) uint8, the ids; "letters": () int32, how many of them are not padding.
+            "sequence": (length,) uint8, the ids; "letters": () int32, the letters of the whole sequence, which are more
+            than `length` if it is truncated, and fewer if it is padded.
 
         Raises:
             BadSample: The sequence is empty, holds a letter outside the alphabet, or is too short and `pad` is not set.
         """
-        ids = self._ids(np.asarray(inputs["sequence"]))
         length = self.layout.length
-        if len(ids) == 0:
+        ids, letters = self._ids(np.asarray(inputs["sequence"]), length)
+        if letters == 0:
             raise BadSample("the sequence is empty")
-        if len(ids) < length and self.options.pad is None:
+        if letters < length and self.options.pad is None:
             raise BadSample(
-                f"the sequence has {len(ids)} letters, fewer than {length}; "
-                f"set tokenizer.pad to a letter that pads it, or lower tokenizer.length"
+                f"the sequence has {letters} letters, fewer than {length}; set tokenizer.length={letters} or less, or "
+                f"tokenizer.pad={self.options.alphabet[-1]} to pad shorter sequences"
             )
-        ids = ids[:length]
         padded = np.full(length, self.pad_id, dtype=np.uint8)
         padded[: len(ids)] = ids
-        return {"sequence": padded, "letters": np.array(len(ids), dtype=np.int32)}
+        return {"sequence": padded, "letters": np.array(letters, dtype=np.int32)}
 
-    def _ids(self, sequence: np.ndarray) -> np.ndarray:
-        """The ids of a whole sequence, (letters,)."""
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Shares of letters beyond the length, of padding and, with `unknown`, of that letter."""
+        length = self.layout.length
+        letters = np.atleast_1d(inputs["letters"]).astype(np.float64)
+        facts = {
+            "cropped": float(np.mean(np.maximum(0, letters - length) / letters)),
+            "padded": float(np.mean(np.maximum(0, length - letters) / length)),
+        }
+        if self.options.unknown is not None:
+            is_letter = np.arange(length) < letters[:, None]
+            unknown = np.atleast_2d(inputs["sequence"]) == self.options.alphabet.index(self.options.unknown)
+            facts["unknown"] = float((unknown & is_letter).sum() / is_letter.sum())
+        return facts
+
+    def _ids(self, sequence: np.ndarray, length: int) -> tuple[np.ndarray, int]:
+        """The ids of the first `length` letters of a sequence, and the number of all its letters."""
         if sequence.dtype.kind in "iu" and sequence.ndim == 1:
             if len(sequence) and not 0 <= sequence.min() <= sequence.max() < len(self.options.alphabet):
                 raise BadSample(f"the sequence holds ids outside 0..{len(self.options.alphabet) - 1}")
-            return sequence
+            return sequence[:length], len(sequence)
         if sequence.dtype.kind != "U" or sequence.size != 1:
             raise BadSample(f"the sequence is {sequence.dtype} of shape {sequence.shape}, neither one text nor ids")
         text = str(sequence.reshape(()))
+        if self.end_mark and self.end_mark not in self.options.alphabet:
+            text = text.removesuffix(self.end_mark)
+        letters, text = len(text), text[:length]
         ids = self.byte_to_id[np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8)]
         (invalid,) = np.nonzero(ids == NOT_IN_ALPHABET)
         if len(invalid):
             raise BadSample(
                 f"letter {int(invalid[0]) + 1} of the sequence is '{text[invalid[0]]}', not in the alphabet "
-                f"{self.options.alphabet}; set tokenizer.unknown to the letter that replaces it"
+                f"{self.options.alphabet}; {self._cure()} replaces letters outside it by {self.unknown_letter}"
             )
-        return ids
+        return ids, letters
+
+    def _cure(self) -> str:
+        """The options that accept letters outside the alphabet."""
+        letter, alphabet = self.unknown_letter, self.options.alphabet
+        unknown = f"--set tokenizer.unknown={letter}"
+        return unknown if letter in alphabet else f"--set tokenizer.alphabet={alphabet}{letter} {unknown}"
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """Padding is not valid if `mask_padding` is set."""
@@ -112,18 +152,25 @@ class SequenceTokenizer(IdTokenizer):
         return Geometry(valid=torch.arange(self.layout.length, device=count.device) < count)
 
 
-def byte_to_id(alphabet: str, unknown: str | None) -> np.ndarray:
-    """(256,) uint8: for each byte its letter's id, else the id of `unknown`, else NOT_IN_ALPHABET."""
+def byte_to_id(alphabet: str, unknown: str | None, synonyms: Mapping[str, str] | None = None) -> np.ndarray:
+    """(256,) uint8: for each byte its letter's id, else the id of `unknown`, else NOT_IN_ALPHABET.
+
+    synonyms: letters outside the alphabet, and those for which they stand.
+    """
     table = np.full(256, NOT_IN_ALPHABET if unknown is None else alphabet.index(unknown), dtype=np.uint8)
     for index, letter in enumerate(alphabet):
         for variant in {letter, letter.lower(), letter.upper()}:
             if variant == letter or variant not in alphabet:
                 table[ord(variant)] = index
+    for letter, other in (synonyms or {}).items():
+        for variant in (letter, letter.lower()):
+            if variant not in alphabet and letter not in alphabet and other in alphabet:
+                table[ord(variant)] = alphabet.index(other)
     return table
 
 
-def _id_length(name: str, fields: Fields, alphabet: str) -> int | None:
-    """The length of the data's sequences if they are ids, which all have one length; None if they are text.
+def _data_length(name: str, fields: Fields, alphabet: str) -> int | None:
+    """The length of the data's sequences if they are ids or text of one length; None if they differ in length.
 
     Raises:
         ConfigError: The data set has no such field, or its ids do not fit the alphabet.
@@ -137,6 +184,6 @@ def _id_length(name: str, fields: Fields, alphabet: str) -> int | None:
             )
         return field.length
     if isinstance(field, Text):
-        return None
+        return field.length
     offered = ", ".join(f"'{key}': {value}" for key, value in fields.items()) or "no field"
     raise ConfigError(f"tokenizer '{name}' reads a field 'sequence' of text or of ids; the data set offers {offered}")

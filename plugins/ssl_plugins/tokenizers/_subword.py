@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tokenizers as hf
@@ -20,10 +21,26 @@ from ssl_core.tokenizers import IdTokenizer
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD_TOKENS = (PAD, "<pad>", "<|padding|>")  # names of the padding token in vocabulary files
+UNKNOWN_TOKENS = (UNK, "<unk>")  # names of the token of unknown words in vocabulary files
 DELIMITERS = ((CLS, SEP), ("<s>", "</s>"))  # begin and end of a text in vocabulary files
-MAX_ALPHABET = 1000  # characters of a trained WordPiece vocabulary; rarer characters become [UNK]
+MAX_ALPHABET = 2000  # entries of characters in a trained WordPiece vocabulary, or
+ALPHABET_SHARE = 0.75  # this share of the vocabulary, if that is more; rarer characters become [UNK]
+MAX_WORD = 100  # characters of a word; the library makes longer ones [UNK], and takes their length's square of time
 MAX_CHARACTERS = 200_000_000  # of training text, which is held in memory
 MAX_TEXTS = 2  # per sample: one text or a pair
+SYLLABLES = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA")  # Unicode names of letters that are words
+BLANKLESS = "".join(
+    rf"\p{{{script}}}"
+    for script in (
+        "Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese", "Tai_Le",
+        "Tai_Tham", "Tai_Viet", "New_Tai_Lue",
+    )
+)  # fmt: skip
+"""Scripts that are written without blanks between words, as classes of a regular expression."""
+STACKED = r"(?:(?<=[\x{17D2}\x{1039}])\p{L}\p{M}*)*"  # a consonant below another, in Khmer and Burmese
+GRAPHEME = rf"[{BLANKLESS}\x{{30FC}}]\p{{M}}*{STACKED}"
+CONTROL = r"[[\p{Cc}\p{Cf}\p{Co}\x{FFFD}]&&[^\t\n\r\x{200C}\x{200D}]]"  # joiners shape letters, and are kept
+LATIN_MARKS = r"(?<=\p{Latin})\p{Mn}+"
 
 
 class SubwordTokenizer(IdTokenizer):
@@ -31,7 +48,18 @@ class SubwordTokenizer(IdTokenizer):
 
     Reads the text field `field`. The vocabulary comes from a file, or is trained on the training data before any sample
     is preprocessed. Training is deterministic, and the vocabulary is stored with the model.
+
+    A trained WordPiece splits words as BERT does, with three differences: in scripts without blanks between words every
+    letter with its marks is a word, as Chinese characters are in BERT; longer words than 100 characters are divided;
+    only Latin letters lose their accents.
     """
+
+    fits_sizes = True
+    fact_options: ClassVar[Mapping[str, str]] = {
+        "unknown": "tokenizer.model=bpe, which has no unknown tokens, or a larger tokenizer.vocab_size",
+        "cropped": "tokenizer.length",
+        "padded": "tokenizer.length",
+    }
 
     class Options(Tokenizer.Options):
         """Options common to all text tokenizers."""
@@ -45,7 +73,15 @@ class SubwordTokenizer(IdTokenizer):
             "wordpiece", description="model to train: WordPiece as in BERT, or byte-level BPE, which has no [UNK]"
         )
         vocab_size: int = Field(8192, ge=16, description="largest size of a trained vocabulary")
-        lowercase: bool = Field(True, description="a trained vocabulary ignores case (and accents with WordPiece)")
+        lowercase: bool = Field(
+            True, description="a trained vocabulary ignores case, and with WordPiece accents (`strip_accents`)"
+        )
+        strip_accents: Literal["auto", "latin", "all", "none"] = Field(
+            "auto",
+            description="combining marks that WordPiece removes if it ignores case: latin = those of Latin letters; "
+            "all = as BERT, which also removes vowel signs of Hindi, Thai, Hebrew and others; none; auto = all with a "
+            "vocab.txt, latin with a trained vocabulary",
+        )
         fit_samples: int = Field(50_000, ge=1, description="number of training samples to train the vocabulary on")
         length: int = Field(
             128, ge=4, description="tokens of a text or pair, special tokens included; longer texts are truncated"
@@ -121,7 +157,11 @@ class SubwordTokenizer(IdTokenizer):
         self.backend = hf.Tokenizer.from_str(text) if text else None
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """Encode a text or pair as (length,) int32 ids; other fields are kept.
+        """Encode a text or pair; other fields are kept.
+
+        Returns:
+            The text field: (length,) int32 ids. "FIELD_cropped": () float32, the share of the text's characters that
+            are beyond the length.
 
         Raises:
             BadSample: The sample has no text where `empty=refuse`, or more than two.
@@ -135,11 +175,37 @@ class SubwordTokenizer(IdTokenizer):
         if not any(text.strip() for text in texts):
             if self.options.empty == "refuse":
                 raise BadSample(f"'{self.field}' holds no text")
-            ids = np.full(self.options.length, self.pad_id, dtype=np.int32)
+            ids, cropped = np.full(self.options.length, self.pad_id, dtype=np.int32), 0.0
         else:
             encoding = self.backend.encode(texts[0], texts[1] if len(texts) > 1 else None)
-            ids = np.array(encoding.ids, dtype=np.int32)
-        return {**inputs, self.field: ids}
+            ids, cropped = np.array(encoding.ids, dtype=np.int32), _cropped_share(encoding, texts)
+        return {**inputs, self.field: ids, f"{self.field}_cropped": np.array(cropped, dtype=np.float32)}
+
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Shares of unknown and padding tokens, and of characters beyond the length."""
+        ids = np.atleast_2d(inputs[self.field])
+        is_padding = ids == self.pad_id
+        words = ids[~is_padding & ~np.isin(ids, self._delimiter_ids())]
+        facts = {"cropped": float(np.mean(inputs[f"{self.field}_cropped"])), "padded": float(is_padding.mean())}
+        unknown = self._unknown_id()
+        if unknown is not None:
+            facts["unknown"] = float((words == unknown).mean()) if len(words) else 0.0
+        return facts
+
+    def _unknown_id(self) -> int | None:
+        """The id of the token for unknown words; None if the vocabulary has none."""
+        if self.backend is None:
+            return None
+        tokens = (getattr(self.backend.model, "unk_token", None), *UNKNOWN_TOKENS)
+        ids = (self.backend.token_to_id(token) for token in tokens if token is not None)
+        return next((index for index in ids if index is not None), None)
+
+    def _delimiter_ids(self) -> list[int]:
+        """The ids of the tokens around texts."""
+        if self.backend is None:
+            return []
+        ids = (self.backend.token_to_id(token) for pair in DELIMITERS for token in pair)
+        return [index for index in ids if index is not None]
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """Padding is not valid if `mask_padding` is set."""
@@ -162,7 +228,7 @@ def read_vocabulary(path: Path, options: SubwordTokenizer.Options) -> hf.Tokeniz
             return hf.Tokenizer.from_file(str(path))
         if path.suffix == ".txt":
             entries = path.read_text(encoding="utf-8").splitlines()
-            return _wordpiece({entry: index for index, entry in enumerate(entries)}, options.lowercase)
+            return _bert({entry: index for index, entry in enumerate(entries)}, options)
     except FileNotFoundError:
         raise ConfigError(f"tokenizer.file {path} does not exist") from None
     except Exception as error:  # the library raises bare exceptions
@@ -179,16 +245,20 @@ def train_vocabulary(texts: list[str], options: SubwordTokenizer.Options) -> hf.
     Raises:
         ConfigError: `vocab_size` is smaller than the alphabet.
     """
-    backend = _wordpiece({}, options.lowercase) if options.model == "wordpiece" else _byte_bpe(options.lowercase)
+    backend = _wordpiece({}, options) if options.model == "wordpiece" else _byte_bpe(options.lowercase)
     initial = list(SPECIAL_TOKENS)
     if options.model == "wordpiece":
         # The library numbers characters in the order of a hash table and breaks ties between merges by these numbers,
         # so that two trainings differ. As special tokens the characters have fixed numbers.
+        normalize = backend.normalizer.normalize_str
         counts: Counter[str] = Counter()
         for text in texts:
-            counts.update(backend.normalizer.normalize_str(text))
-        letters = sorted(sorted(c for c in counts if not c.isspace()), key=lambda c: -counts[c])[:MAX_ALPHABET]
-        initial += [*letters, *(f"##{letter}" for letter in letters)]
+            counts.update(normalize(text))
+        letters, continuations, rare = _choose_alphabet(counts, options.vocab_size)
+        initial += [*letters, *continuations]
+        if rare:  # the trainer would number them itself
+            table = dict.fromkeys(map(ord, rare), " ")
+            texts = [normalize(text).translate(table) for text in texts]
         trainer: Any = trainers.WordPieceTrainer(
             vocab_size=options.vocab_size, special_tokens=initial, show_progress=False
         )
@@ -204,15 +274,70 @@ def train_vocabulary(texts: list[str], options: SubwordTokenizer.Options) -> hf.
             f"set it to more than {len(initial)}"
         )
     backend.train_from_iterator(texts, trainer)
-    return backend if options.model == "bpe" else _wordpiece(backend.get_vocab(), options.lowercase)
+    return backend if options.model == "bpe" else _wordpiece(backend.get_vocab(), options)
 
 
-def _wordpiece(vocabulary: dict[str, int], lowercase: bool) -> hf.Tokenizer:
+def _choose_alphabet(counts: Mapping[str, int], vocab_size: int) -> tuple[list[str], list[str], list[str]]:
+    """The characters of a WordPiece vocabulary by frequency; those that also continue a word; and those too rare."""
+    order = sorted(sorted(c for c in counts if not c.isspace()), key=lambda c: -counts[c])
+    is_word = [unicodedata.name(letter, "").startswith(SYLLABLES) for letter in order]
+    entries = np.cumsum([1 if alone else 2 for alone in is_word])
+    kept = int(np.searchsorted(entries, max(MAX_ALPHABET, int(ALPHABET_SHARE * vocab_size)), side="right"))
+    continuations = [f"##{letter}" for letter, alone in zip(order[:kept], is_word, strict=False) if not alone]
+    return order[:kept], continuations, order[kept:]
+
+
+def _bert(vocabulary: dict[str, int], options: SubwordTokenizer.Options) -> hf.Tokenizer:
+    """WordPiece with the rules of BERT, for a vocabulary that was made with them."""
     backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    if options.strip_accents in ("auto", "all"):
+        backend.normalizer = normalizers.BertNormalizer(lowercase=options.lowercase)
+    else:
+        backend.normalizer = _normalizer(options.lowercase, options.strip_accents)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
     return backend
+
+
+def _wordpiece(vocabulary: dict[str, int], options: SubwordTokenizer.Options) -> hf.Tokenizer:
+    """WordPiece for any script: no word is too long, and marks are kept."""
+    backend = hf.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK, max_input_chars_per_word=MAX_WORD))
+    backend.normalizer = _normalizer(options.lowercase, options.strip_accents)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.BertPreTokenizer(),
+            pre_tokenizers.Split(hf.Regex(GRAPHEME), "isolated"),
+            pre_tokenizers.Split(hf.Regex(f".{{{MAX_WORD}}}"), "isolated"),
+        ]
+    )
+    backend.add_special_tokens([token for token in SPECIAL_TOKENS if token in vocabulary])
+    return backend
+
+
+def _normalizer(lowercase: bool, strip_accents: str) -> Any:
+    """Composed characters, without control characters; lower case; accents removed as far as the option says."""
+    steps: list[Any] = [
+        normalizers.Replace(hf.Regex(CONTROL), ""),
+        normalizers.BertNormalizer(clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False),
+    ]
+    if lowercase and strip_accents == "all":
+        steps += [normalizers.NFD(), normalizers.StripAccents()]
+    elif lowercase and strip_accents in ("auto", "latin"):
+        steps += [normalizers.NFD(), normalizers.Replace(hf.Regex(LATIN_MARKS), "")]
+    steps.append(normalizers.NFC())
+    return normalizers.Sequence([*steps, *([normalizers.Lowercase()] if lowercase else [])])
+
+
+def _cropped_share(encoding: hf.Encoding, texts: list[str]) -> float:
+    """The share of the characters that come after the last token of a truncated text or pair."""
+    if not encoding.overflowing:
+        return 0.0
+    ends = [0] * len(texts)
+    for sequence, (_, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True):
+        if sequence is not None:
+            ends[sequence] = max(ends[sequence], end)
+    total = sum(map(len, texts))
+    return 1 - sum(ends) / total
 
 
 def _byte_bpe(lowercase: bool) -> hf.Tokenizer:

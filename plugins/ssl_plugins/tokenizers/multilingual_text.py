@@ -29,7 +29,9 @@ class MultilingualTextTokenizer(SubwordTokenizer):
         model: Literal["wordpiece", "bpe"] = Field(
             "bpe", description="model to train: WordPiece as in BERT, or byte-level BPE, which has no [UNK]"
         )
-        lowercase: bool = Field(False, description="a trained vocabulary ignores case (and accents with WordPiece)")
+        lowercase: bool = Field(
+            False, description="a trained vocabulary ignores case, and with WordPiece accents (`strip_accents`)"
+        )
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
         super().__init__(options, fields, dim, field="text")

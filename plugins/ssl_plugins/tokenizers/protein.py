@@ -1,7 +1,8 @@
 """Tokenizer `protein`: one token per residue of an amino-acid sequence.
 
 By default the 26 letters of `ALPHABET` in this order and the first 128 residues, short sequences padded with X, as DABS
-and MetaMAE have it (MetaMAE, Table 16). Their published code treats this padding as data: `mask_padding=false`.
+and MetaMAE have it (MetaMAE, Table 16). Their published code treats this padding as data: `mask_padding=false`. The `*`
+that some files write after the last residue is removed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class ProteinTokenizer(SequenceTokenizer):
     """
 
     name = "protein"
+    unknown_letter = "X"
+    end_mark = "*"
 
     class Options(SequenceTokenizer.Options):
         """Options of the protein tokenizer."""
@@ -30,8 +33,9 @@ class ProteinTokenizer(SequenceTokenizer):
             description="ASCII letters; a letter's id is its index",
         )  # fmt: skip
         length: int | None = Field(
-            None, ge=1, description="residues per sequence; by default the length of the data's ids, 128 for strings"
-        )
+            None, ge=1, description="residues per sequence; by default the length of the data's windows, ids, or "
+            "sequences if it is the same for all, else 128",
+        )  # fmt: skip
         pad: str | None = Field(
             "X", min_length=1, max_length=1,
             description="letter of the alphabet that pads short sequences; none = short sequences are refused",

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_plugins.datasets._io.texts import scan_lines
+from ssl_plugins.datasets._io.text_lines import scan_lines
 from ssl_plugins.datasets.user.files_text import MultilingualTextFiles, TextFiles
 
 
@@ -44,11 +44,11 @@ def test_one_text_per_line(tmp_path, open_both, compressed):
 
 
 def test_lines_across_scan_blocks(monkeypatch):
-    from ssl_plugins.datasets._io import texts
+    from ssl_plugins.datasets._io import text_lines
 
     data = np.frombuffer(b"\n abc\n  \n\nde\nf g", np.uint8)
     whole = [part.tolist() for part in scan_lines(data)]
-    monkeypatch.setattr(texts, "SCAN_BYTES", 3)
+    monkeypatch.setattr(text_lines, "SCAN_BYTES", 3)
     assert [part.tolist() for part in scan_lines(data)] == whole
     assert whole == [[1, 10, 13], [5, 12, 16], [2, 5, 6]]
 
@@ -73,7 +73,7 @@ def test_folder_of_gzipped_documents(tmp_path, open_both, bad_samples):
     datasets = open_both(TextFiles, tmp_path)
     (samples,) = bad_samples(datasets).items()
     assert samples[0] == str(tmp_path / "9.txt.gz")
-    assert samples[1].startswith("cannot be read as UTF-8 text (")
+    assert samples[1].startswith("cannot be read: ")
     valid = next(i for i in range(8) if not datasets[0].describe(i).endswith("9.txt.gz"))
     assert datasets[0][valid]["inputs"]["text"].item().endswith("\nline two")
 
@@ -123,14 +123,10 @@ def test_error_messages(tmp_path, assert_refused, open_both, bad_samples):
     path.write_text('{"text": "x"}\n{"text": \n')
     assert_refused(TextFiles, path, "a.jsonl line 2 is no JSON")
     assert_refused(TextFiles, entries(path, [{"text": "x"}] * 4), "no key 'stars'", "dataset.label", label="stars")
-    half = entries(tmp_path / "b.jsonl", [{"text": "x", "label": "a"}] * 3 + [{"text": "x"}])
-    assert_refused(TextFiles, half, "b.jsonl line 4 has no label")
     (tmp_path / "c.csv").write_text("words\nhello\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has no column 'text'", "dataset.text", "words")
     (tmp_path / "c.csv").write_text("text;label\nhello;a\nhello\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has a single column 'text;label'", 'dataset.delimiter=";"')
-    nan = entries(tmp_path / "b.jsonl", [{"text": "x", "label": label} for label in (0.0, 1.0, float("nan"), 1.0)])
-    assert_refused(TextFiles, nan, "b.jsonl line 3 has no label")
     (tmp_path / "h.txt.gz").write_bytes(corrupt_gzip(b"fine\n"))
     assert_refused(TextFiles, tmp_path / "h.txt.gz", "h.txt.gz cannot be read")
     (tmp_path / "d.txt").write_text(" \n")
@@ -139,10 +135,19 @@ def test_error_messages(tmp_path, assert_refused, open_both, bad_samples):
     bad = entries(tmp_path / "f.jsonl", [{"text": "fine"}] * 8 + [{"text": " "}, {"text": 7}])
     samples = bad_samples(open_both(TextFiles, bad))
     assert samples == {f"{bad} line 9": "holds no text", f"{bad} line 10": "'text' is 7, not text"}
-    (tmp_path / "g.txt").write_bytes(b"fine\n" * 8 + b"\xff\xfe\n")
+    (tmp_path / "g.txt").write_bytes("füne\n".encode() * 8 + b"\xff\xfe\n")
     assert bad_samples(open_both(TextFiles, tmp_path / "g.txt")) == {
         f"{tmp_path / 'g.txt'} line 9": "is not UTF-8 text"
     }
+
+
+def test_samples_without_a_label_are_for_pretraining(tmp_path, open_both):
+    labels = [0.0, 1.0, float("nan"), None] * 5
+    path = entries(tmp_path / "b.jsonl", [{"text": f"x {i}", "label": label} for i, label in enumerate(labels)])
+    train, test = open_both(TextFiles, path)
+    assert train.task.names == ("0", "1")
+    found = {text: dataset[i]["label"] for dataset in (train, test) for i, text in enumerate(texts(dataset))}
+    assert found == {f"x {i}": label if label in (0.0, 1.0) else None for i, label in enumerate(labels)}
 
 
 def test_missing_numeric_labels_are_refused(tmp_path, assert_refused):

@@ -161,6 +161,8 @@ class UserData(Dataset):
             if len(classes) > 1:
                 self.task = Task("classes", len(classes), "accuracy", names=classes, title=title)
                 self.labels = np.append(np.cumsum(present) - 1, -1)[codes[self.rows]]
+            elif classes:
+                self.warnings += (f"all samples have the {title} '{classes[0]}', so that there is nothing to predict",)
 
     def split_samples(self, metadata: SampleMetadata) -> np.ndarray:
         """The split codes of `split_rows`. Adds a warning if the data name a validation but no test split.

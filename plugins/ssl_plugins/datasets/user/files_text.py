@@ -1,69 +1,143 @@
-"""The user's texts: documents, lines, JSON lines or a column of a table, with or without labels."""
+"""The user's texts: documents, lines, JSON, or a column of a table, with or without labels."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, list_sources
+from ssl_core import BadSample, DataError, Dataset, DataSummary, Sample, Split, Text, hookimpl
+from ssl_plugins.datasets._io.encodings import with_compressions
+from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
+from ssl_plugins.datasets._io.label_lists import LabelLists
+from ssl_plugins.datasets._io.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.texts import (
-    JSON_EXTENSIONS,
-    TextDocument,
-    TextLines,
-    TextSource,
-    locations_of,
-    read_text_source,
+from ssl_plugins.datasets._io.text_facts import (
+    count_encodings,
+    count_files,
+    merge_columns,
+    names_in_words,
+    sampled_lengths,
+    spread,
 )
+from ssl_plugins.datasets._io.text_lines import TextLines, TextSource
+from ssl_plugins.datasets._io.texts import JSON_EXTENSIONS, TextDocument, locations_of, read_text_source
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
-PLAIN_EXTENSIONS = (".txt", ".txt.gz")
+PLAIN_EXTENSIONS = with_compressions((".txt", ".text", ".md", ".log"))
 EXTENSIONS = (*PLAIN_EXTENSIONS, *JSON_EXTENSIONS, *TABLE_EXTENSIONS)
+LOOK_LINES = 1000  # lines that are searched for tabs
 
 
 class TextFiles(UserData):
-    """Your own texts (txt by line or by file, JSONL, CSV, Parquet): one text or a pair of texts a sample."""
+    """Your own texts (txt or md by line or by file, JSON, CSV, Parquet): one text or a pair of texts a sample."""
 
     modality = "text"
 
     class Options(RowOptions):
         """Options of the user's texts."""
 
-        text: str = Field("text", description="column or key of the text")
+        text: str = Field("text", description="column or key of the text; a.b is the key b of the object a")
         pair: str | None = Field(None, description="column or key of the second text of a pair")
         document: Literal["auto", "line", "file"] = Field(
-            "auto", description="sample unit of a .txt; auto = the file in a folder, the line in a single file"
+            "auto",
+            description="sample unit of a .txt, .text, .md or .log; auto = the file in a folder, the line in a single "
+            "file",
         )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         check_extensions(entries, EXTENSIONS, "file of text")
-        metadata = MetadataCollector(options.task)
+        collector, lists = MetadataCollector(options.task), LabelLists()
         column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
         is_single_file = Path(options.root).is_file()
         whole_files = options.document == "file" or (options.document == "auto" and not is_single_file)
+        fallback = self._legacy_encoding(entries) if whole_files else None
         self.sources: list[TextSource] = []
         for entry in entries:
-            if not entry.path.name.lower().endswith(PLAIN_EXTENSIONS):
-                self.sources.append(read_text_source(entry, column_of, options, metadata))
+            if options.columns or not entry.path.name.lower().endswith(PLAIN_EXTENSIONS):
+                self.sources.append(read_text_source(entry, column_of, options, collector, lists))
                 continue
             if options.pair:
                 raise DataError(f"{entry.path} is plain text, which holds no pairs; leave dataset.pair out")
-            source: TextSource = TextDocument(entry.path) if whole_files else TextLines(entry.path)
-            metadata.append_file(entry, len(source))
+            source: TextSource = (
+                TextDocument(entry.path, options.encoding, fallback)
+                if whole_files
+                else TextLines(entry.path, options.encoding)
+            )
+            collector.append_file(entry, len(source))
             self.sources.append(source)
         self.locations = locations_of(self.sources, [entry.path for entry in entries])
         if not self.locations.starts[-1]:
             raise DataError(f"dataset.root {options.root} holds no text")
-        self.assign_split(metadata.metadata(self.locations), target=metadata.target(), title=options.label or "label")
+        metadata, title = collector.metadata(self.locations), options.label or "label"
+        several = lists.target(self.locations, metadata.count)
+        if several is None:
+            self.assign_split(metadata, target=collector.target(), title=title)
+        else:
+            self.assign_split(replace(metadata, label=None), target=several[0], label_names=several[1], title=title)
         self.fields = {"text": Text()}
+        self._describe_files(entries)
         self.record_files(self.locations.paths)
         self.record_summary(entries)
+
+    def _legacy_encoding(self, entries: Sequence[FileEntry]) -> str | None:
+        """The encoding of the documents of a folder that are not UTF-8: the guess that most of some of them give."""
+        if self.options.encoding:
+            return None
+        paths = [entry.path for entry in entries if entry.path.name.lower().endswith(PLAIN_EXTENSIONS)]
+        guesses: Counter[str] = Counter()
+        for index in spread(len(paths)) if paths else ():
+            document = TextDocument(paths[index])
+            try:
+                document.texts(0)
+            except BadSample:
+                continue
+            if document.encoding is not None and document.encoding.is_guess:
+                guesses[document.encoding.name] += 1
+        return guesses.most_common(1)[0][0] if guesses else None
+
+    def _describe_files(self, entries: Sequence[FileEntry]) -> None:
+        """Set the summary; doubt a guessed encoding, and lines that look like the rows of a table."""
+        locate = self.locations.locate
+        places = [locate(int(row)) for row in spread(int(self.locations.starts[-1]))]
+        lengths = sampled_lengths((self.sources[file], index) for file, index in places)
+        encodings = [source.encoding for source in self.sources]
+        facts = {}
+        if any(encodings):
+            facts["encoding"] = count_encodings(encodings)
+        if lengths:
+            whole = "" if len(places) == self.locations.starts[-1] else f" (of {len(places)} texts)"
+            facts["length"] = lengths_in_words(lengths, "characters") + whole
+        guessed = [
+            entry.name for entry, found in zip(entries, encodings, strict=True) if found is not None and found.is_guess
+        ]
+        if guessed:
+            names = sorted({found.name for found in encodings if found is not None and found.is_guess})
+            are = "is" if len(guessed) == 1 else "are"
+            self.doubts += (
+                f"{names_in_words(guessed)} {are} no UTF-8, and read as {', '.join(names)}; "
+                f"dataset.encoding={names[0]} says so, or names another",
+            )
+        tabbed = [
+            entry.name
+            for entry, source in zip(entries, self.sources, strict=True)
+            if self.options.document == "auto" and isinstance(source, TextLines) and _has_columns(source)
+        ]
+        if tabbed:
+            self.doubts += (
+                f"each line of {names_in_words(tabbed)} has a tab in it, as the rows of a table; dataset.columns=label,"
+                f"text names its columns, dataset.document=line says that a line is a text",
+            )
+        self.summary = DataSummary(
+            merge_columns(self.sources), count_files(entry.path for entry in entries), facts=facts
+        )
 
     def __getitem__(self, index: int) -> Sample:
         """{"text": the text, or (2,) texts of a pair}.
@@ -78,8 +152,20 @@ class TextFiles(UserData):
         return {"inputs": {"text": np.array(texts if len(texts) > 1 else texts[0])}, "label": self.label_of(index)}
 
 
+def _has_columns(source: TextLines) -> bool:
+    """Whether several lines, and all that are looked at, have the same number of tabs."""
+    counts = set()
+    places = spread(len(source), LOOK_LINES) if len(source) > 1 else []
+    for index in places:
+        try:
+            counts.add(source.line(index).strip("\r\n").count("\t"))
+        except BadSample:
+            continue
+    return len(counts) == 1 and 0 not in counts
+
+
 class MultilingualTextFiles(TextFiles):
-    """Your own texts in any languages (txt by line or by file, JSONL, CSV, Parquet): a text or a pair a sample."""
+    """Your own texts in any languages (txt or md by line or by file, JSON, CSV, Parquet): a text or a pair a sample."""
 
     modality = "multilingual-text"
 

@@ -1,0 +1,67 @@
+"""What was read of files of texts and sequences, in words: columns, files, encodings, lengths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssl_core import BadSample, Column
+from ssl_plugins.datasets._io.encodings import OPENERS, Encoding
+from ssl_plugins.datasets._io.text_lines import TextSource
+
+LOOK_TEXTS = 200  # texts whose length is measured
+NAMED = 3  # files that a message names
+
+
+def merge_columns(sources: Iterable[TextSource]) -> tuple[Column, ...]:
+    """The columns of all files, each name once."""
+    return tuple({column.name: column for source in sources for column in source.columns}.values())
+
+
+def ending(path: Path) -> str:
+    """The ending of a file with that of its compression, such as ".fa.gz"."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    return "".join(suffixes) if suffixes and suffixes[-1] in OPENERS else "".join(suffixes[-1:])
+
+
+def count_files(paths: Iterable[Path]) -> dict[str, int]:
+    """The number of files by ending, the most frequent first."""
+    return dict(Counter(map(ending, paths)).most_common())
+
+
+def names_in_words(names: Sequence[str]) -> str:
+    """The first names, and how many there are more."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def count_encodings(encodings: Iterable[Encoding | None]) -> str:
+    """The encodings of all files, the most frequent first: "utf-8", or "utf-8 (18 files), cp1252 (2 files)"."""
+    names = Counter(_label(encoding) for encoding in encodings if encoding is not None).most_common()
+    if len(names) == 1:
+        return names[0][0]
+    return ", ".join(f"{name} ({count} file{'s' * (count > 1)})" for name, count in names)
+
+
+def _label(encoding: Encoding) -> str:
+    name = encoding.name.replace("_", "-").removesuffix("-sig")
+    return f"{name} guessed" if encoding.is_guess else name
+
+
+def spread(count: int, most: int = LOOK_TEXTS) -> list[int]:
+    """At most `most` indices, evenly spaced over `count`."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist()
+
+
+def sampled_lengths(source_of: Iterable[tuple[TextSource, int]]) -> list[int]:
+    """Characters of each text that can be read."""
+    lengths = []
+    for source, index in source_of:
+        try:
+            lengths += [len(text) for text in source.texts(index) if text.strip()]
+        except BadSample:
+            continue
+    return lengths

@@ -97,7 +97,7 @@ def test_errors_and_bad_letters(tmp_path, open_both, assert_refused, bad_samples
     (tmp_path / "b.fasta").write_text("ACGT\n")
     assert_refused(SequenceFiles, tmp_path / "b.fasta", "b.fasta line 1 is no FASTA header")
     (tmp_path / "c.fasta").write_text("")
-    assert_refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta line 1 is no FASTA header")
+    assert_refused(SequenceFiles, tmp_path / "c.fasta", "c.fasta holds no sequence")
     (tmp_path / "d.fna.gz").write_bytes(b"none")
     assert_refused(SequenceFiles, tmp_path / "d.fna.gz", "d.fna.gz cannot be read")
     corrupt = bytearray(gzip.compress(b">a\nACGT\n"))
@@ -115,6 +115,26 @@ def test_runs(tmp_path, run_files, modality):
     path = fasta(tmp_path / "a.fasta", [(f"{'AB'[i % 2]}{i}", random_bases(32, i)) for i in range(40)])
     more = ("--label-pattern", ">(?P<label>[AB])", "--set", "tokenizer.length=32")
     assert run_files(modality, path, *more)["scores"]
+
+
+def test_length_of_the_tokenizer_follows_the_window(tmp_path, run_files):
+    path = fasta(tmp_path / "a.fasta", [("chromosome", random_bases(4000, 0))])
+    report = run_files("genomics", path, "--set", "dataset.window=40")
+    assert report["layout"] == [{"name": "sequence", "grid": [40], "target": "discrete", "size": 4}]
+
+
+def test_options_that_a_message_names_accept_unknown_bases(tmp_path, run_files, open_both, bad_samples):
+    sequences = [random_bases(32 + i % 3, i) for i in range(40)]
+    path = fasta(tmp_path / "a.fasta", [(str(i), f"ACGN{s}" if i % 2 else s) for i, s in enumerate(sequences)])
+    cure = "--set tokenizer.alphabet=ACGTN --set tokenizer.unknown=N"
+    datasets = open_both(SequenceFiles, path)
+    tokenizer = GenomicsTokenizer(GenomicsTokenizer.Options(length=32), datasets[0].fields, 8)
+    messages = bad_samples(datasets, tokenizer)
+    assert len(messages) == 20
+    assert all(f"; {cure} replaces letters" in message for message in messages.values())
+    report = run_files("genomics", path, "--set", "tokenizer.length=32", *cure.split())
+    assert report["layout"][0]["size"] == 5
+    assert not any("skipped" in warning for warning in report["warnings"])
 
 
 def test_real_bacteria_genomes(shared_data, open_both):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ssl_core import BadSample, Column
-from ssl_plugins.datasets._io.encodings import OPENERS, Encoding
+from ssl_plugins.datasets._io.encodings import Encoding
 from ssl_plugins.datasets._io.text_lines import TextSource
+from ssl_plugins.datasets._io.texts import TableFindings, TextColumns
 
 LOOK_TEXTS = 200  # texts whose length is measured
 NAMED = 3  # files that a message names
@@ -21,15 +21,9 @@ def merge_columns(sources: Iterable[TextSource]) -> tuple[Column, ...]:
     return tuple({column.name: column for source in sources for column in source.columns}.values())
 
 
-def ending(path: Path) -> str:
-    """The ending of a file with that of its compression, such as ".fa.gz"."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    return "".join(suffixes) if suffixes and suffixes[-1] in OPENERS else "".join(suffixes[-1:])
-
-
-def count_files(paths: Iterable[Path]) -> dict[str, int]:
-    """The number of files by ending, the most frequent first."""
-    return dict(Counter(map(ending, paths)).most_common())
+def tables_of(sources: Iterable[TextSource]) -> list[TableFindings]:
+    """What was found in the tables among the files."""
+    return [source.findings for source in sources if isinstance(source, TextColumns)]
 
 
 def names_in_words(names: Sequence[str]) -> str:

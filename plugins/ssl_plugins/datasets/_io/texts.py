@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,13 +23,22 @@ from ssl_plugins.datasets._io.text_lines import TextLines, TextSource, columns_o
 from ssl_plugins.datasets._io.user_data import RowOptions
 
 
+@dataclass(frozen=True)
+class TableFindings:
+    """What was found while a table was read, by kind; see `summaries.ReadTable`."""
+
+    facts: Mapping[str, str]
+    warnings: Mapping[str, str]
+    doubts: Mapping[str, str]
+
+
 class TextColumns:
-    """Text columns of a table, held in memory as Arrow arrays."""
+    """Text columns of a table, held in memory as Arrow arrays. findings: what was found in the table."""
 
     line_numbers, unit, encoding = None, "row", None
 
-    def __init__(self, texts: list[Any], columns: tuple[Column, ...] = ()) -> None:
-        self.arrays, self.columns = texts, columns
+    def __init__(self, texts: list[Any], columns: tuple[Column, ...], findings: TableFindings) -> None:
+        self.arrays, self.columns, self.findings = texts, columns, findings
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -138,7 +148,9 @@ def read_columns(
     if not count:
         raise DataError(f"{entry.path} has no rows")
     columns = columns_of(table.columns, column_of.values(), metadata_columns)
-    return TextColumns([pa.chunked_array(column_chunks) for column_chunks in chunks], columns)
+    columns += tuple(Column(name, "left out", why=reason) for name, reason in table.left_out.items())
+    findings = TableFindings(dict(table.facts), dict(table.warnings), dict(table.doubts))
+    return TextColumns([pa.chunked_array(column_chunks) for column_chunks in chunks], columns, findings)
 
 
 def _describe_row(path: Path, start: int, row: int) -> str:

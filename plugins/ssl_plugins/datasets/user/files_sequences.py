@@ -1,104 +1,242 @@
-"""The user's sequences of bases or residues: FASTA, a sequence a line, or a column of a table."""
+"""The user's sequences of bases or residues: FASTA, FASTQ, GenBank, a sequence a line, or a column of a table."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, DataError, Dataset, Sample, Split, Text, hookimpl
+from ssl_plugins.datasets._io.encodings import with_compressions
+from ssl_plugins.datasets._io.file_entry import ending_of
 from ssl_plugins.datasets._io.file_listing import (
     TABLE_EXTENSIONS,
     FileEntry,
+    FileList,
     SampleLocations,
     apply_pattern,
     list_sources,
 )
-from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split, wants_validation
+from ssl_plugins.datasets._io.sequence_records import (
+    FASTA_EXTENSIONS,
+    LINE_EXTENSIONS,
+    NUCLEOTIDE_EXTENSIONS,
+    PROTEIN_EXTENSIONS,
+    FastqRecords,
+    SequenceRecords,
+    describe_letters,
+    kind_of_letters,
+    lengths_in_words,
+    letter_counts,
+    read_sequences,
+    sequence_lengths,
+)
+from ssl_plugins.datasets._io.splitting import (
+    TEST,
+    TRAIN,
+    SampleMetadata,
+    check_split,
+    needs_test_split,
+    wants_validation,
+)
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.texts import FastaRecords, TextLines, TextSource, locations_of, read_columns
+from ssl_plugins.datasets._io.text_facts import merge_columns, names_in_words, tables_of
+from ssl_plugins.datasets._io.text_lines import TextSource
+from ssl_plugins.datasets._io.texts import locations_of, read_columns
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
-FASTA_EXTENSIONS = tuple(f".{name}{suffix}" for name in ("fasta", "fa", "fna", "faa", "ffn") for suffix in ("", ".gz"))
-PLAIN_EXTENSIONS = (".txt", ".seq", ".txt.gz", ".seq.gz")
-EXTENSIONS = (*FASTA_EXTENSIONS, *PLAIN_EXTENSIONS, *TABLE_EXTENSIONS)
+EXTENSIONS = (*FASTA_EXTENSIONS, *LINE_EXTENSIONS, *TABLE_EXTENSIONS)
+MAX_COMMON_LENGTH = 512  # letters; the tokenizer takes all of sequences of one length up to this
+LONG_SEQUENCE = 2000  # letters; most sequences are longer: a hint at dataset.window
 
 
 class SequenceFiles(UserData):
-    """Your own DNA (FASTA, a sequence a line, CSV, Parquet); long sequences whole or in windows."""
+    """Your own DNA or RNA (FASTA, FASTQ, GenBank, a sequence a line, CSV, Parquet); long sequences in windows."""
 
     modality = "genomics"
+    foreign_kinds: ClassVar[tuple[str, ...]] = ("protein",)
+    foreign_extensions: ClassVar[tuple[str, ...]] = PROTEIN_EXTENSIONS
+    typical_window: ClassVar[int] = 250
+    kind: str = ""
+    """"DNA", "RNA" or "protein" by the letters, else empty."""
 
     class Options(RowOptions):
-        """Options of the user's sequences. In FASTA files `label_pattern` is searched in "path>header"."""
+        """Options of the user's sequences. In files with headers `label_pattern` is searched in "path>header"."""
 
         sequence: str = Field("sequence", description="column of the sequence")
-        window: int | None = Field(None, ge=1, description="cut each sequence into windows of this many letters")
+        window: int | None = Field(
+            None,
+            ge=1,
+            description="cut each sequence into windows of this many letters, which are tokenizer.length too",
+        )
         stride: int | None = Field(None, ge=1, description="letters from one window to the next; by default `window`")
+        extensions: tuple[str, ...] = Field(
+            (), description="endings of the files to read; by default all, but of .fna and .faa in one folder those of "
+            "the modality",
+        )  # fmt: skip
+
+        @field_validator("extensions", mode="after")
+        @classmethod
+        def _with_dot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple("." + extension.lower().lstrip(".") for extension in value)
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
         if options.stride is not None and options.window is None:
             raise ConfigError("dataset.stride needs dataset.window")
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, None, options)
-        check_extensions(entries, EXTENSIONS, "file of sequences")
+        extensions = with_compressions(options.extensions) if options.extensions else EXTENSIONS
+        entries = list_sources(options.root, options.test_root, extensions, None, options)
+        check_extensions(entries, extensions, "file of sequences")
+        entries = self._without_foreign_files(entries)
         collector = MetadataCollector(options.task)
-        self.sources = [self._read_source(entry, collector) for entry in entries]
-        self.locations = locations_of(self.sources, [entry.path for entry in entries])
-        if not self.locations.starts[-1]:
+        sources = [self._read_source(entry, collector) for entry in entries]
+        empty = [entry.name for entry, source in zip(entries, sources, strict=True) if not len(source)]
+        if len(empty) == len(entries):
             raise DataError(f"dataset.root {options.root} holds no sequence")
+        if empty:
+            self.warnings += (f"{len(empty)} of {len(entries)} files hold no sequence: {names_in_words(empty)}",)
+        self.sources = sources
+        self.locations = locations_of(self.sources, [entry.path for entry in entries])
         metadata = collector.metadata(self.locations)
+        self.lengths = np.concatenate([sequence_lengths(source) for source in sources])
         self.begin: np.ndarray | None = None
         self.last_sequence: tuple[int, str] = (-1, "")
         if options.window is None:
+            self._check_lengths()
             self.assign_split(metadata, target=collector.target(), title=options.label or "label")
         elif collector.target_chunks is not None:
-            raise ConfigError("windows of a sequence cannot share its number; set dataset.task=classes")
+            raise ConfigError(
+                "windows of a sequence cannot share its number; set dataset.task=classes, or leave dataset.window out"
+            )
         else:
             self._cut_windows(metadata, options.window, options.stride or options.window)
-        self.fields = {"sequence": Text()}
+        self.fields = {"sequence": Text(options.window or self._common_length())}
+        self._look_at_letters(entries, sources)
         self.record_files(self.locations.paths)
-        self.record_summary(entries)
+
+    def _without_foreign_files(self, entries: FileList) -> FileList:
+        """The entries without those whose ending names the other kind of sequence, if there are both."""
+        foreign = [entry for entry in entries if entry.path.name.lower().endswith(self.foreign_extensions)]
+        if self.options.extensions or not foreign or len(foreign) == len(entries):
+            return entries
+        used = entries.with_entries(entry for entry in entries if entry not in foreign)
+        others = Counter(ending_of(entry.path.name) for entry in foreign)
+        used.ignored.update(others)
+        used.doubts.append(
+            f"{len(foreign)} files ending in {', '.join(others)} are no {self.modality} by their ending, and left out; "
+            f"dataset.extensions={','.join(used.endings)} says so, "
+            f"dataset.extensions={','.join([*used.endings, *others])} reads them too"
+        )
+        return used
+
+    def _check_lengths(self) -> None:
+        """Look for sequences that should be cut into windows.
+
+        Raises:
+            DataError: there is a single sequence.
+        """
+        median = int(np.median(self.lengths))
+        cure = f"--set dataset.window={self.typical_window} cuts"
+        if len(self.lengths) == 1:
+            what = f"{self.locations(0)} is the only sequence, of {median:,} letters"
+            if median >= 8 * self.typical_window:
+                raise DataError(f"{what}; {cure} it into windows, of which the last are the test split")
+            raise DataError(f"{what}; a run needs several, or --set dataset.window= to cut it into windows")
+        if median > LONG_SEQUENCE:
+            self.warnings += (
+                f"half of the sequences have more than {median - 1:,} letters, and the first tokenizer.length of each "
+                f"are used; {cure} them into windows",
+            )
+
+    def _common_length(self) -> int | None:
+        """The length of all sequences, if they have one and it is short."""
+        shortest, longest = int(self.lengths.min()), int(self.lengths.max())
+        return longest if shortest == longest <= MAX_COMMON_LENGTH else None
+
+    def _look_at_letters(self, entries: FileList, sources: Sequence[TextSource]) -> None:
+        """Set the summary and the kind of the letters; doubt letters of the other kind."""
+        counts = [letter_counts(source) if len(source) else np.zeros(256, np.int64) for source in sources]
+        kinds = [kind_of_letters(count) for count in counts]
+        whole = np.sum(counts, axis=0)
+        self.kind = kind_of_letters(whole)
+        foreign = [entry.name for entry, kind in zip(entries, kinds, strict=True) if kind in self.foreign_kinds]
+        if self.kind in self.foreign_kinds:
+            other = "protein" if self.kind == "protein" else "genomics"
+            self.doubts += (
+                f"the sequences look like {self.kind} (letters {describe_letters(whole)}); --modality {other} reads "
+                f"them",
+            )
+        elif foreign:
+            self.doubts += (
+                f"{len(foreign)} of {len(entries)} files do not look like {self.modality} as the others do: "
+                f"{names_in_words(foreign)}; name the endings to read in dataset.extensions, or move these files",
+            )
+        facts = {
+            "sequences": f"{len(self.lengths):,} of {lengths_in_words(self.lengths, 'letters')}",
+            "letters": describe_letters(whole),
+        }
+        if self.options.window is not None:
+            assert self.begin is not None
+            facts["windows"] = f"{len(self.begin):,} of {self.options.window:,} letters"
+        if self.kind == "RNA":
+            facts["RNA"] = "U is read as T where tokenizer.alphabet has no U"
+        if any(isinstance(source, FastqRecords) for source in sources):
+            facts["FASTQ"] = "the quality of reads is not used"
+        self.record_summary(entries, merge_columns(sources), tables_of(sources), facts)
+
+    def schema(self) -> dict[str, Any]:
+        """The classes, and whether the sequences are nucleotides or proteins."""
+        return {**super().schema(), "letters": "nucleotides" if self.kind in ("DNA", "RNA") else self.kind}
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Match the classes by name.
+
+        Raises:
+            DataError: the encoder was trained on nucleotides and these are proteins, or the reverse.
+        """
+        super().conform(schema)
+        trained, given = schema.get("letters"), self.schema()["letters"]
+        if trained and given and trained != given:
+            raise DataError(
+                f"dataset.root {self.options.root} holds {given} (letters {self.summary.facts['letters']}), and the "
+                f"encoder was trained on {trained}; name files of {trained}"
+            )
 
     def _read_source(self, entry: FileEntry, metadata: MetadataCollector) -> TextSource:
-        name, options = entry.path.name.lower(), self.options
-        if name.endswith((*TABLE_EXTENSIONS, *PLAIN_EXTENSIONS)):
+        options = self.options
+        if entry.path.name.lower().endswith(TABLE_EXTENSIONS):
             if options.label_pattern is not None:
                 (entry,) = apply_pattern([entry], options.label_pattern)
-            if name.endswith(TABLE_EXTENSIONS):
-                return read_columns(entry, {"sequence": options.sequence}, options, metadata)
-            lines = TextLines(entry.path)
-            metadata.append_file(entry, len(lines))
-            return lines
-        fasta = FastaRecords(entry.path)
-        if options.label_pattern is None:
-            metadata.append_file(entry, len(fasta))
-        else:
-            records = [replace(entry, name=f"{entry.name}>{fasta.header(i)}") for i in range(len(fasta))]
+            return read_columns(entry, {"sequence": options.sequence}, options, metadata)
+        source = read_sequences(entry.path, getattr(options, "encoding", None))
+        if options.label_pattern is None or not len(source):
+            metadata.append_file(entry, len(source))
+        elif isinstance(source, SequenceRecords):
+            records = [replace(entry, name=f"{entry.name}>{source.header(i)}") for i in range(len(source))]
             metadata.append_entries(apply_pattern(records, options.label_pattern))
-        return fasta
+        else:
+            metadata.append_file(apply_pattern([entry], options.label_pattern)[0], len(source))
+        return source
 
     def _cut_windows(self, metadata: SampleMetadata, window: int, stride: int) -> None:
         """Cut all sequences into windows and assign the split.
 
-        Whole sequences are split if the data name groups or the test split, else each sequence is split.
+        Whole sequences are split if the data name groups or the test split, else each sequence is split, unless no
+        window fits into the end of any.
 
         Args:
             metadata: the sequences.
             window: letters of a window.
             stride: letters from one window to the next.
         """
-        records = [(source, i) for source in self.sources for i in range(len(source))]
-        lengths = np.array(
-            [
-                source.sequence_length(i) if isinstance(source, FastaRecords) else len(source.texts(i)[0])
-                for source, i in records
-            ]
-        )
+        lengths = self.lengths
         counts = np.maximum(0, (lengths - window) // stride + 1)
         if not counts.any():
-            raise DataError(f"no sequence has {window} letters; lower dataset.window")
+            raise DataError(f"no sequence has {window} letters, the longest has {lengths.max()}; lower dataset.window")
         if short := int((counts == 0).sum()):
             self.warnings += (f"{short} of {len(counts)} sequences have less than {window} letters and are left out",)
         self.record = np.repeat(np.arange(len(counts)), counts)
@@ -114,6 +252,12 @@ class SequenceFiles(UserData):
             split = self.split_samples(metadata)[self.record]
         else:
             split = self.split_windows(metadata, self.record, self.begin, window, lengths[self.record])
+            if len(counts) > 1 and not {TRAIN, TEST} <= set(split.tolist()):
+                self.warnings += (
+                    f"the sequences are too short to hold out windows of {window} letters at the end of each: the test "
+                    f"split is whole sequences",
+                )
+                split = self.split_samples(metadata)[self.record]
         check_split(window_metadata, split, wants_validation(options))
         self.assign_split(window_metadata, split)
 
@@ -152,9 +296,12 @@ class _WindowLocations:
 
 
 class ProteinFiles(SequenceFiles):
-    """Your own proteins (FASTA, a sequence a line, CSV, Parquet); long sequences whole or in windows."""
+    """Your own proteins (FASTA, GenPept, a sequence a line, CSV, Parquet); long sequences whole or in windows."""
 
     modality = "protein"
+    foreign_kinds = ("DNA", "RNA")
+    foreign_extensions = NUCLEOTIDE_EXTENSIONS
+    typical_window = 128
 
 
 @hookimpl

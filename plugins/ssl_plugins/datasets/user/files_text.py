@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, DataError, Dataset, DataSummary, Sample, Split, Text, hookimpl
+from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.encodings import with_compressions
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
 from ssl_plugins.datasets._io.label_lists import LabelLists
@@ -19,11 +19,11 @@ from ssl_plugins.datasets._io.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.text_facts import (
     count_encodings,
-    count_files,
     merge_columns,
     names_in_words,
     sampled_lengths,
     spread,
+    tables_of,
 )
 from ssl_plugins.datasets._io.text_lines import TextLines, TextSource
 from ssl_plugins.datasets._io.texts import JSON_EXTENSIONS, TextDocument, locations_of, read_text_source
@@ -85,7 +85,6 @@ class TextFiles(UserData):
         self.fields = {"text": Text()}
         self._describe_files(entries)
         self.record_files(self.locations.paths)
-        self.record_summary(entries)
 
     def _legacy_encoding(self, entries: Sequence[FileEntry]) -> str | None:
         """The encoding of the documents of a folder that are not UTF-8: the guess that most of some of them give."""
@@ -135,9 +134,7 @@ class TextFiles(UserData):
                 f"each line of {names_in_words(tabbed)} has a tab in it, as the rows of a table; dataset.columns=label,"
                 f"text names its columns, dataset.document=line says that a line is a text",
             )
-        self.summary = DataSummary(
-            merge_columns(self.sources), count_files(entry.path for entry in entries), facts=facts
-        )
+        self.record_summary(entries, merge_columns(self.sources), tables_of(self.sources), facts)
 
     def __getitem__(self, index: int) -> Sample:
         """{"text": the text, or (2,) texts of a pair}.

@@ -76,6 +76,12 @@ def documents(folder: Path) -> None:
         path.write_bytes(text.encode("cp1252" if i % 4 else "utf-8"))
 
 
+def cut_short(folder: Path) -> Path:
+    path = folder / "a.txt.gz"
+    path.write_bytes(gzip.compress("\n".join(GERMAN).encode())[:-40])
+    return path
+
+
 def imdb(folder: Path) -> None:
     for split in ("train", "test"):
         for label in ("pos", "neg"):
@@ -212,8 +218,6 @@ FAULTS = [
         error="a.txt cannot be read as text: .*UTF-16.*dataset.encoding",
         options={"encoding": "utf-16"},
     ),
-    Fault("encoding: no such encoding", "text", lines("a.txt", GERMAN), error="dataset.encoding=utf8x is no encoding",
-          options={"encoding": "utf8x"}, cure={"encoding": "utf-8"}),
     Fault("encoding: UTF-16 JSON lines", "text", json_lines(RECORDS, encoding="utf-16"), same(GERMAN, "utf-16")),
     Fault("encoding: documents, some of them cp1252", "text", documents, same(GERMAN), doubt="cp1252"),
     Fault("encoding: a damaged line", "text", damaged, lambda read: unread(read, "is not UTF-8 text")),
@@ -222,6 +226,8 @@ FAULTS = [
     Fault("endings: log", "text", lines("a.log", GERMAN), same(GERMAN)),
     Fault("endings: text", "text", lines("a.text", GERMAN), same(GERMAN)),
     Fault("compression: bz2", "text", packed(bz2, "a.txt.bz2", GERMAN), same(GERMAN)),
+    Fault("compression: gz that is called txt", "text", packed(gzip, "a.txt", GERMAN), same(GERMAN)),
+    Fault("compression: cut short", "text", cut_short, error="a.txt.gz cannot be read"),
     Fault("compression: xz", "text", packed(lzma, "a.txt.xz", GERMAN), same(GERMAN)),
     Fault("compression: gz JSON lines", "text",
           packed(gzip, "a.jsonl.gz", [json.dumps(record) for record in RECORDS]), same(GERMAN)),

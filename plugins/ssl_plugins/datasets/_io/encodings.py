@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import lzma
 import mmap
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,10 +14,11 @@ from weakref import ReferenceType, ref
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError
+from ssl_core import DataError
+from ssl_plugins.datasets._io.file_kind import COMPRESSION_ENDINGS, COMPRESSIONS, open_decompressed
+from ssl_plugins.datasets._io.table_dialect import guess_encoding
 
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-READ_ERRORS = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+READ_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError)
 MAX_UNPACKED = 8 << 30  # bytes; an unpacked file is held in memory
 BLOCK_BYTES = 4 << 20
 SAMPLE_BYTES = 256 << 10  # of text, to guess an encoding
@@ -28,7 +26,6 @@ BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
-WESTERN_SHARE = 0.2  # of letters beyond ASCII: fewer in languages with Latin letters, more in others
 MAX_OPEN = 64
 
 
@@ -42,29 +39,27 @@ class Encoding:
 
 def with_compressions(extensions: Iterable[str]) -> tuple[str, ...]:
     """Each extension alone and followed by that of a compression."""
-    return tuple(extension + suffix for extension in extensions for suffix in ("", *OPENERS))
-
-
-def without_compression(path: Path) -> str:
-    """The name of a file in lower case, without the extension of a compression."""
-    name = path.name.lower()
-    return name.removesuffix(next((suffix for suffix in OPENERS if name.endswith(suffix)), ""))
+    return tuple(extension + suffix for extension in extensions for suffix in ("", *COMPRESSION_ENDINGS))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file, unpacked.
+    """The bytes of a file, unpacked if its first bytes are those of a compression.
 
     Raises:
         DataError: the file cannot be read, or unpacks to more than `MAX_UNPACKED` bytes.
     """
-    opener = OPENERS.get(path.suffix.lower())
     try:
-        if opener is None:
-            return path.read_bytes()
-        with opener(path) as file:
+        with open_decompressed(path, compression_of(path)) as file:
             return _bounded(path, file)
     except READ_ERRORS as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def compression_of(path: Path) -> str | None:
+    """The compression that the first bytes of a file name."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), None)
 
 
 def _bounded(path: Path, file: IO[Any]) -> bytes:
@@ -75,18 +70,6 @@ def _bounded(path: Path, file: IO[Any]) -> bytes:
             raise DataError(f"{path} unpacks to more than {MAX_UNPACKED >> 30} GiB; unpack it, and use the file")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def check_encoding(name: str | None) -> None:
-    """Raises:
-    ConfigError: Python knows no encoding of this name.
-    """
-    try:
-        codecs.lookup(name or "utf-8")
-    except LookupError:
-        raise ConfigError(
-            f"dataset.encoding={name} is no encoding that Python knows, such as utf-8, utf-16, cp1252 or shift_jis"
-        ) from None
 
 
 def encoding_of(data: Any) -> Encoding:
@@ -116,7 +99,7 @@ def encoding_of(data: Any) -> Encoding:
     damaged = text.count("\ufffd")
     if sum(character > "\x7f" for character in text) > 2 * damaged:
         return Encoding("utf-8")
-    return Encoding(_guess(sample), is_guess=True)
+    return Encoding(guess_encoding(sample), is_guess=True)
 
 
 def is_utf8(data: Any) -> bool:
@@ -150,30 +133,6 @@ def _foreign_bytes(data: Any) -> bytes:
             if size >= SAMPLE_BYTES:
                 return b"".join(out)
     return b"".join(out)
-
-
-def _guess(sample: bytes) -> str:
-    """The encoding of a text that is neither UTF-8 nor UTF-16.
-
-    A text with few letters beyond ASCII is in a language with Latin letters, for which Windows and the web mean cp1252.
-    """
-    array = np.frombuffer(sample, np.uint8)
-    foreign = int((array >= 0x80).sum())
-    letters = foreign + int((((array | 0x20) >= ord("a")) & ((array | 0x20) <= ord("z")) & (array < 0x80)).sum())
-    if foreign > WESTERN_SHARE * letters:
-        try:
-            from charset_normalizer import from_bytes
-        except ImportError:
-            pass
-        else:
-            best = from_bytes(sample).best()
-            if best is not None and best.encoding not in ("ascii", "utf_8"):
-                return str(best.encoding)
-    try:
-        sample.decode("cp1252")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "cp1252"
 
 
 def decode(path: Path, data: Any, encoding: str | None) -> tuple[str, Encoding]:
@@ -230,15 +189,15 @@ class FileBytes:
         return self._data
 
     def _load(self) -> Any:
-        if self.path.suffix.lower() in OPENERS:
-            data: Any = read_bytes(self.path)
-        else:
-            try:
+        try:
+            if compression_of(self.path) is not None:
+                data: Any = read_bytes(self.path)
+            else:
                 with self.path.open("rb") as file:
                     is_empty = self.path.stat().st_size == 0  # an empty file cannot be mapped
                     data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except READ_ERRORS as error:
-                raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split())}") from None
+        except READ_ERRORS as error:
+            raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split())}") from None
         if self.encoding is None:
             self.encoding = self._find_encoding(data)
         if codecs.lookup(self.encoding.name).name not in ("utf-8", "utf-8-sig", "ascii"):

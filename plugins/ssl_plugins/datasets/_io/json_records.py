@@ -12,7 +12,8 @@ import numpy as np
 
 from ssl_core import BadSample, Column, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.encodings import Encoding, decode, read_bytes, with_compressions, without_compression
+from ssl_plugins.datasets._io.encodings import Encoding, decode, read_bytes, with_compressions
+from ssl_plugins.datasets._io.file_kind import uncompressed_name
 from ssl_plugins.datasets._io.file_listing import FileEntry
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.tables import MetadataCollector
@@ -235,7 +236,7 @@ def read_json(path: Path, keys: Sequence[str], option_of: OptionOf, encoding: st
     Raises:
         DataError: the file cannot be read.
     """
-    if not without_compression(path).endswith(".json"):
+    if not uncompressed_name(path).endswith(".json"):
         return JsonLines(path, keys, option_of, encoding)
     text, found = decode(path, read_bytes(path), encoding)
     try:

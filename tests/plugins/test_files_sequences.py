@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from ssl_core import DataError
 from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
 from ssl_plugins.tokenizers.genomics import GenomicsTokenizer
 
@@ -108,6 +109,20 @@ def test_errors_and_bad_letters(tmp_path, open_both, assert_refused, bad_samples
     assert_refused(SequenceFiles, path, "no sequence has 50 letters", "dataset.window", window=50)
     (tmp_path / "e.pdf").write_text("x")
     assert_refused(SequenceFiles, tmp_path / "e.pdf", "e.pdf is no file of sequences")
+
+
+def test_trained_on_the_other_kind_of_sequence(tmp_path, open_both):
+    rng = np.random.default_rng(0)
+    proteins = ["".join(rng.choice(list("ARNDCQEGHILKMFPSTWYV"), 60)) for _ in range(20)]
+    for name, sequences in (("a.fa", [random_bases(60, i) for i in range(20)]), ("b.fa", proteins)):
+        fasta(tmp_path / name, [(f"{'AB'[i % 2]}", s) for i, s in enumerate(sequences)])
+    bases, residues = (open_both(SequenceFiles, tmp_path / name)[0] for name in ("a.fa", "b.fa"))
+    assert bases.schema() == {"classes": [], "letters": "nucleotides"}
+    assert residues.schema() == {"classes": [], "letters": "protein"}
+    bases.conform(bases.schema())
+    bases.conform({})
+    with pytest.raises(DataError, match=r"b\.fa holds protein .* and the encoder was trained on nucleotides"):
+        residues.conform(bases.schema())
 
 
 @pytest.mark.parametrize("modality", ["genomics", "protein"])

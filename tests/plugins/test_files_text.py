@@ -161,6 +161,36 @@ def test_missing_numeric_labels_are_refused(tmp_path, assert_refused):
     assert_refused(TextFiles, tmp_path, "b.txt has no label, others have a number")
 
 
+def test_classes_have_the_numbers_of_training(tmp_path, open_both):
+    def opened(name, labels, **options):
+        records = [{"text": f"x {i}", "label": label} for i, label in enumerate(labels * 10)]
+        return open_both(TextFiles, entries(tmp_path / name, records), **options)[0]
+
+    trained = opened("a.jsonl", ["a", "b", "c"])
+    other = opened("b.jsonl", ["c", "a", None])
+    assert other.task.names == ("a", "c")
+    before = other.fingerprint()
+    other.conform(trained.schema())
+    assert other.fingerprint() != before
+    assert (other.task.names, other.task.size) == (("a", "b", "c"), 3)
+    assert {other[i]["label"] for i in range(len(other))} == {0, 2, None}
+    assert other.warnings == ()
+    unknown = opened("c.jsonl", ["c", "d"])
+    unknown.conform(trained.schema())
+    assert unknown.task.names == ("c", "d")
+    assert unknown.warnings == ("classes that the data of the encoder did not have: d",)
+    lists = opened("d.jsonl", [["a", "c"], [], ["b"], None])
+    few = opened("e.jsonl", [["c"], ["a"], None])
+    few.conform(lists.schema())
+    assert few.task.names == ("a", "b", "c")
+    labels = [few[i]["label"] for i in range(len(few))]
+    assert {tuple(label.tolist()) for label in labels if label is not None} == {(0, 0, 1), (1, 0, 0)}
+    assert any(label is None for label in labels)
+    paired = opened("f.jsonl", ["a", "b"], pair="text")
+    paired.conform(trained.schema())
+    assert "the samples are pairs of texts, and the encoder was trained on single texts" in paired.warnings[0]
+
+
 @pytest.mark.parametrize("modality", ["text", "multilingual-text"])
 def test_runs(tmp_path, run_files, modality):
     path = entries(

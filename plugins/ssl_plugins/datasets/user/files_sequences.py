@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, DataError, Dataset, Sample, Split, Text, hookimpl
+from ssl_plugins.datasets._io.class_names import class_names, conform_classes
 from ssl_plugins.datasets._io.encodings import with_compressions
 from ssl_plugins.datasets._io.file_entry import ending_of
 from ssl_plugins.datasets._io.file_listing import (
@@ -190,7 +191,8 @@ class SequenceFiles(UserData):
 
     def schema(self) -> dict[str, Any]:
         """The classes, and whether the sequences are nucleotides or proteins."""
-        return {**super().schema(), "letters": "nucleotides" if self.kind in ("DNA", "RNA") else self.kind}
+        letters = "nucleotides" if self.kind in ("DNA", "RNA") else self.kind
+        return {**super().schema(), "classes": class_names(self.task), "letters": letters}
 
     def conform(self, schema: Mapping[str, Any]) -> None:
         """Match the classes by name.
@@ -199,6 +201,7 @@ class SequenceFiles(UserData):
             DataError: the encoder was trained on nucleotides and these are proteins, or the reverse.
         """
         super().conform(schema)
+        conform_classes(self, schema)
         trained, given = schema.get("letters"), self.schema()["letters"]
         if trained and given and trained != given:
             raise DataError(

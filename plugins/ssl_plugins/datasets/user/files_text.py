@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
+from ssl_plugins.datasets._io.class_names import class_names, conform_classes
 from ssl_plugins.datasets._io.encodings import with_compressions
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
 from ssl_plugins.datasets._io.label_lists import LabelLists
@@ -135,6 +136,22 @@ class TextFiles(UserData):
                 f"text names its columns, dataset.document=line says that a line is a text",
             )
         self.record_summary(entries, merge_columns(self.sources), tables_of(self.sources), facts)
+
+    def schema(self) -> dict[str, Any]:
+        """The classes, and whether a sample is one text or a pair."""
+        return {**super().schema(), "classes": class_names(self.task), "texts": 2 if self.options.pair else 1}
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Match the classes by name. Say so if samples were pairs in training and are not now, or the reverse."""
+        super().conform(schema)
+        conform_classes(self, schema)
+        trained, given = schema.get("texts"), self.schema()["texts"]
+        if trained is not None and trained != given:
+            words = {1: "single texts", 2: "pairs of texts"}
+            self.warnings += (
+                f"the samples are {words[given]}, and the encoder was trained on {words[trained]}; dataset.pair names "
+                f"the second text",
+            )
 
     def __getitem__(self, index: int) -> Sample:
         """{"text": the text, or (2,) texts of a pair}.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -294,7 +295,7 @@ class Tokenizer(nn.Module):
     fits_sizes: ClassVar[bool] = False
     """Whether `preprocess` takes samples of any size or length, and resizes, crops or pads them. Data of another size
     than that trained on is then used, else refused."""
-    fact_options: ClassVar[Mapping[str, str]] = {}
+    fact_options: Mapping[str, str] = MappingProxyType({})
     """What changes each of the `facts`, such as {"cropped": "tokenizer.length"}: the cure in warnings."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""

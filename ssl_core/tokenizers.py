@@ -245,6 +245,7 @@ class JointTokenizer(Tokenizer):
         super().__init__(options, fields, dim)
         self.parts = nn.ModuleList(parts)
         self.layout = Layout([segment for part in parts for segment in part.layout.segments])
+        self.fact_options = {name: cure for part in parts for name, cure in part.fact_options.items()}
 
     def fit(self, samples: Iterable[Inputs]) -> None:
         """Fit each part in turn."""

@@ -122,33 +122,6 @@ def marks_matter(first: str, second: str) -> Callable[[Read], None]:
     return expect
 
 
-def null_captions(folder: Path) -> Path:
-    from PIL import Image
-
-    for i in range(10):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
-    entries = [{"image": f"{i}.png", "caption": None if i % 2 else f"number {i}"} for i in range(10)]
-    return json_lines(entries)(folder)
-
-
-def nested_captions(folder: Path) -> Path:
-    from PIL import Image
-
-    for i in range(10):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.png")
-    entries = [{"file": {"name": f"{i}.png"}, "about": {"de": GERMAN[i]}} for i in range(10)]
-    return json_lines(entries, encoding="cp1252")(folder)
-
-
-def captions(count: int, part: str) -> Callable[[Read], None]:
-    def expect(read: Read) -> None:
-        found = [str(inputs["caption"]) for split in read.datasets for inputs in read.samples(split)]
-        assert len(found) == count
-        assert any(part in caption for caption in found)
-
-    return expect
-
-
 def several_labels(*names: str) -> Callable[[Read], None]:
     """Samples with several labels; their texts begin with the numbers of their labels."""
 
@@ -265,9 +238,6 @@ FAULTS = [
     Fault("labels: some texts have none", "text",
           json_lines([{"text": t, "label": "ab"[i % 2] if i < 12 else None} for i, t in enumerate(GERMAN)]),
           same(GERMAN)),
-    Fault("json: caption null", "image-text", null_captions, captions(10, "number"), options={"empty": "keep"}),
-    Fault("json: captions in cp1252 with nested keys", "image-text", nested_captions, captions(10, "läuft"),
-          options={"image": "file.name", "caption": "about.de"}),
     Fault("folders: train/{pos,neg} and test/{pos,neg}", "text", imdb),
     Fault("a table in a .txt", "text", lines("a.txt", [f"ham\t{text}" for text in GERMAN]), doubt="dataset.columns"),
     Fault("a table in a .txt by option", "text",

@@ -94,3 +94,11 @@ def test_caption_may_be_a_pair(vocabulary):
 def test_missing_field_is_refused_by_name():
     with pytest.raises(ConfigError, match="reads a field 'caption' of text"):
         build({"image": Continuous((3, 4, 8))})
+
+
+def test_facts_are_those_of_the_caption(vocabulary):
+    tokenizer = build(patch=4, length=4, file=vocabulary)
+    batch = {name: value.numpy() for name, value in batch_of(tokenizer, "red disc", "a zebra").items()}
+    facts = tokenizer.facts(batch)
+    assert facts == {"cropped": 0, "padded": 0, "unknown": 0.25}
+    assert set(facts) == set(tokenizer.fact_options)

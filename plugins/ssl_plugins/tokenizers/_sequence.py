@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -24,11 +25,13 @@ class SequenceTokenizer(IdTokenizer):
     """
 
     fits_sizes = True
-    fact_options: ClassVar[Mapping[str, str]] = {
-        "unknown": "tokenizer.unknown",
-        "cropped": "dataset.window, or tokenizer.length",
-        "padded": "tokenizer.length",
-    }
+    fact_options: Mapping[str, str] = MappingProxyType(
+        {
+            "unknown": "tokenizer.unknown",
+            "cropped": "dataset.window, or tokenizer.length",
+            "padded": "tokenizer.length",
+        }
+    )
     unknown_letter: ClassVar[str]
     """The letter by which sequences of this kind write that a letter is unknown."""
     synonyms: ClassVar[Mapping[str, str]] = {}

@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers as hf
@@ -55,11 +56,13 @@ class SubwordTokenizer(IdTokenizer):
     """
 
     fits_sizes = True
-    fact_options: ClassVar[Mapping[str, str]] = {
-        "unknown": "tokenizer.model=bpe, which has no unknown tokens, or a larger tokenizer.vocab_size",
-        "cropped": "tokenizer.length",
-        "padded": "tokenizer.length",
-    }
+    fact_options: Mapping[str, str] = MappingProxyType(
+        {
+            "unknown": "tokenizer.model=bpe, which has no unknown tokens, or a larger tokenizer.vocab_size",
+            "cropped": "tokenizer.length",
+            "padded": "tokenizer.length",
+        }
+    )
 
     class Options(Tokenizer.Options):
         """Options common to all text tokenizers."""

@@ -135,6 +135,11 @@ def several_labels(*names: str) -> Callable[[Read], None]:
     return expect
 
 
+def film_reviews(read: Read) -> None:
+    assert read.sizes == {"train": 12, "test": 12}
+    assert sorted(read.labels("test")) == ["neg"] * 6 + ["pos"] * 6
+
+
 TOPICS = [("0", "2"), ("1",), (), ("0", "1", "2")] * 6
 
 
@@ -238,7 +243,13 @@ FAULTS = [
     Fault("labels: some texts have none", "text",
           json_lines([{"text": t, "label": "ab"[i % 2] if i < 12 else None} for i, t in enumerate(GERMAN)]),
           same(GERMAN)),
-    Fault("folders: train/{pos,neg} and test/{pos,neg}", "text", imdb),
+    Fault("folders: train/{pos,neg} and test/{pos,neg}", "text", imdb, film_reviews),
+    Fault("labels: nearly as many as texts", "text",
+          json_lines([{"text": t, "label": f"c{i % 22}"} for i, t in enumerate(GERMAN * 2)]),
+          doubt="22 classes in 40 samples; set dataset.label"),
+    Fault("labels: a class of one text", "text",
+          json_lines([{"text": t, "label": "ab"[i % 2] if i else "rare"} for i, t in enumerate(GERMAN)]),
+          same(GERMAN), warning="1 of 3 classes of the label 'label' have a single sample.*rare"),
     Fault("a table in a .txt", "text", lines("a.txt", [f"ham\t{text}" for text in GERMAN]), doubt="dataset.columns"),
     Fault("a table in a .txt by option", "text",
           lines("a.txt", [f"{('ham', 'spam')[i % 2]}\t{text}" for i, text in enumerate(GERMAN)]), same(GERMAN),

@@ -150,15 +150,17 @@ def test_samples_without_a_label_are_for_pretraining(tmp_path, open_both):
     assert found == {f"x {i}": label if label in (0.0, 1.0) else None for i, label in enumerate(labels)}
 
 
-def test_missing_numeric_labels_are_refused(tmp_path, assert_refused):
+def test_missing_numeric_labels(tmp_path, assert_refused, open_both):
     (tmp_path / "b.txt").write_text("one\ntwo\n")
     assert_refused(
         TextFiles, tmp_path, "b.txt has no label that is a number", "leave dataset.task=number out", task="number"
     )
-    (tmp_path / "a.csv").write_text("text,label\none,0.5\ntwo,1.5\n")
-    assert_refused(TextFiles, tmp_path, "b.txt has no label, others have a number")
-    (tmp_path / "a.csv").rename(tmp_path / "c.csv")
-    assert_refused(TextFiles, tmp_path, "b.txt has no label, others have a number")
+    for name in ("a.csv", "c.csv"):
+        (tmp_path / name).write_text("text,label\none,0.5\ntwo,1.5\nthree,2.5\nfour,3.5\nfive,4.5\n")
+        train, test = open_both(TextFiles, tmp_path)
+        found = {text: d[i]["label"] for d in (train, test) for i, text in enumerate(texts(d))}
+        assert found == {"one": 0.5, "two": 1.5, "three": 2.5, "four": 3.5, "five": 4.5, "one\ntwo\n": None}
+        (tmp_path / name).unlink()
 
 
 def test_classes_have_the_numbers_of_training(tmp_path, open_both):

@@ -22,6 +22,7 @@ from ssl_plugins.datasets._io.file_listing import (
     apply_pattern,
     list_sources,
 )
+from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.sequence_records import (
     FASTA_EXTENSIONS,
     LINE_EXTENSIONS,
@@ -109,6 +110,9 @@ class SequenceFiles(UserData):
         if options.window is None:
             self._check_lengths()
             self.assign_split(metadata, target=collector.target(), title=options.label or "label")
+            if collector.target() is None:
+                doubts, warnings = label_findings(metadata.label, options.label or "label", options.task)
+                self.doubts, self.warnings = self.doubts + doubts, self.warnings + warnings
         elif collector.target_chunks is not None:
             raise ConfigError(
                 "windows of a sequence cannot share its number; set dataset.task=classes, or leave dataset.window out"

@@ -15,6 +15,7 @@ from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimp
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
 from ssl_plugins.datasets._io.encodings import with_compressions
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
+from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
@@ -81,6 +82,9 @@ class TextFiles(UserData):
         several = lists.target(self.locations, metadata.count)
         if several is None:
             self.assign_split(metadata, target=collector.target(), title=title)
+            if collector.target() is None:
+                doubts, warnings = label_findings(metadata.label, title, options.task)
+                self.doubts, self.warnings = self.doubts + doubts, self.warnings + warnings
         else:
             self.assign_split(replace(metadata, label=None), target=several[0], label_names=several[1], title=title)
         self.fields = {"text": Text()}

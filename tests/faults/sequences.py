@@ -184,7 +184,7 @@ FAULTS = [
     Fault("one sequence", "genomics", written("x.fa", fasta([GENOME])), windows_apart,
           error="20,000 letters.*dataset.window=250", cure={"window": 250}),
     Fault("one sequence, short", "genomics", written("x.fa", fasta([GENOME[:300]])), error="the only sequence, of 300"),
-    Fault("long sequences", "genomics", written("x.fa", fasta([GENOME, GENOME[::-1]])), warning="dataset.window=250"),
+    Fault("long sequences", "genomics", written("x.fa", fasta([GENOME, GENOME[::-1]])), warning="1.2 % of all letters; --set dataset.window=250"),
     Fault("window longer than all", "genomics", written("x.fa", fasta(SHORT)), error="the longest has 99",
           options={"window": 100}, cure={"window": 20}),
     Fault("letters: N", "genomics", written("x.fa", fasta(N_AT_THE_END)),

@@ -53,7 +53,7 @@ from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 EXTENSIONS = (*FASTA_EXTENSIONS, *LINE_EXTENSIONS, *TABLE_EXTENSIONS)
 MAX_COMMON_LENGTH = 512  # letters; the tokenizer takes all of sequences of one length up to this
-LONG_SEQUENCE = 2000  # letters; most sequences are longer: a hint at dataset.window
+USED_SHARE = 0.2  # of all letters, in samples of the usual length; for less there is a hint at dataset.window
 
 
 class SequenceFiles(UserData):
@@ -151,10 +151,11 @@ class SequenceFiles(UserData):
             if median >= 8 * self.typical_window:
                 raise DataError(f"{what}; {cure} it into windows, of which the last are the test split")
             raise DataError(f"{what}; a run needs several, or --set dataset.window= to cut it into windows")
-        if median > LONG_SEQUENCE:
+        share = float(np.minimum(self.lengths, self.typical_window).sum() / max(1, self.lengths.sum()))
+        if share < USED_SHARE:
             self.warnings += (
-                f"half of the sequences have more than {median - 1:,} letters, and the first tokenizer.length of each "
-                f"are used; {cure} them into windows",
+                f"a sample is the first tokenizer.length letters of a sequence: {self.typical_window} of each are "
+                f"{100 * share:.2g} % of all letters; {cure} them into windows",
             )
 
     def _common_length(self) -> int | None:

@@ -140,6 +140,13 @@ def windows_apart(read: Read) -> None:
     assert max(stop for _, stop in spans["train"]) < min(start for start, _ in spans["test"])
 
 
+def sizes(**expected: int) -> Callable[[Read], None]:
+    def expect(read: Read) -> None:
+        assert read.sizes == expected
+
+    return expect
+
+
 def long_stop(read: Read) -> None:
     """A mark after letter 400, of which 128 are used."""
     prepared(16, 128)(read)
@@ -184,7 +191,12 @@ FAULTS = [
     Fault("one sequence", "genomics", written("x.fa", fasta([GENOME])), windows_apart,
           error="20,000 letters.*dataset.window=250", cure={"window": 250}),
     Fault("one sequence, short", "genomics", written("x.fa", fasta([GENOME[:300]])), error="the only sequence, of 300"),
-    Fault("long sequences", "genomics", written("x.fa", fasta([GENOME, GENOME[::-1]])), warning="1.2 % of all letters; --set dataset.window=250"),
+    Fault("long sequences", "genomics", written("x.fa", fasta([GENOME, GENOME[::-1]])),
+          warning="1.2 % of all letters; --set dataset.window=250"),
+    Fault("windows without a test split", "genomics", written("x.fa", fasta([GENOME])), sizes(train=80),
+          options={"window": 250, "test_fraction": 0}),
+    Fault("windows of short sequences", "genomics", written("x.fa", fasta(SHORT)), sizes(train=64, test=16),
+          options={"window": 20}, warning="too short to hold out windows of 20 letters"),
     Fault("window longer than all", "genomics", written("x.fa", fasta(SHORT)), error="the longest has 99",
           options={"window": 100}, cure={"window": 20}),
     Fault("letters: N", "genomics", written("x.fa", fasta(N_AT_THE_END)),

@@ -43,6 +43,7 @@ from ssl_plugins.datasets._io.splitting import (
     SampleMetadata,
     check_split,
     needs_test_split,
+    wants_test,
     wants_validation,
 )
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
@@ -146,7 +147,7 @@ class SequenceFiles(UserData):
         """
         median = int(np.median(self.lengths))
         cure = f"--set dataset.window={self.typical_window} cuts"
-        if len(self.lengths) == 1:
+        if len(self.lengths) == 1 and wants_test(self.options):
             what = f"{self.locations(0)} is the only sequence, of {median:,} letters"
             if median >= 8 * self.typical_window:
                 raise DataError(f"{what}; {cure} it into windows, of which the last are the test split")
@@ -260,13 +261,14 @@ class SequenceFiles(UserData):
             split = self.split_samples(metadata)[self.record]
         else:
             split = self.split_windows(metadata, self.record, self.begin, window, lengths[self.record])
-            if len(counts) > 1 and not {TRAIN, TEST} <= set(split.tolist()):
+            needed = {TRAIN, TEST} if wants_test(options) else {TRAIN}
+            if len(counts) > 1 and not needed <= set(split.tolist()):
                 self.warnings += (
                     f"the sequences are too short to hold out windows of {window} letters at the end of each: the test "
                     f"split is whole sequences",
                 )
                 split = self.split_samples(metadata)[self.record]
-        check_split(window_metadata, split, wants_validation(options))
+        check_split(window_metadata, split, wants_validation(options), wants_test(options))
         self.assign_split(window_metadata, split)
 
     def __getitem__(self, index: int) -> Sample:

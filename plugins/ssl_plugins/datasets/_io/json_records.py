@@ -16,8 +16,9 @@ from ssl_plugins.datasets._io.encodings import Encoding, decode, read_bytes, wit
 from ssl_plugins.datasets._io.file_kind import uncompressed_name
 from ssl_plugins.datasets._io.file_listing import FileEntry
 from ssl_plugins.datasets._io.label_lists import LabelLists
+from ssl_plugins.datasets._io.table_file import similar_name
 from ssl_plugins.datasets._io.tables import MetadataCollector
-from ssl_plugins.datasets._io.text_lines import TextLines, columns_of
+from ssl_plugins.datasets._io.text_lines import Findings, TextLines, columns_of
 from ssl_plugins.datasets._io.user_data import RowOptions
 
 JSON_EXTENSIONS = with_compressions((".jsonl", ".ndjson", ".json"))
@@ -44,6 +45,7 @@ class JsonRecords:
         self.path, self.keys = path, list(keys)
         self.option_of = {key: option_of(key) for key in keys}
         self.columns: tuple[Column, ...] = ()
+        self.findings = Findings()
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -111,6 +113,16 @@ class JsonRecords:
                     f"{self.path} has no key '{option_key}' in any {self.unit}; set dataset.{kind} to its name"
                 )
         self.columns = columns_of(list(names), self.keys, key_of)
+        unused = [name for name in names if name not in (*self.keys, *options.drop_columns)]
+        meant = {kind: similar_name(kind, unused) for kind in option_keys if kind not in key_of}
+        self.findings = Findings(
+            doubts={
+                kind: f"{self.path} has no key '{kind}', but '{name}'; did you mean dataset.{kind}={name}? else name "
+                f"it in dataset.drop_columns"
+                for kind, name in meant.items()
+                if name is not None and getattr(entry, kind) is None
+            }
+        )
         if lists is not None and lists.append(values["label"], self.location):
             key_of.pop("label")
             values["label"] = [None] * len(self)

@@ -9,8 +9,9 @@ import numpy as np
 
 from ssl_core import BadSample, Column
 from ssl_plugins.datasets._io.encodings import Encoding
-from ssl_plugins.datasets._io.text_lines import TextSource
-from ssl_plugins.datasets._io.texts import TableFindings, TextColumns
+from ssl_plugins.datasets._io.json_records import JsonRecords
+from ssl_plugins.datasets._io.text_lines import Findings, TextSource
+from ssl_plugins.datasets._io.texts import TextColumns
 
 LOOK_TEXTS = 200  # texts whose length is measured
 NAMED = 3  # files that a message names
@@ -21,9 +22,9 @@ def merge_columns(sources: Iterable[TextSource]) -> tuple[Column, ...]:
     return tuple({column.name: column for source in sources for column in source.columns}.values())
 
 
-def tables_of(sources: Iterable[TextSource]) -> list[TableFindings]:
-    """What was found in the tables among the files."""
-    return [source.findings for source in sources if isinstance(source, TextColumns)]
+def findings_of(sources: Iterable[TextSource]) -> list[Findings]:
+    """What was found in the tables and files of JSON among the files."""
+    return [source.findings for source in sources if isinstance(source, TextColumns | JsonRecords)]
 
 
 def names_in_words(names: Sequence[str]) -> str:

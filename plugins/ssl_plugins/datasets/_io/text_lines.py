@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,15 @@ from ssl_plugins.datasets._io.encodings import Encoding, FileBytes
 
 SCAN_BYTES = 4 << 20
 NEWLINE = ord("\n")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found while a table or a file of JSON was read, by kind; see `summaries.ReadTable`."""
+
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
 
 class TextSource(Protocol):

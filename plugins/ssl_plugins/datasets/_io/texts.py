@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,17 +18,8 @@ from ssl_plugins.datasets._io.json_records import JSON_EXTENSIONS as JSON_EXTENS
 from ssl_plugins.datasets._io.json_records import read_json
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.tables import MetadataCollector, Table, as_text
-from ssl_plugins.datasets._io.text_lines import TextLines, TextSource, columns_of
+from ssl_plugins.datasets._io.text_lines import Findings, TextLines, TextSource, columns_of
 from ssl_plugins.datasets._io.user_data import RowOptions
-
-
-@dataclass(frozen=True)
-class TableFindings:
-    """What was found while a table was read, by kind; see `summaries.ReadTable`."""
-
-    facts: Mapping[str, str]
-    warnings: Mapping[str, str]
-    doubts: Mapping[str, str]
 
 
 class TextColumns:
@@ -37,7 +27,7 @@ class TextColumns:
 
     line_numbers, unit, encoding = None, "row", None
 
-    def __init__(self, texts: list[Any], columns: tuple[Column, ...], findings: TableFindings) -> None:
+    def __init__(self, texts: list[Any], columns: tuple[Column, ...], findings: Findings) -> None:
         self.arrays, self.columns, self.findings = texts, columns, findings
 
     def __len__(self) -> int:
@@ -149,7 +139,7 @@ def read_columns(
         raise DataError(f"{entry.path} has no rows")
     columns = columns_of(table.columns, column_of.values(), metadata_columns)
     columns += tuple(Column(name, "left out", why=reason) for name, reason in table.left_out.items())
-    findings = TableFindings(dict(table.facts), dict(table.warnings), dict(table.doubts))
+    findings = Findings(dict(table.facts), dict(table.warnings), dict(table.doubts))
     return TextColumns([pa.chunked_array(column_chunks) for column_chunks in chunks], columns, findings)
 
 

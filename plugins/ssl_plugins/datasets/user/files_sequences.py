@@ -47,7 +47,7 @@ from ssl_plugins.datasets._io.splitting import (
     wants_validation,
 )
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.text_facts import merge_columns, names_in_words, tables_of
+from ssl_plugins.datasets._io.text_facts import findings_of, merge_columns, names_in_words
 from ssl_plugins.datasets._io.text_lines import TextSource
 from ssl_plugins.datasets._io.texts import locations_of, read_columns
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
@@ -193,7 +193,7 @@ class SequenceFiles(UserData):
             facts["RNA"] = "U is read as T where tokenizer.alphabet has no U"
         if any(isinstance(source, FastqRecords) for source in sources):
             facts["FASTQ"] = "the quality of reads is not used"
-        self.record_summary(entries, merge_columns(sources), tables_of(sources), facts)
+        self.record_summary(entries, merge_columns(sources), findings_of(sources), facts)
 
     def schema(self) -> dict[str, Any]:
         """The classes, and whether the sequences are nucleotides or proteins."""

@@ -21,11 +21,11 @@ from ssl_plugins.datasets._io.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.text_facts import (
     count_encodings,
+    findings_of,
     merge_columns,
     names_in_words,
     sampled_lengths,
     spread,
-    tables_of,
 )
 from ssl_plugins.datasets._io.text_lines import TextLines, TextSource
 from ssl_plugins.datasets._io.texts import JSON_EXTENSIONS, TextDocument, locations_of, read_text_source
@@ -139,7 +139,7 @@ class TextFiles(UserData):
                 f"each line of {names_in_words(tabbed)} has a tab in it, as the rows of a table; dataset.columns=label,"
                 f"text names its columns, dataset.document=line says that a line is a text",
             )
-        self.record_summary(entries, merge_columns(self.sources), tables_of(self.sources), facts)
+        self.record_summary(entries, merge_columns(self.sources), findings_of(self.sources), facts)
 
     def schema(self) -> dict[str, Any]:
         """The classes, and whether a sample is one text or a pair."""

@@ -140,6 +140,12 @@ def film_reviews(read: Read) -> None:
     assert sorted(read.labels("test")) == ["neg"] * 6 + ["pos"] * 6
 
 
+def with_readme(folder: Path) -> None:
+    imdb(folder)
+    (folder / "README.md").write_text("# About these films")
+    (folder / "train" / "License.txt").write_text("Free.")
+
+
 TOPICS = [("0", "2"), ("1",), (), ("0", "1", "2")] * 6
 
 
@@ -250,6 +256,8 @@ FAULTS = [
           json_lines([{"text": t, "label": "ab"[i % 2] if i < 12 else None} for i, t in enumerate(GERMAN)]),
           same(GERMAN)),
     Fault("folders: train/{pos,neg} and test/{pos,neg}", "text", imdb, film_reviews),
+    Fault("folders: a README beside them", "text", with_readme, film_reviews),
+    Fault("folders: a README alone", "text", lines("README.md", GERMAN), same(GERMAN)),
     Fault("labels: nearly as many as texts", "text",
           json_lines([{"text": t, "label": f"c{i % 22}"} for i, t in enumerate(GERMAN * 2)]),
           doubt="22 classes in 40 samples; set dataset.label"),

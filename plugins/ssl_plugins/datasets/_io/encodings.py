@@ -125,7 +125,8 @@ def _foreign_bytes(data: Any) -> bytes:
         for offset in np.flatnonzero(block >= 0x80).tolist():
             if begin + offset < position:
                 continue
-            start = max(position, data.rfind(b"\n", 0, begin + offset) + 1, begin + offset - 1024)
+            first = max(position, begin + offset - 1024)
+            start = max(first, data.rfind(b"\n", first, begin + offset) + 1)
             stop = data.find(b"\n", begin + offset)
             position = min(stop + 1 if stop >= 0 else len(data), start + 4096)
             out.append(bytes(data[start:position]))

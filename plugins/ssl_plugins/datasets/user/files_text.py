@@ -33,6 +33,11 @@ from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 PLAIN_EXTENSIONS = with_compressions((".txt", ".text", ".md", ".log"))
 EXTENSIONS = (*PLAIN_EXTENSIONS, *JSON_EXTENSIONS, *TABLE_EXTENSIONS)
+ABOUT_FILES = tuple(
+    "".join(f"[{letter}{letter.upper()}]" for letter in name) + ".*"
+    for name in ("readme", "license", "licence", "notice")
+)
+"""Files of a folder that tell about the data, as patterns of `dataset.exclude`."""
 LOOK_LINES = 1000  # lines that are searched for tabs
 
 
@@ -49,12 +54,13 @@ class TextFiles(UserData):
         document: Literal["auto", "line", "file"] = Field(
             "auto",
             description="sample unit of a .txt, .text, .md or .log; auto = the file in a folder, the line in a single "
-            "file",
+            "file. README and LICENSE files of a folder are not read",
         )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
+        listing = options.model_copy(update={"exclude": (*options.exclude, *ABOUT_FILES)})
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, listing)
         check_extensions(entries, EXTENSIONS, "file of text")
         collector, lists = MetadataCollector(options.task), LabelLists()
         column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})

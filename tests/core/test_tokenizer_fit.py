@@ -124,6 +124,7 @@ def test_most_tokenizers_learn_nothing():
     assert tokenizer.fit(iter([])) is None
     assert tokenizer.fit_fingerprint() == ""
     assert tokenizer.state_dict() == {}
+    assert tokenizer.facts({"x": np.zeros(3)}) == {}
 
 
 def kit(cls):

@@ -140,6 +140,24 @@ def film_reviews(read: Read) -> None:
     assert sorted(read.labels("test")) == ["neg"] * 6 + ["pos"] * 6
 
 
+def unlabelled(place: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        imdb(folder)
+        (folder / place).mkdir()
+        for i in range(9):
+            (folder / place / f"{i}_0.txt").write_text(f"something else, number {i}")
+
+    return make
+
+
+def for_pretraining(read: Read) -> None:
+    """The nine texts without a class are in training, and are no class."""
+    assert read.sizes == {"train": 21, "test": 12}
+    assert read.train.task is not None
+    assert read.train.task.names == ("neg", "pos")
+    assert read.labels().count(None) == 9
+
+
 def with_readme(folder: Path) -> None:
     imdb(folder)
     (folder / "README.md").write_text("# About these films")
@@ -256,6 +274,8 @@ FAULTS = [
           json_lines([{"text": t, "label": "ab"[i % 2] if i < 12 else None} for i, t in enumerate(GERMAN)]),
           same(GERMAN)),
     Fault("folders: train/{pos,neg} and test/{pos,neg}", "text", imdb, film_reviews),
+    Fault("folders: train/{pos,neg,unsup}", "text", unlabelled("train/unsup"), for_pretraining),
+    Fault("folders: train, test, unlabeled", "text", unlabelled("unlabeled"), for_pretraining),
     Fault("folders: a README beside them", "text", with_readme, film_reviews),
     Fault("folders: a README alone", "text", lines("README.md", GERMAN), same(GERMAN)),
     Fault("labels: nearly as many as texts", "text",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssl_core import DataError
+from ssl_plugins.datasets._io import encodings
 from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
 from ssl_plugins.tokenizers.genomics import GenomicsTokenizer
 
@@ -70,6 +73,24 @@ def test_windows_at_the_end_of_each_sequence_are_the_test_split(tmp_path, open_b
     assert "record 1 letters 1 to 50" in train.describe(0)
     grouped = open_both(SequenceFiles, tmp_path, window=50, label_pattern=r">(?P<group>\w+)", test_groups="two")
     assert len(grouped[1]) == 6
+
+
+def test_few_files_are_open_at_a_time(tmp_path, open_both, monkeypatch):
+    monkeypatch.setattr(encodings, "MAX_OPEN", 4)
+    sequences = [random_bases(30 + i, i) for i in range(30)]
+    for i, sequence in enumerate(sequences):
+        fasta(tmp_path / f"{i}.fa", [("a", sequence)])
+    datasets = open_both(SequenceFiles, tmp_path)
+    assert sorted(letters(datasets[0]) + letters(datasets[1])) == sorted(sequences)
+    if Path("/proc/self/fd").is_dir():
+        targets = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        assert 0 < sum(target.startswith(str(tmp_path)) for target in targets) <= 4
+
+
+def test_unpacked_size_is_bounded(tmp_path, assert_refused, monkeypatch):
+    monkeypatch.setattr(encodings, "MAX_UNPACKED", 1000)
+    fasta(tmp_path / "a.fa.gz", [("a", "A" * 2000)])
+    assert_refused(SequenceFiles, tmp_path / "a.fa.gz", "a.fa.gz unpacks to more than", "unpack it")
 
 
 def test_lines_and_tables(tmp_path, open_both):

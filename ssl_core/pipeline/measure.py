@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_core.contracts import Tokenizer
+from ssl_core.data import Continuous, Fields
 from ssl_core.pipeline.cache import PreprocessedSplit
 
 SAMPLES = 1000
@@ -50,17 +52,31 @@ class FieldStats:
         return min(self.low), max(self.high)
 
 
-def measure_fields(split: PreprocessedSplit) -> dict[str, FieldStats]:
+def measure_fields(split: PreprocessedSplit, fields: Fields) -> dict[str, FieldStats]:
     """Statistics of the numeric fields of a split, from at most `SAMPLES` of its samples.
 
-    Fields of whole numbers other than bytes (ids, lengths) and of booleans are left out.
+    What was made of texts and ids is left out, and so are whole numbers other than bytes (lengths) and booleans.
     """
-    index = np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLES)).astype(np.int64))
+    index = measured_rows(split)
+    words = tuple(name for name, field in fields.items() if not isinstance(field, Continuous))
     found = {}
     for name, array in split.arrays.items():
+        if name in words or name.startswith(tuple(f"{word}_" for word in words)):
+            continue
         if (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim > 1:
             found[name] = _stats(np.asarray(array[index], dtype=np.float64))
     return found
+
+
+def measured_rows(split: PreprocessedSplit) -> np.ndarray:
+    """Indices of at most `SAMPLES` samples, evenly spaced."""
+    return np.unique(np.linspace(0, len(split) - 1, min(len(split), SAMPLES)).astype(np.int64))
+
+
+def measure_facts(split: PreprocessedSplit, tokenizer: Tokenizer) -> dict[str, float]:
+    """`Tokenizer.facts` of at most `SAMPLES` samples."""
+    index = measured_rows(split)
+    return dict(tokenizer.facts({name: array[index] for name, array in split.arrays.items()}))
 
 
 def _stats(x: np.ndarray) -> FieldStats:

@@ -82,6 +82,7 @@ class DataReport(BaseModel):
     ignored: dict[str, int] = Field({}, description="files found and not read, by ending")
     facts: dict[str, str] = Field({}, description="other facts in words, such as the encoding")
     ranges: dict[str, tuple[float, float]] = Field({}, description="smallest and largest value of each field")
+    shares: dict[str, float] = Field({}, description="shares of unknown, cropped and padded input, where known")
     samples: dict[str, int] = Field({}, description="usable samples of each split")
     labelled: dict[str, int] = Field({}, description="samples of each split that have a label")
     skipped: dict[str, int] = Field({}, description="samples of each split that cannot be used")

@@ -28,6 +28,10 @@ MAX_CATEGORIES = 100
 """Categories of a column that a report names."""
 SHARED = 0.01
 """Share of a split's samples that may equal training samples without a doubt."""
+UNKNOWN = 0.05
+"""Share of tokens that may be unknown without a doubt."""
+CROPPED = 0.2
+"""Share of the input that may be cropped without a note."""
 CONSTANT = 0.05
 """Share of samples that may hold one value only without a doubt."""
 
@@ -82,7 +86,9 @@ def data_state(splits: Splits, data: Data) -> dict[str, Any]:
     return {
         "schema": splits["train"].schema(),
         "task": _task_words(splits),
-        "stats": {name: stats.to_json() for name, stats in measure_fields(data["train"]).items()},
+        "stats": {
+            name: stats.to_json() for name, stats in measure_fields(data["train"], splits["train"].fields).items()
+        },
         "samples": {split: len(part) for split, part in data.items()},
         "digests": {split: part.content_digest() for split, part in data.items()},
     }
@@ -120,11 +126,11 @@ def check_same_data(start: Checkpoint, splits: Splits, data: Data) -> None:
             )
 
 
-def unlike_trained(start: Checkpoint, data: Data) -> list[str]:
+def unlike_trained(start: Checkpoint, splits: Splits, data: Data) -> list[str]:
     """Doubts about data whose values are far from those that the encoder was trained on."""
     trained = start.state.get("data", {})
     before = {name: FieldStats.from_json(entry) for name, entry in trained.get("stats", {}).items()}
-    return far_values(before, measure_fields(data["train"]), trained.get("schema", {}))
+    return far_values(before, measure_fields(data["train"], splits["train"].fields), trained.get("schema", {}))
 
 
 def far_values(
@@ -159,7 +165,7 @@ def data_doubts(splits: Splits, data: Data) -> list[str]:
                 f"so that its scores are too good; remove copies, name groups in the data (docs/own-data.md), or set "
                 f"evaluate.shared=drop to leave them out of the scores"
             )
-    for name, stats in measure_fields(data["train"]).items():
+    for name, stats in measure_fields(data["train"], splits["train"].fields).items():
         if stats.constant > CONSTANT:
             doubts.append(f"{stats.constant:.0%} of the training samples hold a single value in '{name}'")
     return [as_utf8(doubt) for doubt in dict.fromkeys(doubts)]
@@ -172,6 +178,25 @@ def refuse_doubts(doubts: Sequence[str]) -> None:
     if doubts:
         more = f" (and {len(doubts) - 1} more)" if len(doubts) > 1 else ""
         raise DataError(f"{doubts[0]}{more} (strict: data with doubts are refused)")
+
+
+def fact_lines(facts: Mapping[str, float], options: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Doubts and notes about shares of the input that the tokenizer does not know or does not use.
+
+    Args:
+        facts: `Tokenizer.facts` of training samples.
+        options: `Tokenizer.fact_options`.
+    """
+    doubts, notes = [], []
+
+    def cure(name: str) -> str:
+        return f"; {options[name]} changes this" if name in options else ""
+
+    if (share := facts.get("unknown", 0)) > UNKNOWN:
+        doubts.append(f"{share:.1%} of the tokens are unknown to the vocabulary{cure('unknown')}")
+    if (share := facts.get("cropped", 0)) > CROPPED:
+        notes.append(f"{share:.0%} of the input lies beyond the length of a sample and is not used{cure('cropped')}")
+    return doubts, notes
 
 
 def data_warnings(splits: Splits, data: Data) -> list[str]:
@@ -200,7 +225,9 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def summary_lines(summary: DataSummary, stats: Mapping[str, FieldStats]) -> list[str]:
+def summary_lines(
+    summary: DataSummary, stats: Mapping[str, FieldStats], shares: Mapping[str, float] | None = None
+) -> list[str]:  # fmt: skip
     """Lines of the header: columns by role, files by ending, facts, and ranges of values."""
     lines = []
     if columns := "; ".join(_columns_text(summary.columns)):
@@ -210,6 +237,7 @@ def summary_lines(summary: DataSummary, stats: Mapping[str, FieldStats]) -> list
         lines.append(f"files      {_counts(summary.files)}{ignored}")
     values = [f"{name} {low:g} to {high:g}" for name, (low, high) in ((n, s.range) for n, s in stats.items())]
     facts = [f"{name} {value}" for name, value in summary.facts.items()]
+    facts += [f"{name} {share:.1%}" for name, share in (shares or {}).items() if share]
     if facts or values:
         lines.append(f"values     {', '.join([*values[:MAX_NAMES], *facts])}")
     return [as_utf8(line) for line in lines]
@@ -244,8 +272,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
-def data_report(splits: Splits, data: Data, doubts: Sequence[str]) -> DataReport:
-    """What was read, for report.json."""
+def data_report(splits: Splits, data: Data, doubts: Sequence[str], shares: Mapping[str, float]) -> DataReport:
+    """What was read, for report.json. shares: `Tokenizer.facts` of training samples."""
     summary = splits["train"].summary
     return DataReport(
         columns=tuple(
@@ -262,13 +290,14 @@ def data_report(splits: Splits, data: Data, doubts: Sequence[str]) -> DataReport
         files={as_utf8(ending): count for ending, count in summary.files.items()},
         ignored={as_utf8(ending): count for ending, count in summary.ignored.items()},
         facts={as_utf8(name): as_utf8(value) for name, value in summary.facts.items()},
-        ranges={name: stats.range for name, stats in measure_fields(data["train"]).items()},
+        ranges={name: stats.range for name, stats in measure_fields(data["train"], splits["train"].fields).items()},
         samples={split: len(part) for split, part in data.items()},
         labelled={split: 0 if part.labels is None else len(part.labelled_rows) for split, part in data.items()},
         skipped={split: part.bad for split, part in data.items()},
         shared={
             split: int(shared_samples(data["train"], part).sum()) for split, part in data.items() if split != "train"
         },
+        shares=dict(shares),
         doubts=tuple(doubts),
     )
 

@@ -154,7 +154,7 @@ class _Doubts:
         """Print the doubts, once."""
         if self.inputs:
             arrays = {name: np.stack([one[name] for one in self.inputs]) for name in self.inputs[0]}
-            now = measure_fields(PreprocessedSplit(arrays, None))
+            now = measure_fields(PreprocessedSplit(arrays, None), self.encoder.fields)
             before = {name: FieldStats.from_json(entry) for name, entry in self.encoder.stats.items()}
             for line in far_values(before, now, self.encoder.schema):
                 self.console.info(f"doubt      {line}")

@@ -8,14 +8,14 @@ import torch
 
 import sslx
 from ssl_core import ConfigError, DataError, Task
-from ssl_core.data import Column, Continuous, DataSummary, Discrete
+from ssl_core.data import Column, Continuous, DataSummary, Discrete, Text
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import FieldStats, far_channel, measure_fields, shared_samples
 from ssl_core.pipeline.memory import infer_task
 from ssl_core.pipeline.preprocess import sample_digest
 from ssl_core.runs import cost
 from ssl_core.runs.cost import estimate_cost
-from ssl_core.runs.data import data_doubts, summary_lines
+from ssl_core.runs.data import data_doubts, fact_lines, summary_lines
 from ssl_core.runs.fields import adapt_fields, describe_field
 from ssl_core.runs.run import Cost, Run
 from ssl_core.utils.console import Console
@@ -60,7 +60,7 @@ def split_of(x, labels=None, labelled=None):
 
 def test_statistics_of_each_channel():
     x = np.stack([np.full((10, 5), 2.0), np.arange(50.0).reshape(10, 5)], axis=1)
-    stats = measure_fields(split_of(x))["x"]
+    stats = measure_fields(split_of(x), {})["x"]
     assert stats.low == (2.0, 0.0)
     assert stats.high == (2.0, 49.0)
     assert stats.mean == (2.0, 24.5)
@@ -71,16 +71,32 @@ def test_statistics_of_each_channel():
 
 
 def test_many_channels_are_measured_as_a_whole_and_ids_are_not():
-    wide = measure_fields(split_of(np.random.default_rng(0).normal(size=(4, 100, 3))))["x"]
+    wide = measure_fields(split_of(np.random.default_rng(0).normal(size=(4, 100, 3))), {})["x"]
     assert len(wide.mean) == 1
-    assert measure_fields(split_of(np.zeros((4, 9), np.int64))) == {}
+    assert measure_fields(split_of(np.zeros((4, 9), np.int64)), {}) == {}
+
+
+def test_ids_of_texts_are_no_values():
+    split = PreprocessedSplit(
+        {"x": np.zeros((4, 9), np.uint8), "x_cropped": np.zeros((4, 1)), "y": np.ones((4, 2))}, None
+    )
+    assert list(measure_fields(split, {"x": Text(), "y": Continuous((2,))})) == ["y"]
+
+
+def test_shares_of_unknown_and_cropped_input():
+    options = {"unknown": "tokenizer.vocab_size", "cropped": "tokenizer.length"}
+    assert fact_lines({"unknown": 0.04, "cropped": 0.1, "padded": 0.9}, options) == ([], [])
+    (doubt,), (note,) = fact_lines({"unknown": 0.25, "cropped": 0.5}, options)
+    assert doubt == "25.0% of the tokens are unknown to the vocabulary; tokenizer.vocab_size changes this"
+    assert note.endswith("beyond the length of a sample and is not used; tokenizer.length changes this")
+    assert summary_lines(DataSummary(), {}, {"unknown": 0.004, "cropped": 0.0}) == ["values     unknown 0.4%"]
 
 
 def test_share_of_constant_samples():
     x = np.random.default_rng(0).normal(size=(10, 1, 16)).astype(np.float32)
     x[:3] = 4.0
-    assert measure_fields(split_of(x))["x"].constant == pytest.approx(0.3)
-    assert measure_fields(split_of(np.zeros((10, 1, 3))))["x"].constant == 0, "few values are equal by chance"
+    assert measure_fields(split_of(x), {})["x"].constant == pytest.approx(0.3)
+    assert measure_fields(split_of(np.zeros((10, 1, 3))), {})["x"].constant == 0, "few values are equal by chance"
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,9 @@ class Tokenizer(nn.Module):
     than that trained on is then used, else refused."""
     fact_options: Mapping[str, str] = MappingProxyType({})
     """What changes each of the `facts`, such as {"cropped": "tokenizer.length"}: the cure in warnings."""
+    augments: bool = False
+    """Whether training sees an augmented view of each sample also if the objective asks for one view, as MAE's crops.
+    `__init__` sets it where an option decides."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""
 
@@ -360,9 +363,9 @@ class Tokenizer(nn.Module):
         return {}
 
     def view(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
-        """An augmented view of preprocessed inputs, for objectives with several views. By default the inputs.
+        """An augmented view of preprocessed inputs, in training only. By default the inputs.
 
-        It must not change the geometry. `draws` is what `draw_view` returned, on the inputs' device.
+        Called for objectives with several views, and for one view if the tokenizer `augments`. It must not change the geometry. `draws` is what `draw_view` returned, on the inputs' device.
         """
         return inputs
 

@@ -86,6 +86,8 @@ class Preset:
         default: Whether the preset is applied automatically.
         domain: Domain of a benchmark.
         transfer: Transfer data sets of the domain.
+        deviations: What a run with the preset does other than its source, a line each, with the option or command for
+            the other side where there is one. `sslx show NAME` prints the lines of all presets of a name once.
 
     Raises:
         ValueError: If a preset with a domain has no modality or data set, or one without a domain has transfer sets.
@@ -100,6 +102,7 @@ class Preset:
     default: bool = False
     domain: str | None = None
     transfer: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.domain is not None and (self.modality is None or self.dataset is None):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.contracts import Inputs, Tokenizer
+from ssl_core.contracts import Draws, Inputs, Tokenizer
 from ssl_core.data import Fields
 from ssl_core.errors import ConfigError
 from ssl_core.nn.indexing import embedding_lookup
@@ -102,6 +102,11 @@ class GridTokenizer(Tokenizer):
         std: tuple[float, ...] = Field(
             (), description="standard deviations for normalise=given: one, or one for each channel"
         )
+        init: Literal["xavier", "torch"] = Field(
+            "xavier",
+            description="initial linear map of a patch: Xavier uniform, as MetaMAE's and MAE's code; torch = PyTorch's "
+            "default, as DABS's code",
+        )
 
     def __init__(
         self,
@@ -128,7 +133,8 @@ class GridTokenizer(Tokenizer):
         width = channels * math.prod(patch)
         self.layout = Layout([Segment(field, grid, "continuous", width)])
         self.embed = nn.Linear(width, dim)
-        nn.init.xavier_uniform_(self.embed.weight)  # the bias keeps PyTorch's default, as in MetaMAE's published code
+        if options.init == "xavier":  # the bias keeps PyTorch's default, as in MetaMAE's published code
+            nn.init.xavier_uniform_(self.embed.weight)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         if options.normalise == "given":
@@ -212,8 +218,8 @@ class IdTokenizer(Tokenizer):
         length: Number of tokens.
         vocab: Size of the vocabulary.
         std: Standard deviation of the initial table. None is Xavier uniform, as in MetaMAE's published code
-            (docs/methods/protocol-differences.md). Its vectors are much shorter than the position vectors that are
-            added to them, which slows down the first hundreds of steps.
+            (docs/methods/protocol-differences.md), whose vectors are shorter than the position vectors that are added
+            to them.
     """
 
     def __init__(
@@ -244,6 +250,7 @@ class JointTokenizer(Tokenizer):
     def __init__(self, options: Any, fields: Fields, dim: int, *, parts: Sequence[Tokenizer]) -> None:
         super().__init__(options, fields, dim)
         self.parts = nn.ModuleList(parts)
+        self.augments = any(part.augments for part in parts)
         self.layout = Layout([segment for part in parts for segment in part.layout.segments])
         self.fact_options = {name: cure for part in parts for name, cure in part.fact_options.items()}
 
@@ -281,6 +288,19 @@ class JointTokenizer(Tokenizer):
         rows = len(next(iter(inputs.values())))
         geometries = [part.geometry(inputs) for part in self.parts]  # type: ignore[operator]
         return _join_geometries(geometries, [part.layout for part in self.parts], rows)  # type: ignore[misc]
+
+    def draw_view(self, batch: int, generator: torch.Generator) -> Draws:
+        """The draws of all parts, each with the number of its part in front."""
+        drawn = [part.draw_view(batch, generator) for part in self.parts]  # type: ignore[operator]
+        return {f"{number}.{name}": value for number, draws in enumerate(drawn) for name, value in draws.items()}
+
+    def view(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """The view of each part in turn."""
+        for number, part in enumerate(self.parts):
+            prefix = f"{number}."
+            own = {name.removeprefix(prefix): value for name, value in draws.items() if name.startswith(prefix)}
+            inputs = part.view(inputs, own)  # type: ignore[operator]
+        return inputs
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """Tokens of all parts, in order."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from rich.console import Console as RichTerminal
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
@@ -172,6 +173,7 @@ def show_options(catalogue: Catalogue, name: str) -> None:
     if domains:
         console.print(_domains_table(name, domains.values()))
     found = False
+    deviations: dict[str, None] = {}
     for kind in KINDS:
         for entry in catalogue.entries(kind):
             if not entry.called(name):
@@ -179,11 +181,16 @@ def show_options(catalogue: Catalogue, name: str) -> None:
             found = True
             if kind == "preset":
                 console.print(_preset_table(entry.value))
+                deviations |= dict.fromkeys(entry.value.deviations)
             else:
                 console.print(f"[bold]{kind} {escape(entry.full_name)}[/bold]  {escape(entry.summary)}")
                 console.print(f"from {escape(str(entry.origin))}")
                 section = f"evaluate.probe_options.{entry.name}" if kind == "probe" else kind
                 console.print(_options_table(section, entry.value.Options))
+    if deviations:
+        console.print(f"[bold]deviations of preset {escape(name)} from its source[/bold]")
+        for line in deviations:
+            console.print(Padding(escape(f"- {line}"), (0, 0, 0, 2)))
     if name in ENGINE_SECTIONS:
         found = True
         console.print(_options_table(name, ENGINE_SECTIONS[name]))

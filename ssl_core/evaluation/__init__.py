@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_core.evaluation.knn import fit_knn
-    from ssl_core.evaluation.linear import fit_adam, fit_logistic
+    from ssl_core.evaluation.linear import fit_adam, fit_layer, fit_logistic
     from ssl_core.evaluation.protocols import FunctionPredictor, random_subset
 
 _HOMES = {
     "FunctionPredictor": "protocols",
     "fit_adam": "linear",
     "fit_knn": "knn",
+    "fit_layer": "linear",
     "fit_logistic": "linear",
     "random_subset": "protocols",
 }
 
-__all__ = ["FunctionPredictor", "fit_adam", "fit_knn", "fit_logistic", "random_subset"]
+__all__ = ["FunctionPredictor", "fit_adam", "fit_knn", "fit_layer", "fit_logistic", "random_subset"]
 
 
 def __getattr__(name: str) -> Any:

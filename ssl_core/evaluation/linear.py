@@ -5,9 +5,11 @@ Rows are samples, or the tokens of a per-token task. Labels: (n,) int64 classes,
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +20,14 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from ssl_core.data import Task
+from ssl_core.errors import ConfigError
+from ssl_core.evaluation.lars import Lars
 from ssl_core.evaluation.protocols import FunctionPredictor
 
+LayerOptimizer = Literal["adam", "adamw", "lars"]
+
 ABSENT_CLASS_SCORE = -1e9  # score of a class that the training data lacks; finite, so that rankings stay defined
+BATCH_NORM_EPS = 1e-6  # MAE's published code
 
 
 @contextmanager
@@ -112,7 +119,6 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-@one_thread()
 def fit_adam(
     task: Task,
     features: np.ndarray,
@@ -125,50 +131,90 @@ def fit_adam(
     seed: int,
     decoupled: bool = False,
 ) -> FunctionPredictor:
-    """MetaMAE's and DABS's linear probe, docs/methods/protocol-differences.md: one linear layer with bias.
+    """`fit_layer` by Adam, or with `decoupled` by AdamW: MetaMAE's and DABS's linear probes."""
+    return fit_layer(
+        task, features, labels, optimizer="adamw" if decoupled else "adam", epochs=epochs, batch_size=batch_size, lr=lr,
+        weight_decay=weight_decay, seed=seed,
+    )  # fmt: skip
 
-    Weights are initialised as torch does. Constant rate; batches are reshuffled each epoch and the last incomplete one
-    is dropped; the weights are those of the last epoch. Features are used as they are, not standardised. The loss is
-    cross-entropy for classes; binary cross-entropy on one logit for two classes, and for labels; mean square error for
-    a number. A batch larger than the training data is lowered to its size. Details: "last_loss", the mean loss of the
-    last epoch.
+
+@one_thread()
+def fit_layer(
+    task: Task,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    optimizer: LayerOptimizer,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    weight_decay: float,
+    seed: int,
+    groups: np.ndarray | None = None,
+    batch_norm: bool = False,
+    schedule: Literal["constant", "cosine"] = "constant",
+    warmup_epochs: int = 0,
+) -> FunctionPredictor:
+    """One linear layer with bias, trained by gradient steps, docs/methods/protocol-differences.md.
+
+    Weights are initialised as torch does; for LARS they are N(0, 0.01) and the bias 0, as in MAE's code. Batches are
+    reshuffled each epoch and the last incomplete one is dropped; the weights are those of the last epoch. Features are
+    used as they are, not standardised. The loss is cross-entropy for classes; binary cross-entropy on one logit for two
+    classes, and for labels; mean square error for a number. A batch larger than the training data is lowered to its
+    size. Details: "last_loss", the mean loss of the last epoch.
 
     Args:
         task: Task of the labels.
         features: (n, D) training features.
         labels: Training labels.
+        optimizer: "adam" with a coupled L2 penalty (MetaMAE), "adamw" (DABS), or "lars" (MAE, M3AE).
         epochs: Passes over the training data.
-        batch_size: Rows in a batch.
+        batch_size: Rows in a batch; with `groups`, groups in a batch.
         lr: Learning rate.
-        weight_decay: Coupled L2 penalty of Adam, or weight decay of AdamW.
+        weight_decay: Coupled L2 penalty of Adam and LARS, or weight decay of AdamW.
         seed: Seed of the initial weights and of the order of batches.
-        decoupled: AdamW, as DABS uses, instead of Adam.
+        groups: (n,) int, the sample of each row; a batch then has all rows of its samples.
+        batch_norm: Normalise each feature by its mean and deviation in the batch, without scale and offset; predictions
+            use running means.
+        schedule: Rate after the warm-up: constant, or a cosine to zero at the last step.
+        warmup_epochs: Epochs in which the rate rises linearly from zero.
+
+    Raises:
+        ConfigError: With `batch_norm`, if a batch has a single row.
     """
     outputs = 1 if task.kind == "number" or (task.size == 2 and task.kind == "classes") else task.size
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(features.shape[1], outputs)
+        layer = nn.Linear(features.shape[1], outputs)
+        if optimizer == "lars":
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+    norm = nn.BatchNorm1d(features.shape[1], eps=BATCH_NORM_EPS, affine=False) if batch_norm else nn.Identity()
+    head = nn.Sequential(norm, layer)
     binary = outputs == 1 or task.kind == "labels"
     x = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))
     y = torch.from_numpy(np.asarray(labels))
     y = y.float().reshape(len(y), -1) if binary else y.long()
     loss_of = nn.MSELoss() if task.kind == "number" else nn.BCEWithLogitsLoss() if binary else nn.CrossEntropyLoss()
-    batch_size = min(batch_size, len(x))
-    optimizer_class = torch.optim.AdamW if decoupled else torch.optim.Adam
-    optimizer = optimizer_class(head.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
-    total = 0.0
-    steps = len(x) // batch_size
+    batches = _Batches(len(x), groups, batch_size)
+    solver = _optimizer(optimizer, layer, lr, weight_decay)
+    total, step = 0.0, 0
     with torch.enable_grad():
         for _ in range(epochs):
-            order = torch.randperm(len(x), generator=generator)[: steps * batch_size]
             total = 0.0
-            for index in order.split(batch_size):
+            for index in batches.of_an_epoch(generator):
+                if schedule != "constant" or warmup_epochs:
+                    solver.param_groups[0]["lr"] = lr * _rate(step / batches.count, epochs, warmup_epochs, schedule)
+                if batch_norm and len(index) < 2:
+                    raise ConfigError("evaluate.batch_norm needs batches of two rows or more; raise evaluate.batch_size")
                 loss = loss_of(head(x[index]), y[index])
-                optimizer.zero_grad()
+                solver.zero_grad()
                 loss.backward()
-                optimizer.step()
+                solver.step()
                 total += float(loss.detach())
+                step += 1
+    head.eval()
     present = np.unique(labels)
 
     def predict_scores(test: np.ndarray) -> np.ndarray:
@@ -176,9 +222,48 @@ def fit_adam(
             logits = head(torch.from_numpy(np.ascontiguousarray(test, dtype=np.float32))).double().numpy()
         return _scores_of_logits(task, logits, present)
 
-    solver = "adamw" if decoupled else "adam"
-    details = {"solver": solver, "epochs": epochs, "batch_size": batch_size, "lr": lr, "last_loss": total / steps}
+    details = {
+        "solver": optimizer, "epochs": epochs, "batch_size": batches.size, "lr": lr,
+        "last_loss": total / batches.count,
+    }  # fmt: skip
     return FunctionPredictor(one_thread()(predict_scores), details)
+
+
+class _Batches:
+    """Batches of rows, or of all rows of some groups; `count` of them in an epoch."""
+
+    def __init__(self, rows: int, groups: np.ndarray | None, size: int) -> None:
+        self.members: tuple[torch.Tensor, ...] | None = None
+        total = rows
+        if groups is not None:
+            order = np.argsort(groups, kind="stable")
+            counts = np.unique(groups, return_counts=True)[1]
+            self.members = torch.from_numpy(order).split(counts.tolist())
+            total = len(counts)
+        self.total, self.size = total, min(size, total)
+        self.count = total // self.size
+
+    def of_an_epoch(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """The row numbers of each batch, in random order."""
+        order = torch.randperm(self.total, generator=generator)[: self.count * self.size]
+        for chosen in order.split(self.size):
+            yield chosen if self.members is None else torch.cat([self.members[i] for i in chosen.tolist()])
+
+
+def _optimizer(name: LayerOptimizer, layer: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    if name == "lars":
+        return Lars(layer.parameters(), lr, weight_decay)
+    cls = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return cls(layer.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+
+
+def _rate(epoch: float, epochs: int, warmup: int, schedule: str) -> float:
+    """The share of the peak rate at a moment, in epochs."""
+    if epoch < warmup:
+        return epoch / warmup
+    if schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
 
 
 def _scores_of_logits(task: Task, logits: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import pydantic
 from pydantic import Field
 
 from ssl_core.options import Options
@@ -23,16 +24,29 @@ class EvaluateOptions(Options):
         {}, description="options of probes by name and option, as {attentive.epochs = 20}"
     )
     metrics: tuple[str, ...] = Field((), description="metrics besides the task's own; each adds a row of scores")
-    linear: Literal["logistic", "adam", "adamw"] = Field(
+    linear: Literal["logistic", "adam", "adamw", "lars"] = Field(
         "logistic",
-        description="linear probe: logistic (L-BFGS on standardised features), adam (MetaMAE's) or adamw (DABS's)",
+        description="linear probe: logistic (L-BFGS on standardised features), adam (MetaMAE's), adamw (DABS's) or "
+        "lars (MAE's, M3AE's)",
     )
     c: float = Field(1.0, gt=0, description="logistic: inverse strength of the L2 penalty; ridge uses 1 / c")
     max_iter: int = Field(2000, ge=1, description="logistic: most iterations")
-    epochs: int = Field(100, ge=1, description="adam, adamw: epochs")
-    batch_size: int = Field(64, ge=1, description="adam, adamw: samples in a batch (per-token tasks: their tokens)")
-    lr: float = Field(1e-4, gt=0, description="adam, adamw: learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="adam: coupled L2 penalty; adamw: weight decay")
+    epochs: int = Field(100, ge=1, description="adam, adamw, lars: epochs")
+    batch_size: int = Field(64, ge=1, description="adam, adamw, lars: samples in a batch")
+    token_batches: Literal["tokens", "samples"] = Field(
+        "tokens",
+        description="adam, adamw, lars, in per-token tasks: tokens = a batch is as many tokens as batch_size samples "
+        "have, drawn from all samples; samples = it is all tokens of batch_size samples, as in DABS's and MetaMAE's code",
+    )
+    lr: float = Field(1e-4, gt=0, description="adam, adamw, lars: learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="adam, lars: coupled L2 penalty; adamw: weight decay")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="adam, adamw, lars: rate after warm-up: constant, or a cosine to zero (MAE)"
+    )
+    warmup_epochs: int = Field(0, ge=0, description="adam, adamw, lars: epochs over which the rate rises (MAE: 10)")
+    batch_norm: bool = Field(
+        False, description="adam, adamw, lars: BatchNorm without scale and offset before the layer (MAE, M3AE)"
+    )
     k: int = Field(20, ge=1, description="knn: neighbours")
     knn_tokens: int = Field(20_000, ge=1, description="knn: most training tokens of a per-token task, drawn at random")
     knn_train: int | None = Field(
@@ -49,3 +63,9 @@ class EvaluateOptions(Options):
     )
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
+
+    @pydantic.model_validator(mode="after")
+    def _warmup_is_shorter(self) -> EvaluateOptions:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(f"evaluate.warmup_epochs={self.warmup_epochs} must be less than evaluate.epochs")
+        return self

@@ -5,7 +5,7 @@ from ssl_core.nn.decoder import Decoder
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.encoder import Encoder, EncoderOptions, TransformerEncoder
-from ssl_core.nn.heads import ReconstructionHead, masked_mean, score_prediction
+from ssl_core.nn.heads import ReconstructionHead, masked_mean, normalise_targets, restore_patches, score_prediction
 from ssl_core.nn.indexing import (
     all_position_ids,
     embedding_lookup,
@@ -17,9 +17,10 @@ from ssl_core.nn.indexing import (
     scatter_tokens,
 )
 from ssl_core.nn.positions import Positions, sincos
-from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
+from ssl_core.nn.transformer import Activation, Transformer, TransformerBlock, initialise
 
 __all__ = [
+    "Activation",
     "Attention",
     "Decoder",
     "Dropout",
@@ -41,7 +42,9 @@ __all__ = [
     "invert_permutation",
     "masked_mean",
     "mean_pool",
+    "normalise_targets",
     "prepend_cls",
+    "restore_patches",
     "scatter_tokens",
     "score_prediction",
     "sincos",

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssl_core.nn.attention import Backend
 from ssl_core.nn.indexing import embedding_lookup, prepend_cls
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.transformer import Transformer, initialise
+from ssl_core.nn.transformer import LAYER_NORM_EPS, Activation, Transformer, initialise
 from ssl_core.tokens import Geometry, Layout
 
 
@@ -28,6 +28,9 @@ class Decoder(nn.Module):
         attention: Attention kernel.
         double_backward: Use attention kernels that have a second derivative.
         mask_per_segment: A mask token (S, d) for each of the layout's S segments (M3AE) instead of one (d,) for all.
+        qkv_bias: Bias of the queries, keys and values.
+        act: Activation of the MLP.
+        norm_eps: Epsilon of the LayerNorms.
     """
 
     def __init__(
@@ -41,6 +44,10 @@ class Decoder(nn.Module):
         attention: Backend = "auto",
         double_backward: bool = False,
         mask_per_segment: bool = False,
+        *,
+        qkv_bias: bool = False,
+        act: Activation = "gelu",
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         self.project = nn.Linear(dim, width)
@@ -48,8 +55,9 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(form))
         self.positions = Positions(layout, width)
         self.transformer = Transformer(
-            width, depth, heads, mlp_ratio, attention=attention, double_backward=double_backward
-        )
+            width, depth, heads, mlp_ratio, attention=attention, double_backward=double_backward, qkv_bias=qkv_bias,
+            act=act, norm_eps=norm_eps,
+        )  # fmt: skip
         initialise(self.project)
         initialise(self.transformer)
 

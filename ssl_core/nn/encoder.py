@@ -15,7 +15,7 @@ from ssl_core.nn.attention import Backend
 from ssl_core.nn.dropout import Dropout
 from ssl_core.nn.indexing import embedding_lookup, mean_pool, prepend_cls
 from ssl_core.nn.positions import Positions
-from ssl_core.nn.transformer import Transformer, initialise
+from ssl_core.nn.transformer import LAYER_NORM_EPS, Activation, Transformer, initialise
 from ssl_core.tokens import Geometry, Layout
 
 
@@ -95,7 +95,17 @@ class EncoderOptions(Encoder.Options):
     layer_scale: float | None = Field(None, gt=0, description="initial value of LayerScale; none = no LayerScale")
     positions: Literal["sincos", "learned"] = Field("sincos", description="position vectors: fixed, or learned")
     final_norm: bool = Field(True, description="LayerNorm after the last block")
-    pool: Literal["tokens", "all"] = Field("tokens", description="feature: mean of tokens, or with the cls token")
+    norm_eps: float = Field(LAYER_NORM_EPS, gt=0, description="epsilon of the LayerNorms (MAE, M3AE: 1e-6)")
+    qkv_bias: bool = Field(False, description="bias of the queries, keys and values (MAE, M3AE: true)")
+    act: Activation = Field("gelu", description="activation of the MLP: GELU, or its tanh approximation (M3AE)")
+    init: Literal["xavier", "torch"] = Field(
+        "xavier",
+        description="initial weights: xavier = Xavier uniform, biases 0, cls token N(0, 0.02), as in MetaMAE's and "
+        "MAE's code; torch = PyTorch's defaults of linear maps, cls token N(0, 1), as in DABS's code",
+    )
+    pool: Literal["tokens", "all", "cls"] = Field(
+        "tokens", description="feature: mean of the tokens, of the tokens and the cls token (all), or the cls token"
+    )
     attention: Backend = Field("auto", description="attention kernel: auto, xformers, sdpa or math")
 
 
@@ -107,15 +117,17 @@ class TransformerEncoder(Encoder):
 
     def __init__(self, options: EncoderOptions, layout: Layout) -> None:
         super().__init__(options, layout)
-        self.cls_token = nn.Parameter(0.02 * torch.randn(options.dim))
+        self.cls_token = nn.Parameter((1.0 if options.init == "torch" else 0.02) * torch.randn(options.dim))
         self.positions = Positions(layout, options.dim, options.positions)
         self.dropout = Dropout(options.dropout)
         self.transformer = Transformer(
             options.dim, options.depth, options.heads, options.mlp_ratio, options.dropout,
             head_dim=options.head_dim, attention=options.attention, final_norm=options.final_norm,
-            drop_path=options.drop_path, layer_scale=options.layer_scale,
+            drop_path=options.drop_path, layer_scale=options.layer_scale, qkv_bias=options.qkv_bias,
+            act=options.act, norm_eps=options.norm_eps,
         )  # fmt: skip
-        initialise(self.transformer)
+        if options.init == "xavier":
+            initialise(self.transformer)
 
     def forward(  # type: ignore[override]
         self,
@@ -142,7 +154,9 @@ class TransformerEncoder(Encoder):
         )
 
     def pool(self, encoded: Tensor, valid: Tensor | None = None) -> Tensor:
-        """As `Encoder.pool`; with `encoder.pool=all` the cls token counts as one of the tokens."""
+        """As `Encoder.pool`; with `encoder.pool=all` the cls token counts as one of the tokens, with "cls" alone."""
+        if self.options.pool == "cls":
+            return encoded[:, 0]
         if self.options.pool == "all":
             return mean_pool(encoded, prepend_cls(valid))
         return super().pool(encoded, valid)

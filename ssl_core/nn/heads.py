@@ -9,8 +9,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core.nn.indexing import all_position_ids, gather_targets, gather_tokens
-from ssl_core.nn.transformer import initialise
+from ssl_core.nn.transformer import ACTIVATIONS, LAYER_NORM_EPS, Activation, initialise
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Target
+
+PATCH_EPS = 1e-6  # added to the variance of a patch, as in MAE's published code
+
+
+class OutputMLP(nn.Module):
+    """LayerNorm, `depth` layers of linear map, activation and LayerNorm with a residual from the second on, linear map.
+
+    As in M3AE's published code. (B, n, width) to (B, n, size).
+    """
+
+    def __init__(self, width: int, size: int, depth: int, act: Activation, norm_eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=norm_eps) for _ in range(depth))
+        self.act = ACTIVATIONS[act]()
+        self.out = nn.Linear(width, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, n, width)."""
+        x = self.norm(x)
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            y = norm(self.act(layer(x)))
+            x = x + y if number else y
+        out: Tensor = self.out(x)
+        return out
 
 
 class ReconstructionHead(nn.Module):
@@ -25,14 +51,28 @@ class ReconstructionHead(nn.Module):
         dim: Width of the encoder.
         width: Width of the hidden vectors that are passed in.
         tied: Predict ids with the embedding table. If False, a linear map to the vocabulary does (M3AE).
+        depth: Layers of an MLP before each linear map, see `OutputMLP` (M3AE); 0 for none.
+        act: Activation of these layers.
+        norm_eps: Epsilon of their LayerNorms.
     """
 
-    def __init__(self, layout: Layout, dim: int, width: int, tied: bool = True) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        dim: int,
+        width: int,
+        tied: bool = True,
+        *,
+        depth: int = 0,
+        act: Activation = "gelu",
+        norm_eps: float = LAYER_NORM_EPS,
+    ) -> None:
         super().__init__()
         self.layout = layout
         self.tied = tied
+        sizes = [dim if tied and s.target == "discrete" else s.size for s in layout.segments]
         self.maps = nn.ModuleList(
-            nn.Linear(width, dim if tied and s.target == "discrete" else s.size) for s in layout.segments
+            OutputMLP(width, size, depth, act, norm_eps) if depth else nn.Linear(width, size) for size in sizes
         )
         initialise(self)
 
@@ -97,6 +137,39 @@ def _gather_target(target: Target, position_ids: Tensor) -> Target:
         gather = gather_tokens if target.patches.requires_grad else gather_targets
         return ContinuousTarget(gather(target.patches, position_ids))
     return DiscreteTarget(target.ids.gather(1, position_ids), target.table)
+
+
+def patch_moments(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each patch (..., size), each (..., 1): unbiased, with 1e-6 added to the variance (MAE)."""
+    return patches.mean(dim=-1, keepdim=True), (patches.var(dim=-1, keepdim=True) + PATCH_EPS).sqrt()
+
+
+def normalise_targets(layout: Layout, targets: Sequence[Target]) -> list[Target]:
+    """Targets with each continuous patch normalised by its own mean and deviation (MAE).
+
+    Ids, and segments with a score of their own, stay as they are.
+    """
+    out: list[Target] = []
+    for segment, target in zip(layout.segments, targets, strict=True):
+        if isinstance(target, ContinuousTarget) and segment.score is None:
+            mean, std = patch_moments(target.patches)
+            target = ContinuousTarget((target.patches - mean) / std)
+        out.append(target)
+    return out
+
+
+def restore_patches(layout: Layout, predictions: Sequence[Tensor], targets: Sequence[Target]) -> list[Tensor]:
+    """Predictions (B, Ls, size) of normalised targets in the unit of the targets: the inverse of `normalise_targets`.
+
+    Mean and deviation of each patch are those of the target, as in MAE's pictures.
+    """
+    out = []
+    for segment, prediction, target in zip(layout.segments, predictions, targets, strict=True):
+        if isinstance(target, ContinuousTarget) and segment.score is None:
+            mean, std = patch_moments(target.patches)
+            prediction = prediction * std + mean
+        out.append(prediction)
+    return out
 
 
 def masked_mean(errors: Tensor, where: Tensor, layout: Layout, position_ids: Tensor | None = None) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
@@ -10,6 +12,11 @@ from torch import Tensor, nn
 from ssl_core.nn.attention import Attention, Backend
 from ssl_core.nn.dropout import Dropout
 
+Activation = Literal["gelu", "gelu_tanh"]
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+}
 LAYER_NORM_EPS = 1e-5  # that of MetaMAE's and DABS's blocks
 
 
@@ -23,6 +30,8 @@ class TransformerBlock(nn.Module):
         dropout: Rate of the dropout after each linear map of the MLP.
         drop_path: Rate of stochastic depth (Huang et al., ECCV 2016) of both residual branches.
         layer_scale: Initial value of LayerScale (Touvron et al., ICCV 2021) on both branches; None for none.
+        act: Activation of the MLP: GELU, or its approximation by tanh.
+        norm_eps: Epsilon of the LayerNorms.
     """
 
     def __init__(
@@ -34,12 +43,14 @@ class TransformerBlock(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        act: Activation = "gelu",
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=ACTIVATIONS[act], drop=dropout)
         self.mlp.drop1, self.mlp.drop2 = Dropout(dropout), Dropout(dropout)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
@@ -83,18 +94,25 @@ class Transformer(nn.Module):
         final_norm: bool = True,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        qkv_bias: bool = False,
+        act: Activation = "gelu",
+        norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList()
         for number in range(depth):
             layer = Attention(
-                dim, heads, proj_drop=dropout, head_dim=head_dim, backend=attention, double_backward=double_backward
-            )
+                dim, heads, qkv_bias=qkv_bias, proj_drop=dropout, head_dim=head_dim, backend=attention,
+                double_backward=double_backward,
+            )  # fmt: skip
             rate = drop_path * number / max(depth - 1, 1)
             self.blocks.append(
-                TransformerBlock(dim, layer, mlp_ratio, dropout=dropout, drop_path=rate, layer_scale=layer_scale)
+                TransformerBlock(
+                    dim, layer, mlp_ratio, dropout=dropout, drop_path=rate, layer_scale=layer_scale, act=act,
+                    norm_eps=norm_eps,
+                )  # fmt: skip
             )
-        self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS) if final_norm else nn.Identity()
+        self.norm = nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity()
 
     def forward(
         self,

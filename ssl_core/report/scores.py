@@ -98,7 +98,7 @@ class ScoreRow:
         if self.probe == "knn":
             return f"kNN, k={details['k']}" if "k" in details else "kNN"
         solver = details.get("solver")
-        return f"{self.probe} ({solver})" if solver in ("adam", "adamw") else self.probe
+        return f"{self.probe} ({solver})" if solver in ("adam", "adamw", "lars") else self.probe
 
     @property
     def metric_title(self) -> str:

@@ -33,6 +33,7 @@ class Learner(nn.Module):
         views = self.objective.views
         if views > 1:
             inputs = {name: torch.cat([value] * views) for name, value in inputs.items()}
+        if views > 1 or self.tokenizer.augments:
             own = {name.removeprefix(VIEW): value for name, value in draws.items() if name.startswith(VIEW)}
             inputs = self.tokenizer.view(inputs, own)
         tokens = self.tokenizer(inputs)
@@ -50,7 +51,7 @@ class Learner(nn.Module):
         views = self.objective.views
         geometry = geometry or Geometry()
         draws = dict(self.objective.draw(views * batch, generator, geometry.repeat(views)))
-        if views > 1:
+        if views > 1 or self.tokenizer.augments:
             draws |= {VIEW + name: value for name, value in self.tokenizer.draw_view(views * batch, generator).items()}
         return draws
 

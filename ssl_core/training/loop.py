@@ -237,12 +237,15 @@ def step_functions(
     """Two functions of inputs and draws: one adds the gradient of a batch, the other also updates the weights."""
     options, compiled = plan.options, plan.compiled
 
-    def micro_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
+    def passes(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
         with autocast(plan.device, plan.precision):
             outcome = (compiled or learner)(inputs, draws)
         with compiled.compiling() if compiled is not None else nullcontext():
             (outcome.loss / options.accumulate_steps).backward()
         return {"loss": outcome.loss.detach(), **outcome.metrics}
+
+    def micro_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
+        return passes(inputs, draws) if compiled is None else compiled.retrying(lambda: passes(inputs, draws))
 
     def whole_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
         values = micro_step(inputs, draws)

@@ -7,22 +7,14 @@ objective, and for DABS's own objectives it sets their published options, too. W
   (docs/methods/emix.md); Capri scores all tokens by a softmax over the predictions, with logits that are not
   normalised, so that it diverges on some data (docs/methods/capri.md). The objectives as intended are the defaults of
   their classes; `--set` restores them, e.g. `--set objective.coefficient=sample`.
-- The initial embeddings of discrete data, normal with standard deviation 1.
+- The initial weights: PyTorch's defaults of linear maps, and embeddings, positions and cls token normal with standard
+  deviation 1. So the random_init row is DABS's baseline.
 - DABS's constants, windows and batches where MetaMAE's differ: PAMAP2's test on subject 5 alone and 11 of its 12
   activities; the probe of Fluorescence with batches of 512.
 
-What it does not follow (docs/methods/protocol-differences.md has each point):
-
-- ShED's label for a single token that cannot move: no data set of DABS has so short a row.
-- What the data sets correct. `dataset.protocol=published`, or `transfer.protocol`, restores a part: Google Speech's
-  test files in the training split, padding in the loss and the metric of secondary structure, test windows of PAMAP2
-  that are drawn anew. Nothing restores an order that depends on the file system or on TensorFlow Datasets, the last
-  part of long clips in transfer, AudioMNIST at 48 kHz, random parts and windows that change with the epoch, labels of
-  VQA that change with the run's seed, and 102 outputs for the 100 classes of Aircraft.
-- What only adds noise to the measurement: dropout in the frozen encoder of the probe, and metrics averaged over
-  batches.
-- What the engine has no option for: 16-bit mixed precision (bf16 is used where the hardware supports it), N(0, 1) for
-  the cls token, whose learned position has it, and PyTorch's default initialisation of linear maps.
+What it does not follow is in `deviations`, which `sslx show dabs` prints: what the data sets correct, of which
+`dataset.protocol=published`, or `transfer.protocol`, restores a part; what only adds noise to the measurement, such as
+dropout in the frozen encoder of the probe; and 16-bit mixed precision.
 
 As a benchmark it has the domains below: `sslx run --benchmark dabs --domain speech` pretrains, by MetaMAE unless
 another objective is named, and probes on each transfer set. Two names of domains are not DABS's: natural_images_small,
@@ -39,12 +31,15 @@ from typing import Any
 from ssl_core import Preset, hookimpl
 from ssl_plugins.presets import _benchmark_data
 from ssl_plugins.presets._benchmark_data import MODALITY_OPTIONS
+from ssl_plugins.presets._deviations import DABS
 
 PROTOCOL = {
     "encoder.dim": 256, "encoder.depth": 12, "encoder.heads": 8, "encoder.head_dim": 64, "encoder.mlp_ratio": 2.0,
     "encoder.dropout": 0.1, "encoder.positions": "learned", "encoder.final_norm": False, "encoder.pool": "all",
     "train.steps": 100_000, "train.lr": 1e-4, "train.weight_decay": 1e-4, "train.checkpoint_every": 20_000,
+    "encoder.init": "torch",
     "evaluate.linear": "adamw", "evaluate.epochs": 100, "evaluate.lr": 1e-4, "evaluate.weight_decay": 1e-4,
+    "evaluate.token_batches": "samples",
 }  # fmt: skip
 PROTOCOL_SOURCE = "published code of DABS: encoder, training, probe (docs/methods/protocol-differences.md)"
 
@@ -64,24 +59,28 @@ OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "dabs-mae": ("docs/methods/dabs-mae.md", {"masking.ratio": 0.15, "objective.squared": False}),
 }  # fmt: skip
 
-IMAGE_224 = {"tokenizer.size": 224, "tokenizer.patch": 16, "tokenizer.channels": 3, "tokenizer.normalise": "none"}
+# Linear maps keep PyTorch's default, as do embedding tables, N(0, 1).
+TORCH_LINEAR = {"tokenizer.init": "torch"}
+NORMAL_TABLE = {"tokenizer.init_std": 1.0}
+IMAGE_224 = {
+    "tokenizer.size": 224, "tokenizer.patch": 16, "tokenizer.channels": 3, "tokenizer.normalise": "none",
+} | TORCH_LINEAR  # fmt: skip
 TEXT = {"tokenizer.length": 128, "tokenizer.mask_padding": False}
-NORMAL_TABLE = {"tokenizer.init_std": 1.0}  # DABS keeps PyTorch's default of embedding tables, N(0, 1)
 
 # By modality: pretraining set, batch, batch of the probe, tokenizer options.
 MODALITIES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "image": ("ImageNet", 64, 64, IMAGE_224),
-    "time-series": ("PAMAP2", 256, 256, MODALITY_OPTIONS["time-series"]),
+    "time-series": ("PAMAP2", 256, 256, MODALITY_OPTIONS["time-series"] | TORCH_LINEAR),
     "medical-image": ("CheXpert", 64, 64, IMAGE_224),
-    "image-text": ("MSCOCO", 64, 64, MODALITY_OPTIONS["image-text"] | NORMAL_TABLE),
-    "speech": ("LibriSpeech", 64, 64, MODALITY_OPTIONS["speech"]),
+    "image-text": ("MSCOCO", 64, 64, MODALITY_OPTIONS["image-text"] | TORCH_LINEAR | NORMAL_TABLE),
+    "speech": ("LibriSpeech", 64, 64, MODALITY_OPTIONS["speech"] | TORCH_LINEAR),
     "text": ("WikiText-103", 128, 128, TEXT | NORMAL_TABLE),
     "multilingual-text": ("mC4", 128, 128, TEXT | NORMAL_TABLE),
     "genomics": ("Genomics", 32, 64, MODALITY_OPTIONS["genomics"] | NORMAL_TABLE),
     "protein": ("Pfam", 128, 128, MODALITY_OPTIONS["protein"] | NORMAL_TABLE),
-    "tabular": ("HIGGS", 256, 256, MODALITY_OPTIONS["tabular"]),
-    "multispectral": ("EuroSAT", 64, 64, MODALITY_OPTIONS["multispectral"]),
-    "wafer": ("WM-811K", 128, 128, MODALITY_OPTIONS["wafer"]),
+    "tabular": ("HIGGS", 256, 256, MODALITY_OPTIONS["tabular"] | TORCH_LINEAR),
+    "multispectral": ("EuroSAT", 64, 64, MODALITY_OPTIONS["multispectral"] | TORCH_LINEAR),
+    "wafer": ("WM-811K", 128, 128, MODALITY_OPTIONS["wafer"] | TORCH_LINEAR),
 }
 
 PAMAP2 = {"dataset.test_subjects": (5,), "dataset.activities": "dabs"}
@@ -124,7 +123,7 @@ DOMAINS: dict[str, tuple[str, str, tuple[str, ...], dict[str, Any]]] = {
 
 @hookimpl
 def register_presets() -> list[Preset]:
-    presets = [Preset("dabs", PROTOCOL, PROTOCOL_SOURCE)]
+    presets = [Preset("dabs", PROTOCOL, PROTOCOL_SOURCE, deviations=DABS)]
     for objective, (note, values) in OBJECTIVES.items():
         presets.append(Preset("dabs", values, f"published code of DABS ({note})", objective))
     for modality, (pretraining_set, batch, probe_batch, options) in MODALITIES.items():

@@ -8,12 +8,11 @@ the paper's encoder, training and probe, and its data as the published code prep
     metamae-shared3          Table 9: one alpha, lambda and decoder depth for all data sets
     metamae-shared-modality  Table 10: one alpha, lambda, decoder depth and dropout for tokens, and one for RGB images
 
-Text, which the paper does not have, takes the published code's initialisation of embedding tables.
+Text, which the paper does not have, takes the published code's initialisation of embedding tables: Xavier uniform, as
+all discrete data here.
 
-Where paper and published code differ, and what neither preset nor option reproduces, is in docs/methods/metamae.md and
-docs/methods/protocol-differences.md. In short: training has exactly 100,000 steps; the part of a long clip and the
-windows of PAMAP2 are drawn once and not in each epoch; AudioMNIST is resampled to the encoder's 16 kHz; BERT's
-vocabulary has no unused rows. The paper reports image-text results without code.
+Where paper and published code differ is in docs/methods/metamae.md and docs/methods/protocol-differences.md. What
+neither preset nor option reproduces is in `deviations`, which `sslx show metamae` prints.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 
 from ssl_core import Preset, hookimpl
 from ssl_plugins.presets._benchmark_data import DATASET_OPTIONS, MODALITY_OPTIONS
+from ssl_plugins.presets._deviations import METAMAE
 
 # Table 16: 3 x 32 x 32, patch 4 x 4.
 IMAGE = {"tokenizer.size": 32, "tokenizer.patch": 4, "tokenizer.channels": 3, "tokenizer.normalise": "none"}
@@ -62,6 +62,7 @@ PROTOCOL = {
     "train.steps": 100_000, "train.lr": 1e-4, "train.weight_decay": 1e-4, "train.precision": "fp32",
     "train.checkpoint_every": 10_000,
     "evaluate.linear": "adam", "evaluate.epochs": 100, "evaluate.lr": 1e-4, "evaluate.weight_decay": 1e-4,
+    "evaluate.token_batches": "samples",
 }  # fmt: skip
 PROTOCOL_SOURCE = "MetaMAE, Table 7 (encoder) and appendix A (training, probe)"
 
@@ -119,7 +120,8 @@ def _row_presets(modality: str, dataset: str | None, row: Row) -> Iterator[Prese
     for name, sharing_table, values, modalities in SHARING:
         if modality in modalities:
             source = f"MetaMAE, {sharing_table}; Tables 7, 8, 16 and appendix A (the rest, column {row.column})"
-            yield Preset(name, PROTOCOL | data | values, source, "metamae", modality, dataset)
+            everything = PROTOCOL | data | values
+            yield Preset(name, everything, source, "metamae", modality, dataset, deviations=METAMAE)
 
 
 def _dataset_presets(modality: str, dataset: str, values: dict[str, Any]) -> Iterator[Preset]:
@@ -133,7 +135,7 @@ def _dataset_presets(modality: str, dataset: str, values: dict[str, Any]) -> Ite
 
 @hookimpl
 def register_presets() -> list[Preset]:
-    presets = [Preset("metamae", PROTOCOL, PROTOCOL_SOURCE)]
+    presets = [Preset("metamae", PROTOCOL, PROTOCOL_SOURCE, deviations=METAMAE)]
     for (modality, dataset), row in TABLE_8.items():
         presets += _row_presets(modality, dataset, row)
     for (modality, name), values in DATASET_OPTIONS.items():

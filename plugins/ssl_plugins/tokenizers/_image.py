@@ -11,20 +11,20 @@ from PIL import Image
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs
-from ssl_core.tokenizers import GridTokenizer
+from ssl_plugins.tokenizers._augment import AugmentedTokenizer
 
 TOKENS_PER_SIDE = 8  # of the default patch: 4 x 4 at 32 x 32, 8 x 8 at 64 x 64
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
 
-class BaseImageTokenizer(GridTokenizer):
+class BaseImageTokenizer(AugmentedTokenizer):
     """Patches of images (channels, H, W) of any size and number of channels, prepared as bytes or as floats.
 
     Unsigned integers are divided by their type's maximum, so that 0..1 is black to white at any bit depth. Numbers of
     another type stay as they are; to be prepared as bytes they must lie in 0..1.
     """
 
-    class Options(GridTokenizer.Options):
+    class Options(AugmentedTokenizer.Options):
         """Options common to all image tokenizers."""
 
         size: tuple[int, int] | int | None = Field(

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Fields, Inputs, Tokenizer, hookimpl
-from ssl_core.tokenizers import GridTokenizer
+from ssl_plugins.tokenizers._augment import AugmentedTokenizer
 from ssl_plugins.tokenizers._image import image_shape, resize, resolve_patch, resolve_size, to_image_array
 
 
-class MultispectralTokenizer(GridTokenizer):
+class MultispectralTokenizer(AugmentedTokenizer):
     """Patches of images of any number of bands, in the bands' own units.
 
     Reads the field "image", (bands, H, W), numbers of any type. Mean and deviation are the only scaling.
@@ -23,7 +23,7 @@ class MultispectralTokenizer(GridTokenizer):
 
     name = "multispectral"
 
-    class Options(GridTokenizer.Options):
+    class Options(AugmentedTokenizer.Options):
         """Options of the multispectral tokenizer. Images that differ in size are resized to 64 x 64 by default."""
 
         size: tuple[int, int] | int | None = Field(

@@ -63,6 +63,11 @@ class TabularTokenizer(JointTokenizer):
         std: tuple[float, ...] = Field(
             (), description="standard deviations for normalise=given: one, or one for each numeric column"
         )
+        init: Literal["xavier", "torch"] = Field(
+            "xavier",
+            description="initial maps of numbers: Xavier uniform, as MetaMAE's code; torch = PyTorch's default, as "
+            "DABS's code",
+        )
         weights: Literal["shared", "column"] = Field(
             "shared",
             description="one linear map for all numeric columns, as in DABS and MetaMAE, or one for each column",
@@ -128,7 +133,7 @@ class NumericColumns(Tokenizer):
         self.layout = Layout([Segment(NUMERIC, (count,), "continuous", 1)])
         maps = 1 if options.weights == "shared" else count
         linears = [nn.Linear(1, dim) for _ in range(maps)]
-        for linear in linears:
+        for linear in linears if options.init == "xavier" else []:
             nn.init.xavier_uniform_(linear.weight)  # the bias keeps PyTorch's default, as in MetaMAE's code
         self.weight = nn.Parameter(torch.stack([linear.weight.detach()[:, 0] for linear in linears]))
         self.bias = nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]))

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, Fields, Inputs, Tokenizer, hookimpl
-from ssl_core.tokenizers import GridTokenizer
+from ssl_plugins.tokenizers._augment import AugmentedTokenizer
 from ssl_plugins.tokenizers._image import image_shape, resize, resolve_patch, resolve_size, to_image_array
 
 STATES = 3
@@ -22,7 +22,7 @@ GREY_LEVELS = np.array([0, 127, 255], dtype=np.uint8)  # 127.5 times the state, 
 ONE_HOT = 255 * np.eye(STATES, dtype=np.uint8)
 
 
-class WaferTokenizer(GridTokenizer):
+class WaferTokenizer(AugmentedTokenizer):
     """Patches of wafer maps of any size, as grey levels or with a channel for each state of a die.
 
     Reads the field "map", (1, H, W): 0 for no die, 1 for a good one, 2 for a bad one.
@@ -30,7 +30,7 @@ class WaferTokenizer(GridTokenizer):
 
     name = "wafer"
 
-    class Options(GridTokenizer.Options):
+    class Options(AugmentedTokenizer.Options):
         """Options of the wafer map tokenizer."""
 
         size: tuple[int, int] | int = Field(32, description="height and width, or one number for both")

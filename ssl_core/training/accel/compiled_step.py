@@ -12,11 +12,11 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,11 @@ from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
 from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import Outcome
+from ssl_core.training.accel.torn_objects import drop_torn, is_load_error, set_aside
 from ssl_core.utils.source_digest import source_digest, source_files
 
 Choice = Literal["auto", "on", "off"]
+Result = TypeVar("Result")
 
 NN, CPU_MATMUL = Path(__file__).parents[2] / "nn", Path(__file__).with_name("cpu_matmul.py")
 CODE_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
@@ -123,15 +125,69 @@ class CompiledStep:
 
     The first call compiles the forward pass, and the first backward pass compiles the gradient. The second call follows
     both, and marks `key` as known in the cache. Without `cpu_matmul` the compiler's own matrix products are used.
+    `retrying` calls a step of training and compiles it a second time if the cache holds damaged code.
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path, cpu_matmul: bool = True) -> None:
         self.learner, self.mark = learner, _code_folder(cache).parent / "known" / key
         self.cpu_matmul = cpu_matmul
+        self.cache = cache
         keep_code(cache)
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
         self.calls = 0
+        self.retried = False
+
+    def retrying(self, attempt: Callable[[], Result]) -> Result:
+        """Return `attempt()`, a forward and backward pass; repeat it once if compiled code could not be loaded.
+
+        A run that is killed while it compiles leaves incomplete objects in the cache, which the compiler takes for
+        complete ones. Before the second attempt they are deleted. Random state, buffers and gradients are restored.
+
+        Raises:
+            SslxError: if the compiler fails, at the second attempt where there is one.
+        """
+        if self.calls > 1 or self.retried:
+            return attempt()
+        parameters, buffers = list(self.learner.parameters()), list(self.learner.buffers())
+        devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
+        gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
+        values = [buffer.clone() for buffer in buffers]
+        before = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]
+        try:
+            return attempt()
+        except SslxError as error:
+            if not self._repair(error):
+                raise
+        self.retried = True
+        torch.set_rng_state(before[0])
+        for device, state in zip(devices, before[1], strict=True):
+            torch.cuda.set_rng_state(state, device)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.copy_(value)
+        return attempt()
+
+    def _repair(self, error: SslxError) -> bool:
+        """Delete damaged code after a failure, or use a fresh folder; whether there is reason to try again."""
+        folder = Path(os.environ[CODE_FOLDER])
+        if not drop_torn(folder):
+            if not is_load_error(error.__cause__):
+                return False
+            if str(folder) in _set_here:
+                set_aside(folder)
+            else:  # the user's folder stays as it is
+                fresh = str((self.cache / "compiled" / "inductor").absolute())
+                _set_here.add(fresh)
+                os.environ[CODE_FOLDER] = fresh
+        from torch._inductor.utils import clear_caches
+
+        clear_caches()
+        torch.compiler.reset()
+        self.step, self.shapes, self.calls = None, None, 0
+        return True
 
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
         """Return `learner(inputs, draws)`.

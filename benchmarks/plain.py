@@ -14,6 +14,7 @@ Names of parameters, for piece i of the token sequence and block j:
     encoder.cls_token (D,), decoder.project.{weight, bias}, decoder.mask_token (d,), head.i.{weight, bias}
     encoder.types, decoder.types (pieces, width)                      only for sequences of several pieces
     {encoder,decoder}.blocks.j.{norm1,norm2}.{weight,bias}
+    {encoder,decoder}.blocks.j.attn.qkv.bias                          only with `qkv_bias`
     {encoder,decoder}.blocks.j.{attn.qkv.weight, attn.proj.{weight,bias}, mlp.fc1.{weight,bias}, mlp.fc2.{weight,bias}}
     {encoder,decoder}.norm.{weight, bias}
     projector.first.weight, projector.norm.{weight, bias}, projector.last.weight
@@ -67,6 +68,16 @@ class Piece:
         return math.prod(self.grid)
 
 
+class Form(NamedTuple):
+    """What differs between published transformers of the same size: epsilon of the LayerNorms, GELU exact or by tanh.
+
+    The defaults are MetaMAE's. MAE has an epsilon of 1e-6, M3AE also the approximation by tanh.
+    """
+
+    eps: float = LAYER_NORM_EPS
+    tanh: bool = False
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of the model. The defaults are those of MetaMAE, Table 7.
@@ -88,6 +99,10 @@ class Sizes:
     projector: tuple[int, int] = (1024, 128)
     dropout: float = 0.0
     explicit: bool = True
+    qkv_bias: bool = False
+    decoder_qkv_bias: bool = False
+    form: Form = Form()
+    decoder_form: Form = Form()
 
     @property
     def length(self) -> int:
@@ -120,17 +135,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, explicit: bool) -> Te
     return y if bias is None else y + bias
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, explicit: bool) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, explicit: bool, eps: float = LAYER_NORM_EPS) -> Tensor:
     """Normalise the last axis with its mean and biased variance, then scale and shift."""
     if not explicit:
-        return F.layer_norm(x, x.shape[-1:], weight, bias, LAYER_NORM_EPS)
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = (centred * centred).mean(dim=-1, keepdim=True)
-    return centred / (variance + LAYER_NORM_EPS).sqrt() * weight + bias
+    return centred / (variance + eps).sqrt() * weight + bias
 
 
-def gelu(x: Tensor, explicit: bool) -> Tensor:
-    """Multiply x by the cumulative distribution function of the standard normal distribution (exact, with erf)."""
+def gelu(x: Tensor, explicit: bool, tanh: bool = False) -> Tensor:
+    """Multiply x by the cumulative distribution function of the standard normal distribution, exact or by tanh."""
+    if tanh:  # Hendrycks and Gimpel, "Gaussian Error Linear Units", section 2
+        return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2))) if explicit else F.gelu(x)
 
 
@@ -148,9 +165,9 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def attention(x: Tensor, params: Parameters, at: str, heads: int, explicit: bool) -> Tensor:
-    """Multi-head self-attention with head width D / heads; qkv projection without bias, output projection with bias."""
+    """Multi-head self-attention with head width D / heads. The qkv projection has a bias if `params` do."""
     rows, tokens, dim = x.shape
-    joint = linear(x, params[f"{at}.qkv.weight"], None, explicit)
+    joint = linear(x, params[f"{at}.qkv.weight"], params.get(f"{at}.qkv.bias"), explicit)
     query, key, value = (
         part.reshape(rows, tokens, heads, dim // heads).transpose(1, 2) for part in joint.split(dim, dim=-1)
     )
@@ -160,23 +177,25 @@ def attention(x: Tensor, params: Parameters, at: str, heads: int, explicit: bool
     return linear(mixed, params[f"{at}.proj.weight"], params[f"{at}.proj.bias"], explicit)
 
 
-def mlp(x: Tensor, params: Parameters, at: str, p: float, explicit: bool) -> Tensor:
+def mlp(x: Tensor, params: Parameters, at: str, p: float, explicit: bool, tanh: bool = False) -> Tensor:
     """Two linear maps with a GELU between them."""
-    inner = gelu(linear(x, params[f"{at}.fc1.weight"], params[f"{at}.fc1.bias"], explicit), explicit)
+    inner = gelu(linear(x, params[f"{at}.fc1.weight"], params[f"{at}.fc1.bias"], explicit), explicit, tanh)
     inner = dropout(inner, p)
     return dropout(linear(inner, params[f"{at}.fc2.weight"], params[f"{at}.fc2.bias"], explicit), p)
 
 
-def transformer(x: Tensor, params: Parameters, at: str, depth: int, heads: int, p: float, explicit: bool) -> Tensor:
+def transformer(
+    x: Tensor, params: Parameters, at: str, depth: int, heads: int, p: float, explicit: bool, form: Form = Form()
+) -> Tensor:
     """`depth` pre-norm blocks and a final LayerNorm (Table 7)."""
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return layer_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], explicit)
+        return layer_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], explicit, form.eps)
 
     for j in range(depth):
         block = f"{at}.blocks.{j}"
         x = x + dropout(attention(norm(x, f"{block}.norm1"), params, f"{block}.attn", heads, explicit), p)
-        x = x + mlp(norm(x, f"{block}.norm2"), params, f"{block}.mlp", p, explicit)
+        x = x + mlp(norm(x, f"{block}.norm2"), params, f"{block}.mlp", p, explicit, form.tanh)
     return norm(x, f"{at}.norm")
 
 
@@ -262,7 +281,7 @@ def encode(params: Parameters, embeddings: Tensor, visible: Tensor, sizes: Sizes
     at = visible.unsqueeze(-1).expand(-1, -1, sizes.dim)
     summary = (params["encoder.cls_token"] + table[0]).expand(embeddings.shape[0], 1, sizes.dim)
     row = dropout(torch.cat([summary, placed.gather(1, at)], dim=1), sizes.dropout)
-    return transformer(row, params, "encoder", sizes.depth, sizes.heads, sizes.dropout, sizes.explicit)
+    return transformer(row, params, "encoder", sizes.depth, sizes.heads, sizes.dropout, sizes.explicit, sizes.form)
 
 
 def decode(params: Parameters, latent: Tensor, visible: Tensor, sizes: Sizes) -> Tensor:
@@ -272,7 +291,8 @@ def decode(params: Parameters, latent: Tensor, visible: Tensor, sizes: Sizes) ->
     masks = params["decoder.mask_token"].expand(len(latent), sizes.length, width)
     row = masks.scatter(1, visible.unsqueeze(-1).expand(-1, -1, width), known[:, 1:])
     row = torch.cat([known[:, :1], row], dim=1) + positions(params, "decoder", sizes, width)
-    decoded = transformer(row, params, "decoder", sizes.decoder_depth, sizes.decoder_heads, 0.0, sizes.explicit)
+    depth, heads = sizes.decoder_depth, sizes.decoder_heads
+    decoded = transformer(row, params, "decoder", depth, heads, 0.0, sizes.explicit, sizes.decoder_form)
     return decoded[:, 1:]
 
 
@@ -313,13 +333,29 @@ def weighted_mean(losses: Tensor, weights: Tensor, sizes: Sizes) -> Tensor:
     return torch.stack(means).mean()
 
 
-def mae_loss(params: Parameters, batch: Sequence[Tensor], visible: Tensor, sizes: Sizes) -> Tensor:
+def normalise_patches(targets: Sequence[Tensor], sizes: Sizes) -> list[Tensor]:
+    """Each patch minus its mean, over the root of its unbiased variance plus 1e-6 (MAE's published code)."""
+    out = []
+    for target, piece in zip(targets, sizes.pieces, strict=True):
+        if piece.kind == "continuous":
+            centred = target - target.sum(dim=-1, keepdim=True) / piece.size
+            variance = (centred * centred).sum(dim=-1, keepdim=True) / (piece.size - 1)
+            target = centred / (variance + 1e-6).sqrt()
+        out.append(target)
+    return out
+
+
+def mae_loss(
+    params: Parameters, batch: Sequence[Tensor], visible: Tensor, sizes: Sizes, norm_targets: bool = False
+) -> Tensor:
     """Eq. 1: the mean loss of the hidden tokens, a scalar.
 
     batch: one tensor for each piece, (B, C, *space) or ids (B, Ls). visible: int64 positions (B, V) of visible tokens.
+    norm_targets: score patches normalised by `normalise_patches` (He et al., CVPR 2022).
     """
     targets = targets_of(batch, sizes)
     latent = encode(params, embed(params, targets, sizes), visible, sizes)
+    targets = normalise_patches(targets, sizes) if norm_targets else targets
     hidden = hidden_from(visible, sizes.length)
     return weighted_mean(token_losses(params, latent, visible, targets, sizes), hidden.to(latent.dtype), sizes)
 
@@ -464,15 +500,16 @@ def parameter_shapes(sizes: Sizes, metamae: bool = True) -> dict[str, tuple[int,
         else:
             shapes[f"tokenizer.{i}.table"] = (piece.size, sizes.dim)
         linear_map(f"head.{i}", piece.size if piece.kind == "continuous" else sizes.dim, sizes.decoder_dim)
-    parts = (("encoder", sizes.dim, sizes.depth, sizes.mlp),
-             ("decoder", sizes.decoder_dim, sizes.decoder_depth, sizes.decoder_mlp))  # fmt: skip
-    for part, width, depth, inner in parts:
+    parts = (("encoder", sizes.dim, sizes.depth, sizes.mlp, sizes.qkv_bias),
+             ("decoder", sizes.decoder_dim, sizes.decoder_depth, sizes.decoder_mlp,
+              sizes.decoder_qkv_bias))  # fmt: skip
+    for part, width, depth, inner, qkv_bias in parts:
         if len(sizes.pieces) > 1:
             shapes[f"{part}.types"] = (len(sizes.pieces), width)
         for j in range(depth):
             block = f"{part}.blocks.{j}"
             norm(f"{block}.norm1", width)
-            linear_map(f"{block}.attn.qkv", 3 * width, width, bias=False)
+            linear_map(f"{block}.attn.qkv", 3 * width, width, bias=qkv_bias)
             linear_map(f"{block}.attn.proj", width, width)
             norm(f"{block}.norm2", width)
             linear_map(f"{block}.mlp.fc1", inner, width)

@@ -167,14 +167,22 @@ class Case:
 
 @pytest.fixture
 def make_case(plain: ModuleType) -> Callable[..., Case]:
-    """Build a Case: make_case(kind of layout, class of objective, ratio, rows, noise, **options of the objective)."""
+    """Build a Case: make_case(kind of layout, class of objective, ratio, rows, noise, options of the encoder, **options
+    of the objective)."""
 
     def make(
-        kind: str, objective: type[Objective], ratio: float = 0.6, rows: int = 4, noise: float = 0.3, **options: Any
+        kind: str,
+        objective: type[Objective],
+        ratio: float = 0.6,
+        rows: int = 4,
+        noise: float = 0.3,
+        encoder_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Case:
         tokenizer = small_tokenizer(kind)
         layout = tokenizer.layout
-        encoder = TransformerEncoder(EncoderOptions(dim=DIM, depth=2, heads=2), layout)
+        of_encoder = EncoderOptions(dim=DIM, depth=2, heads=2, **(encoder_options or {}))
+        encoder = TransformerEncoder(of_encoder, layout)
         masking = RandomMasking(RandomMasking.Options(ratio=ratio), layout)
         options = {"depth": 2, "width": DECODER, "heads": 3} | options
         made = objective(objective.Options(**options), layout, DIM, {} if masking is None else {"mask": masking})
@@ -193,8 +201,11 @@ def make_case(plain: ModuleType) -> Callable[..., Case]:
             else:
                 inputs[part.field] = torch.randint(segment.size, (rows, segment.length))
         sizes = plain.Sizes(
-            tuple(pieces), dim=DIM, depth=2, heads=2, mlp=2 * DIM, decoder_dim=DECODER,
-            decoder_depth=options["depth"], decoder_heads=3, decoder_mlp=2 * DECODER,
+            tuple(pieces), dim=DIM, depth=2, heads=2, mlp=int(of_encoder.mlp_ratio * DIM), decoder_dim=DECODER,
+            decoder_depth=options["depth"], decoder_heads=3, decoder_mlp=int(options.get("mlp_ratio", 2) * DECODER),
+            qkv_bias=of_encoder.qkv_bias, decoder_qkv_bias=options.get("qkv_bias", False),
+            form=plain.Form(of_encoder.norm_eps, of_encoder.act == "gelu_tanh"),
+            decoder_form=plain.Form(options.get("norm_eps", 1e-5), options.get("act") == "gelu_tanh"),
             projector=(options.get("projector_hidden", 1024), options.get("projector_out", 128)),
         )  # fmt: skip
         return Case(learner, inputs, plain, sizes)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_core import Geometry, Tokens
+from ssl_core import ConfigError, Geometry, Tokens
 from ssl_plugins.maskings.segments import SegmentsMasking
 from ssl_plugins.objectives.m3ae import M3AE
 
@@ -27,7 +27,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tied": {"tied": True},
     "discrete_weight 0.5": {"discrete_weight": 0.5},
     "one block": {"depth": 1},
-}
+    "published blocks": {
+        "mlp_ratio": 4.0, "qkv_bias": True, "act": "gelu_tanh", "norm_eps": 1e-2,
+        "encoder_options": {"mlp_ratio": 4.0, "qkv_bias": True, "act": "gelu_tanh", "norm_eps": 1e-2},
+    },
+    "heads of one layer": {"head_depth": 1},
+    "heads of three layers": {"head_depth": 3, "act": "gelu_tanh", "norm_eps": 1e-2},
+    "tied heads of two layers": {"head_depth": 2, "tied": True},
+}  # fmt: skip
 
 # -------------------------------------------------------------------------------------------- reference implementation
 
@@ -49,6 +56,25 @@ def piece_at(sizes: Any, position: int) -> tuple[int, int]:
     raise IndexError
 
 
+def output_map(plain: Any, params: Mapping[str, Tensor], number: int, x: Tensor, form: Any) -> Tensor:
+    """Of a decoded token (d,): a linear map; before it, if the head has layers, LayerNorm and these layers."""
+    at = f"head.{number}"
+    if f"{at}.weight" in params:
+        return params[f"{at}.weight"] @ x + params[f"{at}.bias"]
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return plain.layer_norm(x, params[f"{name}.weight"], params[f"{name}.bias"], True, form.eps)
+
+    x = norm(x, f"{at}.norm")
+    layer = 0
+    while f"{at}.layers.{layer}.weight" in params:
+        inner = params[f"{at}.layers.{layer}.weight"] @ x + params[f"{at}.layers.{layer}.bias"]
+        y = norm(plain.gelu(inner, True, form.tanh), f"{at}.norms.{layer}")
+        x = y if layer == 0 else x + y
+        layer += 1
+    return params[f"{at}.out.weight"] @ x + params[f"{at}.out.bias"]
+
+
 def reference(
     plain: Any, params: Mapping[str, Tensor], batch: Sequence[Tensor], visible: Tensor, valid: Tensor, sizes: Any,
     *, weights: Sequence[float], all_tokens: bool, absent: str, tied: bool, mistake: str = "",
@@ -68,7 +94,8 @@ def reference(
             params["encoder.cls_token"] + encoder_positions[0],
             *(embeddings[b, p] + encoder_positions[1 + p] for p in visible_ids),
         ]
-        latent = plain.transformer(torch.stack(row)[None], params, "encoder", sizes.depth, sizes.heads, 0.0, True)[0]
+        row = torch.stack(row)[None]
+        latent = plain.transformer(row, params, "encoder", sizes.depth, sizes.heads, 0.0, True, sizes.form)[0]
         known = latent @ params["decoder.project.weight"].T + params["decoder.project.bias"]
 
         masks = params["decoder.mask_token"]
@@ -79,7 +106,8 @@ def reference(
                 (known[1 + visible_ids.index(p)] if p in visible_ids else masks[number]) + decoder_positions[1 + p]
             )
         depth, heads = sizes.decoder_depth, sizes.decoder_heads
-        decoded = plain.transformer(torch.stack(row)[None], params, "decoder", depth, heads, 0.0, True)[0]
+        row = torch.stack(row)[None]
+        decoded = plain.transformer(row, params, "decoder", depth, heads, 0.0, True, sizes.decoder_form)[0]
 
         vectors: dict[int, Tensor] = {}
         for number in range(len(sizes.pieces)):
@@ -87,7 +115,7 @@ def reference(
         for p, vector in zip(tokens, decoded[1:], strict=True):
             number, inside = piece_at(sizes, p)
             kind = sizes.pieces[number].kind
-            vectors[p] = params[f"head.{number}.weight"] @ vector + params[f"head.{number}.bias"]
+            vectors[p] = output_map(plain, params, number, vector, sizes.decoder_form)
             if kind == "discrete" and tied:
                 vectors[p] = params[f"tokenizer.{number}.table"] @ vectors[p]
             if not valid[b, p] or (p in visible_ids and not all_tokens):
@@ -289,3 +317,32 @@ def test_reconstruct_equals_reference_implementation(make_case: Callable[..., An
         for position, vector in row.items():
             number, inside = piece_at(case.sizes, position)
             assert distance(predictions[number][b, inside], vector) < RTOL
+
+
+@pytest.mark.parametrize("pattern", ["all", "padding", "absent"])
+def test_pass_without_continuous_segments_equals_reference_implementation(
+    make_case: Callable[..., Any], pattern: str
+) -> None:
+    """The second pass is that of rows whose images are not valid, with a mask of its own."""
+    case = build(make_case, "joint", unpaired_weight=0.7)
+    valid, draws = valid_tokens(case, pattern), case.draws(seed=3)
+    second = {name.removeprefix("unpaired."): value for name, value in draws.items() if name.startswith("unpaired.")}
+    assert not torch.equal(second["visible"], draws["visible"])
+    alone = valid.clone()
+    alone[:, : case.sizes.pieces[0].length] = False
+    paired, unpaired = expected(case, draws, valid), expected(case, second, alone, weights=(0.0, 1.0))
+    outcome = case.objective(tokens_of(case, None if pattern == "all" else valid), case.learner.encoder, draws)
+    total = paired.loss + 0.7 * unpaired.loss
+    assert distance(outcome.loss, total) < RTOL
+    assert distance(outcome.metrics["unpaired"], unpaired.loss) < RTOL
+    actual, reference_grads = gradients(outcome.loss, case.parameters), gradients(total, case.parameters)
+    for name in actual:
+        assert distance(actual[name], reference_grads[name]) < RTOL, name
+    assert distance(outcome.loss, paired.loss) > 1e-4
+    assert distance(unpaired.loss, expected(case, second, valid, weights=(0.0, 1.0)).loss) > 1e-4  # images matter
+
+
+@pytest.mark.parametrize("kind", ["1d", "discrete"])
+def test_pass_without_continuous_segments_needs_both_kinds(make_case: Callable[..., Any], kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"set objective\.unpaired_weight=0"):
+        build(make_case, kind, unpaired_weight=1.0)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ssl_core import ConfigError
 from ssl_core.nn.attention import LONG_TOKENS
 from ssl_plugins.objectives.mae import MAE
 from ssl_plugins.objectives.metamae import MetaMAE
@@ -94,6 +95,77 @@ def test_mae_equals_reference_implementation(make_case: Callable[..., Any], kind
     for name in actual:
         assert reference[name].abs().max() > 0, name
         assert distance(actual[name], reference[name]) < RTOL, name
+
+
+PUBLISHED = {"mlp_ratio": 4.0, "qkv_bias": True, "norm_eps": 1e-2}  # a large epsilon, whose effect is no rounding error
+MAE_VARIANTS: dict[str, dict[str, Any]] = {
+    "normalised targets": {"norm_targets": True},
+    "decoder of He et al.": PUBLISHED,
+    "all of He et al.": PUBLISHED | {"norm_targets": True, "encoder_options": PUBLISHED},
+    "encoder with tanh": {"encoder_options": {"act": "gelu_tanh"}},
+}
+
+
+@pytest.mark.parametrize("variant", MAE_VARIANTS)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_mae_of_he_et_al_equals_reference_implementation(
+    make_case: Callable[..., Any], kind: str, variant: str
+) -> None:  # fmt: skip
+    options = MAE_VARIANTS[variant]
+    case = make_case(kind, MAE, **options)
+    assert {name: tuple(p.shape) for name, p in case.parameters.items()} == case.plain.parameter_shapes(
+        case.sizes, metamae=False
+    )
+    draws, normalise = case.draws(), options.get("norm_targets", False)
+    loss = case.learner(case.inputs, draws).loss
+    expected = case.plain.mae_loss(case.parameters, case.batch, draws["visible"], case.sizes, normalise)
+    assert distance(loss, expected) < RTOL
+    actual, reference = gradients(loss, case.parameters), gradients(expected, case.parameters)
+    # a bias of keys alone adds the same to all logits of a query, so its gradient is zero and rounding errors remain
+    largest = max(float(gradient.abs().max()) for gradient in reference.values())
+    for name in actual:
+        if name.endswith("qkv.bias"):
+            torch.testing.assert_close(actual[name], reference[name], rtol=RTOL, atol=1e-12 * largest)
+        assert distance(actual[name], reference[name]) < RTOL, name
+
+
+@pytest.mark.parametrize("change", ["targets", "epsilon", "decoder epsilon", "tanh", "decoder tanh", "bias"])
+def test_control_details_of_he_et_al_matter(make_case: Callable[..., Any], change: str) -> None:
+    case = make_case("2d", MAE, norm_targets=True, encoder_options=PUBLISHED, **PUBLISHED)
+    draws, sizes, parameters = case.draws(), case.sizes, dict(case.parameters)
+    loss = case.learner(case.inputs, draws).loss
+    form = case.plain.Form
+    sizes = {
+        "epsilon": dataclasses.replace(sizes, form=form()),
+        "decoder epsilon": dataclasses.replace(sizes, decoder_form=form()),
+        "tanh": dataclasses.replace(sizes, form=form(sizes.form.eps, True)),
+        "decoder tanh": dataclasses.replace(sizes, decoder_form=form(sizes.form.eps, True)),
+    }.get(change, sizes)
+    if change == "bias":
+        parameters = {name: value for name, value in parameters.items() if not name.endswith("qkv.bias")}
+    wrong = case.plain.mae_loss(parameters, case.batch, draws["visible"], sizes, change != "targets")
+    assert distance(loss, wrong) > 1e-6
+
+
+def test_pictures_of_normalised_targets_are_in_the_unit_of_the_data(make_case: Callable[..., Any]) -> None:
+    """A prediction of p for a normalised patch is p times the patch's deviation plus its mean."""
+    case = make_case("joint", MAE, norm_targets=True)
+    draws = case.draws()
+    tokens = case.learner.tokenizer(case.inputs)
+    shown = case.objective.reconstruct(tokens, case.learner.encoder, draws)
+    plain, parameters = case.plain, case.parameters
+    targets = plain.targets_of(case.batch, case.sizes)
+    latent = plain.encode(parameters, plain.embed(parameters, targets, case.sizes), draws["visible"], case.sizes)
+    decoded = plain.decode(parameters, latent, draws["visible"], case.sizes)
+    patches, logits = plain.predict(parameters, decoded, case.sizes)
+    mean, variance = targets[0].mean(dim=-1, keepdim=True), targets[0].var(dim=-1, keepdim=True)
+    assert distance(shown[0], patches * (variance + 1e-6).sqrt() + mean) < RTOL
+    assert distance(shown[1], logits) < RTOL
+
+
+def test_normalised_targets_of_single_numbers_are_refused(make_case: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"objective\.norm_targets .* set objective\.norm_targets=false"):
+        make_case("long", MAE, norm_targets=True)
 
 
 @pytest.mark.usefixtures("attention")

@@ -6,15 +6,13 @@ Rows are samples, or the tokens of a per-token task. Labels: (n,) int64 classes,
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -22,6 +20,7 @@ from torch import nn
 from ssl_core.data import Task
 from ssl_core.errors import ConfigError
 from ssl_core.evaluation.lars import Lars
+from ssl_core.evaluation.logistic import LogisticFit, fit
 from ssl_core.evaluation.protocols import FunctionPredictor
 
 LayerOptimizer = Literal["adam", "adamw", "lars"]
@@ -53,7 +52,9 @@ def fit_logistic(
     """Logistic regression (L-BFGS) for classes, one for each of several labels, ridge regression for a number.
 
     Features (n, D) are standardised with the training mean and standard deviation. Class scores are
-    log-probabilities, label scores log-odds. Details: "converged" and "iterations" where the solver iterates.
+    log-probabilities, label scores log-odds. Details where the solver iterates: "iterations"; "gradient", the largest
+    entry of the preconditioned gradient, which bounds the distance from the optimum; "converged", whether it is within
+    the tolerance of `logistic.py`.
 
     Args:
         task: Task of the labels.
@@ -72,46 +73,41 @@ def fit_logistic(
 
         return FunctionPredictor(one_thread()(predict_numbers), {"solver": "ridge", "c": c})
     if task.kind == "classes":
-        predict, converged, iterations = _fit_classes(x, labels, task.size, c, max_iter)
+        predict, found = _fit_classes(x, labels, task.size, c, max_iter)
+        fits = [found]
     else:
         columns = [_fit_classes(x, labels[:, j], 2, c, max_iter) for j in range(task.size)]
-        converged, iterations = all(column[1] for column in columns), max(column[2] for column in columns)
+        fits = [column[1] for column in columns]
 
         def predict(test: np.ndarray) -> np.ndarray:
-            scores = [column(test) for column, _, _ in columns]
+            scores = [column(test) for column, _ in columns]
             return np.stack([score[:, 1] - score[:, 0] for score in scores], axis=1)
 
-    details = {"solver": "logistic", "c": c, "converged": converged, "iterations": iterations}
+    details = {
+        "solver": "logistic", "c": c, "converged": all(one.converged for one in fits),
+        "iterations": max(one.iterations for one in fits), "gradient": max(one.gradient for one in fits),
+    }  # fmt: skip
     return FunctionPredictor(one_thread()(lambda test: predict(scaler.transform(test))), details)
 
 
 def _fit_classes(
     x: np.ndarray, labels: np.ndarray, size: int, c: float, max_iter: int
-) -> tuple[Callable[[np.ndarray], np.ndarray], bool, int]:
-    """A function to log-probabilities (n, size), whether the solver converged, and its iterations."""
-    present = np.unique(labels)
-    if len(present) == 1:
-
-        def predict_one(test: np.ndarray) -> np.ndarray:
-            scores = np.full((len(test), size), ABSENT_CLASS_SCORE)
-            scores[:, present] = 0.0
-            return scores
-
-        return predict_one, True, 0
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model = LogisticRegression(C=c, max_iter=max_iter).fit(x, labels)
-    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+) -> tuple[Callable[[np.ndarray], np.ndarray], LogisticFit]:
+    """A function to log-probabilities (n, size), and the fit."""
+    present, numbers = np.unique(labels, return_inverse=True)
+    found = LogisticFit(np.zeros((x.shape[1], 1)), np.zeros(1), 0, 0.0)
+    if len(present) > 1:
+        found = fit(x, numbers, len(present), c, max_iter)
 
     def predict(test: np.ndarray) -> np.ndarray:
         scores = np.full((len(test), size), ABSENT_CLASS_SCORE)
-        logits = model.decision_function(test).astype(np.float64)
-        if logits.ndim == 1:
-            logits = np.stack([np.zeros_like(logits), logits], axis=1)
+        logits = test.astype(np.float64) @ found.weights + found.offsets
+        if len(present) == 2:
+            logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
         scores[:, present] = _log_softmax(logits)
         return scores
 
-    return predict, converged, int(model.n_iter_.max())
+    return predict, found
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

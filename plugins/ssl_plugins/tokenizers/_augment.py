@@ -93,16 +93,22 @@ def crop_and_resize(x: Tensor, boxes: Tensor) -> Tensor:
     """Crop each image to its box and enlarge it to its old size, bicubic as in PIL.
 
     Args:
-        x: (B, C, H, W), integers of eight bits or floats. Integers are rounded and limited to 0..255.
+        x: (B, C, H, W), integers of eight bits or floats. Integers are rounded and limited to 0..255
+            after each axis.
         boxes: (B, 4) long, (top, left, height, width).
     """
     height, width = x.shape[-2:]
     with torch.autocast(x.device.type, enabled=False):
-        content = x if x.is_floating_point() else x.float()
-        rows = enlargement(boxes[:, 0], boxes[:, 2], height).to(content.dtype)
-        columns = enlargement(boxes[:, 1], boxes[:, 3], width).to(content.dtype)
-        out = rows.unsqueeze(1) @ content @ columns.unsqueeze(1).mT
-    return out if x.is_floating_point() else out.round().clamp(0, 255).to(x.dtype)
+        dtype = x.dtype if x.is_floating_point() else torch.float32
+        rows = enlargement(boxes[:, 0], boxes[:, 2], height).to(dtype).unsqueeze(1)
+        columns = enlargement(boxes[:, 1], boxes[:, 3], width).to(dtype).unsqueeze(1)
+        if x.is_floating_point():
+            return rows @ (x @ columns.mT)
+        return _to_byte(rows @ _to_byte(x.to(dtype) @ columns.mT)).to(x.dtype)
+
+
+def _to_byte(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255)
 
 
 def enlargement(start: Tensor, length: Tensor, size: int) -> Tensor:

@@ -78,6 +78,9 @@ class Form(NamedTuple):
     tanh: bool = False
 
 
+METAMAE_FORM = Form()
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of the model. The defaults are those of MetaMAE, Table 7.
@@ -101,8 +104,8 @@ class Sizes:
     explicit: bool = True
     qkv_bias: bool = False
     decoder_qkv_bias: bool = False
-    form: Form = Form()
-    decoder_form: Form = Form()
+    form: Form = METAMAE_FORM
+    decoder_form: Form = METAMAE_FORM
 
     @property
     def length(self) -> int:
@@ -185,7 +188,7 @@ def mlp(x: Tensor, params: Parameters, at: str, p: float, explicit: bool, tanh: 
 
 
 def transformer(
-    x: Tensor, params: Parameters, at: str, depth: int, heads: int, p: float, explicit: bool, form: Form = Form()
+    x: Tensor, params: Parameters, at: str, depth: int, heads: int, p: float, explicit: bool, form: Form = METAMAE_FORM
 ) -> Tensor:
     """`depth` pre-norm blocks and a final LayerNorm (Table 7)."""
 

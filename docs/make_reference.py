@@ -1,6 +1,7 @@
 """Writes the reference pages from the code.
 
-hooks.md comes from the hooks, checks.md from the conformance kit, reference.md from the public names.
+hooks.md comes from the hooks, checks.md from the conformance kit, reference.md from the public names, presets.md from
+the shipped presets.
 
     python docs/make_reference.py
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import re
 import textwrap
 from collections.abc import Callable
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import ssl_core
-from ssl_core import hookspecs
+import ssl_plugins.presets
+from ssl_core import Preset, hookspecs
 from ssl_core.testing import datasets, encoders, layouts, maskings, objectives, options, probes, tokenizers
 from ssl_core.testing.check import CheckSpec
 from ssl_core.tokens import Layout
@@ -79,6 +82,14 @@ REFERENCE = """\
 The names that a plugin may rely on, by the rules of [compatibility](compatibility.md). Names under `ssl_core` are
 imported from there, whichever file defines them. The site shows signatures and docstrings; so does `python -c
 "import ssl_core; help(ssl_core.Objective)"`.
+"""
+PRESETS = """\
+# Presets
+
+<!-- Written by docs/make_reference.py from plugins/ssl_plugins/presets; do not edit. -->
+
+The shipped presets that follow a publication, their sources, and what they do other than these sources. `sslx show NAME` prints the
+same with all values. `--preset NAME` applies a preset; [concepts](concepts.md#presets) says which of several values counts.
 """
 MODULES = {
     "ssl_core.nn": "Building blocks that any plugin may use.",
@@ -195,7 +206,36 @@ def home(module: str, name: str) -> str:
     return f"{getattr(getattr(importlib.import_module(module), name), '__module__', module)}.{name}"
 
 
-PAGES = {"hooks.md": hooks_page, "checks.md": checks_page, "reference.md": reference_page}
+def presets_page() -> str:
+    """The text of docs/presets.md: for each published protocol its sources, objectives, modalities and deviations."""
+    by_name: dict[str, list[Preset]] = {}
+    for module in pkgutil.iter_modules(ssl_plugins.presets.__path__):
+        if not module.name.startswith("_"):
+            for preset in importlib.import_module(f"ssl_plugins.presets.{module.name}").register_presets():
+                by_name.setdefault(preset.name, []).append(preset)
+    out = [PRESETS]
+    for name, presets in by_name.items():
+        deviations = dict.fromkeys(line for preset in presets for line in preset.deviations)
+        if not deviations:
+            continue
+        general = min(presets, key=lambda preset: preset.specificity)
+        objectives = ", ".join(sorted({f"`{p.objective}`" for p in presets if p.objective})) or "any"
+        modalities = ", ".join(sorted({f"`{p.modality}`" for p in presets if p.modality})) or "any"
+        out.append(
+            f"## {name}\n\n{'Sources' if len(presets) > 1 else 'Source'}: {general.source}"
+            f"{', and a source for each modality or data set' if len(presets) > 1 else ''}. Objectives: "
+            f"{objectives if general.objective else 'any'}. Modalities: {modalities}.\n\nDeviations:\n"
+        )
+        out.append("".join(f"- {line}\n" for line in deviations))
+    return "\n".join(out)
+
+
+PAGES = {
+    "hooks.md": hooks_page,
+    "checks.md": checks_page,
+    "reference.md": reference_page,
+    "presets.md": presets_page,
+}
 
 if __name__ == "__main__":
     for page, make in PAGES.items():

@@ -365,7 +365,8 @@ class Tokenizer(nn.Module):
     def view(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
         """An augmented view of preprocessed inputs, in training only. By default the inputs.
 
-        Called for objectives with several views, and for one view if the tokenizer `augments`. It must not change the geometry. `draws` is what `draw_view` returned, on the inputs' device.
+        Called for objectives with several views, and for one view if the tokenizer `augments`. It must not change the
+        geometry. `draws` is what `draw_view` returned, on the inputs' device.
         """
         return inputs
 

@@ -29,7 +29,7 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md", "presets.md"])
 def test_page_is_up_to_date(reference, page):
     assert reference.PAGES[page]() == (DOCS / page).read_text("utf-8"), "run python docs/make_reference.py"
 

@@ -53,7 +53,7 @@ def fit_logistic(
 
     Features (n, D) are standardised with the training mean and standard deviation. Class scores are
     log-probabilities, label scores log-odds. Details where the solver iterates: "iterations"; "gradient", the largest
-    entry of the preconditioned gradient, which bounds the distance from the optimum; "converged", whether it is within
+    entry of the preconditioned gradient, about the distance from the optimum; "converged", whether it is within
     the tolerance of `logistic.py`.
 
     Args:
@@ -203,7 +203,9 @@ def fit_layer(
                 if schedule != "constant" or warmup_epochs:
                     solver.param_groups[0]["lr"] = lr * _rate(step / batches.count, epochs, warmup_epochs, schedule)
                 if batch_norm and len(index) < 2:
-                    raise ConfigError("evaluate.batch_norm needs batches of two rows or more; raise evaluate.batch_size")
+                    raise ConfigError(
+                        "evaluate.batch_norm needs batches of two rows or more; raise evaluate.batch_size"
+                    )
                 loss = loss_of(head(x[index]), y[index])
                 solver.zero_grad()
                 loss.backward()

@@ -1,10 +1,10 @@
 """Penalised logistic regression to the optimum: L-BFGS on preconditioned weights, in float64.
 
-With p = softmax(x w + b) and n rows, the mean loss plus lam / 2 |w|^2 is minimised, lam = 1 / (c n); b is not penalised.
-Features of encoders hold most of their variance in a few directions, and L-BFGS on the weights themselves stops far from
-the optimum, or takes hundreds of iterations. Near w, the curvature is about k S + lam, with S = x^T x / n and k the mean
-of p (1 - p). So weights are written as w = T v with T = (k S + lam)^(-1/2), in which the curvature is about 1 in every
-direction: few iterations suffice, and the gradient bounds the distance from the optimum.
+With p = softmax(x w + b) and n rows, the mean loss plus lam / 2 |w|^2 is minimised, lam = 1 / (c n), where b is not
+penalised. Features of encoders hold most of their variance in a few directions, and L-BFGS on the weights themselves
+stops far from the optimum, or takes hundreds of iterations. The curvature is about k S + lam, with S = x^T x / n and
+k the mean of p (1 - p). So weights are written as w = T v with T = (k S + lam)^(-1/2), in which the curvature is about
+1 in every direction: few iterations suffice, and the gradient is about the distance from the optimum.
 
 Shapes: n rows, D features, C columns of weights: one for two classes, else one for each class.
 """

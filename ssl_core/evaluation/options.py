@@ -36,7 +36,7 @@ class EvaluateOptions(Options):
     token_batches: Literal["tokens", "samples"] = Field(
         "tokens",
         description="adam, adamw, lars, in per-token tasks: tokens = a batch is as many tokens as batch_size samples "
-        "have, drawn from all samples; samples = it is all tokens of batch_size samples, as in DABS's and MetaMAE's code",
+        "have, drawn from all samples; samples = all tokens of batch_size samples, as in DABS's and MetaMAE's code",
     )
     lr: float = Field(1e-4, gt=0, description="adam, adamw, lars: learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="adam, lars: coupled L2 penalty; adamw: weight decay")

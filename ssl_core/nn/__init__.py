@@ -17,10 +17,9 @@ from ssl_core.nn.indexing import (
     scatter_tokens,
 )
 from ssl_core.nn.positions import Positions, sincos
-from ssl_core.nn.transformer import Activation, Transformer, TransformerBlock, initialise
+from ssl_core.nn.transformer import Transformer, TransformerBlock, initialise
 
 __all__ = [
-    "Activation",
     "Attention",
     "Decoder",
     "Dropout",

@@ -26,7 +26,7 @@ class OutputMLP(nn.Module):
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.norms = nn.ModuleList(nn.LayerNorm(width, eps=norm_eps) for _ in range(depth))
-        self.act = ACTIVATIONS[act]()
+        self.act: nn.Module = ACTIVATIONS[act]()
         self.out = nn.Linear(width, size)
 
     def forward(self, x: Tensor) -> Tensor:

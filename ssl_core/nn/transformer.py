@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
@@ -13,10 +13,7 @@ from ssl_core.nn.attention import Attention, Backend
 from ssl_core.nn.dropout import Dropout
 
 Activation = Literal["gelu", "gelu_tanh"]
-ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
-    "gelu": nn.GELU,
-    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
-}
+ACTIVATIONS: dict[Activation, Any] = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 LAYER_NORM_EPS = 1e-5  # that of MetaMAE's and DABS's blocks
 
 
@@ -106,12 +103,8 @@ class Transformer(nn.Module):
                 double_backward=double_backward,
             )  # fmt: skip
             rate = drop_path * number / max(depth - 1, 1)
-            self.blocks.append(
-                TransformerBlock(
-                    dim, layer, mlp_ratio, dropout=dropout, drop_path=rate, layer_scale=layer_scale, act=act,
-                    norm_eps=norm_eps,
-                )  # fmt: skip
-            )
+            form: dict[str, Any] = {"layer_scale": layer_scale, "act": act, "norm_eps": norm_eps}
+            self.blocks.append(TransformerBlock(dim, layer, mlp_ratio, dropout=dropout, drop_path=rate, **form))
         self.norm = nn.LayerNorm(dim, eps=norm_eps) if final_norm else nn.Identity()
 
     def forward(

@@ -80,10 +80,9 @@ def test_errors_of_the_loader_are_told_from_others(tmp_path):
     with pytest.raises(OSError, match="file too short") as loading:
         ctypes.CDLL(str(path))
     assert is_load_error(loading.value)
-    try:
-        raise RuntimeError("in the compiler") from loading.value
-    except RuntimeError as error:
-        assert is_load_error(error)
+    outer = RuntimeError("in the compiler")
+    outer.__cause__ = loading.value
+    assert is_load_error(outer)
     assert not is_load_error(OSError(28, "No space left on device"))
     assert not is_load_error(RuntimeError("a compiler is missing"))
     assert not is_load_error(None)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from ssl_core import Choice, ConfigError, Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
 from ssl_core.nn import (
-    Activation,
     Decoder,
     Encoder,
     ReconstructionHead,
@@ -65,7 +64,10 @@ class M3AE(Objective):
         heads: int = Field(4, ge=1, description="decoder attention heads (published: 16)")
         mlp_ratio: float = Field(2.0, gt=0, description="decoder MLP width as a multiple of width (published: 4)")
         qkv_bias: bool = Field(False, description="bias of queries, keys and values in the decoder (published: true)")
-        act: Activation = Field("gelu", description="activation in decoder and heads (published: gelu_tanh)")
+        act: Literal["gelu", "gelu_tanh"] = Field(
+            "gelu",
+            description="activation in decoder and heads: GELU, or its tanh approximation (published: gelu_tanh)",
+        )
         norm_eps: float = Field(1e-5, gt=0, description="epsilon of LayerNorms in decoder and heads (published: 1e-6)")
         head_depth: int = Field(0, ge=0, description="layers of an MLP before each output map (published: 0)")
         unpaired_weight: float = Field(

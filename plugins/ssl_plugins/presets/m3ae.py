@@ -1,7 +1,8 @@
 """Preset `m3ae`: the recipe of M3AE's published code (Geng et al., arXiv 2205.14204) for images with captions.
 
 It has the size "large", the default of the code, and the values of its README's command for Conceptual 12M. Other
-sizes by `--set encoder.dim`, `encoder.depth` and `encoder.heads`: small 384, 12, 6; base 768, 12, 12; huge 1280, 32, 16.
+sizes by `--set encoder.dim`, `encoder.depth` and `encoder.heads`: small 384, 12, 6; base 768, 12, 12; huge 1280, 32,
+16.
 `deviations` lists what is not reproduced, docs/methods/m3ae.md explains it.
 """
 

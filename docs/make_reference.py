@@ -88,8 +88,9 @@ PRESETS = """\
 
 <!-- Written by docs/make_reference.py from plugins/ssl_plugins/presets; do not edit. -->
 
-The shipped presets that follow a publication, their sources, and what they do other than these sources. `sslx show NAME` prints the
-same with all values. `--preset NAME` applies a preset; [concepts](concepts.md#presets) says which of several values counts.
+The shipped presets that follow a publication, their sources, and what they do other than these sources. `sslx show
+NAME` prints the same with all values. `--preset NAME` applies a preset; [concepts](concepts.md#presets) says which of
+several values counts.
 """
 MODULES = {
     "ssl_core.nn": "Building blocks that any plugin may use.",

@@ -151,7 +151,7 @@ def test_patch_maps_start_as_published(catalogue, modality):
 
 
 def test_encoder_without_preset_starts_as_metamae(catalogue):
-    learner = learner_of(catalogue, "none", "image", "mae", encoder__depth=1)
+    learner = learner_of(catalogue, "none", "image", "mae", encoder__depth=1).requires_grad_(False)
     (block,) = learner.encoder.transformer.blocks  # type: ignore[union-attr,misc]
     assert float(block.attn.proj.weight.std()) == pytest.approx(xavier_std(256, 256), rel=0.02)
     assert (block.attn.proj.bias == 0).all()

@@ -360,6 +360,28 @@ def fit_normalization_takes_chunks_of_any_size(setting: Setting) -> None:
         expect(torch.allclose(one, other, rtol=1e-3, atol=1e-4), "the tokens depend on the sizes of the chunks")
 
 
+@check("view")
+def view_draws_its_randomness_before(setting: Setting) -> None:
+    """`draw_view` is a function of its generator; `view` draws nothing, keeps shapes, types and geometry of the inputs,
+    and modifies none.
+    """
+    tokenizer, inputs = setting.ready()
+    rows = len(setting.source[1])
+    copies = {name: value.clone() for name, value in inputs.items()}
+    draws = [dict(tokenizer.draw_view(rows, torch.Generator().manual_seed(3))) for _ in range(2)]
+    expect_equal(draws[0], draws[1], "draw_view with the same generator")
+    views = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        views.append(dict(tokenizer.view(inputs, draws[0])))
+    expect_equal(copies, dict(inputs), "the input of view")
+    expect_equal(views[0], views[1], "a second view with the same draws")
+    shapes = [{name: (tuple(x.shape), x.dtype) for name, x in each.items()} for each in (inputs, views[0])]
+    expect(shapes[0] == shapes[1], f"view turned {shapes[0]} into {shapes[1]}")
+    before, after = (tokenizer.geometry(each).tensors() for each in (inputs, views[0]))
+    expect_equal(before, after, "the geometry of a view")
+
+
 @check("to_image")
 def to_image_inverts_patches(setting: Setting) -> None:
     """`to_image` puts the target patches of a segment together as (B, channels, *space). An image of the shape of a

@@ -212,13 +212,11 @@ def test_training_continues_over_torn_objects(tmp_path):
 
     retried, expected = one_step()
     assert not retried
-    for damage in (lambda content: content[: len(content) // 2], lambda content: b"text"):
-        objects = list((tmp_path / "compiled" / "inductor").rglob("*.so"))
-        assert len(objects) > 1
-        for path in objects:
-            content = path.read_bytes()
-            path.write_bytes(damage(content))
-        retried, numbers = one_step()
-        assert retried
-        assert numbers == pytest.approx(expected, rel=1e-5)
-    assert one_step()[0] is False
+    objects = list((tmp_path / "compiled" / "inductor").rglob("*.so"))
+    assert len(objects) > 1
+    for number, path in enumerate(objects):
+        content = path.read_bytes()
+        path.write_bytes(b"" if number % 2 else content[: len(content) // 2])
+    retried, numbers = one_step()
+    assert retried
+    assert numbers == pytest.approx(expected, rel=1e-5)

@@ -54,13 +54,6 @@ def catalogue() -> plugins.Catalogue:
     return plugins.load()
 
 
-class Data:
-    """The attributes of a data set that a tokenizer reads."""
-
-    def __init__(self, modality: str) -> None:
-        self.fields = FIELDS[modality]
-
-
 def config_of(catalogue: plugins.Catalogue, preset: str, modality: str, objective: str, **more: Any) -> RunConfig:
     values = {"objective.name": objective, "modality": modality, "preset": preset}
     return resolve(catalogue, values | {key.replace("__", "."): value for key, value in more.items()})[0]
@@ -68,7 +61,7 @@ def config_of(catalogue: plugins.Catalogue, preset: str, modality: str, objectiv
 
 def learner_of(catalogue: plugins.Catalogue, preset: str, modality: str, objective: str, **more: Any) -> Learner:
     config = config_of(catalogue, preset, modality, objective, **more)
-    return build_learner(config, plugins_of(config, catalogue), Data(modality))  # type: ignore[arg-type]
+    return build_learner(config, plugins_of(config, catalogue), FIELDS[modality])
 
 
 def table_of(learner: Learner) -> Tensor:
@@ -396,7 +389,7 @@ def test_mae_preset_trains_a_step(catalogue):
     """With augmented images, normalised targets and groups without weight decay."""
     more = {"encoder__depth": 1, "encoder__dim": 48, "encoder__heads": 3, "objective__depth": 1, "objective__width": 32}
     config = config_of(catalogue, "mae-vit-b", "image", "mae", **more)
-    learner = build_learner(config, plugins_of(config, catalogue), Data("image"))  # type: ignore[arg-type]
+    learner = build_learner(config, plugins_of(config, catalogue), FIELDS["image"])
     optimizer = make_optimizer(learner, config.train)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.05]
     inputs = {"image": torch.randint(256, (4, 3, 224, 224), dtype=torch.uint8)}

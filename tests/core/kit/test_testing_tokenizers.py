@@ -218,6 +218,47 @@ class Neighbours(Waves):
         return Tokens(made.embeddings, (ContinuousTarget(patches + patches.roll(1, dims=1)),), made.layout)
 
 
+class Augmented(Waves):
+    """Adds noise drawn beforehand."""
+
+    augments = True
+
+    def draw_view(self, batch, generator):
+        return {"noise": torch.randn(batch, 2, 8, generator=generator)}
+
+    def view(self, inputs, draws):
+        return {**inputs, "waves": inputs["waves"] + draws["noise"]}
+
+
+class DrawsInView(Waves):
+    """Adds noise drawn in view."""
+
+    def view(self, inputs, draws):
+        return {**inputs, "waves": inputs["waves"] + torch.randn(inputs["waves"].shape)}
+
+
+class DrawsAnyhow(Augmented):
+    """Draws noise from another generator."""
+
+    def draw_view(self, batch, generator):
+        return {"noise": torch.randn(batch, 2, 8)}
+
+
+class Shortens(Waves):
+    """Shortens its input."""
+
+    def view(self, inputs, draws):
+        return {**inputs, "waves": inputs["waves"][..., :4]}
+
+
+class ViewInPlace(Waves):
+    """Changes its input."""
+
+    def view(self, inputs, draws):
+        inputs["waves"].add_(1)
+        return inputs
+
+
 def with_geometry(**fields):
     return lambda self, made, inputs: replace(made, geometry=Geometry(**fields))
 
@@ -295,6 +336,10 @@ BROKEN_TOKENIZERS = [
     ("preprocess_is_pure", Ragged, "preprocess returned {'waves': ((2, 10), 'float32')"),
     ("normalization_is_in_the_state_dict", Forgets, "the tokens after loading"),
     ("fit_normalization_takes_chunks_of_any_size", LastChunk, "depend on the sizes of the chunks"),
+    ("view_draws_its_randomness_before", DrawsInView, "a second view with the same draws: 'waves'"),
+    ("view_draws_its_randomness_before", DrawsAnyhow, "draw_view with the same generator: 'noise'"),
+    ("view_draws_its_randomness_before", Shortens, "view turned {'waves': ((3, 2, 8)"),
+    ("view_draws_its_randomness_before", ViewInPlace, "the input of view: 'waves'"),
     ("to_image_inverts_patches", Shifted, "the shape of a preprocessed input, but other values"),
     ("to_image_inverts_patches", Constant, "other patches give the same image"),
     (
@@ -305,7 +350,7 @@ BROKEN_TOKENIZERS = [
 ]
 
 
-@pytest.mark.parametrize("tokenizer", [Both, Waves, Words, Refuses, Flipped])
+@pytest.mark.parametrize("tokenizer", [Both, Waves, Words, Refuses, Flipped, Augmented])
 def test_correct_tokenizer_passes(assert_all_pass, tokenizer):
     field = {Words: "words"}.get(tokenizer, "waves")  # other fields are ragged
     fields = FIELDS if tokenizer is Both else {field: FIELDS[field]}

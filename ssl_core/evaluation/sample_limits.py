@@ -45,8 +45,9 @@ def limit_samples(
 ) -> tuple[dict[str, EvaluateOptions], list[str]]:
     """Options for each feature set, with a number where one that is None would exceed the budget.
 
-    All feature sets use the same rows, so the widest decides. With a published protocol (`adam`, `adamw`) the encoded
-    features keep the rows that fit, and only a raw input that does not fit gets fewer. Numbers that are set stay.
+    All feature sets use the same rows, so the widest decides. With a published protocol (`adam`, `adamw`, `lars`) the
+    encoded features keep the rows that fit, and only a raw input that does not fit gets fewer. Numbers that are set
+    stay.
 
     Args:
         options: Options of the run.
@@ -114,7 +115,7 @@ def limits(
         subject: Feature sets that the line speaks of.
     """
     numbers = tokens * width if numbers is None else numbers
-    # L-BFGS holds a score and a gradient of each training row for each class; a test row has its scores, in float64
+    # room for scores in float64: of training rows for logistic regression, whose blocks have them, and of all test rows
     logits = 8 * task.size if task.kind == "classes" and options.linear == "logistic" else 0
     fitting_train = max(1, TRAIN_BYTES // (4 * numbers + tokens * logits))
     fitting_test = max(1, TEST_BYTES // (4 * numbers + tokens * 8 * task.size))

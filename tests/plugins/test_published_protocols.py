@@ -16,12 +16,13 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from ssl_core import Continuous, Discrete, Learner, Task, Text, plugins
+from ssl_core import ConfigError, Continuous, Discrete, Learner, Task, Text, plugins
 from ssl_core.cli import app
 from ssl_core.config.resolve import plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.evaluation import fit_layer, fit_logistic
 from ssl_core.evaluation.lars import Lars
+from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.runs.build import build_learner
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.schedule import rate_at
@@ -333,6 +334,37 @@ def test_lars_probe_of_mae():
     logits = (x - mean) / (variance + 1e-6).sqrt() @ weight.T + bias
     np.testing.assert_allclose(predictor.predict_scores(features), log_softmax(logits.numpy(), axis=1), atol=1e-4)
     assert predictor.details["solver"] == "lars"
+
+
+def test_batch_norm_needs_two_rows_and_warmup_fewer_epochs():
+    features, labels, _ = sequences()
+    task = Task("classes", 3, "accuracy")
+    with pytest.raises(ConfigError, match=r"evaluate\.batch_norm needs batches of two rows or more"):
+        linear_probe(linear="lars", batch_norm=True, batch_size=1).fit(features, labels, task)
+    with pytest.raises(ValueError, match=r"evaluate\.warmup_epochs=5 must be less than evaluate\.epochs"):
+        EvaluateOptions(epochs=5, warmup_epochs=5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lars"])
+@pytest.mark.parametrize(
+    "task", [Task("number", 1, "pearson"), Task("labels", 3, "accuracy"), Task("classes", 2, "accuracy")]
+)
+def test_layer_with_batch_norm_serves_every_task(optimizer, task):
+    """Features of very different scale, which BatchNorm makes alike."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(400, 3)) * np.array([1e-3, 1.0, 1e3])).astype(np.float32)
+    sign = x / np.array([1e-3, 1.0, 1e3])
+    labels = {"number": sign.sum(axis=1), "labels": (sign > 0).astype(int), "classes": (sign[:, 0] > 0).astype(int)}
+    y = labels[task.kind]
+    rate = 0.05 if optimizer != "lars" else 1.0 if task.kind == "number" else 50.0
+    values = {"epochs": 60, "batch_size": 20, "lr": rate, "weight_decay": 0.0}
+    predictor = fit_layer(task, x, y, optimizer=optimizer, seed=0, batch_norm=True, schedule="cosine", **values)
+    scores = predictor.predict_scores(x)
+    if task.kind == "number":
+        assert np.corrcoef(scores, y)[0, 1] > 0.95
+    else:
+        predicted = scores > 0 if task.kind == "labels" else scores.argmax(axis=1)
+        assert (predicted == y).mean() > 0.9
 
 
 # --- MAE and M3AE -------------------------------------------------------------------------------------------------

@@ -175,10 +175,10 @@ from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.loop import TrainingPlan, step_functions
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
-from ssl_plugins.objectives.metamae import MetaMAE
+from ssl_plugins.objectives.mae import MAE
 
 folder = Path(sys.argv[1])
-harness = Setting(MetaMAE, {}, "continuous_1d").build()
+harness = Setting(MAE, {"depth": 1}, "continuous_1d").build()
 learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
 step = CompiledStep(learner, "key", folder)
 plan = TrainingPlan(TrainOptions(), 0, torch.device("cpu"), "fp32", folder, compiled=step)

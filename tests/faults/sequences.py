@@ -162,7 +162,18 @@ N_AT_THE_END = [sequence[:60] + "NNNN" + sequence[64:] for sequence in DNA]
 LONG_PROTEINS = [random_letters(RESIDUES, 400 + i, i) + "*" for i in range(20)]
 SHORT = [random_letters(BASES, 80 + i, i) for i in range(20)]
 
+
+def beside_a_table(folder: Path) -> None:
+    (folder / "x.fa").write_text(fasta(DNA))
+    (folder / "genomes.csv").write_text("file,bases\nx.fa,5000\n")
+
+
 FAULTS = [
+    Fault("folder: a table that describes the files", "genomics", beside_a_table, same(DNA),
+          warning="genomes.csv has no column 'sequence' and is left out; dataset.sequence names"),
+    Fault("columns: the only one beside the label", "protein",
+          written("x.csv", "seq,label\n" + "".join(f"{s},{i % 2}\n" for i, s in enumerate(PROTEINS))), same(PROTEINS),
+          warning="column 'seq' is read as the sequence"),
     *(
         Fault(f"endings: {name}", "genomics", written(f"x.{name}", fasta(DNA)), same(DNA))
         for name in ("fas", "fsa", "fna", "ffn", "frn", "seq", "FASTA", "mpfa")

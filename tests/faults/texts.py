@@ -51,6 +51,20 @@ def json_lines(entries: list[Any], name: str = "x.jsonl", encoding: str = "utf-8
     return lines(name, [json.dumps(entry, ensure_ascii=False) for entry in entries], encoding)
 
 
+def beside_a_table(table: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        for i, text in enumerate(GERMAN):
+            (folder / f"{i:02d}.txt").write_text(text, encoding="utf-8")
+        (folder / "about.csv").write_text(table)
+
+    return make
+
+
+def books(folder: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text("\n".join(GERMAN * 70), encoding="utf-8")
+
+
 def whole(value: Any, name: str = "x.json") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         path = folder / name
@@ -297,4 +311,18 @@ FAULTS = [
     Fault("marks: Hindi", "text", lines("a.txt", rotated(HINDI)), marks_matter("में", "म")),
     Fault("marks: Thai vowels", "text", lines("a.txt", rotated(THAI)), marks_matter("ที่", "ท")),
     Fault("marks: Hebrew points", "text", lines("a.txt", rotated("שָׁלוֹם עוֹלָם שלום")), marks_matter("שָׁלוֹם", "שלום")),
+    Fault("columns: the only one beside the label", "text",
+          lines("x.tsv", ["sentence\tlabel", *(f"{text}\t{i % 2}" for i, text in enumerate(GERMAN))]), same(GERMAN),
+          warning="column 'sentence' is read as the text; dataset.text names another"),
+    Fault("columns: the only one beside a number of the row", "text",
+          lines("x.csv", ["id,review", *(f"{i},{text}" for i, text in enumerate(GERMAN))]), same(GERMAN),
+          warning="column 'review' is read as the text"),
+    Fault("columns: a choice of two", "text",
+          lines("x.csv", ["title,review,label", *(f"t{i},{text},{i % 2}" for i, text in enumerate(GERMAN))]),
+          same(GERMAN), error="no column 'text'; set dataset.text to its name", cure={"text": "review"}),
+    Fault("folder: a table that describes the files", "text", beside_a_table("name,year\na,2001\n"), same(GERMAN),
+          warning="about.csv has no column 'text' and is left out; dataset.text names"),
+    Fault("folder: two books", "text", books, lambda read: same(["\n".join(GERMAN * 70)] * 2)(read),
+          options={"document": "file"}),
+    Fault("folder: two books without a word", "text", books, doubt="each of the 2 files is one sample.*document=line"),
 ]  # fmt: skip

@@ -123,7 +123,7 @@ def test_error_messages(tmp_path, assert_refused, open_both, bad_samples):
     path.write_text('{"text": "x"}\n{"text": \n')
     assert_refused(TextFiles, path, "a.jsonl line 2 is no JSON")
     assert_refused(TextFiles, entries(path, [{"text": "x"}] * 4), "no key 'stars'", "dataset.label", label="stars")
-    (tmp_path / "c.csv").write_text("words\nhello\n")
+    (tmp_path / "c.csv").write_text("words,more\nhello,x\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has no column 'text'", "dataset.text", "words")
     (tmp_path / "c.csv").write_text("text;label\nhello;a\nhello\n")
     assert_refused(TextFiles, tmp_path / "c.csv", "c.csv has a single column 'text;label'", 'dataset.delimiter=";"')

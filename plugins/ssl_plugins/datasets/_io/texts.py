@@ -13,13 +13,17 @@ import numpy as np
 from ssl_core import BadSample, Column, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.encodings import Encoding, decode, read_bytes
-from ssl_plugins.datasets._io.file_listing import FileEntry, SampleLocations
+from ssl_plugins.datasets._io.file_entry import FileEntry, FileList, SampleLocations, ending_of
+from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS
 from ssl_plugins.datasets._io.json_records import JSON_EXTENSIONS as JSON_EXTENSIONS
 from ssl_plugins.datasets._io.json_records import read_json
 from ssl_plugins.datasets._io.label_lists import LabelLists
+from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS
 from ssl_plugins.datasets._io.tables import MetadataCollector, Table, as_text
 from ssl_plugins.datasets._io.text_lines import Findings, TextLines, TextSource, columns_of
 from ssl_plugins.datasets._io.user_data import RowOptions
+
+NUMBERS_OF_ROWS = ("id", "index", "idx", "row", "number", "")
 
 
 class TextColumns:
@@ -121,6 +125,11 @@ def read_columns(
         DataError: the file cannot be read, lacks a column, or has no rows.
     """
     table = Table.open(entry.path, options)
+    chosen: dict[str, str] = {}
+    if (only := _only_column(table, column_of, options)) is not None:
+        (option,) = column_of
+        column_of = {option: only}
+        chosen["column"] = f"column '{only}' is read as the {option}; dataset.{option} names another"
     for option, name in column_of.items():
         table.require(name, option)
     metadata_columns = table.metadata_columns(options.label, options.group, options.split)
@@ -139,8 +148,50 @@ def read_columns(
         raise DataError(f"{entry.path} has no rows")
     columns = columns_of(table.columns, column_of.values(), metadata_columns)
     columns += tuple(Column(name, "left out", why=reason) for name, reason in table.left_out.items())
-    findings = Findings(dict(table.facts), dict(table.warnings), dict(table.doubts))
+    findings = Findings(dict(table.facts), {**table.warnings, **chosen}, dict(table.doubts))
     return TextColumns([pa.chunked_array(column_chunks) for column_chunks in chunks], columns, findings)
+
+
+def _only_column(table: Table, column_of: dict[str, str], options: RowOptions) -> str | None:
+    """The column to read where the default one is absent and there is no choice: the only one beside the metadata.
+
+    A column of row numbers does not count.
+    """
+    (option, name), *others = column_of.items()
+    if others or name in table.columns or name != type(options).model_fields[option].default:
+        return None
+    known = [getattr(options, kind) or kind for kind in METADATA_COLUMNS]
+    candidates = [name for name in table.columns if name not in known and name.lower() not in NUMBERS_OF_ROWS]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def without_other_tables(entries: FileList, option: str, options: RowOptions) -> FileList:
+    """Leave out the tables of a folder that describe its other files: those without the column that an option names.
+
+    Args:
+        entries: the files of a folder.
+        option: name of the option, such as "text".
+        options: the options of the data set.
+    """
+    tables = [entry for entry in entries if entry.path.name.lower().endswith(TABLE_EXTENSIONS)]
+    if not tables or len(tables) == len(entries):
+        return entries
+    name = getattr(options, option)
+    other = [entry for entry in tables if not _has_column(entry, name, options)]
+    used = entries.with_entries(entry for entry in entries if entry not in other)
+    for entry in other:
+        used.ignored[ending_of(entry.path.name)] += 1
+        used.warnings.append(
+            f"{entry.name} has no column '{name}' and is left out; dataset.{option} names the column to read it"
+        )
+    return used
+
+
+def _has_column(entry: FileEntry, name: str, options: RowOptions) -> bool:
+    try:
+        return name in Table.open(entry.path, options).columns
+    except DataError:
+        return True  # reading it gives the message
 
 
 def _describe_row(path: Path, start: int, row: int) -> str:

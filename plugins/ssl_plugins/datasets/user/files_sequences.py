@@ -49,7 +49,7 @@ from ssl_plugins.datasets._io.splitting import (
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.text_facts import findings_of, merge_columns, names_in_words
 from ssl_plugins.datasets._io.text_lines import TextSource
-from ssl_plugins.datasets._io.texts import locations_of, read_columns
+from ssl_plugins.datasets._io.texts import locations_of, read_columns, without_other_tables
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 EXTENSIONS = (*FASTA_EXTENSIONS, *LINE_EXTENSIONS, *TABLE_EXTENSIONS)
@@ -94,6 +94,7 @@ class SequenceFiles(UserData):
         extensions = with_compressions(options.extensions) if options.extensions else EXTENSIONS
         entries = list_sources(options.root, options.test_root, extensions, None, options)
         check_extensions(entries, extensions, "file of sequences")
+        entries = without_other_tables(entries, "sequence", options)
         entries = self._without_foreign_files(entries)
         collector = MetadataCollector(options.task)
         sources = [self._read_source(entry, collector) for entry in entries]

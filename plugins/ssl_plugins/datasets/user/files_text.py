@@ -28,7 +28,13 @@ from ssl_plugins.datasets._io.text_facts import (
     spread,
 )
 from ssl_plugins.datasets._io.text_lines import TextLines, TextSource
-from ssl_plugins.datasets._io.texts import JSON_EXTENSIONS, TextDocument, locations_of, read_text_source
+from ssl_plugins.datasets._io.texts import (
+    JSON_EXTENSIONS,
+    TextDocument,
+    locations_of,
+    read_text_source,
+    without_other_tables,
+)
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 PLAIN_EXTENSIONS = with_compressions((".txt", ".text", ".md", ".log"))
@@ -38,6 +44,8 @@ ABOUT_FILES = tuple(
     for name in ("readme", "license", "licence", "notice")
 )
 """Files of a folder that tell about the data, as patterns of `dataset.exclude`."""
+FEW_FILES, LONG_TEXT = 100, 50_000
+"""Fewer files of more characters than that are rather books or logs than single samples."""
 LOOK_LINES = 1000  # lines that are searched for tabs
 
 
@@ -62,6 +70,7 @@ class TextFiles(UserData):
         listing = options.model_copy(update={"exclude": (*options.exclude, *ABOUT_FILES)})
         entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, listing)
         check_extensions(entries, EXTENSIONS, "file of text")
+        entries = without_other_tables(entries, "text", options)
         collector, lists = MetadataCollector(options.task), LabelLists()
         column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
         is_single_file = Path(options.root).is_file()
@@ -135,6 +144,13 @@ class TextFiles(UserData):
                 f"{names_in_words(guessed)} {are} no UTF-8, and read as {', '.join(names)}; "
                 f"dataset.encoding={names[0]} says so, or names another",
             )
+        if self.options.document == "auto" and lengths and len(self.sources) < FEW_FILES:
+            documents = [source for source in self.sources if isinstance(source, TextDocument)]
+            if len(documents) == len(self.sources) and float(np.median(lengths)) > LONG_TEXT:
+                self.doubts += (
+                    f"each of the {len(documents)} files is one sample, of {np.median(lengths):,.0f} characters in the "
+                    f"median; dataset.document=line makes each line a sample, dataset.document=file keeps the files",
+                )
         tabbed = [
             entry.name
             for entry, source in zip(entries, self.sources, strict=True)

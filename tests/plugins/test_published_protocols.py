@@ -431,7 +431,7 @@ def test_mae_preset_trains_a_step(catalogue):
         assert set(draws) == {"visible", "order", "view.crop", "view.flip"}
         loss = learner(inputs, draws).loss
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
     optimizer.step()
     assert all(0.5 < loss < 10 for loss in losses)
     assert rate_at(config.train, 0) < config.train.lr / 1000

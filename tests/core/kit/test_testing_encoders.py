@@ -180,7 +180,13 @@ def test_broken_encoder_fails(error_of, name, plugin, got):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"positions": "learned"}, {"dropout": 0.1, "drop_path": 0.1, "pool": "all", "layer_scale": 0.1}]
+    "options",
+    [
+        {},
+        {"positions": "learned"},
+        {"dropout": 0.1, "drop_path": 0.1, "pool": "all", "layer_scale": 0.1},
+        {"init": "torch", "pool": "cls", "qkv_bias": True, "act": "gelu_tanh", "norm_eps": 1e-6},
+    ],
 )
 def test_shipped_encoder_passes(assert_all_pass, options):
     assert_all_pass(TransformerEncoder, options=options)

@@ -302,6 +302,10 @@ class Tokenizer(nn.Module):
     `__init__` sets it where an option decides."""
     layout: Layout
     """Set by `__init__`; fixed from then on."""
+    warnings: tuple[str, ...] = ()
+    """Lines for the run's header on what `preprocess` does to the samples, e.g. to what size they are resized."""
+    doubts: tuple[str, ...] = ()
+    """Lines on defaults that may not fit the data, each with the option that decides it; see `Dataset.doubts`."""
 
     class Options(_options.Options):
         """No options."""

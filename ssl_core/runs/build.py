@@ -127,8 +127,8 @@ def build_run(
         split: preprocess_dataset(dataset, learner.tokenizer, cache_dir(), context.console, config.strict)
         for split, dataset in splits.items()
     }
-    notes = list(opened.notes)
-    doubts = data_doubts(splits, data)
+    notes = [*opened.notes, *learner.tokenizer.warnings]
+    doubts = [*data_doubts(splits, data), *learner.tokenizer.doubts]
     facts = measure_facts(data["train"], learner.tokenizer)
     fact_doubts, lines = fact_lines(facts, learner.tokenizer.fact_options)
     doubts, notes = doubts + fact_doubts, notes + lines

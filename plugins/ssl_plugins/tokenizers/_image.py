@@ -13,8 +13,25 @@ from pydantic import Field
 from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
 
+MAX_NUMBERS = 8192  # of a token, above which the size of images is doubtful
 TOKENS_PER_SIDE = 8  # of the default patch: 4 x 4 at 32 x 32, 8 x 8 at 64 x 64
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+
+
+class SizeOptions(AugmentedTokenizer.Options):
+    """Options on the size of an image, common to all tokenizers of images."""
+
+    size: tuple[int, int] | int | None = Field(
+        None, description="height and width, or one number for both; by default that of the data if all are equal"
+    )
+    patch: tuple[int, int] | int | None = Field(
+        None, description="patch as (height, width), or one number; by default about an eighth of each side"
+    )
+    fit: Literal["stretch", "crop", "pad"] = Field(
+        "stretch",
+        description="how an image of other proportions gets the size: stretch changes the proportions; crop and pad "
+        "keep them, and cut off the sides or add some (0 for bytes, else the mean of the channel)",
+    )
 
 
 class BaseImageTokenizer(AugmentedTokenizer):
@@ -24,15 +41,11 @@ class BaseImageTokenizer(AugmentedTokenizer):
     another type stay as they are; to be prepared as bytes they must lie in 0..1.
     """
 
-    class Options(AugmentedTokenizer.Options):
+    fits_sizes = True
+
+    class Options(SizeOptions):
         """Options common to all image tokenizers."""
 
-        size: tuple[int, int] | int | None = Field(
-            None, description="height and width, or one number for both; by default that of the data if all are equal"
-        )
-        patch: tuple[int, int] | int | None = Field(
-            None, description="patch as (height, width), or one number; by default about an eighth of each side"
-        )
         channels: int | None = Field(
             None, ge=1,
             description="channels: grey is copied to several, RGB is converted to luminance; by default the data's",
@@ -60,6 +73,8 @@ class BaseImageTokenizer(AugmentedTokenizer):
             unit=1 / 255 if pixel_dtype == "uint8" else 1.0,
         )
         self.pixel_dtype = pixel_dtype
+        self.doubts = doubts_of_size(options, self.shape, self.patch, self.channels)
+        self.warnings = warnings_of_size(options, space, self.shape)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Convert the channels of one image, (channels, H, W) or (H, W), and resize it to (C, *size).
@@ -79,7 +94,27 @@ class BaseImageTokenizer(AugmentedTokenizer):
                     f"else set tokenizer.pixel_dtype=float32"
                 )
             x = np.rint(x * 255).astype(np.uint8)
-        return {self.field: resize(x, self.shape, "bilinear")}
+        return {self.field: resize(x, self.shape, "bilinear", self.options.fit)}
+
+
+def doubts_of_size(options: Any, size: Sequence[int], patch: Sequence[int], channels: int) -> tuple[str, ...]:
+    """A doubt if the images are large, so that by default a token holds very many numbers."""
+    count = channels * math.prod(patch)
+    if count <= MAX_NUMBERS or options.size is not None or options.patch is not None:
+        return ()
+    return (
+        f"images of {size[0]} x {size[1]} pixels in patches of {patch[0]} x {patch[1]} are {count:,} numbers a token; "
+        f"set tokenizer.size=224 and tokenizer.patch=16, or tokenizer.patch={patch[0]},{patch[1]} to keep these",
+    )
+
+
+def warnings_of_size(options: Any, space: Sequence[int | None], size: Sequence[int]) -> tuple[str, ...]:
+    """A line if images of several sizes are resized to one that no option names."""
+    if None not in space or options.size is not None:
+        return ()
+    how = "whatever their proportions (tokenizer.fit=crop or pad keeps them)" if options.fit == "stretch" else ""
+    how = how or f"by tokenizer.fit={options.fit}"
+    return (f"the images may differ in size: all are resized to {size[0]} x {size[1]} (tokenizer.size), {how}",)
 
 
 def resolve_pixel_dtype(option: Literal["auto", "uint8", "float32"], dtype: str | None) -> Literal["uint8", "float32"]:
@@ -182,11 +217,42 @@ def convert_channels(x: np.ndarray, channels: int) -> np.ndarray:
     raise BadSample(f"the image has {count} channels, not {channels}; set tokenizer.channels={count}")
 
 
-def resize(x: np.ndarray, size: Sequence[int], resampling: Literal["bilinear", "nearest"]) -> np.ndarray:
-    """(C, H, W) bytes or floats resized by PIL, channel by channel; the aspect ratio is not kept."""
+def resize(
+    x: np.ndarray,
+    size: Sequence[int],
+    resampling: Literal["bilinear", "nearest"],
+    fit: Literal["stretch", "crop", "pad"] = "stretch",
+) -> np.ndarray:
+    """(C, H, W) bytes or floats resized by PIL, channel by channel.
+
+    Args:
+        x: the image.
+        size: height and width.
+        resampling: filter of PIL.
+        fit: "stretch" changes the proportions; "crop" keeps them and cuts off what goes beyond the size, alike on both
+            sides; "pad" keeps them and fills the rest with 0 (bytes) or the mean of the channel (floats).
+    """
     height, width = size
     if x.shape[1:] == (height, width):
         return np.ascontiguousarray(x)
+    if fit == "stretch" or x.shape[1] * width == x.shape[2] * height:
+        return _stretch(x, height, width, resampling)
+    choose = max if fit == "crop" else min
+    scale = choose(height / x.shape[1], width / x.shape[2])
+    inner = tuple(max(1, round(side * scale)) for side in x.shape[1:])
+    x = _stretch(x, inner[0], inner[1], resampling)
+    top, left = (abs(inner[axis] - side) // 2 for axis, side in enumerate((height, width)))
+    if fit == "crop":
+        return np.ascontiguousarray(x[:, top : top + height, left : left + width])
+    ground = np.zeros(len(x), x.dtype) if x.dtype.kind in "ui" else x.mean(axis=(1, 2))
+    out = np.empty((len(x), height, width), x.dtype)
+    out[:] = ground[:, np.newaxis, np.newaxis]
+    out[:, top : top + inner[0], left : left + inner[1]] = x
+    return out
+
+
+def _stretch(x: np.ndarray, height: int, width: int, resampling: Literal["bilinear", "nearest"]) -> np.ndarray:
+    """(C, height, width); the proportions are not kept."""
     filter_ = RESAMPLING[resampling]
     planes = [Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), filter_) for plane in x]
     return np.stack([np.asarray(plane) for plane in planes])

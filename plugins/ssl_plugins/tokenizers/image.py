@@ -1,6 +1,6 @@
 """Tokenizer `image`: patches of images of any size and number of channels.
 
-Images of another size than `size` are resized by PIL (bilinear, aspect ratio not kept). MetaMAE takes 32 x 32 in
+Images of another size than `size` are resized by PIL (bilinear; `fit` keeps proportions). MetaMAE takes 32 x 32 in
 patches of 4 x 4, 64 tokens of 48 numbers (Table 16); DABS's large images are 224 x 224 in patches of 16 x 16, 196
 tokens of 768. Neither normalises (`normalise=none`); by default mean and deviation are measured.
 """

@@ -41,6 +41,7 @@ class ImageTextTokenizer(JointTokenizer):
     """
 
     name = "image-text"
+    fits_sizes = True
 
     class Options(SubwordTokenizer.Options, BaseImageTokenizer.Options):
         """Options of the image-text tokenizer. Images that differ in size are resized to 224 x 224 by default."""
@@ -57,6 +58,7 @@ class ImageTextTokenizer(JointTokenizer):
         image = _ImagePart(options, fields, dim, field="image", default_size=224, default_channels=3)
         caption = _CaptionPart(options, fields, dim, field="caption")
         super().__init__(options, fields, dim, parts=[image, caption])
+        self.doubts, self.warnings = image.doubts, image.warnings
 
 
 @hookimpl

@@ -12,7 +12,16 @@ from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Fields, Inputs, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
-from ssl_plugins.tokenizers._image import image_shape, resize, resolve_patch, resolve_size, to_image_array
+from ssl_plugins.tokenizers._image import (
+    SizeOptions,
+    doubts_of_size,
+    image_shape,
+    resize,
+    resolve_patch,
+    resolve_size,
+    to_image_array,
+    warnings_of_size,
+)
 
 
 class MultispectralTokenizer(AugmentedTokenizer):
@@ -23,15 +32,11 @@ class MultispectralTokenizer(AugmentedTokenizer):
 
     name = "multispectral"
 
-    class Options(AugmentedTokenizer.Options):
+    fits_sizes = True
+
+    class Options(SizeOptions):
         """Options of the multispectral tokenizer. Images that differ in size are resized to 64 x 64 by default."""
 
-        size: tuple[int, int] | int | None = Field(
-            None, description="height and width, or one number for both; by default that of the data if all are equal"
-        )
-        patch: tuple[int, int] | int | None = Field(
-            None, description="patch as (height, width), or one number; by default about an eighth of each side"
-        )
         bands: tuple[int, ...] = Field((), description="bands to use, counted from 0, in this order; by default all")
         log: bool = Field(
             False, description="apply log(1 + x) first, for radar or counts; refuses numbers of -1 or less"
@@ -52,6 +57,8 @@ class MultispectralTokenizer(AugmentedTokenizer):
         channels = len(options.bands) or count
         patch = resolve_patch(self.name, options.patch, size)
         super().__init__(options, fields, dim, field="image", channels=channels, shape=size, patch=patch)
+        self.doubts = doubts_of_size(options, size, patch, channels)
+        self.warnings = warnings_of_size(options, space, size)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Select the bands of one image, (bands, H, W), and resize it to (chosen bands, *size) float32.
@@ -71,7 +78,7 @@ class MultispectralTokenizer(AugmentedTokenizer):
                     f"'image' holds {x.min():g}, and log(1 + x) needs more than -1; set tokenizer.log=false"
                 )
             x = np.log1p(x)
-        return {"image": resize(x, self.shape, "bilinear")}
+        return {"image": resize(x, self.shape, "bilinear", self.options.fit)}
 
 
 @hookimpl

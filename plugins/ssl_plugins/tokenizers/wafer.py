@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ssl_core import BadSample, Fields, Inputs, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
-from ssl_plugins.tokenizers._image import image_shape, resize, resolve_patch, resolve_size, to_image_array
+from ssl_plugins.tokenizers._image import SizeOptions, image_shape, resize, resolve_patch, resolve_size, to_image_array
 
 STATES = 3
 GREY_LEVELS = np.array([0, 127, 255], dtype=np.uint8)  # 127.5 times the state, truncated
@@ -30,13 +30,12 @@ class WaferTokenizer(AugmentedTokenizer):
 
     name = "wafer"
 
-    class Options(AugmentedTokenizer.Options):
+    fits_sizes = True
+
+    class Options(SizeOptions):
         """Options of the wafer map tokenizer."""
 
         size: tuple[int, int] | int = Field(32, description="height and width, or one number for both")
-        patch: tuple[int, int] | int | None = Field(
-            None, description="patch as (height, width), or one number; by default about an eighth of each side"
-        )
         channels: Literal["grey", "states"] | Annotated[int, Field(ge=1)] = Field(
             3, description="number of copies of the grey map; grey = one; states = one channel for each state"
         )
@@ -64,8 +63,8 @@ class WaferTokenizer(AugmentedTokenizer):
             raise BadSample(f"'map' holds {invalid[0]}; a die is 0 (none), 1 (good) or 2 (bad)")
         states = x[0].astype(np.intp)
         if self.one_hot:
-            return {"map": resize(np.moveaxis(ONE_HOT[states], -1, 0), self.shape, "bilinear")}
-        grey = resize(GREY_LEVELS[states][np.newaxis], self.shape, "bilinear")
+            return {"map": resize(np.moveaxis(ONE_HOT[states], -1, 0), self.shape, "bilinear", self.options.fit)}
+        grey = resize(GREY_LEVELS[states][np.newaxis], self.shape, "bilinear", self.options.fit)
         return {"map": np.repeat(grey, self.channels, axis=0)}
 
 

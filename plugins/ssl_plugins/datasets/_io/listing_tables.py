@@ -75,7 +75,8 @@ def add_metadata(files: FileList, root: Path, options: Any) -> None:
     Raises:
         DataError: a table cannot be read, or names an unknown split.
     """
-    folders = dict.fromkeys(folder for entry in files for folder in _folders_up(entry.path.parent, root))
+    parents = dict.fromkeys(entry.path.parent for entry in files)
+    folders = dict.fromkeys(folder for parent in parents for folder in _folders_up(parent, root))
     known: dict[Path, dict[str, str | None]] = {}
     for table_path in (folder / name for folder in folders for name in METADATA_FILES):
         if not table_path.is_file():

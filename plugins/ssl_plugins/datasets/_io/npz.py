@@ -22,6 +22,9 @@ LABEL_KEYS = ("labels", "label", "y")
 GROUP_KEYS = ("groups", "group", "subjects", "subject")
 ARRAY_EXTENSIONS = (".npy", ".npz")
 PREFIXES = {f"{name}_": split for name, split in SPLIT_NAMES.items()}
+OBJECT_ERRORS = ("Object arrays", "Python objects")  # of numpy.load without pickle
+AS_OBJECTS = "as numpy saves lists of arrays of different shapes"
+SAVE_ONE_ARRAY = "save one array of numbers whose first axis is the samples, or a file for each sample in a folder"
 UNLABELLED = -1  # a label in files with `label_names`, as in WM-811K
 MIN_SHARED_BYTES = 1 << 24  # arrays of at least this size are shared by the splits
 
@@ -103,13 +106,15 @@ def read_arrays(
         if path.suffix.lower() == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.ndim < 2:
-                raise DataError(f"{path} has shape {array.shape}; its first axis must be the samples")
+                raise DataError(f"{path} has the shape {array.shape}; {SAVE_ONE_ARRAY}")
             _append_metadata(metadata, path, "the array", len(array), None, None, entry)
             return [SampleArray(path, array)]
         if not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not an .npz file, or only a part of one; write it again with numpy.savez")
         arrays = _load_npz(path)
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if any(words in str(error) for words in OBJECT_ERRORS):
+            raise DataError(f"{path} holds Python objects, {AS_OBJECTS}; {SAVE_ONE_ARRAY}") from None
         raise DataError(f"{path} cannot be read as arrays: {' '.join(str(error).split()):.200}") from None
     if {"pixels", "offset", "height", "width"} <= set(arrays):
         return [_ragged_maps(path, arrays, entry, metadata)]
@@ -123,13 +128,21 @@ def read_arrays(
             continue
         if not prefix and split is None and key_of["train_"] is None and any(key_of[other] for other in PREFIXES):
             split = "train"  # such as images beside test_images
-        labels, groups = (
+        labels, groups, label_names = (
             next((arrays[prefix + name] for name in names if prefix + name in arrays), None)
-            for names in (LABEL_KEYS, GROUP_KEYS)
+            for names in (LABEL_KEYS, GROUP_KEYS, ("label_names",))
         )
-        if not arrays[key].ndim:
-            raise DataError(f"{path}: '{key}' is one value; its first axis must be the samples")
-        _append_metadata(metadata, path, f"'{key}'", len(arrays[key]), labels, groups, replace(entry, split=split))
+        label_names = arrays.get("label_names") if label_names is None else label_names
+        if arrays[key].dtype == object:
+            raise DataError(f"{path}: '{key}' holds Python objects, {AS_OBJECTS}; {SAVE_ONE_ARRAY}")
+        if arrays[key].ndim < 2:
+            raise DataError(f"{path}: '{key}' has the shape {arrays[key].shape}; {SAVE_ONE_ARRAY}")
+        count, entry_of_part = len(arrays[key]), replace(entry, split=split)
+        sets = None if labels is None else _label_sets(path, labels, count)
+        labels = None if sets is not None else labels
+        _append_metadata(metadata, path, f"'{key}'", count, labels, groups, entry_of_part)
+        if sets is not None:
+            metadata.set_label_sets(sets, () if label_names is None else tuple(map(str, label_names.reshape(-1))))
         parts.append(SampleArray(path, arrays[key]))
     if not parts:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the array of samples must be called {keys[0]}")
@@ -150,7 +163,12 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             key = (str(path), status.st_size, status.st_mtime_ns, name)
             array = _array_cache.get(key)
             if array is None:
-                array = file[name]
+                try:
+                    array = file[name]
+                except ValueError as error:
+                    if not any(words in str(error) for words in OBJECT_ERRORS):
+                        raise
+                    array = np.empty(0, object)  # refused if it is needed
                 if isinstance(array, np.ndarray) and array.nbytes >= MIN_SHARED_BYTES:
                     _array_cache[key] = array
             arrays[name] = array
@@ -197,6 +215,19 @@ def _label_names(path: Path, labels: np.ndarray, names: np.ndarray) -> np.ndarra
     return np.append(names.astype(str), "")[labels]
 
 
+def _label_sets(path: Path, labels: np.ndarray, count: int) -> np.ndarray | None:
+    """(n, k) int64 of 0 and 1, -1 where there is none, if a sample has several labels; else None."""
+    if labels.ndim != 2 or labels.shape[1] < 2 or len(labels) != count or labels.dtype.kind not in "uifb":
+        return None
+    sets = np.where(np.isnan(labels), -1, labels) if labels.dtype.kind == "f" else labels
+    if not np.isin(sets, (-1, 0, 1)).all():
+        raise DataError(
+            f"{path}: the labels have the shape {labels.shape}, so they are {labels.shape[1]} of 0 and 1 for each "
+            f"sample (-1 = none), but they hold {sets[~np.isin(sets, (-1, 0, 1))][0]}; write (n,) classes or numbers"
+        )
+    return sets.astype(np.int64)
+
+
 def _append_metadata(
     metadata: MetadataCollector,
     path: Path,
@@ -212,6 +243,10 @@ def _append_metadata(
     block = {"": pa.nulls(count)}  # gives the number of rows where there are neither labels nor groups
     for kind, values in (("label", labels), ("group", groups)):
         if values is not None:
+            if values.dtype == object:
+                raise DataError(
+                    f"{path}: the {kind}s hold Python objects; save them as numpy.array({kind}s, dtype=str)"
+                )
             if values.size != count:
                 raise DataError(f"{path}: {array_name} has {count} samples, but {values.size} {kind}s")
             flat = values.reshape(-1)

@@ -43,6 +43,7 @@ class MetadataCollector:
         self.task = task
         self.encoders = {kind: LabelEncoder() for kind in METADATA_COLUMNS}
         self.target_chunks: list[np.ndarray] | None = None
+        self.label_names: tuple[str, ...] = ()
         self.row_count = 0
         self.is_decided = False  # whether labels are numbers or classes
 
@@ -90,6 +91,20 @@ class MetadataCollector:
             encoder.append_names(getattr(entry, kind) for entry in entries)
         self._append_without_target(len(entries))
 
+    def set_label_sets(self, sets: np.ndarray, names: Sequence[str] = ()) -> None:
+        """Give the rows that were appended last several labels each.
+
+        Args:
+            sets: (n, k) 0 or 1, -1 where there is none.
+            names: names of the k labels.
+        """
+        if self.target_chunks is None:
+            self.target_chunks = [np.full(self.row_count - len(sets), np.nan), sets]
+        else:
+            self.target_chunks[-1] = sets
+        self.is_decided = True
+        self.label_names = tuple(names) or self.label_names
+
     def _append_without_target(self, count: int) -> None:
         if self.target_chunks is not None:
             self.target_chunks.append(np.full(count, np.nan))
@@ -131,8 +146,14 @@ class MetadataCollector:
         return SampleMetadata(self.row_count, describe, **columns)
 
     def target(self) -> np.ndarray | None:
-        """(n,) float64, the labels if they are numbers, NaN where there is none."""
-        return None if self.target_chunks is None else np.concatenate(self.target_chunks)
+        """(n,) float64, labels that are numbers, NaN where there is none; or (n, k), those of `set_label_sets`."""
+        if self.target_chunks is None:
+            return None
+        width = max(chunk.shape[1] if chunk.ndim == 2 else 0 for chunk in self.target_chunks)
+        if not width:
+            return np.concatenate(self.target_chunks)
+        chunks = [chunk if chunk.ndim == 2 else np.full((len(chunk), width), -1) for chunk in self.target_chunks]
+        return np.concatenate(chunks)
 
 
 def _train_or_validation(column: Any) -> Any:

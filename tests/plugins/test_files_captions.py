@@ -52,14 +52,17 @@ def test_bad_sample_messages(tmp_path, lines, open_both, bad_samples, assert_ref
     (tmp_path / "in" / "7.png").write_bytes(b"not an image")
     path = write(tmp_path / "a.jsonl", lines)
     messages = bad_samples(open_both(CaptionFiles, path))
-    assert set(messages) == {f"{path} line {n}" for n in (4, 6, 8)}
-    assert "the caption of 'in/3.png' is empty" in messages[f"{path} line 4"]
-    assert "dataset.empty=keep" in messages[f"{path} line 4"]
-    assert "no image 'in/none.png'" in messages[f"{path} line 6"]
-    assert "'in/7.png' cannot be read" in messages[f"{path} line 8"]
+    assert set(messages) == {f"{path} row {n}" for n in (4, 6, 8)}
+    assert "the caption of 'in/3.png' is empty" in messages[f"{path} row 4"]
+    assert "dataset.empty=keep" in messages[f"{path} row 4"]
+    assert "no image 'in/none.png'" in messages[f"{path} row 6"]
+    assert "'in/7.png' cannot be read" in messages[f"{path} row 8"]
     assert len(bad_samples(open_both(CaptionFiles, path, empty="keep"))) == 2
     del lines[9]["caption"]
-    assert_refused(CaptionFiles, write(path, lines), "a.jsonl line 10 has no key 'caption'")
+    assert f"{path} row 10" in bad_samples(open_both(CaptionFiles, write(path, lines)))
+    for line in lines:
+        line["text"] = line.pop("caption", "")
+    assert_refused(CaptionFiles, write(path, lines), "a.jsonl has no column 'caption'; set dataset.caption")
 
 
 def test_runs(tmp_path, lines, run_files):

@@ -236,7 +236,8 @@ def test_arrays_that_are_not_images_are_refused(tmp_path, assert_refused, ending
         (np.zeros((0, 8, 8)), "holds no samples; fill it or leave it out"),
         (np.zeros((9, 5), np.uint8), "a sample is uint8 of shape (5,), not an image; arrays are numbers (n, height"),
         (np.zeros((9, 8, 8), "U1"), "a sample is <U1 of shape (8, 8), not an image"),
-        (np.zeros(()), "must be the samples"),
+        (np.zeros(()), "has the shape (); save one array of numbers whose first axis is the samples"),
+        (np.zeros(9), "has the shape (9,); save one array of numbers"),
     ):  # fmt: skip
         np.savez(path, images=array) if ending == "npz" else np.save(path, array)
         assert_refused(ImageFiles, path, f"a.{ending}", *parts)

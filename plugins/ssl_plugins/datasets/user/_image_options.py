@@ -14,6 +14,11 @@ from ssl_plugins.datasets._io.user_data import FileOptions
 class ImageOptions(FileOptions):
     """Options common to the user's images of all modalities."""
 
+    label_pattern: str | None = Field(
+        None,
+        description="regular expression over each file's path below root, with the named groups label, group, split, "
+        "and band where each band of an image is a file; without it, sub-folders are the labels if every file is in one",
+    )
     test_root: str | None = Field(
         None, description="an .npy, .npz or Parquet file of the test split, if root is such a file"
     )

@@ -31,7 +31,6 @@ class MultispectralTokenizer(AugmentedTokenizer):
     """
 
     name = "multispectral"
-
     fits_sizes = True
 
     class Options(SizeOptions):

@@ -29,7 +29,6 @@ class WaferTokenizer(AugmentedTokenizer):
     """
 
     name = "wafer"
-
     fits_sizes = True
 
     class Options(SizeOptions):

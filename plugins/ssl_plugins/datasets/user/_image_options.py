@@ -17,7 +17,7 @@ class ImageOptions(FileOptions):
     label_pattern: str | None = Field(
         None,
         description="regular expression over each file's path below root, with the named groups label, group, split, "
-        "and band where each band of an image is a file; without it, sub-folders are the labels if every file is in one",
+        "and band if each band of an image is a file; without it, sub-folders are the labels if every file is in one",
     )
     test_root: str | None = Field(
         None, description="an .npy, .npz or Parquet file of the test split, if root is such a file"

@@ -282,3 +282,12 @@ def test_pixels_without_data_everywhere_are_a_bad_sample(tmp_path):
     with pytest.raises(BadSample, match="no pixel holds data"):
         read_raster(tmp_path / "a.npy")
     assert (read_raster(tmp_path / "a.npy", RasterOptions(fill="zero")) == 0).all()
+
+
+def test_doubts_and_warnings_of_a_tokenizer_reach_the_run(tmp_path, run_files, capsys):
+    (tmp_path / "a").mkdir()
+    for number in range(8):
+        Image.new("RGB", (480, 480), (number, 99, 200 - number)).save(tmp_path / "a" / f"{number}.png")
+    report = run_files("image", tmp_path / "a")
+    assert any("10,800 numbers a token" in doubt for doubt in report["data"]["doubts"]), report["data"]["doubts"]
+    assert report["data"]["columns"][0]["name"] == "red"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ssl_core import BadSample, ConfigError, Continuous, ContinuousTarget, Discrete, Tokenizer
 from ssl_plugins.tokenizers.image import ImageTokenizer
 from ssl_plugins.tokenizers.medical_image import MedicalImageTokenizer
+from ssl_plugins.tokenizers.multispectral import MultispectralTokenizer
 from ssl_plugins.tokenizers.wafer import WaferTokenizer
 
 RNG = np.random.default_rng(0)
@@ -229,3 +230,24 @@ def test_invalid_samples_are_refused_in_one_line():
     wafer = make(WaferTokenizer, (1, None, None), "map")
     check_refusal(BadSample, lambda: wafer.preprocess({"map": np.full((1, 30, 30), 3)}), "3", "0 (none)")
     check_refusal(BadSample, lambda: wafer.preprocess({"map": np.zeros((3, 30, 30))}), "3 channels")
+
+
+# --- proportions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_fit_of_images_of_other_proportions(fit):
+    """An image of 32 x 64 whose left half is 1 and right half 3, to 16 x 16."""
+    image = np.concatenate([np.full((2, 32, 32), 1.0), np.full((2, 32, 32), 3.0)], axis=2).astype(np.float32)
+    tokenizer = make(MultispectralTokenizer, (2, None, None), size=16, patch=4, fit=fit)
+    prepared = tokenizer.preprocess({"image": image})["image"]
+    assert prepared.shape == (2, 16, 16)
+    np.testing.assert_allclose(prepared[:, 8, 2], 1, atol=1e-6)
+    np.testing.assert_allclose(prepared[:, 8, 13], 3, atol=1e-6)
+    ground = {"stretch": (1, 3), "crop": (1, 3), "pad": (2, 2)}[fit]  # of the upper corners; the mean is 2
+    np.testing.assert_allclose(prepared[:, 0, 0], ground[0], atol=1e-6)
+    np.testing.assert_allclose(prepared[:, 0, 15], ground[1], atol=1e-6)
+    bytes_ = (image * 40).astype(np.uint8)
+    padded = make(ImageTokenizer, (2, None, None), size=16, patch=4, fit=fit).preprocess({"image": bytes_})["image"]
+    assert padded.dtype == np.uint8
+    assert (padded[0, 0, 0] == 0) == (fit == "pad")

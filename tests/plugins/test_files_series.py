@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_plugins.datasets._io import series_table
+from ssl_plugins.datasets._io import series_windows
 from ssl_plugins.datasets.user.files_series import SeriesFiles
 
 
@@ -224,11 +224,11 @@ def test_one_label_per_array_of_a_folder(tmp_path, open_both):
 
 @pytest.mark.parametrize(("classes", "run_length"), [(3, 1), (3, 40), (500, 1), (500, 7)])
 def test_majority_label_of_a_window(classes, run_length, monkeypatch):
-    monkeypatch.setattr(series_table, "MAX_BLOCK_ROWS", 100)  # several blocks of windows
+    monkeypatch.setattr(series_windows, "MAX_BLOCK_ROWS", 100)  # several blocks of windows
     random = np.random.default_rng(classes + run_length)
     codes = np.repeat(random.integers(0, classes, 700), run_length)[:700].astype(np.int32)
     begin = np.sort(random.integers(0, 700 - 24 + 1, 90))
-    labels, share = series_table.majority_labels(codes, np.append(begin, 700 - 24), 24)
+    labels, share = series_windows.majority_labels(codes, np.append(begin, 700 - 24), 24)
     for i, start in enumerate([*begin, 700 - 24]):
         names, counts = np.unique(codes[start : start + 24], return_counts=True)
         assert (labels[i], share[i] * 24) == (names[counts.argmax()], counts.max())
@@ -236,7 +236,7 @@ def test_majority_label_of_a_window(classes, run_length, monkeypatch):
 
 def test_majority_labels_with_100_000_classes():
     codes = np.arange(100_000, dtype=np.int32)
-    labels, share = series_table.majority_labels(codes, np.arange(0, 99_900, 50), 100)
+    labels, share = series_windows.majority_labels(codes, np.arange(0, 99_900, 50), 100)
     np.testing.assert_array_equal(labels, np.arange(0, 99_900, 50))
     assert (share == 0.01).all()
 

@@ -1,17 +1,50 @@
-"""The user's time series: long tables cut into windows, a file for each series, or arrays (n, channels, steps)."""
+"""The user's time series: tables, arrays and recordings, as samples or cut into windows."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ssl_core import Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_core import (
+    BadSample,
+    ConfigError,
+    Continuous,
+    DataError,
+    Dataset,
+    DataSummary,
+    Sample,
+    Split,
+    hookimpl,
+)
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations, list_sources
-from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
-from ssl_plugins.datasets._io.series_table import SeriesTable, WindowLocations, majority_labels, window_means
+from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps
+from ssl_plugins.datasets._io.series_arrays import (
+    ARRAY_KEYS,
+    CONTAINER_EXTENSIONS,
+    choose_array_layout,
+    load_array,
+    read_array_recording,
+    read_samples,
+)
+from ssl_plugins.datasets._io.series_channels import Channels, channel_number, match_channels
+from ssl_plugins.datasets._io.series_recordings import EDF_EXTENSIONS, Recording, read_edf, rows_of_recordings
+from ssl_plugins.datasets._io.series_rows import SeriesRows
+from ssl_plugins.datasets._io.series_table import read_series_table
+from ssl_plugins.datasets._io.series_wide import (
+    TEXT_EXTENSIONS,
+    UCR_ENDINGS,
+    find_wide_layout,
+    read_arff,
+    read_ts,
+    read_wide_table,
+)
+from ssl_plugins.datasets._io.series_windows import WindowLocations, majority_labels, window_means
 from ssl_plugins.datasets._io.splitting import (
     EXCLUDED,
     TRAIN,
@@ -25,14 +58,24 @@ from ssl_plugins.datasets._io.splitting import (
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
-EXTENSIONS = (*TABLE_EXTENSIONS, *ARRAY_EXTENSIONS)
-ARRAY_KEYS = ("series", "data", "x", "X")
+ARCHIVE_EXTENSIONS = (".ts", ".arff")
+EXTENSIONS = (
+    *TABLE_EXTENSIONS, *ARRAY_EXTENSIONS, *CONTAINER_EXTENSIONS, *EDF_EXTENSIONS, *ARCHIVE_EXTENSIONS, *UCR_ENDINGS
+)  # fmt: skip
+KINDS = {
+    "table": (*TABLE_EXTENSIONS, *TEXT_EXTENSIONS, *UCR_ENDINGS), "array": (*ARRAY_EXTENSIONS, *CONTAINER_EXTENSIONS),
+    "EDF recording": EDF_EXTENSIONS, "archive of series": ARCHIVE_EXTENSIONS,
+}  # fmt: skip
 
 
 class SeriesFiles(UserData):
-    """Your own time series: CSV or Parquet in long format, cut into windows, or .npy and .npz (n, channels, steps)."""
+    """Your own time series: tables (a row a moment or a series a row), arrays, UCR archives, EDF; with windows."""
 
     modality = "time-series"
+    channels: list[str] = []  # noqa: RUF012
+    means: list[float] = []  # noqa: RUF012
+    absent: frozenset[str] = frozenset()
+    picked: list[int] = []  # noqa: RUF012
 
     class Options(RowOptions):
         """Options of the user's time series. Each row of a table is one time point; without `id` a file is one series.
@@ -40,12 +83,41 @@ class SeriesFiles(UserData):
         Series of one id in several files are always in the same split.
         """
 
+        layout: Literal["auto", "long", "wide", "files"] = Field(
+            "auto",
+            description="long = a row a time point; wide = a series a row; files = a recording a file; auto = by the "
+            "names and the shape, and what is doubtful is pointed out",
+        )
         id: str | None = Field(None, description="column that names the series; by default the one called id")
         time: str | None = Field(
-            None, description="column of numbers or dates to sort a series by; by default the order of the rows"
+            None,
+            description="column of numbers or dates to sort a series by; by default the one called time, timestamp, "
+            "date, datetime or epoch; rows = none, the rows are in order",
         )
-        channels: tuple[str, ...] = Field((), description="columns of the channels; by default all other numbers")
+        time_format: str | None = Field(
+            None, description="format of dates, such as %d/%m/%Y %H:%M:%S; by default ISO 8601 (2024-01-31T12:00:00)"
+        )
+        max_gap: float | Literal["auto", "off"] = Field(
+            "auto",
+            description="longest step of time, in seconds or in the unit of the column, that a window may cross; "
+            "off = any; auto = any, and gaps are pointed out",
+        )
+        pivot: str | None = Field(
+            None, description="column that names the channel of each row (time, sensor, value); each becomes a channel"
+        )
+        channels: tuple[str, ...] = Field(
+            (), description="columns or numbers of the channels; by default all other columns of numbers"
+        )
+        empty_channel: Literal["skip", "mean"] = Field(
+            "skip",
+            description="windows in which a channel has no value: skip, or fill in the channel's mean of the training "
+            "data",
+        )
         drop_columns: tuple[str, ...] = Field((), description="columns not to use")
+        key: str | None = Field(
+            None, description="name of the array in .npz, .mat and HDF5 files; by default series, data or x"
+        )
+        rate: float | None = Field(None, gt=0, description="resample EDF recordings to this rate in Hz")
         window: int = Field(320, ge=2, description="rows of a window")
         stride: int | None = Field(None, ge=1, description="rows from one window to the next; by default `window`")
         label_share: float = Field(
@@ -54,21 +126,92 @@ class SeriesFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
-        check_extensions(entries, EXTENSIONS, "table or array of time series")
-        self.arrays: list[SampleArray | RaggedMaps] = []
-        if all(entry.path.suffix.lower() in ARRAY_EXTENSIONS for entry in entries):
-            self._read_arrays(entries)
-        else:
-            check_extensions(entries, TABLE_EXTENSIONS, "table, as the other files are")
-            self._cut_windows(SeriesTable(options, entries))
-        self.record_files(entry.path for entry in entries)
-        self.record_summary(entries)
+        if not isinstance(options.max_gap, str) and not options.max_gap > 0:
+            raise ConfigError(f"dataset.max_gap={options.max_gap:g}: a gap is longer than 0")
+        self.arrays: list[Any] = []
+        self.rate = options.rate
+        self._open()
 
-    def _read_arrays(self, entries: list[FileEntry]) -> None:
-        metadata = MetadataCollector(self.options.task)
+    def _open(self) -> None:
+        """Read all files and assign the split."""
+        options = self.options
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        known = (*EXTENSIONS, *TEXT_EXTENSIONS)
+        check_extensions(entries, known, "table or array of time series")
+        first_name = entries[0].path.name.lower()
+        kind = next(kind for kind, endings in KINDS.items() if first_name.endswith(endings))
+        check_extensions(entries, KINDS[kind], f"{kind}, as the other files are")
+        files = Counter(entry.path.suffix.lower() or "no ending" for entry in entries)
+        self.summary = DataSummary(files=files)
+        if kind == "table":
+            self._read_tables(entries)
+        elif kind == "archive of series":
+            metadata = MetadataCollector(options.task)
+            entries = _split_by_file_name(entries)
+            read = {".ts": read_ts, ".arff": read_arff}
+            self._use_samples([read[entry.path.suffix.lower()](entry, metadata) for entry in entries], metadata)
+        elif kind == "EDF recording":
+            self._read_edf(entries)
+        else:
+            self._read_arrays(entries)
+        self.record_files(entry.path for entry in entries)
+
+    def _read_tables(self, entries: list[FileEntry]) -> None:
+        options = self.options
+        layout = None
+        if options.layout in ("auto", "wide") and not (options.pivot or options.time):
+            layout = find_wide_layout(entries[0].path, options)
+        if options.layout == "wide" or (options.layout == "auto" and layout is not None):
+            metadata = MetadataCollector(options.task)
+            entries = _split_by_file_name(entries)
+            arrays = [read_wide_table(entry, layout, options, metadata) for entry in entries]
+            if options.layout == "auto" and layout is not None and layout.doubtful:
+                self.doubts += (
+                    f"each row of {entries[0].path} is read as a series of {max(arrays[0].shapes)[-1]} steps, since "
+                    f"{layout.why}; set dataset.layout=wide if that is right, or dataset.layout=long if each row is a "
+                    f"time point",
+                )
+            self._use_samples(arrays, metadata)
+            return
         for entry in entries:
-            self.arrays += read_arrays(entry.path, ARRAY_KEYS, entry, metadata)
+            if not entry.path.name.lower().endswith(TABLE_EXTENSIONS):
+                raise DataError(
+                    f"{entry.path}: a text file is read as a series a row, with the label first; set "
+                    f"dataset.layout=wide, or rename it to .csv or .tsv if each row is a time point"
+                )
+        self._cut_windows(read_series_table(options, entries), "a row is a time point")
+
+    def _read_edf(self, entries: Sequence[FileEntry]) -> None:
+        recordings: list[Recording] = []
+        for entry in entries:
+            names = self.options.channels or (recordings[0].channels if recordings else ())
+            recordings.append(read_edf(entry, names, self.rate or (recordings[0].rate if recordings else None)))
+        self._cut_windows(rows_of_recordings(recordings, self.options), "a file is a recording")
+
+    def _read_arrays(self, entries: Sequence[FileEntry]) -> None:
+        options = self.options
+        metadata = MetadataCollector(options.task)
+        layout = None
+        if options.layout != "wide" and not any(entry.path.suffix.lower() == ".npz" for entry in entries):
+            shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
+            layout = choose_array_layout(shapes, options.layout)
+            self.doubts += (layout.doubt,) if layout.doubt else ()
+        elif options.layout in ("files", "long"):
+            shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
+            layout = choose_array_layout(shapes, options.layout)
+        if layout is None or not layout.files:
+            arrays: list[Any] = []
+            for entry in entries:
+                arrays += read_samples(entry, options.key, metadata)
+            self._use_samples(arrays, metadata)
+            return
+        recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]
+        self._cut_windows(rows_of_recordings(recordings, options), "a file is a recording")
+
+    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector) -> None:
+        """Use each series of the arrays as a sample."""
+        options = self.options
+        self.arrays = arrays
         path_of: dict[tuple[int, ...], Path] = {}  # by the shape without samples and steps
         for array in self.arrays:
             if isinstance(array, RaggedMaps):
@@ -76,12 +219,15 @@ class SeriesFiles(UserData):
                     f"{array.path} holds pixels, offset, height and width, which are wafer maps, not time series; name "
                     f"an array (n, channels, steps) {ARRAY_KEYS[0]}, or use --modality wafer"
                 )
-            if array.array.ndim not in (2, 3) or array.array.dtype.kind not in "uifb":
+            shape = next(iter(array.shapes))
+            held = getattr(array, "array", None)
+            if held is not None and (held.ndim not in (2, 3) or held.dtype.kind not in "uifb"):
                 raise DataError(
-                    f"{array.path} holds {array.array.dtype} of shape {array.array.shape}; time series are arrays of "
-                    f"numbers (n, channels, steps) or (n, steps)"
+                    f"{array.path} holds {held.dtype} of shape {held.shape}; time series are arrays of numbers "
+                    f"(n, channels, steps) or (n, steps)"
                 )
-            path_of.setdefault(array.array.shape[1:-1], array.path)
+            for shape in array.shapes:
+                path_of.setdefault(shape[:-1], array.path)
         if len(path_of) > 1:
             (first, first_path), (second, second_path) = list(path_of.items())[:2]
             raise DataError(
@@ -90,26 +236,37 @@ class SeriesFiles(UserData):
             )
         shapes = {shape for array in self.arrays for shape in array.shapes}
         shape = min(shapes)
+        count = shape[0] if len(shape) == 2 else 1
+        self.picked = [channel_number(name, count) for name in options.channels]
         self.locations = SampleLocations(
-            [array.path for array in self.arrays], np.cumsum([0, *map(len, self.arrays)]), unit="sample"
+            [array.path for array in self.arrays],
+            np.cumsum([0, *map(len, self.arrays)]),
+            unit=[array.unit for array in self.arrays],
         )
         self.assign_split(metadata.metadata(self.locations), target=metadata.target())
-        steps = shape[-1] if len(shapes) == 1 else None
-        self.fields = {"series": Continuous((shape[0] if len(shape) == 2 else 1, steps))}
+        lengths = sorted({shape[-1] for shape in shapes})
+        self.fields = {"series": Continuous((len(self.picked) or count, lengths[0] if len(lengths) == 1 else None))}
+        facts = {
+            "layout": f"{int(self.locations.starts[-1])} series of {len(self.picked) or count} channels",
+            "length": f"{lengths[0]} steps" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} steps",
+        }
+        self.summary = replace(self.summary, facts=facts)
 
-    def _cut_windows(self, table: SeriesTable) -> None:
+    def _cut_windows(self, table: SeriesRows, layout: str) -> None:
         """Cut all series into windows, label them and assign the split."""
         options, window = self.options, self.options.window
         stride = options.stride or window
-        counts = np.maximum(0, (table.lengths - window) // stride + 1)
+        counts = np.maximum(0, (table.piece_lengths - window) // stride + 1)
         if not counts.any():
             raise DataError(
-                f"dataset.root {options.root}: no series has {window} rows, the longest has {table.lengths.max()}; "
-                f"lower dataset.window"
+                f"dataset.root {options.root}: no series has {window} rows, the longest has "
+                f"{table.piece_lengths.max()}; lower dataset.window"
             )
-        series = np.repeat(np.arange(len(counts)), counts)
-        offset = (np.arange(len(series)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
-        begin = table.starts[series] + offset
+        piece = np.repeat(np.arange(len(counts)), counts)
+        begin = table.piece_starts[piece]
+        begin = begin + (np.arange(len(piece)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
+        series = table.piece_series[piece]
+        offset = begin - table.starts[series]
         label, is_labelled = None, np.ones(len(series), bool)
         if table.label is not None:
             codes, share = majority_labels(table.label.codes, begin, window)
@@ -129,12 +286,29 @@ class SeriesFiles(UserData):
         if (~is_labelled).any():
             self.warnings += (f"{int((~is_labelled).sum())} of {len(series)} windows of mixed labels are left out",)
         if short := int((counts == 0).sum()):
-            self.warnings += (f"{short} of {len(counts)} series have less than {window} rows and are left out",)
-        self.begin, self.values = begin[self.rows], table.values
-        self.fields = {"series": Continuous((table.values.shape[1], window))}
+            kind = "series" if len(counts) == len(table.starts) else "parts between gaps"
+            self.warnings += (f"{short} of {len(counts)} {kind} have less than {window} rows and are left out",)
+        self.begin, self.values, self.rate = begin[self.rows], table.values, table.rate
+        self.channels, self.means = table.channels, table.means(begin[split == TRAIN], window)
+        self.fields = {"series": Continuous((len(self.channels), window), rate=table.rate)}
+        self._summarise(table, layout)
+
+    def _summarise(self, table: SeriesRows, layout: str) -> None:
+        """Set what the header and the report say of the data."""
+        reading, lengths = table.reading, table.lengths
+        facts = {
+            "layout": f"{layout}; windows of {self.options.window} rows",
+            "series": f"{len(lengths)} of {lengths.min()} to {lengths.max()} rows, median {np.median(lengths):g}",
+            **reading.facts,
+        }
+        if constant := table.constant_channels():
+            facts["constant channels"] = ", ".join(constant)
+        self.warnings += tuple(reading.warnings)
+        self.doubts += tuple(reading.doubts)
+        self.summary = replace(self.summary, columns=tuple(reading.columns), facts=facts)
 
     def _split_windows(
-        self, table: SeriesTable, series: np.ndarray, offset: np.ndarray, label: Codes | None
+        self, table: SeriesRows, series: np.ndarray, offset: np.ndarray, label: Codes | None
     ) -> np.ndarray:
         """(n,) int8 split codes of the windows.
 
@@ -190,14 +364,99 @@ class SeriesFiles(UserData):
         return split
 
     def __getitem__(self, index: int) -> Sample:
-        """{"series": (channels, window) float32}; NaN where a value is missing."""
+        """{"series": (channels, window) float32}; NaN where a value is missing.
+
+        Raises:
+            BadSample: a channel has no value in the window.
+        """
         if self.arrays:
             array, index_in_array = self.locations.locate(int(self.rows[index]))
             x = np.atleast_2d(self.arrays[array][index_in_array]).astype(np.float32)
+            x = x[self.picked] if self.picked else x
         else:
             start = int(self.begin[index])
             x = np.ascontiguousarray(self.values[start : start + self.options.window].T)
+            self._fill_empty(x)
         return {"inputs": {"series": x}, "label": self.label_of(index)}
+
+    def _fill_empty(self, x: np.ndarray) -> None:
+        """Fill in the mean of channels without any value in the window, in place, if the options say so."""
+        for channel in np.flatnonzero(np.isnan(x).all(axis=1)):
+            name = self.channels[channel]
+            if self.options.empty_channel == "skip" and name not in self.absent:
+                raise BadSample(
+                    f"column '{name}' has no value in any of these rows; set dataset.empty_channel=mean to fill in its "
+                    f"mean, or dataset.drop_columns={name} to do without it"
+                )
+            x[channel] = self.means[channel]
+
+    def schema(self) -> dict[str, Any]:
+        """Names and means of the channels, the rate, and the classes. Channels of arrays have numbers as names."""
+        own = self._own_channels()
+        return {
+            **super().schema(),
+            "channels": list(own.names),
+            "named": own.named,
+            "means": self.means,
+            "rate": self.rate,
+            "classes": list(self.task.names) if self.task is not None else [],
+        }
+
+    def _own_channels(self) -> Channels:
+        count = self.fields["series"].shape[0] or 0  # type: ignore[union-attr]
+        numbers = tuple(map(str, range(count)))
+        names = tuple(self.channels) or numbers
+        return Channels(names, names != numbers)
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Put the channels in the order of the data that the encoder was trained on, matched by name.
+
+        Other channels are left out. A missing one is filled with its mean in the training data. Recordings at another
+        rate are resampled. Where either side has no names, the number of channels must be the same.
+
+        Raises:
+            DataError: a channel seems to have another name, or the number of channels differs.
+        """
+        super().conform(schema)
+        if not schema.get("channels"):
+            return
+        rate = schema.get("rate")
+        if rate is not None and self.rate is not None and rate != self.rate:
+            line = f"recordings at {self.rate:g} Hz are resampled to {rate:g} Hz, the rate of the training data"
+            self.warnings, self.doubts, self.rate = (), (), float(rate)
+            self._open()
+            self.warnings += (line,)
+        trained = Channels(tuple(schema["channels"]), bool(schema.get("named")))
+        matching = match_channels(self._own_channels(), trained, self.options.root)
+        self.warnings += matching.warnings
+        if self.arrays or matching.index == tuple(range(len(self.channels))):
+            return
+        values = np.full((len(self.values), len(matching.index)), np.nan, np.float32)
+        for channel, own in enumerate(matching.index):
+            if own is not None:
+                values[:, channel] = self.values[:, own]
+        self.values, self.channels = values, list(trained.names)
+        self.means = [float(mean) for mean in schema.get("means", [])] or [0.0] * len(trained.names)
+        missing = (name for name, own in zip(trained.names, matching.index, strict=True) if own is None)
+        self.absent = frozenset(missing)
+        window = self.fields["series"].shape[1]  # type: ignore[union-attr]
+        self.fields = {"series": Continuous((len(self.channels), window), rate=self.rate)}
+
+    def fingerprint(self) -> str:
+        """Changes with the options, the channels, the rate, the split, the labels and the files."""
+        filled = [self.means[self.channels.index(name)] for name in sorted(self.absent)]
+        return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}"
+
+
+def _split_by_file_name(entries: list[FileEntry]) -> list[FileEntry]:
+    """The entries with the split that their names say, as X_TRAIN.tsv and X_TEST.tsv do, if all do and both are there.
+
+    What the folders or the pattern say comes first.
+    """
+    parts = [entry.path.name.split(".")[0].lower().rpartition("_")[2] for entry in entries]
+    if set(parts) != {"train", "test"} or any(entry.split for entry in entries):
+        return entries
+    return [replace(entry, split=part) for entry, part in zip(entries, parts, strict=True)]
 
 
 def _channels(shape: tuple[int, ...]) -> str:
@@ -205,7 +464,7 @@ def _channels(shape: tuple[int, ...]) -> str:
     return f"of {shape[0]} channels" if shape else "without channels"
 
 
-def _codes_of_series(table: SeriesTable, rows: Codes, kind: str) -> Codes:
+def _codes_of_series(table: SeriesRows, rows: Codes, kind: str) -> Codes:
     """The group or split of each series.
 
     Raises:

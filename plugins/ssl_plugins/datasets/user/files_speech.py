@@ -1,86 +1,337 @@
-"""The user's recordings: a folder or a table of paths, with or without labels."""
+"""The user's recordings: a folder or a table of paths, whole or in windows, with or without labels."""
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import soundfile
 from pydantic import Field
 
-from ssl_core import BadSample, Continuous, DataError, Dataset, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.file_listing import list_files, metadata_of_files
+from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, DataSummary, Sample, Split, hookimpl
+from ssl_plugins.datasets._io.file_listing import FileEntry, list_files, metadata_of_files
 from ssl_plugins.datasets._io.file_state import file_state
+from ssl_plugins.datasets._io.recordings import (
+    FFMPEG_CURE,
+    FFMPEG_ENDINGS,
+    Header,
+    check_sound,
+    endings,
+    evenly_spaced,
+    has_ffmpeg,
+    read_header,
+    read_recording,
+    select_channel,
+    sound_range,
+)
+from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split, wants_validation
 from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 
-MAX_HEADERS = 2000  # headers to read for the common rate
+MAX_HEADERS = 2000  # headers to read for rate, channels and length
+MAX_CHECKED = 100  # recordings to listen to
+CHECKED_SECONDS = 20.0  # of each
+USED_SECONDS = 1.0  # what the tokenizer uses of recordings of different lengths by default
+LONG_SECONDS = 30.0  # a longer recording is no utterance
+QUIET_SHARE = 0.2  # share of recordings that begin with silence from which on it is no chance
 
 
 class SpeechFiles(UserData):
-    """Your own recordings (wav, flac, ogg): a folder, or a CSV or Parquet file of path, label, group, split."""
+    """Your own recordings (wav, flac, mp3, ogg, ...): a folder, or a table of path, label, group, split."""
 
     modality = "speech"
 
     class Options(FileOptions):
         """Options of the user's recordings."""
 
-        extensions: tuple[str, ...] = Field((".wav", ".flac", ".ogg"), description="endings of the files to read")
+        extensions: tuple[str, ...] = Field(
+            (),
+            description="endings of the files to read; by default those of all formats of libsndfile (.wav, .flac, "
+            ".mp3, .ogg, .opus, .aiff, .au, .caf, ...) and, with the extra audio, of FFmpeg (.m4a, .aac, .wma, ...)",
+        )
         rate: int | None = Field(None, ge=1, description="resample to this rate in Hz; by default the most common one")
+        channel: str = Field(
+            "mean",
+            pattern=r"^(mean|\d+)$",
+            description="mean of the channels, or the number of one channel, counted from 0",
+        )
+        window: float | Literal["auto", "whole"] = Field(
+            "auto",
+            description="seconds of the windows into which recordings are cut, each a sample; whole = each recording "
+            "is one sample; auto = the same, and long recordings are pointed out",
+        )
+        stride: float | None = Field(None, gt=0, description="seconds from one window to the next; by default `window`")
+        trim: bool | None = Field(
+            None,
+            description="cut silence off both ends of a recording; by default not, and silent beginnings are pointed "
+            "out",
+        )
+        trim_db: float = Field(60.0, gt=0, description="silence is this many dB below the maximum of a recording")
+        silent: Literal["auto", "use", "skip"] = Field(
+            "auto",
+            description="recordings without any sound: use or skip; auto = use, and they are pointed out",
+        )
+        truncated: Literal["skip", "use"] = Field(
+            "skip", description="recordings that end before their header says: skip, or use what is there"
+        )
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_files(options.root, options.extensions, options.label_pattern, options)
+        if not isinstance(options.window, str) and options.window <= 0:
+            raise ConfigError(f"dataset.window={options.window:g}: a window lasts more than 0 seconds")
+        if options.stride is not None and isinstance(options.window, str):
+            raise ConfigError("dataset.stride is for windows; set dataset.window too, e.g. to 1")
+        if options.trim and not isinstance(options.window, str):
+            raise ConfigError("dataset.trim cuts whole recordings; leave it out, or set dataset.window=whole")
+        entries = self._list_files()
         metadata = metadata_of_files(entries)
-        split_codes = self.split_samples(metadata)
-        self.assign_split(metadata, split_codes)
-        self.entries = [entries[row] for row in self.rows]
-        rates = _rate_counts([entries[row].path for row in np.flatnonzero(split_codes >= 0)])
+        headers = self._read_headers([entry.path for entry in entries])
+        known = [header for header in headers if header is not None]
+        rates = Counter(header.rate for header in known)
         common_rate = min(rates, key=lambda rate: (-rates[rate], rate))
         self.rate = options.rate or common_rate
-        self.fields = {"waveform": Continuous((1, None), rate=float(self.rate))}
+        self.window: float | None = None if isinstance(options.window, str) else options.window
+        if self.window is None:
+            split_codes = self.split_samples(metadata)
+            self.assign_split(metadata, split_codes)
+            self.entries = [entries[row] for row in self.rows]
+            used = np.flatnonzero(split_codes >= 0)
+        else:
+            used = self._cut_windows(entries, metadata, headers)
+        self._set_fields()
         if len(rates) > 1 or self.rate != common_rate:
             self.warnings += (f"recordings at other rates are resampled to {self.rate} Hz",)
+        self._look_for_doubts([entries[row].path for row in used], known)
+        self._summarise(entries, known, rates)
         self.record_files(entry.path for entry in entries)
-        self.record_summary(entries)
 
-    def __getitem__(self, index: int) -> Sample:
-        """{"waveform": (1, n) float32}, the first channel.
+    def _list_files(self) -> list[FileEntry]:
+        """All recordings that can be read.
 
         Raises:
-            BadSample: the file cannot be read, or holds NaN or infinite values.
+            DataError: there is none.
         """
-        try:
-            waveform, rate = soundfile.read(self.entries[index].path, dtype="float32", always_2d=True)
-        except (OSError, soundfile.SoundFileError) as error:
-            raise BadSample(f"cannot be read as audio ({' '.join(str(error).split())})") from None
-        first = waveform[:, 0]
-        if not np.isfinite(first).all():
+        options = self.options
+        if options.extensions:
+            return list_files(options.root, options.extensions, options.label_pattern)
+        entries = list_files(options.root, (*endings(), *FFMPEG_ENDINGS), options.label_pattern)
+        if has_ffmpeg() or Path(options.root).expanduser().is_file():
+            return entries
+        left_out = Counter(entry.path.suffix.lower() for entry in entries)
+        left_out = Counter({ending: left_out[ending] for ending in FFMPEG_ENDINGS if left_out[ending]})
+        if not left_out:
+            return entries
+        names, count = ", ".join(left_out), left_out.total()
+        if count == len(entries):
+            raise DataError(
+                f"dataset.root {options.root} holds recordings ending in {names}; reading them needs {FFMPEG_CURE}"
+            )
+        kept = [entry for entry in entries if entry.path.suffix.lower() not in left_out]
+        use = ",".join(sorted({entry.path.suffix.lower() for entry in kept}))
+        self.doubts += (
+            f"{count} of {len(entries)} recordings, those ending in {names}, are left out; reading them needs "
+            f"{FFMPEG_CURE}, or set dataset.extensions={use} to do without them",
+        )
+        self.summary = DataSummary(ignored=left_out)
+        return kept
+
+    def _read_headers(self, paths: Sequence[Path]) -> list[Header | None]:
+        """The headers of evenly spaced files, or of all files if they are cut into windows."""
+        if isinstance(self.options.window, str):
+            paths = evenly_spaced(paths, MAX_HEADERS)
+        headers = [read_header(path, file_state(path)) for path in paths]
+        if not any(headers):
+            reason = _reason(paths[0])
+            raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}{reason}")
+        return headers
+
+    def _cut_windows(
+        self, entries: Sequence[FileEntry], metadata: SampleMetadata, headers: Sequence[Header | None]
+    ) -> np.ndarray:
+        """Cut all recordings into windows and assign the split. Returns the rows of the recordings.
+
+        The windows of a recording are all in one split; the end of a single recording is the test split.
+        """
+        options, window = self.options, self.window
+        assert window is not None
+        stride = options.stride or window
+        seconds = np.array([0.0 if header is None else header.seconds for header in headers])
+        counts = np.where(seconds < window - 1e-6, 0, np.floor((seconds - window) / stride + 1e-6).astype(int) + 1)
+        if not counts.any():
+            raise DataError(
+                f"dataset.root {options.root}: no recording lasts {window:g} s, the longest {seconds.max():.3g} s; "
+                f"lower dataset.window"
+            )
+        bad = np.array([header is None for header in headers])
+        if short := int(((counts == 0) & ~bad).sum()):
+            self.warnings += (f"{short} of {len(counts)} recordings are shorter than {window:g} s and left out",)
+        if bad.any():
+            first = entries[int(np.flatnonzero(bad)[0])].path
+            self.warnings += (f"{int(bad.sum())} of {len(counts)} recordings cannot be read, e.g. {first}",)
+        self.record = np.repeat(np.arange(len(counts)), counts)
+        self.begin = (np.arange(len(self.record)) - np.repeat(np.cumsum(counts) - counts, counts)) * stride
+        rows = np.flatnonzero(counts)
+        used = metadata.take(rows).remove_unused_groups()
+        position = np.searchsorted(rows, self.record)  # of each window's recording among those with a window
+        label = None if metadata.label is None else metadata.label.take(self.record)
+        locations = _WindowLocations([entry.path for entry in entries], self.record, self.begin, window)
+        windows = SampleMetadata(len(self.record), locations, label)
+        named_test = metadata.split is not None and not needs_test_split(metadata.split)
+        groups = (*options.test_groups, *options.train_groups, *options.validation_groups)
+        if len(rows) > 1 or named_test or groups:
+            split = self.split_samples(used)[position]
+        else:
+            unit = 1000  # milliseconds: positions are whole numbers
+            begin, length = np.rint(self.begin * unit).astype(int), np.floor(seconds[self.record] * unit).astype(int)
+            split = self.split_windows(used, position, begin, round(window * unit), length)
+        check_split(windows, split, wants_validation(options))
+        self.assign_split(windows, split)
+        self.entries = [entries[row] for row in self.record[self.rows]]
+        return rows
+
+    def _set_fields(self) -> None:
+        samples = None if self.window is None else round(self.window * self.rate)
+        self.fields = {"waveform": Continuous((1, samples), rate=float(self.rate))}
+
+    def _look_for_doubts(self, paths: Sequence[Path], headers: Sequence[Header]) -> None:
+        """Listen to some recordings, and point out what may not be what was meant."""
+        options = self.options
+        median = float(np.median([header.seconds for header in headers]))
+        if options.window == "auto" and median > LONG_SECONDS:
+            self.doubts += (
+                f"half of the recordings last {median:.3g} s or more, and the tokenizer uses the first "
+                f"{USED_SECONDS:g} s of each by default; set dataset.window={USED_SECONDS:g} to cut them into windows "
+                f"of this length, or dataset.window=whole to use them as they are",
+            )
+        if options.silent != "auto" and options.trim is not None:
+            return
+        chosen = evenly_spaced(paths, MAX_CHECKED)
+        checks = {
+            path: check_sound(path, file_state(path), options.channel, CHECKED_SECONDS, options.trim_db)
+            for path in chosen
+        }
+        found = {path: check for path, check in checks.items() if check is not None}
+        where = " that were looked at" if len(chosen) < len(paths) else ""
+        constant = [path for path, check in found.items() if check.is_constant]
+        if constant and options.silent == "auto":
+            sounding = [check.sounding for check in found.values() if check.is_constant and check.sounding]
+            cure = "dataset.silent=skip to leave them out, or dataset.silent=use to keep them"
+            if sounding:
+                cure = f"dataset.channel={sounding[0][0]} for a channel with sound, {cure}"
+            self.doubts += (
+                f"{len(constant)} of {len(found)} recordings{where} are silent throughout, e.g. {constant[0]}; set "
+                f"{cure}",
+            )
+        quiet = [
+            path
+            for path, check in found.items()
+            if not check.is_constant and check.starts > USED_SECONDS / 2 and check.seconds > USED_SECONDS
+        ]
+        if options.trim is None and self.window is None and len(quiet) > QUIET_SHARE * len(found):
+            self.doubts += (
+                f"{len(quiet)} of {len(found)} recordings{where} begin with silence, e.g. {quiet[0]} with "
+                f"{found[quiet[0]].starts:.2g} s, and the tokenizer uses the first {USED_SECONDS:g} s of each by "
+                f"default; set dataset.trim=true to cut silence off, or dataset.trim=false to use them as they are",
+            )
+
+    def _summarise(self, entries: Sequence[FileEntry], headers: Sequence[Header], rates: Counter[int]) -> None:
+        """Set what the header and the report say of the data."""
+        channels = Counter(header.channels for header in headers)
+        seconds = [header.seconds for header in headers]
+        use = "their mean" if self.options.channel == "mean" else f"channel {self.options.channel}, counted from 0,"
+        facts = {
+            "rate": ", ".join(f"{rate} Hz" for rate, _ in rates.most_common()),
+            "length": f"{min(seconds):.3g} to {max(seconds):.3g} s, median {np.median(seconds):.3g} s",
+            "channels": ", ".join(str(count) for count in sorted(channels)),
+        }
+        if set(channels) != {1}:
+            facts["channels"] += f"; {use} is used"
+            self.warnings += (f"some recordings have several channels: {use} is used (dataset.channel)",)
+        facts["samples"] = "whole recordings" if self.window is None else f"windows of {self.window:g} s"
+        files = Counter(entry.path.suffix.lower() for entry in entries)
+        self.summary = DataSummary(files=files, ignored=self.summary.ignored, facts=facts)
+
+    def __getitem__(self, index: int) -> Sample:
+        """{"waveform": (1, n) float32}, the mean of the channels or the one chosen, whole or a window of it.
+
+        Raises:
+            BadSample: the file cannot be read, is cut off, or holds NaN or infinite values.
+        """
+        options, path = self.options, self.entries[index].path
+        if self.window is None:
+            sound, header = read_recording(path)
+        else:
+            sound, header = read_recording(path, float(self.begin[self.rows[index]]), self.window)
+        if header.is_truncated and options.truncated == "skip":
+            raise BadSample(
+                f"ends after {header.seconds:.3g} of the {header.promised / header.rate:.3g} s that its header "
+                f"promises; set dataset.truncated=use to use what is there"
+            )
+        clip = select_channel(sound, options.channel)
+        if not np.isfinite(clip).all():
             raise BadSample("holds NaN or infinite values")
-        if rate != self.rate and len(first):
+        if options.silent == "skip" and len(clip) and clip.min() == clip.max():
+            raise BadSample("is silent throughout")
+        if options.trim:
+            start, stop = sound_range(clip, header.rate, options.trim_db)
+            clip = clip[start:stop]
+        if header.rate != self.rate and len(clip):
             import librosa  # slow to import, and most data sets have one rate
 
-            first = librosa.resample(first, orig_sr=rate, target_sr=self.rate)
-        return {"inputs": {"waveform": first[np.newaxis]}, "label": self.label_of(index)}
+            clip = librosa.resample(clip, orig_sr=header.rate, target_sr=self.rate)
+        if self.window is not None:
+            clip = _fix_length(clip, round(self.window * self.rate))
+        return {"inputs": {"waveform": clip[np.newaxis]}, "label": self.label_of(index)}
+
+    def schema(self) -> dict[str, Any]:
+        """The sampling rate and the classes."""
+        return {"rate": self.rate, "classes": list(self.task.names) if self.task is not None else []}
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Resample to the rate of the data that the encoder was trained on."""
+        rate = schema.get("rate")
+        if rate is not None and rate != self.rate:
+            self.warnings += (
+                f"recordings at {self.rate} Hz are resampled to {rate} Hz, the rate that the encoder was trained on",
+            )
+            self.rate = int(rate)
+            self._set_fields()
+
+    def fingerprint(self) -> str:
+        """Changes with the options, the rate, the split, the labels and the files."""
+        return f"{super().fingerprint()}:{self.rate}"
 
 
-def _rate_counts(paths: list[Path]) -> Counter[int]:
-    """How many recordings have each rate, from the headers of evenly spaced files."""
-    step = max(1, len(paths) // MAX_HEADERS)
-    rates = Counter(rate for path in paths[::step] if (rate := _rate(path, file_state(path))) is not None)
-    if not rates:
-        raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}")
-    return rates
+class _WindowLocations:
+    """Called with a window's index, returns its file and seconds."""
+
+    def __init__(self, paths: Sequence[Path], record: np.ndarray, begin: np.ndarray, window: float) -> None:
+        self.paths, self.record, self.begin, self.window = paths, record, begin, window
+
+    def __call__(self, row: int) -> str:
+        begin = float(self.begin[row])
+        return f"{self.paths[int(self.record[row])]} from {begin:g} to {begin + self.window:g} s"
 
 
-@functools.lru_cache(maxsize=100_000)
-def _rate(path: Path, state: str) -> int | None:
-    """Sampling rate in Hz; None for an unreadable file, which is named when it is read. state: part of the key."""
+def _fix_length(clip: np.ndarray, samples: int) -> np.ndarray:
+    """The clip at exactly `samples` samples; rounding may have made it a little longer or shorter.
+
+    Raises:
+        BadSample: much is missing.
+    """
+    if len(clip) < 0.99 * samples:
+        raise BadSample(f"the recording ends within this window, after {len(clip)} of {samples} samples")
+    return np.pad(clip[:samples], (0, max(0, samples - len(clip))))
+
+
+def _reason(path: Path) -> str:
+    """Why a recording cannot be read, in brackets."""
     try:
-        return int(soundfile.info(path).samplerate)
-    except (OSError, soundfile.SoundFileError):
-        return None
+        read_recording(path)
+    except BadSample as error:
+        return f": {error}"
+    return ""
 
 
 @hookimpl

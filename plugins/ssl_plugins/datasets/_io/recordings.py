@@ -33,6 +33,7 @@ FFMPEG_CURE = "pip install 'sslx[audio]'"
 BLOCK_FRAMES = 1 << 20  # frames to read at a time: a damaged header may promise any number of them
 MISSING_SHARE = 0.01  # share of the promised sound that may be missing: headers are often wrong by a few bytes
 SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+ROUNDING = 1e-3
 STREAMED_BYTES = 0x7FFF0000  # sizes from here on stand for an unknown length
 
 
@@ -208,7 +209,7 @@ def sound_range(clip: np.ndarray, rate: float, top_db: float) -> tuple[int, int]
 class SoundCheck:
     """What the beginning of a recording sounds like.
 
-    is_constant: all samples are the same. sounding: channels that are not constant. starts: second at which the sound
+    is_constant: all samples are the same, but for rounding. sounding: channels that are not constant. starts: second at which the sound
     begins. seconds: length that was looked at.
     """
 
@@ -228,9 +229,10 @@ def check_sound(path: Path, state: str, channel: str, seconds: float, top_db: fl
         return None
     if not len(clip) or not np.isfinite(sound).all():
         return None
-    sounding = tuple(np.flatnonzero(sound.min(axis=0) < sound.max(axis=0)).tolist())
-    start = sound_range(clip, header.rate, top_db)[0] / header.rate
-    return SoundCheck(bool(clip.min() == clip.max()), sounding, start, len(clip) / header.rate)
+    ranges = np.ptp(sound, axis=0)
+    is_constant = bool(np.ptp(clip) <= ROUNDING * ranges.max())  # channels of opposite sign cancel but for rounding
+    start = 0.0 if is_constant else sound_range(clip, header.rate, top_db)[0] / header.rate
+    return SoundCheck(is_constant, tuple(np.flatnonzero(ranges).tolist()), start, len(clip) / header.rate)
 
 
 def evenly_spaced(paths: Sequence[Path], most: int) -> Sequence[Path]:

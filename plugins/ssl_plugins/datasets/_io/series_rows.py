@@ -11,9 +11,10 @@ from ssl_core import Column, DataError
 from ssl_plugins.datasets._io.splitting import Codes, DescribeRow, SampleMetadata
 
 GAP_STEPS = 10  # a step this many times longer than the usual one is a gap
+GAP_SHARE = 0.25  # and at least this share of a window
 REGULAR_QUANTILE = 0.95  # of regular data, this share of the steps is no longer than twice the usual one
 REPEATED_ROWS = 20  # rows for each time that the time starts again, in data that are not shuffled
-REPEATED_SHARE = 0.1  # share of rows at the moment of another row from which on the rows are of several series
+ALIKE_SHARE = 0.9  # share of moments with equally many rows from which on the rows are of several series
 
 
 @dataclass
@@ -63,6 +64,7 @@ class SeriesRows:
         reading: Reading,
         max_gap: float | Literal["auto", "off"] = "auto",
         time_unit: str = "",
+        window: int = 0,
         rate: float | None = None,
     ) -> None:
         self.channels, self.locations, self.reading, self.rate = channels, locations, reading, rate
@@ -82,13 +84,13 @@ class SeriesRows:
             if (np.diff(self.order) < 0).any():
                 reading.facts["order"] = "rows are sorted by time"
             self._look_for_several_series(rows.time, rows.series)
-            self._look_at_time(time[self.order], max_gap, time_unit)
+            self._look_at_time(time[self.order], max_gap, time_unit, window)
 
     def describe(self, row: int) -> str:
         """File and row of one of the sorted rows."""
         return self.locations(int(self.order[row]))
 
-    def _look_at_time(self, time: np.ndarray, max_gap: float | str, unit: str) -> None:
+    def _look_at_time(self, time: np.ndarray, max_gap: float | str, unit: str, window: int) -> None:
         """Report repeated moments and gaps, and cut the series at gaps."""
         if len(time) < 2:
             return
@@ -99,11 +101,13 @@ class SeriesRows:
         if not len(inner):
             return
         repeated = int((inner == 0).sum())
-        if repeated > REPEATED_SHARE * len(inner):
+        rows_at = np.diff(np.append(np.flatnonzero(~within_moment(steps, within)), len(time)))  # of each moment
+        count = int(np.bincount(rows_at).argmax())
+        if count > 1 and (rows_at == count).mean() > ALIKE_SHARE:
+            row = int(np.flatnonzero(within & (steps == 0))[0]) + 1
             self.reading.doubts.append(
-                f"{repeated + len(self.starts)} of {len(time)} rows have the time of another row, so several series "
-                f"seem to be mixed, e.g. {self.describe(int(np.flatnonzero(within & (steps == 0))[0]) + 1)}; name "
-                f"their column in dataset.id, or the column of the channel in dataset.pivot, or set dataset.time=rows "
+                f"each time is that of {count} rows, e.g. {self.describe(row)}, so several series seem to be mixed; "
+                f"name their column in dataset.id, or the column of the channel in dataset.pivot, or set dataset.time=rows "
                 f"to keep the order of the rows"
             )
         elif repeated:
@@ -111,17 +115,18 @@ class SeriesRows:
         usual = float(np.median(inner[inner > 0])) if (inner > 0).any() else 0.0
         if not usual:
             return
-        self.reading.facts["step"] = f"{usual:.6g}{unit} in the median"
+        self.reading.facts["step"] = f"{usual:.6g}{unit} in the median, {inner.max():.6g}{unit} at most"
         if not isinstance(max_gap, str):
             self._cut(np.flatnonzero(within & (steps > max_gap)), max_gap, unit)
             return
-        gaps = np.flatnonzero(within & (steps > GAP_STEPS * usual))
+        long = max(GAP_STEPS, window * GAP_SHARE) * usual
+        gaps = np.flatnonzero(within & (steps > long))
         regular = np.quantile(inner, REGULAR_QUANTILE) <= 2 * usual
         if len(gaps) and regular and max_gap == "auto":
             self.reading.doubts.append(
                 f"time has {len(gaps)} gap{'s' * (len(gaps) > 1)} of up to {steps[gaps].max():.6g}{unit}, where the "
                 f"usual step is {usual:.6g}{unit}, e.g. after {self.describe(int(gaps[0]))}; set "
-                f"dataset.max_gap={GAP_STEPS * usual:.6g} to let no window cross them, or dataset.max_gap=off"
+                f"dataset.max_gap={long:.6g} to let no window cross them, or dataset.max_gap=off"
             )
 
     def _look_for_several_series(self, time: np.ndarray, series: np.ndarray) -> None:
@@ -183,6 +188,11 @@ class SeriesRows:
         sums = np.nansum(self.values[used], axis=0, dtype=np.float64)
         counts = (~np.isnan(self.values[used])).sum(axis=0)
         return [float(x) for x in sums / np.maximum(counts, 1)]
+
+
+def within_moment(steps: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """(rows,) bool: whether a row has the series and the time of the row before."""
+    return np.concatenate([[False], (steps == 0) & within])
 
 
 def pivot(rows: Rows, sensor: Codes, names: list[str], column: str) -> tuple[Rows, list[str], np.ndarray]:

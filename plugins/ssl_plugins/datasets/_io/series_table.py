@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ssl_core import Column, DataError
-from ssl_core.data import Role
 from ssl_plugins.datasets._io.arrow import pa, pc
 from ssl_plugins.datasets._io.file_listing import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.series_rows import Reading, Rows, SeriesRows, pivot
@@ -51,7 +51,7 @@ def read_series_table(options: Any, entries: Sequence[FileEntry]) -> SeriesRows:
         rows, channels, first = pivot(rows, sensor, channels, options.pivot)
         locations = _MomentLocations(locations, first)
         reading.columns += [Column(name, why=f"rows where '{options.pivot}' is {name}") for name in channels]
-    table = SeriesRows(channels, rows, locations, reading, options.max_gap, reader.time_unit)
+    table = SeriesRows(channels, rows, locations, reading, options.max_gap, reader.time_unit, options.window)
     table.drop_empty_channels()
     return table
 
@@ -148,10 +148,9 @@ class _Reader:
                 )
                 unread, self.time_columns = self.time_columns, []
         used: list[str] = []
-        role_of: dict[str, Role] = {
-            name: kind if kind != "pivot" else "left out"  # type: ignore[misc]
-            for kind, name in roles.items()
-        }
+        role_of: dict[str, Any] = {name: kind for kind, name in roles.items()}
+        if options.pivot is not None:
+            role_of[options.pivot] = "left out"
         for name in table.columns:
             kind, why, role = "number", "", role_of.get(name)
             if name == options.pivot:
@@ -278,7 +277,7 @@ class _Reader:
 
 def _is_index(name: str) -> bool:
     """Whether a column is the index that pandas writes without a name."""
-    return not name.strip() or name.startswith("Unnamed: ")
+    return not name.strip() or re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name) is not None
 
 
 def _is_date_type(kind: Any) -> bool:

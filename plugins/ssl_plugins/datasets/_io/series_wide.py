@@ -69,12 +69,20 @@ def find_wide_layout(path: Path, options: Any) -> WideLayout | None:
     if not lines:
         return None
     cells = [_split(line, path, options.delimiter) for line in lines]
-    if options.columns or not _are_numbers(cells[0]):
-        return _by_names(list(options.columns) or [cell.strip().strip('"') for cell in cells[0]], options)
+    names = [cell.strip().strip('"') for cell in cells[0]]
+    if options.columns or not _are_numbers(names) or _count_up(names):
+        return _by_names(list(options.columns) or names, options)
     rows = [row for row in cells if len(row) == len(cells[0]) and _are_numbers(row)]
     if len(cells[0]) <= MIN_STEPS or not rows:
         return None
     return _without_names(path, np.array([[_number(cell) for cell in row] for row in rows]))
+
+
+def _count_up(cells: Sequence[str]) -> bool:
+    """Whether these are the whole numbers from 0 or 1 on."""
+    return all(cell.isdecimal() for cell in cells) and [int(cell) - int(cells[0]) for cell in cells] == [
+        *range(len(cells))
+    ]
 
 
 def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:

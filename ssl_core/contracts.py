@@ -362,6 +362,18 @@ class Tokenizer(nn.Module):
         """
         return Geometry()
 
+    def draw_crop(self, batch: int, generator: torch.Generator) -> Draws:
+        """All randomness of the crops of `batch` rows, as named CPU tensors of fixed shape. By default none."""
+        return {}
+
+    def crop(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """The part of preprocessed inputs that one training step uses, for samples kept longer. By default all of them.
+
+        The engine calls it on the CPU for each training batch, before `geometry`, `view` and `forward`. `draws` is what
+        `draw_crop` returned, and must be all the randomness. `forward` also takes whole inputs, and uses a fixed part.
+        """
+        return inputs
+
     def draw_view(self, batch: int, generator: torch.Generator) -> Draws:
         """All randomness of the augmentations of `batch` rows, as named CPU tensors of fixed shape. By default none."""
         return {}

@@ -283,6 +283,22 @@ class JointTokenizer(Tokenizer):
         for part in self.parts:
             part.fit_normalization(views)  # type: ignore[operator]
 
+    def draw_crop(self, batch: int, generator: torch.Generator) -> Draws:
+        """The draws of all parts, named NUMBER.NAME by the number of the part."""
+        return {
+            f"{number}.{name}": value
+            for number, part in enumerate(self.parts)
+            for name, value in part.draw_crop(batch, generator).items()  # type: ignore[operator]
+        }
+
+    def crop(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """Crop the fields of each part in turn."""
+        for number, part in enumerate(self.parts):
+            prefix = f"{number}."
+            own = {name.removeprefix(prefix): value for name, value in draws.items() if name.startswith(prefix)}
+            inputs = part.crop(inputs, own)  # type: ignore[operator]
+        return inputs
+
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """The geometries of all parts, joined."""
         rows = len(next(iter(inputs.values())))

@@ -67,7 +67,11 @@ class BatchStream(AbstractContextManager["BatchStream"]):
 
     def _inputs(self, number: int) -> TensorDict:
         index = batch_index(self.seed, number, len(self.data), self.size)
-        return self.data.take(index, pinned=self.device.type == "cuda").inputs  # no objective sees a label
+        tokenizer = self.learner.tokenizer
+        if type(tokenizer).crop is Tokenizer.crop:
+            return self.data.take(index, pinned=self.device.type == "cuda").inputs  # no objective sees a label
+        crop = tokenizer.draw_crop(self.size, generator(self.seed, "crop", number))
+        return dict(tokenizer.crop(self.data.take(index).inputs, crop))
 
     def _draws(self, number: int, inputs: TensorDict | None = None) -> TensorDict:
         tokenizer = self.learner.tokenizer

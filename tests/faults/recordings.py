@@ -239,7 +239,8 @@ FAULTS = [
     Fault("formats: m4a and wav", "speech", _m4a_and_wav, _fourteen)
     if FFMPEG
     else Fault(
-        "formats: m4a and wav", "speech", _m4a_and_wav, _wav_alone, doubt=rf"4 of 14 recordings.*{NEEDS}.*dataset.extensions=\.wav"
+        "formats: m4a and wav", "speech", _m4a_and_wav, _wav_alone,
+        doubt=rf"4 of 14 recordings.*{NEEDS}.*dataset.extensions=\.wav",
     ),
     Fault("formats: m4a called wav", "speech", _m4a_called_wav, None if FFMPEG else _extra_is_named),
     Fault("formats: mp3, aiff and wav", "speech", _formats, _all_formats),

@@ -21,9 +21,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Geometry, Inputs, Tokenizer, hookimpl
+from ssl_core import (
+    BadSample,
+    ConfigError,
+    Continuous,
+    Draws,
+    Fields,
+    Geometry,
+    Inputs,
+    Tokenizer,
+    Tokens,
+    hookimpl,
+)
 from ssl_core.tokenizers import GridTokenizer
 
+SOURCE_LENGTHS = 4  # clip lengths from which random crops are taken, of clips of different lengths
 DEFAULT_SECONDS = 1.0  # clip length if neither the options nor the data set give one
 MIN_BAND_STD = 3.0  # dB; a band that varies less than this over a clip holds noise, which is not amplified
 
@@ -35,6 +47,7 @@ class SpeechTokenizer(GridTokenizer):
     """
 
     name = "speech"
+    fits_sizes = True
 
     class Options(GridTokenizer.Options):
         """Options of the speech tokenizer. Presets `metamae` and `dabs` set the published spectrogram."""
@@ -88,7 +101,17 @@ class SpeechTokenizer(GridTokenizer):
             description="absent = patches of padding alone are not valid: excluded from attention, loss and features; "
             "content = they are ordinary tokens, as in the published code of DABS and MetaMAE",
         )
-        crop: Literal["start", "center", "end"] = Field("start", description="part of a long clip to use")
+        crop: Literal["start", "center", "end", "random"] = Field(
+            "start",
+            description="part of a long clip to use; random = another part in each training step, and the start in "
+            "evaluations",
+        )
+        source_seconds: float | None = Field(
+            None,
+            gt=0,
+            description="seconds from whose start crop=random takes its parts; by default those of the data if all are "
+            "equal, else four times the clip length",
+        )
         pad_mode: Literal["constant", "reflect", "edge"] = Field(
             "constant", description="padding of half an FFT at both ends, which centres the frames"
         )
@@ -107,6 +130,33 @@ class SpeechTokenizer(GridTokenizer):
         self.min_samples = options.min_samples or patch[1] * self.hop
         may_be_short = length is None or length < self.samples
         self.masks_padding = may_be_short and options.padding == "absent" and options.fill == "zeros"
+        self.source_frames = self._source_frames(length)
+        self.source_samples = self.samples + (self.source_frames - options.frames) * self.hop
+        self.counts_frames = self.masks_padding or (
+            self.source_frames > options.frames and (length is None or length < self.source_samples)
+        )
+
+    def _source_frames(self, length: int | None) -> int:
+        """Frames that are kept of each clip: `frames`, or more for random crops.
+
+        Raises:
+            ConfigError: there is nothing to choose from.
+        """
+        options = self.options
+        if options.crop != "random":
+            if options.source_seconds is not None:
+                raise ConfigError(
+                    "tokenizer.source_seconds is for random crops; leave it out, or set tokenizer.crop=random"
+                )
+            return options.frames
+        seconds = options.source_seconds
+        samples = round(seconds * self.rate) if seconds else length or SOURCE_LENGTHS * self.samples
+        if samples < self.samples + self.hop:
+            raise ConfigError(
+                f"tokenizer.crop=random takes parts of {self.samples / self.rate:.3g} s from clips of "
+                f"{samples / self.rate:.3g} s; set tokenizer.seconds to less, or tokenizer.source_seconds to more"
+            )
+        return options.frames + (samples - self.samples) // self.hop
 
     def _mel_filters(self) -> tuple[int, np.ndarray]:
         """FFT length and mel filters (n_mels, 1 + n_fft / 2) of Slaney's scale and norm, none of them empty.
@@ -143,8 +193,9 @@ class SpeechTokenizer(GridTokenizer):
         """Compute the log-mel spectrogram of one waveform, (channels, samples), in dB.
 
         Returns:
-            "spectrogram": (1, n_mels, frames) float32; where padding is not valid also "valid_frames": (2,) int32, the
-            first frame of the clip and the frame after its last.
+            "spectrogram": (1, n_mels, frames) float32, for random crops of more frames; where padding is not valid, or
+            where parts are taken from clips that may be shorter, also "valid_frames": (2,) int32, the first frame of
+            the clip and the frame after its last.
 
         Raises:
             BadSample: The clip is empty, not finite, or shorter than `min_samples`.
@@ -170,26 +221,64 @@ class SpeechTokenizer(GridTokenizer):
         )
         mel = self.filters @ np.abs(spectrum) ** options.power
         valid_frames = self._valid_frames(len(clip))
-        spectrogram = self._normalise_bands(self._to_decibels(mel[:, : options.frames]), *valid_frames)
+        spectrogram = self._normalise_bands(self._to_decibels(mel[:, : self.source_frames]), *valid_frames)
         prepared = {"spectrogram": spectrogram[np.newaxis]}
-        return prepared | ({"valid_frames": valid_frames} if self.masks_padding else {})
+        return prepared | ({"valid_frames": valid_frames} if self.counts_frames else {})
 
     def _valid_frames(self, length: int) -> np.ndarray:
         """First frame with its centre within a clip of `length` samples, and the frame after the last one."""
-        before = (self.samples - length) // 2 if self.options.place == "center" and length < self.samples else 0
-        first, last = math.ceil(before / self.hop), (before + min(length, self.samples) - 1) // self.hop
-        return np.array([first, min(last + 1, self.options.frames)], dtype=np.int32)
+        samples = self.source_samples
+        before = (samples - length) // 2 if self.options.place == "center" and length < samples else 0
+        first, last = math.ceil(before / self.hop), (before + min(length, samples) - 1) // self.hop
+        return np.array([first, min(last + 1, self.source_frames)], dtype=np.int32)
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Mean and standard deviation of the valid frames."""
-        super().fit_normalization(map(self._select_valid, chunks) if self.masks_padding else chunks)
+        excludes = self.masks_padding or (self.counts_frames and self.options.padding == "absent")
+        super().fit_normalization(map(self._select_valid, chunks) if excludes else chunks)
 
     def _select_valid(self, chunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The valid frames of a chunk as samples of one frame: (n, 1, n_mels, 1)."""
-        frames = np.arange(self.options.frames)
+        frames = np.arange(self.source_frames)
         first, end = chunk["valid_frames"][:, :1], chunk["valid_frames"][:, 1:]
         valid = np.moveaxis(chunk["spectrogram"][:, 0], 1, 2)[(frames >= first) & (frames < end)]
         return {"spectrogram": valid[:, np.newaxis, :, np.newaxis]}
+
+    def draw_crop(self, batch: int, generator: torch.Generator) -> Draws:
+        """One number in [0, 1) for each row, the place of its part, if crop=random."""
+        if self.source_frames == self.options.frames:
+            return {}
+        return {"place": torch.rand(batch, generator=generator, dtype=torch.float64)}
+
+    def crop(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """A part of `frames` frames of each row, at the place that `draws` says."""
+        if self.source_frames == self.options.frames:
+            return inputs
+        return self._take(inputs, draws["place"])
+
+    def _take(self, inputs: Mapping[str, Tensor], place: Tensor | None = None) -> dict[str, Tensor]:
+        """`frames` frames of each row: from the start, or from a place (B,) in [0, 1) between both ends of its data."""
+        x, valid, frames = inputs["spectrogram"], inputs.get("valid_frames"), self.options.frames
+        if place is None and valid is None:
+            return {**inputs, "spectrogram": x[..., :frames]}
+        else:
+            place = torch.zeros(len(x), dtype=torch.float64, device=x.device) if place is None else place
+            first, end = (torch.zeros_like(place), torch.full_like(place, self.source_frames))
+            if valid is not None:
+                first, end = valid[:, 0].to(place), valid[:, 1].to(place)
+            start = (first + torch.floor(place * ((end - frames - first).clamp(min=0) + 1))).long()
+            start = start.clamp(max=self.source_frames - frames)
+            index = start[:, None] + torch.arange(frames, device=x.device)
+            taken = x.gather(3, index[:, None, None].expand(-1, *x.shape[1:3], -1))
+        out = {**inputs, "spectrogram": taken}
+        if valid is not None:
+            out["valid_frames"] = (valid - start.reshape(-1, 1)).clamp(0, frames).to(valid.dtype)
+        return out
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """inputs["spectrogram"] (B, 1, n_mels, frames) to Tokens; of more frames the first ones."""
+        longer = inputs["spectrogram"].shape[-1] == self.source_frames > self.options.frames
+        return super().forward(self._take(inputs) if longer else inputs)
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """A patch that holds padding alone is invalid."""
@@ -201,11 +290,11 @@ class SpeechTokenizer(GridTokenizer):
         return Geometry(valid=((starts < end) & (starts + self.patch[1] > first)).repeat(1, rows))
 
     def _crop_or_pad(self, clip: np.ndarray) -> np.ndarray:
-        """The clip at `samples` samples."""
-        missing = self.samples - len(clip)
+        """The clip at `samples` samples, or at those from which parts are taken."""
+        missing = self.source_samples - len(clip)
         if missing <= 0:
-            start = {"start": 0, "center": -missing // 2, "end": -missing}[self.options.crop]
-            return clip[start : start + self.samples]
+            start = {"start": 0, "random": 0, "center": -missing // 2, "end": -missing}[self.options.crop]
+            return clip[start : start + self.source_samples]
         before = missing // 2 if self.options.place == "center" else 0
         widths = (before, missing - before)
         return np.pad(clip, widths, mode="wrap") if self.options.fill == "repeat" else np.pad(clip, widths)

@@ -6,7 +6,7 @@ units. By default each channel is normalised, since heart rates and acceleration
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -14,11 +14,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Geometry, Inputs, Tokenizer, hookimpl
+from ssl_core import (
+    BadSample,
+    ConfigError,
+    Continuous,
+    Draws,
+    Fields,
+    Geometry,
+    Inputs,
+    Tokenizer,
+    Tokens,
+    hookimpl,
+)
 from ssl_core.tokenizers import GridTokenizer
 
 DEFAULT_LENGTH = 320  # steps, as in PAMAP2
 DEFAULT_TOKENS = 64
+SOURCE_LENGTHS = 4  # lengths from which random crops are taken, of series of different lengths
 
 
 class TimeSeriesTokenizer(GridTokenizer):
@@ -28,6 +40,7 @@ class TimeSeriesTokenizer(GridTokenizer):
     """
 
     name = "time-series"
+    fits_sizes = True
 
     class Options(GridTokenizer.Options):
         """Options of the time series tokenizer."""
@@ -39,7 +52,17 @@ class TimeSeriesTokenizer(GridTokenizer):
             None, ge=1, description="steps per token; by default the divisor of the length that gives about 64 tokens"
         )
         channels: tuple[int, ...] = Field((), description="channels to use, counted from 0; by default all")
-        crop: Literal["start", "center", "end"] = Field("start", description="part of a longer series to use")
+        crop: Literal["start", "center", "end", "random"] = Field(
+            "start",
+            description="part of a longer series to use; random = another part in each training step, and the start in "
+            "evaluations",
+        )
+        source: int | None = Field(
+            None,
+            ge=2,
+            description="steps from whose start crop=random takes its parts; by default those of the data if all are "
+            "equal, else four times the length",
+        )
         fill: Literal["absent", "zeros", "edge", "repeat"] = Field(
             "absent",
             description="padding of a shorter series: absent = its tokens are not valid; zeros; edge = the last "
@@ -63,12 +86,35 @@ class TimeSeriesTokenizer(GridTokenizer):
         super().__init__(options, fields, dim, field="series", channels=channels, shape=(length,), patch=(patch,))
         self.length = length
         self.masks_padding = options.fill == "absent" and (data_length is None or data_length < length)
+        self.source = self._source_length(data_length)
+        self.counts_steps = self.masks_padding or (
+            self.source > length and (data_length is None or data_length < self.source)
+        )
+
+    def _source_length(self, data_length: int | None) -> int:
+        """Steps that are kept of each series: `length`, or more for random crops.
+
+        Raises:
+            ConfigError: there is nothing to choose from.
+        """
+        if self.options.crop != "random":
+            if self.options.source is not None:
+                raise ConfigError("tokenizer.source is for random crops; leave it out, or set tokenizer.crop=random")
+            return self.length
+        source = self.options.source or data_length or SOURCE_LENGTHS * self.length
+        if source <= self.length:
+            raise ConfigError(
+                f"tokenizer.crop=random takes parts of {self.length} steps from series of {source}; set "
+                f"tokenizer.length to fewer steps, or dataset.window or tokenizer.source to more"
+            )
+        return source
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Select the channels of one series, (channels, steps), fill its gaps and crop or pad it to the length.
 
         Returns:
-            "series": (C, length) float32; where padding is not valid also "steps": () int64, how many steps are data.
+            "series": (C, length) float32, for random crops (C, source); where padding is not valid, or where parts are
+            taken from series that may be shorter, also "steps": () int64, how many steps are data.
 
         Raises:
             BadSample: The series is empty, infinite, has another number of channels, or gaps that cannot be filled.
@@ -80,9 +126,9 @@ class TimeSeriesTokenizer(GridTokenizer):
             x = x[list(self.options.channels)]
         if not np.isfinite(x).all():
             x = self._fill_gaps(x)
-        steps = min(x.shape[1], self.length)
+        steps = min(x.shape[1], self.source)
         prepared = {"series": self._crop_or_pad(x)}
-        if self.masks_padding:
+        if self.counts_steps:
             prepared["steps"] = np.array(steps, dtype=np.int64)
         return prepared
 
@@ -102,15 +148,57 @@ class TimeSeriesTokenizer(GridTokenizer):
         return x
 
     def _crop_or_pad(self, x: np.ndarray) -> np.ndarray:
-        """The series at `length` steps."""
-        missing = self.length - x.shape[1]
+        """The series at `length` steps, or at those from which parts are taken."""
+        missing = self.source - x.shape[1]
         if missing <= 0:
-            start = {"start": 0, "center": -missing // 2, "end": -missing}[self.options.crop]
-            return np.ascontiguousarray(x[:, start : start + self.length])
+            start = {"start": 0, "random": 0, "center": -missing // 2, "end": -missing}[self.options.crop]
+            return np.ascontiguousarray(x[:, start : start + self.source])
         widths = ((0, 0), (0, missing))
         if self.options.fill == "zeros":
             return np.pad(x, widths)
         return np.pad(x, widths, mode="wrap" if self.options.fill == "repeat" else "edge")
+
+    def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Mean and standard deviation; of series from which parts are taken, without padding."""
+        takes_parts = self.source > self.length and self.counts_steps
+        super().fit_normalization(map(self._select_steps, chunks) if takes_parts else chunks)
+
+    def _select_steps(self, chunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The steps of a chunk that hold data, as samples of one step: (n, C, 1)."""
+        is_data = np.arange(self.source) < np.asarray(chunk["steps"])[:, np.newaxis]
+        return {"series": np.moveaxis(chunk["series"], 1, 2)[is_data][:, :, np.newaxis]}
+
+    def draw_crop(self, batch: int, generator: torch.Generator) -> Draws:
+        """One number in [0, 1) for each row, the place of its part, if crop=random."""
+        if self.source == self.length:
+            return {}
+        return {"place": torch.rand(batch, generator=generator, dtype=torch.float64)}
+
+    def crop(self, inputs: Mapping[str, Tensor], draws: Draws) -> Mapping[str, Tensor]:
+        """A part of `length` steps of each row, at the place that `draws` says."""
+        if self.source == self.length:
+            return inputs
+        return self._take(inputs, draws["place"])
+
+    def _take(self, inputs: Mapping[str, Tensor], place: Tensor | None = None) -> dict[str, Tensor]:
+        """`length` steps of each row: from the start, or from a place (B,) in [0, 1) between both ends of its data."""
+        x, steps = inputs["series"], inputs.get("steps")
+        if place is None:
+            taken, start = x[..., : self.length], torch.zeros((), dtype=torch.long, device=x.device)
+        else:
+            ends = torch.full((len(x),), self.source, device=x.device) if steps is None else steps
+            start = (place * ((ends - self.length).clamp(min=0) + 1)).long()
+            index = start[:, None] + torch.arange(self.length, device=x.device)
+            taken = x.gather(2, index[:, None].expand(-1, x.shape[1], -1))
+        out = {**inputs, "series": taken}
+        if steps is not None:
+            out["steps"] = (steps - start).clamp(max=self.length)
+        return out
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """inputs["series"] (B, C, length) to Tokens; of (B, C, source) the first steps."""
+        longer = self.source > self.length and inputs["series"].shape[-1] == self.source
+        return super().forward(self._take(inputs) if longer else inputs)
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """A token beyond the last step is invalid."""

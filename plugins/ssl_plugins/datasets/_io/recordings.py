@@ -209,8 +209,8 @@ def sound_range(clip: np.ndarray, rate: float, top_db: float) -> tuple[int, int]
 class SoundCheck:
     """What the beginning of a recording sounds like.
 
-    is_constant: all samples are the same, but for rounding. sounding: channels that are not constant. starts: second at which the sound
-    begins. seconds: length that was looked at.
+    is_constant: all samples are the same, but for rounding. sounding: channels that are not constant. starts: second
+    at which the sound begins. seconds: length that was looked at.
     """
 
     is_constant: bool

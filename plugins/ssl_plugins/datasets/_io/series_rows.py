@@ -107,8 +107,8 @@ class SeriesRows:
             row = int(np.flatnonzero(within & (steps == 0))[0]) + 1
             self.reading.doubts.append(
                 f"each time is that of {count} rows, e.g. {self.describe(row)}, so several series seem to be mixed; "
-                f"name their column in dataset.id, or the column of the channel in dataset.pivot, or set dataset.time=rows "
-                f"to keep the order of the rows"
+                f"name their column in dataset.id, or the column of the channel in dataset.pivot, or set "
+                f"dataset.time=rows to keep the order of the rows"
             )
         elif repeated:
             self.reading.warnings.append(f"{repeated} rows have the time of another row of their series")

@@ -39,9 +39,10 @@ def trained(tmp_path):
 
 def test_schema_is_json_with_names_and_means(trained):
     dataset, schema = trained
-    assert schema["channels"] == ["a", "b", "c"]
+    assert [column["name"] for column in schema["columns"]] == ["a", "b", "c"]
     assert schema["named"]
-    np.testing.assert_allclose(schema["means"], samples(dataset).mean(axis=(0, 2)), rtol=1e-5)
+    means = [column["mean"] for column in schema["columns"]]
+    np.testing.assert_allclose(means, samples(dataset).mean(axis=(0, 2)), rtol=1e-5)
 
 
 def test_same_data_conforms_unchanged(trained, tmp_path):
@@ -77,7 +78,7 @@ def test_missing_column_is_filled_with_the_mean_of_training(trained, tmp_path):
     other.conform(schema)
     x = samples(other)
     assert x.shape[1] == 3
-    np.testing.assert_allclose(x[:, 1], schema["means"][1], rtol=1e-6)
+    np.testing.assert_allclose(x[:, 1], schema["columns"][1]["mean"], rtol=1e-6)
     assert x[:, 0].mean() == pytest.approx(5, abs=0.5)
     assert any("mean of the training data: b" in line for line in other.warnings)
 

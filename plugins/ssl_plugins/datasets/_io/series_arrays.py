@@ -13,7 +13,14 @@ import numpy as np
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.file_listing import FileEntry
-from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, GROUP_KEYS, LABEL_KEYS, SampleArray, read_arrays
+from ssl_plugins.datasets._io.npz import (
+    ARRAY_EXTENSIONS,
+    GROUP_KEYS,
+    LABEL_KEYS,
+    RaggedMaps,
+    SampleArray,
+    read_arrays,
+)
 from ssl_plugins.datasets._io.series_recordings import Recording
 from ssl_plugins.datasets._io.series_wide import MIN_STEPS
 from ssl_plugins.datasets._io.tables import MetadataCollector
@@ -78,15 +85,6 @@ def choose_array_layout(shapes: Mapping[Path, tuple[int, ...]], layout: str) -> 
             f"channels; set dataset.layout=wide if each row is a series, or dataset.layout=files if not"
         )
     return ArrayLayout(True, channels_first, doubt)
-
-
-def peek(entry: FileEntry, key: str | None) -> tuple[int, ...]:
-    """The shape of the array that a file holds.
-
-    Raises:
-        DataError: the file cannot be read, or holds no such array.
-    """
-    return tuple(load_array(entry.path, key).shape)
 
 
 def load_array(path: Path, key: str | None) -> Any:
@@ -229,3 +227,39 @@ def read_array_recording(entry: FileEntry, key: str | None, channels_first: bool
     values = np.asarray(array, dtype=np.float32)
     values = values[:, np.newaxis] if values.ndim == 1 else values.T if channels_first else values
     return Recording(entry, np.ascontiguousarray(values), tuple(map(str, range(values.shape[1]))))
+
+
+def sample_shape(arrays: Sequence[Any]) -> tuple[int, list[int]]:
+    """Number of channels of all samples, and their different lengths, ascending.
+
+    Raises:
+        DataError: the arrays hold no series, or samples with different numbers of channels.
+    """
+    path_of: dict[tuple[int, ...], Path] = {}  # by the shape without samples and steps
+    for array in arrays:
+        if isinstance(array, RaggedMaps):
+            raise DataError(
+                f"{array.path} holds pixels, offset, height and width, which are wafer maps, not time series; name "
+                f"an array (n, channels, steps) {ARRAY_KEYS[0]}, or use --modality wafer"
+            )
+        held = getattr(array, "array", None)
+        if held is not None and (held.ndim not in (2, 3) or held.dtype.kind not in "uifb"):
+            raise DataError(
+                f"{array.path} holds {held.dtype} of shape {held.shape}; time series are arrays of numbers "
+                f"(n, channels, steps) or (n, steps)"
+            )
+        for shape in array.shapes:
+            path_of.setdefault(shape[:-1], array.path)
+    if len(path_of) > 1:
+        (first, first_path), (second, second_path) = list(path_of.items())[:2]
+        raise DataError(
+            f"{second_path}: samples are {_channels(second)}, those of {first_path} {_channels(first)}; fix or "
+            f"remove one"
+        )
+    (channels,) = path_of
+    return channels[0] if channels else 1, sorted({shape[-1] for array in arrays for shape in array.shapes})
+
+
+def _channels(shape: tuple[int, ...]) -> str:
+    """Describes the shape of a sample without its steps."""
+    return f"of {shape[0]} channels" if shape else "without channels"

@@ -18,14 +18,14 @@ def majority_labels(codes: np.ndarray, begin: np.ndarray, window: int) -> tuple[
     Ties go to the smallest code. The cost depends on the runs of equal labels in a window, not on its rows.
 
     Args:
-        codes: (rows,) class of each row.
+        codes: (rows,) class of each row, -1 without one.
         begin: (n,) first row of each window.
         window: rows of a window.
 
     Returns:
         (n,) int32 classes and (n,) float64 shares.
     """
-    edges = np.append(np.flatnonzero(np.diff(codes, prepend=-1)), len(codes))  # run i is rows edges[i]:edges[i + 1]
+    edges = np.append(np.flatnonzero(np.diff(codes, prepend=-2)), len(codes))  # run i is rows edges[i]:edges[i + 1]
     labels, counts = np.zeros(len(begin), np.int32), np.zeros(len(begin), np.int64)
     step = max(1, MAX_BLOCK_ROWS // window)
     for offset in range(0, len(begin), step):

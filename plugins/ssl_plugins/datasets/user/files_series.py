@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,18 +22,19 @@ from ssl_core import (
     hookimpl,
 )
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations, list_sources
-from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps
+from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series_arrays import (
-    ARRAY_KEYS,
     CONTAINER_EXTENSIONS,
     choose_array_layout,
     load_array,
     read_array_recording,
     read_samples,
+    sample_shape,
 )
 from ssl_plugins.datasets._io.series_channels import Channels, channel_number, match_channels
 from ssl_plugins.datasets._io.series_recordings import EDF_EXTENSIONS, Recording, read_edf, rows_of_recordings
 from ssl_plugins.datasets._io.series_rows import SeriesRows
+from ssl_plugins.datasets._io.series_split import SeriesSplit
 from ssl_plugins.datasets._io.series_table import read_series_table
 from ssl_plugins.datasets._io.series_wide import (
     TEXT_EXTENSIONS,
@@ -51,12 +51,10 @@ from ssl_plugins.datasets._io.splitting import (
     Codes,
     SampleMetadata,
     check_split,
-    needs_test_split,
-    split_by_name,
     wants_validation,
 )
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.user_data import RowOptions, UserData
+from ssl_plugins.datasets._io.user_data import RowOptions
 
 ARCHIVE_EXTENSIONS = (".ts", ".arff")
 EXTENSIONS = (
@@ -68,7 +66,7 @@ KINDS = {
 }  # fmt: skip
 
 
-class SeriesFiles(UserData):
+class SeriesFiles(SeriesSplit):
     """Your own time series: tables (a row a moment or a series a row), arrays, UCR archives, EDF; with windows."""
 
     modality = "time-series"
@@ -192,13 +190,11 @@ class SeriesFiles(UserData):
         options = self.options
         metadata = MetadataCollector(options.task)
         layout = None
-        if options.layout != "wide" and not any(entry.path.suffix.lower() == ".npz" for entry in entries):
+        holds_keys = any(entry.path.suffix.lower() == ".npz" for entry in entries)  # with labels, groups and splits
+        if options.layout in ("files", "long") or (options.layout == "auto" and not holds_keys):
             shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
             layout = choose_array_layout(shapes, options.layout)
             self.doubts += (layout.doubt,) if layout.doubt else ()
-        elif options.layout in ("files", "long"):
-            shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
-            layout = choose_array_layout(shapes, options.layout)
         if layout is None or not layout.files:
             arrays: list[Any] = []
             for entry in entries:
@@ -210,33 +206,8 @@ class SeriesFiles(UserData):
 
     def _use_samples(self, arrays: list[Any], metadata: MetadataCollector) -> None:
         """Use each series of the arrays as a sample."""
-        options = self.options
-        self.arrays = arrays
-        path_of: dict[tuple[int, ...], Path] = {}  # by the shape without samples and steps
-        for array in self.arrays:
-            if isinstance(array, RaggedMaps):
-                raise DataError(
-                    f"{array.path} holds pixels, offset, height and width, which are wafer maps, not time series; name "
-                    f"an array (n, channels, steps) {ARRAY_KEYS[0]}, or use --modality wafer"
-                )
-            shape = next(iter(array.shapes))
-            held = getattr(array, "array", None)
-            if held is not None and (held.ndim not in (2, 3) or held.dtype.kind not in "uifb"):
-                raise DataError(
-                    f"{array.path} holds {held.dtype} of shape {held.shape}; time series are arrays of numbers "
-                    f"(n, channels, steps) or (n, steps)"
-                )
-            for shape in array.shapes:
-                path_of.setdefault(shape[:-1], array.path)
-        if len(path_of) > 1:
-            (first, first_path), (second, second_path) = list(path_of.items())[:2]
-            raise DataError(
-                f"{second_path}: samples are {_channels(second)}, those of {first_path} {_channels(first)}; fix or "
-                f"remove one"
-            )
-        shapes = {shape for array in self.arrays for shape in array.shapes}
-        shape = min(shapes)
-        count = shape[0] if len(shape) == 2 else 1
+        options, self.arrays = self.options, arrays
+        count, lengths = sample_shape(arrays)
         self.picked = [channel_number(name, count) for name in options.channels]
         self.locations = SampleLocations(
             [array.path for array in self.arrays],
@@ -244,7 +215,6 @@ class SeriesFiles(UserData):
             unit=[array.unit for array in self.arrays],
         )
         self.assign_split(metadata.metadata(self.locations), target=metadata.target())
-        lengths = sorted({shape[-1] for shape in shapes})
         self.fields = {"series": Continuous((len(self.picked) or count, lengths[0] if len(lengths) == 1 else None))}
         facts = {
             "layout": f"{int(self.locations.starts[-1])} series of {len(self.picked) or count} channels",
@@ -278,7 +248,7 @@ class SeriesFiles(UserData):
                 f"one label; lower dataset.label_share or window, or set dataset.task=number if labels are numbers"
             )
         metadata = SampleMetadata(len(series), locations, label)
-        split = self._split_windows(table, series, offset, label)
+        split = self.split_series_windows(table, series, offset, label)
         split[~is_labelled] = EXCLUDED
         check_split(metadata, split, wants_validation(options))
         target = None if table.target is None else window_means(table.target, begin, window)
@@ -306,62 +276,6 @@ class SeriesFiles(UserData):
         self.warnings += tuple(reading.warnings)
         self.doubts += tuple(reading.doubts)
         self.summary = replace(self.summary, columns=tuple(reading.columns), facts=facts)
-
-    def _split_windows(
-        self, table: SeriesRows, series: np.ndarray, offset: np.ndarray, label: Codes | None
-    ) -> np.ndarray:
-        """(n,) int8 split codes of the windows.
-
-        Whole series are split if there are several with a window, else the single series is. Series of one id in
-        several files form a group, unless the data name groups or the test split.
-
-        Args:
-            table: the series.
-            series: (n,) series of each window.
-            offset: (n,) first row of each window within its series.
-            label: label of each window.
-        """
-        options, window, count = self.options, self.options.window, len(table.starts)
-
-        def describe(index: int) -> str:
-            return table.describe(int(table.starts[index]))
-
-        group = None if table.group is None else _codes_of_series(table, table.group, "group")
-        named_split = None if table.split is None else _codes_of_series(table, table.split, "split")
-        metadata = SampleMetadata(count, describe, None, group, named_split)
-        has_window = np.bincount(series, minlength=count) > 0
-        is_cut = np.ones(count, bool)  # series from which the test split is cut
-        if named_split is not None:
-            if not needs_test_split(named_split):
-                return self._split_series(metadata, has_window)[series]
-            is_cut = split_by_name(metadata) == TRAIN
-        if group is None and len(table.series_id.names) > 1:
-            ids = table.series_id.codes[is_cut]
-            if len(np.unique(ids)) < len(ids):
-                metadata = replace(metadata, group=table.series_id)
-        group_options = (*options.test_groups, *options.train_groups, *options.validation_groups)
-        if metadata.group is None and not group_options:
-            usable = is_cut & has_window
-            if usable.sum() == 1:
-                return self.split_windows(metadata, series, offset, window, table.lengths[series])
-            if label is not None and usable.any():
-                lowest, highest = np.full(count, 1 << 30), np.full(count, -1)
-                np.minimum.at(lowest, series, label.codes)
-                np.maximum.at(highest, series, label.codes)
-                if (lowest[usable] == highest[usable]).all():  # one label a series: stratify by it
-                    codes = np.where(usable, lowest, lowest[usable][0]).astype(np.int32)
-                    metadata = replace(metadata, label=Codes(codes, label.names))
-        return self._split_series(metadata, has_window)[series]
-
-    def _split_series(self, metadata: SampleMetadata, has_window: np.ndarray) -> np.ndarray:
-        """(series,) int8 split codes; EXCLUDED for series without a window."""
-        rows = np.flatnonzero(has_window)
-        used = metadata.take(rows)
-        if not (self.options.test_groups or self.options.train_groups):
-            used = used.remove_unused_groups()
-        split = np.full(metadata.count, EXCLUDED, np.int8)
-        split[rows] = self.split_samples(used)
-        return split
 
     def __getitem__(self, index: int) -> Sample:
         """{"series": (channels, window) float32}; NaN where a value is missing.
@@ -393,11 +307,11 @@ class SeriesFiles(UserData):
     def schema(self) -> dict[str, Any]:
         """Names and means of the channels, the rate, and the classes. Channels of arrays have numbers as names."""
         own = self._own_channels()
+        means: Sequence[float | None] = self.means or [None] * len(own.names)
         return {
             **super().schema(),
-            "channels": list(own.names),
+            "columns": [{"name": name, "mean": mean} for name, mean in zip(own.names, means, strict=True)],
             "named": own.named,
-            "means": self.means,
             "rate": self.rate,
             "classes": list(self.task.names) if self.task is not None else [],
         }
@@ -418,15 +332,11 @@ class SeriesFiles(UserData):
             DataError: a channel seems to have another name, or the number of channels differs.
         """
         super().conform(schema)
-        if not schema.get("channels"):
+        columns = schema.get("columns")
+        if not columns:
             return
-        rate = schema.get("rate")
-        if rate is not None and self.rate is not None and rate != self.rate:
-            line = f"recordings at {self.rate:g} Hz are resampled to {rate:g} Hz, the rate of the training data"
-            self.warnings, self.doubts, self.rate = (), (), float(rate)
-            self._open()
-            self.warnings += (line,)
-        trained = Channels(tuple(schema["channels"]), bool(schema.get("named")))
+        self._conform_rate(schema.get("rate"))
+        trained = Channels(tuple(column["name"] for column in columns), bool(schema.get("named")))
         matching = match_channels(self._own_channels(), trained, self.options.root)
         self.warnings += matching.warnings
         if self.arrays or matching.index == tuple(range(len(self.channels))):
@@ -436,11 +346,27 @@ class SeriesFiles(UserData):
             if own is not None:
                 values[:, channel] = self.values[:, own]
         self.values, self.channels = values, list(trained.names)
-        self.means = [float(mean) for mean in schema.get("means", [])] or [0.0] * len(trained.names)
+        self.means = [float(column.get("mean") or 0) for column in columns]
         missing = (name for name, own in zip(trained.names, matching.index, strict=True) if own is None)
         self.absent = frozenset(missing)
         window = self.fields["series"].shape[1]  # type: ignore[union-attr]
         self.fields = {"series": Continuous((len(self.channels), window), rate=self.rate)}
+
+    def _conform_rate(self, rate: float | None) -> None:
+        """Resample to the rate of the training data; without a rate on either side, the data are taken to have it."""
+        if rate == self.rate:
+            return
+        if rate is not None and self.rate is not None:
+            line = f"recordings at {self.rate:g} Hz are resampled to {rate:g} Hz, the rate of the training data"
+            self.warnings, self.doubts, self.rate = (), (), float(rate)
+            self._open()
+        else:
+            line = (
+                f"taken to have the rate of the training data ({_rate(rate)}), as the data here say {_rate(self.rate)}"
+            )
+            self.rate = rate
+            self.fields = {"series": replace(self.fields["series"], rate=rate)}  # type: ignore[type-var]
+        self.warnings += (line,)
 
     def fingerprint(self) -> str:
         """Changes with the options, the channels, the rate, the split, the labels and the files."""
@@ -459,23 +385,8 @@ def _split_by_file_name(entries: list[FileEntry]) -> list[FileEntry]:
     return [replace(entry, split=part) for entry, part in zip(entries, parts, strict=True)]
 
 
-def _channels(shape: tuple[int, ...]) -> str:
-    """Describes the shape of a sample without its steps."""
-    return f"of {shape[0]} channels" if shape else "without channels"
-
-
-def _codes_of_series(table: SeriesRows, rows: Codes, kind: str) -> Codes:
-    """The group or split of each series.
-
-    Raises:
-        DataError: the value changes within a series.
-    """
-    first_rows = rows.take(table.starts)
-    changes = np.flatnonzero(rows.codes != np.repeat(first_rows.codes, table.lengths))
-    if len(changes):
-        location = table.describe(int(changes[0]))
-        raise DataError(f"{location}: the {kind} changes within a series; name the series' column in dataset.id")
-    return first_rows
+def _rate(rate: float | None) -> str:
+    return "no rate" if rate is None else f"{rate:g} Hz"
 
 
 @hookimpl

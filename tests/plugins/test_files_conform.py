@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from ssl_core import DataError
+from ssl_core.cli import app
 from ssl_plugins.datasets.user.files_series import SeriesFiles
 from ssl_plugins.datasets.user.files_speech import SpeechFiles
 
@@ -155,3 +157,65 @@ def test_edf_is_resampled_to_the_rate_of_training(tmp_path):
     assert new.fields == old.fields
     assert len(new) == len(old)
     assert np.abs(samples(new) - samples(old))[5:-5].max() < 0.05
+
+
+def labelled_table(path, columns="ab", rows=600):
+    """Two activities in turns of 100 rows, of which b is the faster one."""
+    path.mkdir(exist_ok=True)
+    t = np.arange(rows)
+    label = t // 100 % 2
+    frame = pd.DataFrame({"a": np.sin(t * (1 + label) / 3), "b": np.cos(t * (1 + label) / 3), "label": label})
+    frame["extra"] = 1000.0
+    frame[[*columns, "label"]].to_csv(path / "x.csv", index=False)
+    return path / "x.csv"
+
+
+def evaluate(tmp_path, data, *more):
+    result = CliRunner().invoke(app.app, ["eval", str(tmp_path / "run"), "--data", str(data), *more])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def trained_run(tmp_path, run_files):
+    return run_files("time-series", labelled_table(tmp_path / "old"), "--set", "dataset.window=32")
+
+
+def test_trained_encoder_scores_permuted_columns_alike(trained_run, tmp_path):
+    one = evaluate(tmp_path, labelled_table(tmp_path / "same"), "--out", str(tmp_path / "one"))
+    other = evaluate(tmp_path, labelled_table(tmp_path / "new", ["extra", "b", "a"]), "--out", str(tmp_path / "other"))
+    assert one[0] == other[0] == 0, (one, other)
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "other")]
+    assert reports[0]["scores"] == reports[1]["scores"]
+    assert "extra" in other[1]
+
+
+@pytest.mark.parametrize("window", [16, 48])
+def test_trained_encoder_takes_windows_of_another_length(trained_run, tmp_path, window):
+    code, output = evaluate(tmp_path, labelled_table(tmp_path / "new"), "--set", f"dataset.window={window}")
+    assert code == 0, output
+    assert "cropped or padded" in output
+
+
+def test_trained_encoder_refuses_another_column_by_name(trained_run, tmp_path):
+    path = labelled_table(tmp_path / "new")
+    path.write_text(path.read_text().replace("a,b,", "a,b_new,"))
+    code, output = evaluate(tmp_path, path)
+    assert code != 0
+    assert "no column 'b'" in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+def test_trained_encoder_takes_recordings_of_another_rate_and_length(tmp_path, run_files):
+    run_files("speech", labelled_recordings(tmp_path / "old", 4000, 0.5))
+    code, output = evaluate(tmp_path, labelled_recordings(tmp_path / "new", 8000, 1.5))
+    assert code == 0, output
+    assert "resampled to 4000 Hz" in " ".join(output.split())
+
+
+def labelled_recordings(folder, rate, seconds):
+    for word, pitch in (("low", 300), ("high", 900)):
+        (folder / word).mkdir(parents=True)
+        for i in range(6):
+            sound = 0.5 * np.sin(2 * np.pi * (pitch + 20 * i) * np.arange(round(rate * seconds)) / rate)
+            soundfile.write(folder / word / f"{i}.wav", sound, rate)
+    return folder

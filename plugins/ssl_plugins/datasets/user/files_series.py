@@ -361,11 +361,10 @@ class SeriesFiles(SeriesSplit):
             self.warnings, self.doubts, self.rate = (), (), float(rate)
             self._open()
         else:
-            line = (
-                f"taken to have the rate of the training data ({_rate(rate)}), as the data here say {_rate(self.rate)}"
-            )
+            line = f"the data here have {_rate(self.rate)}, and are taken to have that of training, {_rate(rate)}"
             self.rate = rate
-            self.fields = {"series": replace(self.fields["series"], rate=rate)}  # type: ignore[type-var]
+            shape = self.fields["series"].shape  # type: ignore[union-attr]
+            self.fields = {"series": Continuous(shape, rate=rate)}
         self.warnings += (line,)
 
     def fingerprint(self) -> str:

@@ -23,11 +23,14 @@ class Continuous:
         rate: Sampling rate along the last axis in Hz, if there is one.
         dtype: numpy's name of the dtype of samples, such as "uint16", if it is known. It is ignored when fields are
             compared.
+        longest: largest size along the last axis where that differs between samples, if it is known. It is ignored
+            when fields are compared.
     """
 
     shape: tuple[int | None, ...]
     rate: float | None = None
     dtype: str | None = field(default=None, repr=False, compare=False)
+    longest: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

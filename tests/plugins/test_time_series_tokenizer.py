@@ -42,6 +42,16 @@ def test_default_patch_gives_about_64_tokens(length, count):
     assert make((3, length)).layout.length == count
 
 
+@pytest.mark.parametrize(
+    ("longest", "length", "count"), [(None, 320, 64), (5000, 320, 64), (14, 14, 14), (100, 100, 50), (97, 98, 49)]
+)
+def test_series_of_different_lengths_take_the_longest(longest, length, count):
+    fields = {"series": Continuous((2, None), longest=longest)}
+    tokenizer = TimeSeriesTokenizer(TimeSeriesTokenizer.Options(), fields, 16)
+    assert (tokenizer.length, tokenizer.layout.length) == (length, count)
+    assert tokens(tokenizer, np.ones((2, 9))).valid.sum() == -(-9 // tokenizer.patch[0])
+
+
 def test_crop_and_fill():
     series = np.arange(10, dtype=np.float32)[None]
     for crop, first in (("start", 0), ("center", 3), ("end", 6)):

@@ -46,7 +46,10 @@ class TimeSeriesTokenizer(GridTokenizer):
         """Options of the time series tokenizer."""
 
         length: int | None = Field(
-            None, ge=1, description="steps of a series; by default that of the data if all are equal, else 320"
+            None,
+            ge=1,
+            description="steps of a series; by default those of the data if all are equal, else about those of the "
+            "longest series, at most 320",
         )
         patch: int | None = Field(
             None, ge=1, description="steps per token; by default the divisor of the length that gives about 64 tokens"
@@ -74,13 +77,13 @@ class TimeSeriesTokenizer(GridTokenizer):
         )
 
     def __init__(self, options: Options, fields: Fields, dim: int) -> None:
-        self.count, data_length = _series_shape(fields)
+        self.count, data_length, longest = _series_shape(fields)
         invalid = [channel for channel in options.channels if not 0 <= channel < self.count]
         if invalid:
             raise ConfigError(
                 f"tokenizer.channels: there is no channel {invalid[0]}; the data has 0 to {self.count - 1}"
             )
-        length = options.length or data_length or DEFAULT_LENGTH
+        length = options.length or data_length or _default_length(longest)
         patch = options.patch or _default_patch(length)
         channels = len(options.channels) or self.count
         super().__init__(options, fields, dim, field="series", channels=channels, shape=(length,), patch=(patch,))
@@ -208,8 +211,10 @@ class TimeSeriesTokenizer(GridTokenizer):
         return Geometry(valid=starts < inputs["steps"].unsqueeze(1))
 
 
-def _series_shape(fields: Fields) -> tuple[int, int | None]:
-    """Number of channels and of steps; None if the number of steps differs between samples.
+def _series_shape(fields: Fields) -> tuple[int, int | None, int | None]:
+    """Number of channels, of steps, and of steps of the longest series.
+
+    The second is None if the number of steps differs between samples, the third if it is not known.
 
     Raises:
         ConfigError: The data set has no such field.
@@ -221,7 +226,15 @@ def _series_shape(fields: Fields) -> tuple[int, int | None]:
             f"tokenizer 'time-series' reads a field 'series' of real numbers (channels, steps) with a fixed number of "
             f"channels; the data set offers {offered}"
         )
-    return field.shape[0], field.shape[1]
+    return field.shape[0], field.shape[1], field.longest
+
+
+def _default_length(longest: int | None) -> int:
+    """The length of series of different lengths: that of the longest, rounded up so that it has about 64 patches."""
+    if longest is None or longest >= DEFAULT_LENGTH:
+        return DEFAULT_LENGTH
+    patch = max(1, round(longest / DEFAULT_TOKENS))
+    return -(-longest // patch) * patch
 
 
 def _default_patch(length: int) -> int:

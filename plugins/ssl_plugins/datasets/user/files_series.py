@@ -215,9 +215,10 @@ class SeriesFiles(SeriesSplit):
             unit=[array.unit for array in self.arrays],
         )
         self.assign_split(metadata.metadata(self.locations), target=metadata.target())
-        self.fields = {"series": Continuous((len(self.picked) or count, lengths[0] if len(lengths) == 1 else None))}
+        steps = lengths[0] if len(lengths) == 1 else None
+        self.fields = {"series": Continuous((len(self.picked) or count, steps), longest=lengths[-1])}
         facts = {
-            "layout": f"{int(self.locations.starts[-1])} series of {len(self.picked) or count} channels",
+            "layout": f"{int(self.locations.starts[-1])} series, channels {len(self.picked) or count}",
             "length": f"{lengths[0]} steps" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} steps",
         }
         self.summary = replace(self.summary, facts=facts)

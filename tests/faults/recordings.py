@@ -166,8 +166,8 @@ def _name_without_utf8(folder: Path) -> None:
     (folder / "wav00.wav").rename(Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.wav")))
 
 
-def _nine(read: Read) -> None:
-    assert sum(read.sizes.values()) == 9
+def _eight(read: Read) -> None:
+    assert sum(read.sizes.values()) == 8
     assert read.bad("train") + read.bad("test") == []
 
 
@@ -277,5 +277,5 @@ FAULTS = [
     Fault("damage: aiff, au and mp3 cut in half", "speech", _cut_aiff_and_mp3, _three_bad),
     Fault("damage: length unknown to the header", "speech", _streamed, _ten_with_sound),
     Fault("damage: flac of 2^36 samples", "speech", _endless_flac, _one_bad),
-    Fault("name that is not UTF-8", "speech", _name_without_utf8, _nine),
+    Fault("name that is not UTF-8", "speech", _name_without_utf8, _eight, warning=r"caf\\xe9.wav is left out.*rename"),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ssl_core import Column, DataError
 from ssl_plugins.datasets._io.splitting import Codes, DescribeRow, SampleMetadata
+from ssl_plugins.datasets._io.summaries import ReadTable
 
 GAP_STEPS = 10  # a step this many times longer than the usual one is a gap
 GAP_SHARE = 0.25  # and at least this share of a window
@@ -34,12 +36,16 @@ class Rows:
 
 @dataclass
 class Reading:
-    """What is said of the data. columns: in the order of the file. facts, warnings and doubts: lines for the header."""
+    """What is said of the data.
+
+    columns: in the order of the file. facts, warnings and doubts: lines for the header. tables: the tables read.
+    """
 
     columns: list[Column] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    tables: Sequence[ReadTable] = ()
 
 
 class SeriesRows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +76,7 @@ class _Reader:
         self.metadata, self.ids = MetadataCollector(options.task), LabelEncoder()
         self.sensors = LabelEncoder() if options.pivot else None
         self.columns: list[Column] = []
+        self.tables: list[Table] = []
         self.doubts: list[str] = []
         self.time_columns: list[str] = []
         self.time_unit = ""
@@ -84,7 +84,8 @@ class _Reader:
     def read_file(self, entry: FileEntry) -> int:
         """Read one file. Returns the number of its rows."""
         options = self.options
-        table = Table(entry.path, options.columns, options.delimiter)
+        table = Table.open(entry.path, options)
+        self.tables.append(table)
         roles = table.metadata_columns(options.label, options.group, options.split)
         if options.id is not None:
             roles["id"] = table.require(options.id, "id")
@@ -98,7 +99,7 @@ class _Reader:
         for name in self.time_columns:
             table.require(name, "time")
         named = {*roles.values(), *self.time_columns, *options.drop_columns}
-        channels = [name for name in table.columns if name not in named and not _is_index(name)]
+        channels = [name for name in table.columns if name not in named]
         if options.channels or self.channels:
             channels = [table.require(name, "channels") for name in options.channels or self.channels]
         count = 0
@@ -160,10 +161,8 @@ class _Reader:
                 why = "" if options.time else "its name; name it in dataset.channels to use it as a channel"
             elif name in unread:
                 role, kind, why = "left out", "text", "its times cannot be read"
-            elif role is None and (_is_index(name) or name not in names):
-                role, why = "left out", "an index without a name" if _is_index(name) else "dataset.drop_columns"
-                if options.channels:
-                    why = "not in dataset.channels"
+            elif role is None and name not in names:
+                role, why = "left out", "not in dataset.channels" if options.channels else "dataset.drop_columns"
             elif role is None and (options.channels or numeric_share(block[name]) > 0.5):
                 role = "input"
                 used.append(name)
@@ -173,6 +172,7 @@ class _Reader:
             elif role != "time":
                 kind = "category"
             self.columns.append(Column(name, role or "left out", kind, why=why))
+        self.columns += [Column(name, "left out", why=why) for name, why in table.left_out.items()]
         if not used:
             raise DataError(f"{table.path} has no column of numbers; name the channels in dataset.channels")
         self.channels = list(options.channels) or used
@@ -272,12 +272,7 @@ class _Reader:
                 for c in columns
             ]
         facts = {"time": "column " + " and ".join(self.time_columns)} if self.time_columns else {}
-        return Reading(columns, facts, [], self.doubts)
-
-
-def _is_index(name: str) -> bool:
-    """Whether a column is the index that pandas writes without a name."""
-    return not name.strip() or re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name) is not None
+        return Reading(columns, facts, [], self.doubts, self.tables)
 
 
 def _is_date_type(kind: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 from collections.abc import Sequence
@@ -19,9 +18,9 @@ from ssl_plugins.datasets._io.tables import MetadataCollector, Table, as_numbers
 
 MIN_STEPS = 16  # a row of fewer numbers is no series
 MAX_CLASSES = 100  # different whole numbers in a first column of labels
-SNIFFED_BYTES = 1 << 20
 SNIFFED_ROWS = 200
 TEXT_EXTENSIONS = (".txt", ".dat")
+LABEL_NAMES = ("class", "target")  # names that stand for no step
 UCR_ENDINGS = tuple(f"_{part}{ending}" for part in ("train", "test") for ending in (".txt", ""))
 """Endings of the text files of the UCR archive, which are found in a folder too."""
 
@@ -62,31 +61,25 @@ class WideLayout:
 
 
 def find_wide_layout(path: Path, options: Any) -> WideLayout | None:
-    """The layout of a table by its names and the shape of its beginning; None if its rows are time points."""
-    if path.name.lower().endswith(".parquet"):
-        return _by_names(Table(path, (), None).columns, options)
-    lines = _first_lines(path)
-    if not lines:
-        return None
-    cells = [_split(line, path, options.delimiter) for line in lines]
-    names = [cell.strip().strip('"') for cell in cells[0]]
-    if options.columns or not _are_numbers(names) or _count_up(names):
-        return _by_names(list(options.columns) or names, options)
-    rows = [row for row in cells if len(row) == len(cells[0]) and _are_numbers(row)]
-    if len(cells[0]) <= MIN_STEPS or not rows:
-        return None
-    return _without_names(path, np.array([[_number(cell) for cell in row] for row in rows]))
+    """The layout of a table by its names and the shape of its beginning; None if its rows are time points.
 
-
-def _count_up(cells: Sequence[str]) -> bool:
-    """Whether these are the whole numbers from 0 or 1 on."""
-    return all(cell.isdecimal() for cell in cells) and [int(cell) - int(cells[0]) for cell in cells] == [
-        *range(len(cells))
-    ]
+    Raises:
+        DataError: the table cannot be read.
+    """
+    table = Table.open(path, options)
+    if table.found.has_header or options.columns:
+        return _by_names(table.columns, options)
+    if len(table.columns) <= MIN_STEPS:
+        return None
+    block = next(table.blocks(table.columns), None)
+    numbers = [] if block is None else [as_numbers(block[name][:SNIFFED_ROWS]) for name in table.columns]
+    if not numbers or any(invalid is not None for _, invalid in numbers):
+        return None
+    return _without_names(path, np.stack([values for values, _ in numbers], axis=1))
 
 
 def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:
-    others = {*METADATA_COLUMNS, "id", "class", "target", options.label, options.group, options.split, options.id}
+    others = {*METADATA_COLUMNS, "id", *LABEL_NAMES, options.label, options.group, options.split, options.id}
     steps = [name for name in names if name not in others and name.lower() not in others]
     if len(steps) < MIN_STEPS or options.channels:
         return None
@@ -118,43 +111,9 @@ def _all_whole(rows: np.ndarray) -> bool:
     return bool((known == np.rint(known)).all())
 
 
-def _first_lines(path: Path) -> list[str]:
-    """The first lines of a text file that are whole; none of a file that cannot be read as text."""
-    try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES)
-    except (OSError, EOFError):
-        return []
-    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
-    lines = text.splitlines()
-    lines = lines[:-1] if len(head) == SNIFFED_BYTES and len(lines) > 1 else lines
-    return [line for line in lines[:SNIFFED_ROWS] if line.strip()]
-
-
-def _split(line: str, path: Path, delimiter: str | None) -> list[str]:
-    if delimiter is None:
-        if path.suffix.lower() in (*TEXT_EXTENSIONS, "") and "," not in line:
-            return line.split()
-        delimiter = "\t" if "\t" in line else "," if "," in line else ";" if ";" in line else ","
-    return line.rstrip().split(delimiter)
-
-
-def _number(cell: str) -> float:
-    cell = cell.strip()
-    return float("nan") if cell in ("", "?") else float(cell)
-
-
-def _are_numbers(cells: Sequence[str]) -> bool:
-    try:
-        numbers = [_number(cell) for cell in cells]
-    except ValueError:
-        return False
-    return not all(np.isnan(numbers))
-
-
 def read_wide_table(
     entry: FileEntry, layout: WideLayout | None, options: Any, metadata: MetadataCollector
-) -> SeriesList:
+) -> tuple[SeriesList, Table]:
     """Read the rows of a table as series of one channel. Missing values at the end of a row are padding.
 
     Args:
@@ -167,11 +126,11 @@ def read_wide_table(
         DataError: the table cannot be read, or holds something else than numbers.
     """
     path = entry.path
-    if path.suffix.lower() in (*TEXT_EXTENSIONS, "") and options.delimiter is None:
-        return _read_text(entry, layout, metadata)
-    table = Table(path, options.columns or (layout.names if layout else ()), options.delimiter)
+    if layout is not None and layout.names and not options.columns:
+        options = options.model_copy(update={"columns": layout.names})
+    table = Table.open(path, options)
     roles = table.metadata_columns(options.label, options.group, options.split)
-    others = {*roles.values(), *options.drop_columns, options.id or "id"}
+    others = {*roles.values(), *options.drop_columns, options.id or "id", *LABEL_NAMES}
     steps = [name for name in table.columns if name not in others]
     values: list[np.ndarray] = []
     count = 0
@@ -187,28 +146,7 @@ def read_wide_table(
         count += len(rows)
     if not count:
         raise DataError(f"{path} has no rows")
-    return SeriesList(path, without_padding(np.concatenate(values)))
-
-
-def _read_text(entry: FileEntry, layout: WideLayout | None, metadata: MetadataCollector) -> SeriesList:
-    """Read a text file of numbers that blanks or commas separate; the label is first unless the layout says not."""
-    import pandas as pd  # slow to import
-
-    path = entry.path
-    try:
-        with path.open("rb") as file:
-            commas = b"," in file.readline()
-        frame = pd.read_csv(path, sep="," if commas else r"\s+", header=None, na_values=["?"])
-        values = frame.to_numpy(np.float64)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as rows of numbers: {reason:.200}; save it as .csv") from None
-    block: dict[str, Any] = {"": pa.nulls(len(values))}
-    if layout is not None and layout.names[:1] == ("label",):
-        block["label"] = pa.array([f"{label:g}" for label in values[:, 0]], pa.string())
-        values = values[:, 1:]
-    metadata.append(block, {kind: kind for kind in block if kind}, entry, lambda row: f"{path} row {row + 1}")
-    return SeriesList(path, without_padding(values.astype(np.float32)))
+    return SeriesList(path, without_padding(np.concatenate(values))), table
 
 
 def without_padding(rows: np.ndarray) -> Sequence[np.ndarray]:
@@ -258,6 +196,11 @@ def read_ts(entry: FileEntry, metadata: MetadataCollector) -> SeriesList:
         raise DataError(f"{path} holds no series below a line @data")
     _append_labels(metadata, entry, len(series), labels)
     return SeriesList(path, series)
+
+
+def _number(cell: str) -> float:
+    cell = cell.strip()
+    return float("nan") if cell in ("", "?", "NaN") else float(cell)
 
 
 def _ts_series(parts: Sequence[str]) -> np.ndarray:

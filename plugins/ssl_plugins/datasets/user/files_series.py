@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from ssl_core import (
     Split,
     hookimpl,
 )
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, SampleLocations, list_sources
+from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, FileList, SampleLocations, list_sources
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series_arrays import (
     CONTAINER_EXTENSIONS,
@@ -53,6 +52,7 @@ from ssl_plugins.datasets._io.splitting import (
     check_split,
     wants_validation,
 )
+from ssl_plugins.datasets._io.summaries import ReadTable
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions
 
@@ -111,7 +111,6 @@ class SeriesFiles(SeriesSplit):
             description="windows in which a channel has no value: skip, or fill in the channel's mean of the training "
             "data",
         )
-        drop_columns: tuple[str, ...] = Field((), description="columns not to use")
         key: str | None = Field(
             None, description="name of the array in .npz, .mat and HDF5 files; by default series, data or x"
         )
@@ -133,19 +132,18 @@ class SeriesFiles(SeriesSplit):
     def _open(self) -> None:
         """Read all files and assign the split."""
         options = self.options
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern)
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         known = (*EXTENSIONS, *TEXT_EXTENSIONS)
         check_extensions(entries, known, "table or array of time series")
         first_name = entries[0].path.name.lower()
         kind = next(kind for kind, endings in KINDS.items() if first_name.endswith(endings))
         check_extensions(entries, KINDS[kind], f"{kind}, as the other files are")
-        files = Counter(entry.path.suffix.lower() or "no ending" for entry in entries)
-        self.summary = DataSummary(files=files)
+        self.summary, self.tables = DataSummary(), list[ReadTable]()
         if kind == "table":
             self._read_tables(entries)
         elif kind == "archive of series":
             metadata = MetadataCollector(options.task)
-            entries = _split_by_file_name(entries)
+            entries = entries.with_entries(_split_by_file_name(entries))
             read = {".ts": read_ts, ".arff": read_arff}
             self._use_samples([read[entry.path.suffix.lower()](entry, metadata) for entry in entries], metadata)
         elif kind == "EDF recording":
@@ -153,16 +151,20 @@ class SeriesFiles(SeriesSplit):
         else:
             self._read_arrays(entries)
         self.record_files(entry.path for entry in entries)
+        self.record_summary(entries, tables=self.tables)
+        del self.tables  # they cannot be sent to worker processes
 
-    def _read_tables(self, entries: list[FileEntry]) -> None:
+    def _read_tables(self, entries: FileList) -> None:
         options = self.options
         layout = None
         if options.layout in ("auto", "wide") and not (options.pivot or options.time):
             layout = find_wide_layout(entries[0].path, options)
         if options.layout == "wide" or (options.layout == "auto" and layout is not None):
             metadata = MetadataCollector(options.task)
-            entries = _split_by_file_name(entries)
-            arrays = [read_wide_table(entry, layout, options, metadata) for entry in entries]
+            entries = entries.with_entries(_split_by_file_name(entries))
+            read = [read_wide_table(entry, layout, options, metadata) for entry in entries]
+            arrays = [array for array, _ in read]
+            self.tables += [table for _, table in read]
             if options.layout == "auto" and layout is not None and layout.doubtful:
                 self.doubts += (
                     f"each row of {entries[0].path} is read as a series of {max(arrays[0].shapes)[-1]} steps, since "
@@ -171,12 +173,6 @@ class SeriesFiles(SeriesSplit):
                 )
             self._use_samples(arrays, metadata)
             return
-        for entry in entries:
-            if not entry.path.name.lower().endswith(TABLE_EXTENSIONS):
-                raise DataError(
-                    f"{entry.path}: a text file is read as a series a row, with the label first; set "
-                    f"dataset.layout=wide, or rename it to .csv or .tsv if each row is a time point"
-                )
         self._cut_windows(read_series_table(options, entries), "a row is a time point")
 
     def _read_edf(self, entries: Sequence[FileEntry]) -> None:
@@ -276,6 +272,7 @@ class SeriesFiles(SeriesSplit):
             facts["constant channels"] = ", ".join(constant)
         self.warnings += tuple(reading.warnings)
         self.doubts += tuple(reading.doubts)
+        self.tables += reading.tables
         self.summary = replace(self.summary, columns=tuple(reading.columns), facts=facts)
 
     def __getitem__(self, index: int) -> Sample:
@@ -374,7 +371,7 @@ class SeriesFiles(SeriesSplit):
         return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}"
 
 
-def _split_by_file_name(entries: list[FileEntry]) -> list[FileEntry]:
+def _split_by_file_name(entries: Sequence[FileEntry]) -> Sequence[FileEntry]:
     """The entries with the split that their names say, as X_TRAIN.tsv and X_TEST.tsv do, if all do and both are there.
 
     What the folders or the pattern say comes first.

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, DataSummary, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.file_listing import FileEntry, list_files, metadata_of_files
+from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, Sample, Split, hookimpl
+from ssl_plugins.datasets._io.file_listing import FileEntry, FileList, list_files, metadata_of_files
 from ssl_plugins.datasets._io.file_state import file_state
 from ssl_plugins.datasets._io.recordings import (
     FFMPEG_CURE,
@@ -106,7 +106,7 @@ class SpeechFiles(UserData):
         self._summarise(entries, known, rates)
         self.record_files(entry.path for entry in entries)
 
-    def _list_files(self) -> list[FileEntry]:
+    def _list_files(self) -> FileList:
         """All recordings that can be read.
 
         Raises:
@@ -114,9 +114,9 @@ class SpeechFiles(UserData):
         """
         options = self.options
         if options.extensions:
-            return list_files(options.root, options.extensions, options.label_pattern)
-        entries = list_files(options.root, (*endings(), *FFMPEG_ENDINGS), options.label_pattern)
-        if has_ffmpeg() or Path(options.root).expanduser().is_file():
+            return list_files(options.root, options.extensions, options.label_pattern, options)
+        entries = list_files(options.root, (*endings(), *FFMPEG_ENDINGS), options.label_pattern, options)
+        if has_ffmpeg():
             return entries
         left_out = Counter(entry.path.suffix.lower() for entry in entries)
         left_out = Counter({ending: left_out[ending] for ending in FFMPEG_ENDINGS if left_out[ending]})
@@ -127,13 +127,13 @@ class SpeechFiles(UserData):
             raise DataError(
                 f"dataset.root {options.root} holds recordings ending in {names}; reading them needs {FFMPEG_CURE}"
             )
-        kept = [entry for entry in entries if entry.path.suffix.lower() not in left_out]
+        kept = entries.with_entries(entry for entry in entries if entry.path.suffix.lower() not in left_out)
         use = ",".join(sorted({entry.path.suffix.lower() for entry in kept}))
         self.doubts += (
             f"{count} of {len(entries)} recordings, those ending in {names}, are left out; reading them needs "
             f"{FFMPEG_CURE}, or set dataset.extensions={use} to do without them",
         )
-        self.summary = DataSummary(ignored=left_out)
+        kept.ignored += left_out
         return kept
 
     def _read_headers(self, paths: Sequence[Path]) -> list[Header | None]:
@@ -249,8 +249,7 @@ class SpeechFiles(UserData):
             facts["channels"] += f"; {use} is used"
             self.warnings += (f"some recordings have several channels: {use} is used (dataset.channel)",)
         facts["samples"] = "whole recordings" if self.window is None else f"windows of {self.window:g} s"
-        files = Counter(entry.path.suffix.lower() for entry in entries)
-        self.summary = DataSummary(files=files, ignored=self.summary.ignored, facts=facts)
+        self.record_summary(entries, facts=facts)
 
     def __getitem__(self, index: int) -> Sample:
         """{"waveform": (1, n) float32}, the mean of the channels or the one chosen, whole or a window of it.

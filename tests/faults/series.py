@@ -283,6 +283,46 @@ def _index_column(folder: Path) -> Path:
     return folder / "x.csv"
 
 
+def _european(folder: Path) -> Path:
+    _long().to_csv(folder / "x.csv", sep=";", decimal=",", index=False)
+    return folder / "x.csv"
+
+
+def _utf16(folder: Path) -> Path:
+    _long().rename(columns={"b": "µ"}).to_csv(folder / "x.csv", encoding="utf-16", index=False)
+    return folder / "x.csv"
+
+
+def _json_lines(folder: Path) -> Path:
+    _long().to_json(folder / "x.jsonl", orient="records", lines=True)
+    return folder / "x.jsonl"
+
+
+def _blanks(folder: Path) -> Path:
+    (folder / "x.txt").write_text(_long().to_string(index=False))
+    return folder / "x.txt"
+
+
+def _two_channels(read: Read) -> None:
+    is_in_order(read)
+    assert read.train.fields["series"].shape == (2, 32)
+    assert sum(read.sizes.values()) == 12
+    assert read.columns["time"] == "time"
+
+
+def _capital_label(folder: Path) -> Path:
+    return _save(folder, _long(Label=["walk"] * 200 + ["sit"] * 200))
+
+
+def _without_names(folder: Path) -> Path:
+    np.savetxt(folder / "x.csv", np.column_stack([np.arange(400), noise(400, 3)]), delimiter=",")
+    return folder / "x.csv"
+
+
+def _short(folder: Path) -> Path:
+    return _save(folder, _long(100))
+
+
 # --- arrays ---------------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +483,16 @@ FAULTS = [
     Fault(
         "range: values of 1e300", TS, _huge, sample_count(12, 2, 32), options=WINDOW,
         error="column 'power' holds .*e.300, beyond", cure={"drop_columns": "power"},
+    ),
+    Fault("table: semicolons and decimal commas", TS, _european, _two_channels, options=WINDOW),
+    Fault("table: UTF-16", TS, _utf16, _two_channels, options=WINDOW),
+    Fault("table: JSON lines", TS, _json_lines, _two_channels, options=WINDOW),
+    Fault("table: columns of a text file", TS, _blanks, _two_channels, options=WINDOW),
+    Fault("table: Label", TS, _capital_label, options=WINDOW, doubt=r"did you mean dataset\.label=Label"),
+    Fault("table: without names", TS, _without_names, sample_count(12, 4, 32), options=WINDOW, doubt="dataset.header=no"),
+    Fault(
+        "one short series", TS, _short, sample_count(5, 2, 20), options={"window": 90},
+        error="is one series of 100 rows, too short for a test split of windows of 90 rows", cure={"window": 20},
     ),
     Fault("index of pandas", TS, _index_column, sample_count(12, 2, 32), options=WINDOW),
     Fault("arrays: a recording a file", TS, _recordings, _eight_recordings, options=WINDOW),

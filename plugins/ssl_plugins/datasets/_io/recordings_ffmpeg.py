@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 MAX_BYTES = 1 << 32  # decoded sound of a file
@@ -25,6 +24,8 @@ class FfmpegFile:
     @classmethod
     def open(cls, path: Path) -> FfmpegFile | None:
         """Decode a file; None if it holds no sound."""
+        import av  # optional
+
         blocks: list[np.ndarray] = []
         size = 0
         try:

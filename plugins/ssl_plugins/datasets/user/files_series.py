@@ -46,6 +46,7 @@ from ssl_plugins.datasets._io.series_wide import (
 from ssl_plugins.datasets._io.series_windows import WindowLocations, majority_labels, window_means
 from ssl_plugins.datasets._io.splitting import (
     EXCLUDED,
+    TEST,
     TRAIN,
     Codes,
     SampleMetadata,
@@ -247,6 +248,12 @@ class SeriesFiles(SeriesSplit):
         metadata = SampleMetadata(len(series), locations, label)
         split = self.split_series_windows(table, series, offset, label)
         split[~is_labelled] = EXCLUDED
+        if len(np.unique(series)) == 1 and options.test_fraction > 0 and not (split == TEST).any():
+            raise DataError(
+                f"dataset.root {options.root} is one series of {table.lengths.max()} rows, too short for a test split "
+                f"of windows of {window} rows; lower dataset.window, set dataset.stride to less than the window, raise "
+                f"dataset.test_fraction, or set it to 0 to pretrain on everything"
+            )
         check_split(metadata, split, wants_validation(options))
         target = None if table.target is None else window_means(table.target, begin, window)
         self.assign_split(metadata, split, title=options.label or "label", target=target)

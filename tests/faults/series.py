@@ -137,6 +137,46 @@ def _is_arff(read: Read) -> None:
     assert read.train.task.names == ("1", "2")
 
 
+def smooth(*shape: int) -> np.ndarray:
+    """Random walks along the last axis."""
+    return np.cumsum(noise(*shape), axis=-1)
+
+
+def _label_last(folder: Path) -> Path:
+    """As the heartbeats of MIT-BIH are spread: 187 steps, the label last."""
+    rows = np.column_stack([smooth(100, 60), np.arange(100) % 5])
+    np.savetxt(folder / "x.csv", rows, delimiter=",")
+    return folder / "x.csv"
+
+
+def _is_label_last(read: Read) -> None:
+    assert read.train.fields["series"].shape == (1, 60)
+    assert read.train.task.size == 5
+
+
+def _long_label_first(folder: Path) -> Path:
+    """The activity first, and 20 sensors that change slowly: a row is a time point."""
+    rows = np.column_stack([np.repeat([1, 2], 200), smooth(20, 400).T])
+    np.savetxt(folder / "x.csv", rows, delimiter=",")
+    return folder / "x.csv"
+
+
+def _numbered_slow_channels(folder: Path) -> Path:
+    return _save(folder, pd.DataFrame(smooth(20, 400).T, columns=[f"x{i}" for i in range(20)]))
+
+
+def _steps_first(folder: Path) -> Path:
+    np.save(folder / "x.npy", noise(40, 128, 9))
+    return folder / "x.npy"
+
+
+def _is_transposed(read: Read) -> None:
+    assert sum(read.sizes.values()) == 40
+    assert read.train.fields["series"].shape == (9, 128)
+    number = int(read.train.describe(0).rsplit(" ", 1)[1]) - 1
+    np.testing.assert_array_equal(read.samples()[0]["series"], noise(40, 128, 9)[number].T)
+
+
 # --- long tables ----------------------------------------------------------------------------------------------------
 
 
@@ -434,6 +474,13 @@ FAULTS = [
     Fault("wide: not with a column of times", TS, _numbered_sensors, sample_count(6, 20, 32), options=WINDOW),
     Fault("wide: x0 to x19", TS, _maybe_wide, doubt=r"its columns x0 to x19 are numbered.*dataset\.layout=long"),
     Fault("wide: long on wish", TS, _maybe_wide, sample_count(6, 20, 32), options={**WINDOW, "layout": "long"}),
+    Fault("wide: label last", TS, _label_last, _is_label_last, doubt="the last of its 61 columns.*dataset.layout=long"),
+    Fault("wide: not if rows are alike", TS, _long_label_first, sample_count(12, 21, 32), options=WINDOW,
+          doubt=r"dataset\.header"),
+    Fault("wide: not if channels are slow", TS, _numbered_slow_channels, sample_count(12, 20, 32), options=WINDOW),
+    Fault("arrays: channels last", TS, _steps_first, _is_transposed, doubt="9 channels of 128 steps; set dataset.order"),
+    Fault("arrays: channels last by option", TS, _steps_first, _is_transposed, options={"order": "last"}),
+    Fault("arrays: many channels first", TS, _steps_first, sample_count(40, 128, 9), options={"order": "first"}),
     Fault("archive: .ts", TS, _ts, _is_ts),
     Fault("archive: .arff", TS, _arff, _is_arff),
     Fault(
@@ -489,7 +536,7 @@ FAULTS = [
     Fault("table: JSON lines", TS, _json_lines, _two_channels, options=WINDOW),
     Fault("table: columns of a text file", TS, _blanks, _two_channels, options=WINDOW),
     Fault("table: Label", TS, _capital_label, options=WINDOW, doubt=r"did you mean dataset\.label=Label"),
-    Fault("table: without names", TS, _without_names, sample_count(12, 4, 32), options=WINDOW, doubt="dataset.header=no"),
+    Fault("table: without names", TS, _without_names, sample_count(12, 4, 32), options=WINDOW, doubt="header=no"),
     Fault(
         "one short series", TS, _short, sample_count(5, 2, 20), options={"window": 90},
         error="is one series of 100 rows, too short for a test split of windows of 90 rows", cure={"window": 20},

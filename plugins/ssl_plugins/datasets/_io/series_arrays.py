@@ -229,7 +229,28 @@ def read_array_recording(entry: FileEntry, key: str | None, channels_first: bool
     return Recording(entry, np.ascontiguousarray(values), tuple(map(str, range(values.shape[1]))))
 
 
-def sample_shape(arrays: Sequence[Any]) -> tuple[int, list[int]]:
+def choose_order(arrays: Sequence[Any], order: str) -> tuple[bool, str]:
+    """Whether the channels of samples are on the last axis, and a line if that is doubtful.
+
+    Args:
+        arrays: the arrays of all files.
+        order: the option: "auto", "first" or "last".
+    """
+    shapes = {shape: array.path for array in arrays for shape in array.shapes if len(shape) == 2}
+    if order != "auto" or not shapes:
+        return order == "last", ""
+    shape, path = next(iter(shapes.items()))
+    if shape[0] <= shape[1]:
+        return False, ""
+    last = shape[1] < MIN_STEPS <= shape[0]
+    steps, channels = shape if last else shape[::-1]
+    return last, (
+        f"samples of shape {shape} in {path} are read as {channels} channels of {steps} steps; set "
+        f"dataset.order={'last' if last else 'first'} if that is right, or dataset.order={'first' if last else 'last'}"
+    )
+
+
+def sample_shape(arrays: Sequence[Any], channels_last: bool = False) -> tuple[int, list[int]]:
     """Number of channels of all samples, and their different lengths, ascending.
 
     Raises:
@@ -249,7 +270,7 @@ def sample_shape(arrays: Sequence[Any]) -> tuple[int, list[int]]:
                 f"(n, channels, steps) or (n, steps)"
             )
         for shape in array.shapes:
-            path_of.setdefault(shape[:-1], array.path)
+            path_of.setdefault(shape[1:] if channels_last else shape[:-1], array.path)
     if len(path_of) > 1:
         (first, first_path), (second, second_path) = list(path_of.items())[:2]
         raise DataError(
@@ -257,7 +278,8 @@ def sample_shape(arrays: Sequence[Any]) -> tuple[int, list[int]]:
             f"remove one"
         )
     (channels,) = path_of
-    return channels[0] if channels else 1, sorted({shape[-1] for array in arrays for shape in array.shapes})
+    steps_axis = 0 if channels_last else -1
+    return channels[0] if channels else 1, sorted({shape[steps_axis] for array in arrays for shape in array.shapes})
 
 
 def _channels(shape: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssl_plugins.datasets._io.tables import MetadataCollector, Table, as_numbers
 MIN_STEPS = 16  # a row of fewer numbers is no series
 MAX_CLASSES = 100  # different whole numbers in a first column of labels
 SNIFFED_ROWS = 200
+SMOOTHER = 0.7
 TEXT_EXTENSIONS = (".txt", ".dat")
 LABEL_NAMES = ("class", "target")  # names that stand for no step
 UCR_ENDINGS = tuple(f"_{part}{ending}" for part in ("train", "test") for ending in (".txt", ""))
@@ -67,15 +69,20 @@ def find_wide_layout(path: Path, options: Any) -> WideLayout | None:
         DataError: the table cannot be read.
     """
     table = Table.open(path, options)
-    if table.found.has_header or options.columns:
-        return _by_names(table.columns, options)
-    if len(table.columns) <= MIN_STEPS:
+    if len(table.columns) < MIN_STEPS and options.layout != "wide":
         return None
+    has_names = bool(table.found.has_header or options.columns)
+    layout = _by_names(table.columns, options) if has_names else None
+    if has_names and (layout is None or not layout.doubtful):
+        return layout
     block = next(table.blocks(table.columns), None)
-    numbers = [] if block is None else [as_numbers(block[name][:SNIFFED_ROWS]) for name in table.columns]
-    if not numbers or any(invalid is not None for _, invalid in numbers):
+    if block is None:
         return None
-    return _without_names(path, np.stack([values for values, _ in numbers], axis=1))
+    columns = {name: as_numbers(block[name][:SNIFFED_ROWS]) for name in table.columns}
+    rows = np.stack([values for values, invalid in columns.values() if invalid is None], axis=1)
+    if layout is not None:
+        return None if _smoother_along(rows, 0) else layout
+    return _without_names(path, rows, options) if rows.shape[1] == len(columns) else None
 
 
 def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:
@@ -92,23 +99,40 @@ def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:
     return None
 
 
-def _without_names(path: Path, rows: np.ndarray) -> WideLayout | None:
-    """The layout of a file of numbers without names: a series a row, if the first column holds labels."""
-    first, width = rows[:, 0], rows.shape[1]
-    whole = bool(np.isfinite(first).all() and (first == np.rint(first)).all())
-    classes = len(np.unique(first))
-    # the other columns must not be whole numbers too, as those of a table of counts or of pixels are
-    if not whole or classes > min(MAX_CLASSES, max(2, len(rows) / 2)) or _all_whole(rows[:, 1:]):
-        return None
-    names = ("label", *(f"step {i}" for i in range(1, width)))
-    archive = path.stem.lower().endswith(("_train", "_test"))
-    why = f"it has no line of names, and the first of its {width} columns holds {classes} different whole numbers"
-    return WideLayout(why, names, doubtful=not archive)
+def _without_names(path: Path, rows: np.ndarray, options: Any) -> WideLayout | None:
+    """The layout of a file of numbers without names: a series a row, if its first or last column holds labels.
+
+    The rows of a table of time points are like each other, and the steps of a series are.
+    """
+    width, is_wide = rows.shape[1], options.layout == "wide"
+    names = [f"step {i}" for i in range(1, width)]
+    for place, column, others in (("first", 0, rows[:, 1:]), ("last", -1, rows[:, :-1])):
+        labels = rows[:, column]
+        classes = len(np.unique(labels))
+        if not _all_whole(labels) or not np.isfinite(labels).all() or classes > max(2, min(MAX_CLASSES, len(rows) / 2)):
+            continue
+        fits = not _smoother_along(others, 0) if place == "first" else _smoother_along(others, 1)
+        if is_wide or (fits and not _all_whole(others)):  # whole numbers are counts or pixels
+            why = f"it has no names, and the {place} of its {width} columns holds {classes} different whole numbers"
+            named = ("label", *names) if place == "first" else (*names, "label")
+            return WideLayout(why, named, doubtful=not path.stem.lower().endswith(("_train", "_test")))
+    return None
 
 
-def _all_whole(rows: np.ndarray) -> bool:
-    known = rows[np.isfinite(rows)]
+def _all_whole(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
     return bool((known == np.rint(known)).all())
+
+
+def _smoother_along(rows: np.ndarray, axis: int) -> bool:
+    """Whether neighbours along an axis are clearly more like each other than those along the other axis."""
+
+    def roughness(axis: int) -> float:
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of columns without any value
+            return float(np.nanmean(np.abs(np.diff(rows, axis=axis))) / np.nanmean(np.nanstd(rows, axis=axis)))
+
+    return len(rows) > 2 and roughness(axis) < SMOOTHER * roughness(1 - axis)
 
 
 def read_wide_table(

@@ -25,6 +25,7 @@ from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series_arrays import (
     CONTAINER_EXTENSIONS,
     choose_array_layout,
+    choose_order,
     load_array,
     read_array_recording,
     read_samples,
@@ -111,6 +112,11 @@ class SeriesFiles(SeriesSplit):
             "skip",
             description="windows in which a channel has no value: skip, or fill in the channel's mean of the training "
             "data",
+        )
+        order: Literal["auto", "first", "last"] = Field(
+            "auto",
+            description="axis of the channels in arrays of samples: first = (n, channels, steps), last = (n, steps, "
+            "channels); auto = first, unless the last has less than 16 entries and the other more",
         )
         key: str | None = Field(
             None, description="name of the array in .npz, .mat and HDF5 files; by default series, data or x"
@@ -204,7 +210,9 @@ class SeriesFiles(SeriesSplit):
     def _use_samples(self, arrays: list[Any], metadata: MetadataCollector) -> None:
         """Use each series of the arrays as a sample."""
         options, self.arrays = self.options, arrays
-        count, lengths = sample_shape(arrays)
+        self.channels_last, doubt = choose_order(arrays, options.order)
+        self.doubts += (doubt,) if doubt else ()
+        count, lengths = sample_shape(arrays, self.channels_last)
         self.picked = [channel_number(name, count) for name in options.channels]
         self.locations = SampleLocations(
             [array.path for array in self.arrays],
@@ -290,7 +298,8 @@ class SeriesFiles(SeriesSplit):
         """
         if self.arrays:
             array, index_in_array = self.locations.locate(int(self.rows[index]))
-            x = np.atleast_2d(self.arrays[array][index_in_array]).astype(np.float32)
+            x = np.atleast_2d(self.arrays[array][index_in_array])
+            x = np.ascontiguousarray(x.T if self.channels_last else x, dtype=np.float32)
             x = x[self.picked] if self.picked else x
         else:
             start = int(self.begin[index])

@@ -478,7 +478,7 @@ FAULTS = [
     Fault("wide: not if rows are alike", TS, _long_label_first, sample_count(12, 21, 32), options=WINDOW,
           doubt=r"dataset\.header"),
     Fault("wide: not if channels are slow", TS, _numbered_slow_channels, sample_count(12, 20, 32), options=WINDOW),
-    Fault("arrays: channels last", TS, _steps_first, _is_transposed, doubt="9 channels of 128 steps; set dataset.order"),
+    Fault("arrays: channels last", TS, _steps_first, _is_transposed, doubt="9 channels of 128 steps; set dataset"),
     Fault("arrays: channels last by option", TS, _steps_first, _is_transposed, options={"order": "last"}),
     Fault("arrays: many channels first", TS, _steps_first, sample_count(40, 128, 9), options={"order": "first"}),
     Fault("archive: .ts", TS, _ts, _is_ts),

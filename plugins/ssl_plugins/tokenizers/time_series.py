@@ -143,7 +143,7 @@ class TimeSeriesTokenizer(GridTokenizer):
             raise BadSample(f"'series' holds {int(gap.sum())} NaN; set tokenizer.gaps=interpolate to fill them")
         empty = np.flatnonzero(gap.all(axis=1))
         if empty.size:
-            raise BadSample(f"'series' holds only NaN in channel {empty[0]}")
+            raise BadSample(f"'series' holds only NaN in channel {empty[0]}; choose the others in tokenizer.channels")
         x, times = x.copy(), np.arange(x.shape[1])
         for channel in np.flatnonzero(gap.any(axis=1)):
             valid = ~gap[channel]

@@ -353,14 +353,19 @@ class SeriesFiles(SeriesSplit):
         trained = Channels(tuple(column["name"] for column in columns), bool(schema.get("named")))
         matching = match_channels(self._own_channels(), trained, self.options.root)
         self.warnings += matching.warnings
-        if self.arrays or matching.index == tuple(range(len(self.channels))):
+        if self.arrays:
+            return
+        means = [column.get("mean") for column in columns]
+        if None not in means:
+            self.means = means
+        if matching.index == tuple(range(len(self.channels))):
             return
         values = np.full((len(self.values), len(matching.index)), np.nan, np.float32)
         for channel, own in enumerate(matching.index):
             if own is not None:
                 values[:, channel] = self.values[:, own]
         self.values, self.channels = values, list(trained.names)
-        self.means = [float(column.get("mean") or 0) for column in columns]
+        self.means = [mean or 0.0 for mean in means]
         missing = (name for name, own in zip(trained.names, matching.index, strict=True) if own is None)
         self.absent = frozenset(missing)
         window = self.fields["series"].shape[1]  # type: ignore[union-attr]
@@ -383,7 +388,8 @@ class SeriesFiles(SeriesSplit):
 
     def fingerprint(self) -> str:
         """Changes with the options, the channels, the rate, the split, the labels and the files."""
-        filled = [self.means[self.channels.index(name)] for name in sorted(self.absent)]
+        names = self.channels if self.options.empty_channel == "mean" else sorted(self.absent)
+        filled = [self.means[self.channels.index(name)] for name in names]
         return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}"
 
 

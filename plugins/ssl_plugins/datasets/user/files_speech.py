@@ -30,8 +30,8 @@ from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, need
 from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 
 MAX_HEADERS = 2000  # headers to read for rate, channels and length
-MAX_CHECKED = 100  # recordings to listen to
-CHECKED_SECONDS = 20.0  # of each
+MAX_CHECKED = 64  # recordings to listen to
+CHECKED_SECONDS = 10.0  # of each
 USED_SECONDS = 1.0  # what the tokenizer uses of recordings of different lengths by default
 LONG_SECONDS = 30.0  # a longer recording is no utterance
 QUIET_SHARE = 0.2  # share of recordings that begin with silence from which on it is no chance

@@ -230,6 +230,35 @@ def _extra_is_named(read: Read) -> None:
     assert "pip install 'sslx[audio]'" in message
 
 
+def _unknown_ending(folder: Path) -> None:
+    for i in range(10):
+        soundfile.write(folder / f"{i}.xyz", tone(), RATE, format="WAV")
+
+
+def _one_file(folder: Path) -> Path:
+    soundfile.write(folder / "a.mp3", tone(20, 300), RATE)
+    return folder / "a.mp3"
+
+
+def _listed(folder: Path) -> Path:
+    """A table of recordings in several formats, cut into windows."""
+    _write(folder, 3, "mp3", tone(4))
+    _write(folder, 3, "wav", tone(4))
+    names = sorted(path.name for path in folder.iterdir())
+    lines = [f"{name},{'ab'[i % 2]},s{i}" for i, name in enumerate(names)]
+    (folder / "x.csv").write_text("\n".join(["path,label,group", *lines]))
+    return folder / "x.csv"
+
+
+def _groups_stay_together(read: Read) -> None:
+    assert read.train.task.names == ("a", "b")
+    files = [
+        {name.split(" from ")[0] for name in map(data.describe, range(len(data)))} for data in read.datasets.values()
+    ]
+    assert files[0].isdisjoint(files[1])
+    assert sum(read.sizes.values()) == 24
+
+
 FFMPEG = importlib.util.find_spec("av") is not None
 NEEDS = r"\.m4a.*pip install 'sslx\[audio\]'"
 FAULTS = [
@@ -245,6 +274,13 @@ FAULTS = [
     Fault("formats: m4a called wav", "speech", _m4a_called_wav, None if FFMPEG else _extra_is_named),
     Fault("formats: mp3, aiff and wav", "speech", _formats, _all_formats),
     Fault("formats: mp3 alone", "speech", _mp3_alone, _ten_with_sound),
+    Fault(
+        "formats: unknown ending", "speech", _unknown_ending, _ten_with_sound,
+        error=r"holds no file ending in .*\.mp3.*it holds 10 \.xyz: set dataset\.extensions",
+        cure={"extensions": ".xyz"},
+    ),
+    Fault("length: a single file", "speech", _one_file, _end_is_test, options={"window": 1}),
+    Fault("length: windows of listed recordings", "speech", _listed, _groups_stay_together, options={"window": 1}),
     Fault("formats: ten endings", "speech", _mixed_endings, _ten_with_sound),
     Fault("formats: content and ending differ", "speech", _wrong_ending, _ten_with_sound),
     Fault("channels: silent left", "speech", _silent_left, _ten_with_sound, warning="mean is used .dataset.channel"),

@@ -50,7 +50,7 @@ def read_series_table(options: Any, entries: Sequence[FileEntry]) -> SeriesRows:
         rows, channels, first = pivot(rows, sensor, channels, options.pivot)
         locations = _MomentLocations(locations, first)
         reading.columns += [Column(name, why=f"rows where '{options.pivot}' is {name}") for name in channels]
-    table = SeriesRows(channels, rows, locations, reading, options.max_gap, reader.time_unit, options.window)
+    table = SeriesRows(channels, rows, locations, reading, options.max_gap or "off", reader.time_unit, options.window)
     table.drop_empty_channels()
     return table
 

@@ -97,10 +97,10 @@ class SeriesFiles(SeriesSplit):
         time_format: str | None = Field(
             None, description="format of dates, such as %d/%m/%Y %H:%M:%S; by default ISO 8601 (2024-01-31T12:00:00)"
         )
-        max_gap: float | Literal["auto", "off"] = Field(
+        max_gap: float | Literal["auto", "off"] | None = Field(
             "auto",
             description="longest step of time, in seconds or in the unit of the column, that a window may cross; "
-            "off = any; auto = any, and gaps are pointed out",
+            "off or none = any; auto = any, and gaps are pointed out",
         )
         pivot: str | None = Field(
             None, description="column that names the channel of each row (time, sensor, value); each becomes a channel"
@@ -130,7 +130,7 @@ class SeriesFiles(SeriesSplit):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        if not isinstance(options.max_gap, str) and not options.max_gap > 0:
+        if isinstance(options.max_gap, float) and not options.max_gap > 0:
             raise ConfigError(f"dataset.max_gap={options.max_gap:g}: a gap is longer than 0")
         self.arrays: list[Any] = []
         self.rate = options.rate

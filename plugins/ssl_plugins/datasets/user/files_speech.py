@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, Sample, Split, hookimpl
 from ssl_plugins.datasets._io.file_listing import FileEntry, FileList, list_files, metadata_of_files
@@ -53,13 +53,12 @@ class SpeechFiles(UserData):
         rate: int | None = Field(None, ge=1, description="resample to this rate in Hz; by default the most common one")
         channel: str = Field(
             "mean",
-            pattern=r"^(mean|\d+)$",
             description="mean of the channels, or the number of one channel, counted from 0",
         )
-        window: float | Literal["auto", "whole"] = Field(
+        window: float | Literal["auto", "whole"] | None = Field(
             "auto",
-            description="seconds of the windows into which recordings are cut, each a sample; whole = each recording "
-            "is one sample; auto = the same, and long recordings are pointed out",
+            description="seconds of the windows into which recordings are cut, each a sample; whole or none = each "
+            "recording is one sample; auto = the same, and long recordings are pointed out",
         )
         stride: float | None = Field(None, gt=0, description="seconds from one window to the next; by default `window`")
         trim: bool | None = Field(
@@ -76,13 +75,26 @@ class SpeechFiles(UserData):
             "skip", description="recordings that end before their header says: skip, or use what is there"
         )
 
+        @field_validator("channel", mode="after")
+        @classmethod
+        def _mean_or_number(cls, value: str) -> str:
+            if value != "mean" and not value.isdecimal():
+                raise ValueError("a channel is mean, or its number counted from 0")
+            return value
+
+        @property
+        def window_seconds(self) -> float | None:
+            """Seconds of a window; None for whole recordings."""
+            return None if self.window is None or isinstance(self.window, str) else self.window
+
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        if not isinstance(options.window, str) and options.window <= 0:
-            raise ConfigError(f"dataset.window={options.window:g}: a window lasts more than 0 seconds")
-        if options.stride is not None and isinstance(options.window, str):
+        self.window = options.window_seconds
+        if self.window is not None and self.window <= 0:
+            raise ConfigError(f"dataset.window={self.window:g}: a window lasts more than 0 seconds")
+        if options.stride is not None and self.window is None:
             raise ConfigError("dataset.stride is for windows; set dataset.window too, e.g. to 1")
-        if options.trim and not isinstance(options.window, str):
+        if options.trim and self.window is not None:
             raise ConfigError("dataset.trim cuts whole recordings; leave it out, or set dataset.window=whole")
         entries = self._list_files()
         metadata = metadata_of_files(entries)
@@ -91,7 +103,6 @@ class SpeechFiles(UserData):
         rates = Counter(header.rate for header in known)
         common_rate = min(rates, key=lambda rate: (-rates[rate], rate))
         self.rate = options.rate or common_rate
-        self.window: float | None = None if isinstance(options.window, str) else options.window
         if self.window is None:
             split_codes = self.split_samples(metadata)
             self.assign_split(metadata, split_codes)
@@ -138,7 +149,7 @@ class SpeechFiles(UserData):
 
     def _read_headers(self, paths: Sequence[Path]) -> list[Header | None]:
         """The headers of evenly spaced files, or of all files if they are cut into windows."""
-        if isinstance(self.options.window, str):
+        if self.window is None:
             paths = evenly_spaced(paths, MAX_HEADERS)
         headers = [read_header(path, file_state(path)) for path in paths]
         if not any(headers):

@@ -12,6 +12,7 @@ from ssl_core import Column, DataError
 from ssl_plugins.datasets._io.splitting import Codes, DescribeRow, SampleMetadata
 from ssl_plugins.datasets._io.summaries import ReadTable
 
+BLOCK_ROWS = 1 << 18
 GAP_STEPS = 10  # a step this many times longer than the usual one is a gap
 GAP_SHARE = 0.25  # and at least this share of a window
 REGULAR_QUANTILE = 0.95  # of regular data, this share of the steps is no longer than twice the usual one
@@ -79,7 +80,8 @@ class SeriesRows:
         series = rows.series[self.order]
         self.starts = np.flatnonzero(np.diff(series, prepend=-1))
         self.lengths = np.diff(np.append(self.starts, len(series)))
-        self.values = rows.values[self.order]
+        is_sorted = bool((np.diff(self.order) > 0).all())
+        self.values = rows.values if is_sorted else rows.values[self.order]
         metadata = rows.metadata.take(self.order)
         self.label, self.group, self.split = metadata.label, metadata.group, metadata.split
         self.target = None if rows.target is None else rows.target[self.order]
@@ -87,7 +89,7 @@ class SeriesRows:
         self.piece_starts, self.piece_lengths = self.starts, self.lengths
         self.piece_series = np.arange(len(self.starts))
         if rows.time is not None:
-            if (np.diff(self.order) < 0).any():
+            if not is_sorted:
                 reading.facts["order"] = "rows are sorted by time"
             self._look_for_several_series(rows.time, rows.series)
             self._look_at_time(time[self.order], max_gap, time_unit, window)
@@ -191,8 +193,11 @@ class SeriesRows:
         np.add.at(edges, begin, 1)
         np.add.at(edges, begin + window, -1)
         used = np.cumsum(edges[:-1]) > 0
-        sums = np.nansum(self.values[used], axis=0, dtype=np.float64)
-        counts = (~np.isnan(self.values[used])).sum(axis=0)
+        sums, counts = np.zeros(self.values.shape[1]), np.zeros(self.values.shape[1])
+        for start in range(0, len(self.values), BLOCK_ROWS):
+            block = self.values[start : start + BLOCK_ROWS][used[start : start + BLOCK_ROWS]]
+            sums += np.nansum(block, axis=0, dtype=np.float64)
+            counts += (~np.isnan(block)).sum(axis=0)
         return [float(x) for x in sums / np.maximum(counts, 1)]
 
 

@@ -327,6 +327,13 @@ def test_clips_of_equal_length_are_not_masked() -> None:
     assert shorter(batch(shorter, tone(8000.0, 1.0))).valid is not None
 
 
+def test_facts_are_shares_of_what_is_left_out_and_of_padding() -> None:
+    tokenizer = make(hop=125, samples=7999)
+    prepared = batch(tokenizer, tone(8000.0, 0.5), tone(8000.0, 4.0))
+    facts = tokenizer.facts({name: value.numpy() for name, value in prepared.items()})
+    assert facts == pytest.approx({"cropped": 0.75 / 2, "padded": 0.5 / 2}, abs=1e-3)
+
+
 @pytest.mark.parametrize("place", ["start", "center"])
 def test_band_norm_removes_a_linear_filter(place: str) -> None:
     """A filter multiplies each band by a constant, which adds a constant to its dB."""

@@ -59,7 +59,7 @@ def test_crop_and_fill():
         np.testing.assert_array_equal(cropped[0], np.arange(first, first + 4))
     for fill, tail in (("zeros", [0, 0, 0]), ("edge", [9, 9, 9]), ("repeat", [0, 1, 2])):
         prepared = make((1, None), length=13, patch=1, fill=fill).preprocess({"series": series})
-        assert set(prepared) == {"series"}
+        assert set(prepared) == {"series", "length"}
         np.testing.assert_array_equal(prepared["series"][0, 10:], tail)
 
 
@@ -69,6 +69,19 @@ def test_padding_is_not_valid():
     assert valid is not None
     assert valid.tolist() == [[True] * 4, [True] * 3 + [False], [True, True] + [False] * 2, [True] + [False] * 3]
     assert tokens(make((2, 12), patch=3), np.ones((2, 12))).valid is None
+
+
+def test_facts_are_shares_of_what_is_left_out_and_of_padding():
+    for shape, lengths, cropped, padded in (
+        ((1, None), (5, 10, 40), (0, 0, 0.75), (0.5, 0, 0)),
+        ((1, 40), (40, 40), (0.75, 0.75), (0, 0)),
+        ((1, 5), (5, 5), (0, 0), (0.5, 0.5)),
+    ):
+        tokenizer = make(shape, length=10, patch=1)
+        rows = [tokenizer.preprocess({"series": np.ones((1, length))}) for length in lengths]
+        facts = tokenizer.facts({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        assert facts == pytest.approx({"cropped": np.mean(cropped), "padded": np.mean(padded)})
+    assert make((1, 40), length=10, patch=1, crop="random").facts({})["cropped"] == 0
 
 
 def test_gaps_are_interpolated_linearly():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import librosa
@@ -48,6 +49,7 @@ class SpeechTokenizer(GridTokenizer):
 
     name = "speech"
     fits_sizes = True
+    fact_options: Mapping[str, str] = MappingProxyType({"cropped": "tokenizer.seconds or dataset.window"})
 
     class Options(GridTokenizer.Options):
         """Options of the speech tokenizer. Presets `metamae` and `dabs` set the published spectrogram."""
@@ -130,6 +132,7 @@ class SpeechTokenizer(GridTokenizer):
         self.min_samples = options.min_samples or patch[1] * self.hop
         may_be_short = length is None or length < self.samples
         self.masks_padding = may_be_short and options.padding == "absent" and options.fill == "zeros"
+        self.data_length = length
         self.source_frames = self._source_frames(length)
         self.source_samples = self.samples + (self.source_frames - options.frames) * self.hop
         self.counts_frames = self.masks_padding or (
@@ -195,7 +198,8 @@ class SpeechTokenizer(GridTokenizer):
         Returns:
             "spectrogram": (1, n_mels, frames) float32, for random crops of more frames; where padding is not valid, or
             where parts are taken from clips that may be shorter, also "valid_frames": (2,) int32, the first frame of
-            the clip and the frame after its last.
+            the clip and the frame after its last. For data of different lengths also "length": () int32, that of the
+            whole clip.
 
         Raises:
             BadSample: The clip is empty, not finite, or shorter than `min_samples`.
@@ -223,7 +227,16 @@ class SpeechTokenizer(GridTokenizer):
         valid_frames = self._valid_frames(len(clip))
         spectrogram = self._normalise_bands(self._to_decibels(mel[:, : self.source_frames]), *valid_frames)
         prepared = {"spectrogram": spectrogram[np.newaxis]}
-        return prepared | ({"valid_frames": valid_frames} if self.counts_frames else {})
+        prepared |= {"valid_frames": valid_frames} if self.counts_frames else {}
+        return prepared | ({"length": np.array(len(clip), np.int32)} if self.data_length is None else {})
+
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Shares of sound beyond what is used, and of padding."""
+        lengths = np.atleast_1d(inputs["length"] if self.data_length is None else self.data_length).astype(np.float64)
+        return {
+            "cropped": float(np.mean(np.maximum(0, lengths - self.source_samples) / lengths)),
+            "padded": float(np.mean(np.maximum(0, self.samples - lengths) / self.samples)),
+        }
 
     def _valid_frames(self, length: int) -> np.ndarray:
         """First frame with its centre within a clip of `length` samples, and the frame after the last one."""

@@ -7,6 +7,7 @@ units. By default each channel is normalised, since heart rates and acceleration
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ class TimeSeriesTokenizer(GridTokenizer):
 
     name = "time-series"
     fits_sizes = True
+    fact_options: Mapping[str, str] = MappingProxyType({"cropped": "tokenizer.length or dataset.window"})
 
     class Options(GridTokenizer.Options):
         """Options of the time series tokenizer."""
@@ -89,6 +91,7 @@ class TimeSeriesTokenizer(GridTokenizer):
         super().__init__(options, fields, dim, field="series", channels=channels, shape=(length,), patch=(patch,))
         self.length = length
         self.masks_padding = options.fill == "absent" and (data_length is None or data_length < length)
+        self.data_length = data_length
         self.source = self._source_length(data_length)
         self.counts_steps = self.masks_padding or (
             self.source > length and (data_length is None or data_length < self.source)
@@ -117,7 +120,8 @@ class TimeSeriesTokenizer(GridTokenizer):
 
         Returns:
             "series": (C, length) float32, for random crops (C, source); where padding is not valid, or where parts are
-            taken from series that may be shorter, also "steps": () int64, how many steps are data.
+            taken from series that may be shorter, also "steps": () int64, how many steps are data. For data of
+            different lengths also "length": () int32, that of the whole series.
 
         Raises:
             BadSample: The series is empty, infinite, has another number of channels, or gaps that cannot be filled.
@@ -133,7 +137,17 @@ class TimeSeriesTokenizer(GridTokenizer):
         prepared = {"series": self._crop_or_pad(x)}
         if self.counts_steps:
             prepared["steps"] = np.array(steps, dtype=np.int64)
+        if self.data_length is None:
+            prepared["length"] = np.array(x.shape[1], dtype=np.int32)
         return prepared
+
+    def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Shares of steps beyond those that are used, and of padding."""
+        lengths = np.atleast_1d(inputs["length"] if self.data_length is None else self.data_length).astype(np.float64)
+        return {
+            "cropped": float(np.mean(np.maximum(0, lengths - self.source) / lengths)),
+            "padded": float(np.mean(np.maximum(0, self.length - lengths) / self.length)),
+        }
 
     def _fill_gaps(self, x: np.ndarray) -> np.ndarray:
         gap = np.isnan(x)

@@ -114,6 +114,17 @@ def glob_of_tables(folder: Path) -> str:
     return str(folder / "p*.csv")
 
 
+def several_files(folder: Path) -> str:
+    wavs(folder, ["a.wav", "b.wav", "x/a.wav"])
+    return ",".join(str(folder / name) for name in ("a.wav", "b.wav", "x/a.wav"))
+
+
+def pipe_of_texts(folder: Path) -> None:
+    for i in range(5):
+        (folder / f"{i}.txt").write_text(f"text {i}")
+    os.mkfifo(folder / "a.txt")
+
+
 def image_folder(folder: Path) -> None:
     pictures(folder, [f"{i}.png" for i in range(10)])
     table = pd.DataFrame({"file_name": [f"{i}.png" for i in range(10)], "label": ["a", "b"] * 5})
@@ -197,5 +208,7 @@ FAULTS = [
     Fault("a glob of all folders", "speech", glob("**/*.wav", *several("x/y", "z")), sizes(train=8, test=2)),
     Fault("a glob of nothing", "speech", glob("c*.wav", "a1.wav"), error="no file has such a name"),
     Fault("a glob of tables", "tabular", glob_of_tables, sizes(train=16, test=4)),
+    Fault("several recordings", "speech", several_files, sizes(train=2, test=1)),
+    Fault("a pipe among texts", "text", pipe_of_texts, sizes(train=4, test=1)),
     Fault("a single recording", "speech", glob("a.wav", "a.wav"), error="no sample is left|one sample"),
 ]  # fmt: skip

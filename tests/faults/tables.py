@@ -388,4 +388,48 @@ FILES = [
         values(1, [*frame()["b"], *frame()["b"]])),
 ]  # fmt: skip
 
-FAULTS = [*ENCODINGS, *SEPARATORS, *FORMATS, *COLUMNS, *FILES]
+PROSE = pd.DataFrame({"text": TABS["color"] + " and more", "label": TABS["label"]})
+PROSE_LINES = "text\tlabel\n" + "".join("\t".join(row) + "\n" for row in PROSE.itertuples(index=False))
+LISTS = pa.table({"a": np.arange(20) / 8, "label": [["x"], ["y"]] * 10})
+
+
+def prose(read: Read) -> None:
+    assert sum(read.sizes.values()) == ROWS
+    assert all("\n" not in str(inputs["text"]) for split in read.sizes for inputs in read.samples(split))
+    assert read.train.task.names == ("no", "yes")
+
+
+def reordered(read: Read) -> None:
+    """Another table with its columns in another order, other categories and one column more gives the same arrays."""
+    path = Path(read.train.options.root).with_name("used.csv")
+    used = frame().replace({"color": {"red": "magenta"}}).assign(z=1.0)[["z", "label", "color", "b", "a"]]
+    used.to_csv(path, index=False)
+    dataset = type(read.train)(type(read.train).Options(root=str(path)), "train")
+    dataset.conform(read.train.schema())
+    assert dataset.fields == read.train.fields
+    for index, row in enumerate(read.samples()):
+        found = dataset[index]["inputs"]
+        np.testing.assert_array_equal(found["numeric"], row["numeric"])
+        assert found["color"] == (0 if row["color"] == 3 else row["color"])
+    assert any("column 'color' are categories unknown in training" in line for line in dataset.warnings)
+    assert any("left out: z" in line for line in dataset.warnings)
+
+
+OTHER = [
+    Fault("quotes not in pairs in a table of texts", "text", text(PROSE_LINES, "x.tsv"), prose, plain=False),
+    Fault("text table in UTF-16 with semicolons", "text", csv(PROSE.replace('"', "", regex=True), sep=";",
+        encoding="utf-16"), prose, plain=False),
+    Fault("series table with decimal commas", "time-series", csv(frame(2000)[["a", "b"]], sep=";", decimal=","),
+        lambda read: values_of_series(read), options={"window": 20}, plain=False),
+    Fault("label of lists", "tabular", saved(lambda path: pq.write_table(LISTS, path), "x.parquet"),
+        error="column 'label' holds lists"),
+    Fault("columns change between training and use", "tabular", csv(frame()), reordered),
+]  # fmt: skip
+
+
+def values_of_series(read: Read) -> None:
+    series = np.concatenate([read.array("series", split) for split in read.sizes])
+    assert abs(series[:, 1].mean() - 100) < 1
+
+
+FAULTS = [*OTHER, *ENCODINGS, *SEPARATORS, *FORMATS, *COLUMNS, *FILES]

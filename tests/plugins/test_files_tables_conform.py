@@ -71,7 +71,7 @@ def test_renamed_column_is_refused_by_name(conform):
 
 def test_cure_of_a_renamed_column_works(conform):
     _, used = conform(make(), make().rename(columns={"a": "aa"}), drop_columns="aa")
-    assert any(re.search("absent, and count as missing: a", line) for line in used.warnings)
+    assert any(re.search("absent, and count as missing .*: a$", line) for line in used.warnings)
 
 
 def test_other_table_is_refused(conform):

@@ -67,8 +67,8 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
     """
     path = Path(root).expanduser()
     cure = "set dataset.extensions to read others"
-    if (globbed := _entries_of_glob(root, extensions, options)) is not None:
-        files = globbed
+    if (several := _entries_of_several(root, extensions, options)) is not None:
+        files = several
     elif not path.exists():
         raise DataError(f"dataset.root {root} does not exist; name a folder of files, a table of paths, or a file")
     elif path.is_dir():
@@ -104,8 +104,8 @@ def list_sources(
         if root_path is None:
             continue
         path = Path(root_path).expanduser()
-        if (globbed := _entries_of_glob(root_path, extensions, options)) is not None:
-            part = globbed
+        if (several := _entries_of_several(root_path, extensions, options)) is not None:
+            part = several
         elif not path.exists():
             raise DataError(
                 f"dataset.{option} {root_path} does not exist; name a file, a folder, or a pattern of files"
@@ -133,21 +133,34 @@ def _single(path: Path, option: str) -> FileEntry:
     return FileEntry(path, path.name)
 
 
-def _entries_of_glob(root: str, extensions: Sequence[str], options: Any) -> FileList | None:
-    """The files of a pattern such as data/*.csv, with or without a known ending; None if the root is no pattern."""
-    pattern = os.path.expanduser(root)
-    if not glob.has_magic(pattern) or os.path.exists(pattern):
-        return None
-    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-    paths = [path for path in found if path.is_file()]
-    if not paths:
-        raise DataError(f"dataset.root {root}: no file has such a name")
-    fixed = os.path.dirname(pattern[: re.search(r"[*?\[]", pattern).start()])  # type: ignore[union-attr]
-    files = FileList()
-    for path in paths:
-        name = path.relative_to(fixed or ".").as_posix()
-        if not _is_excluded(name, options):
-            files.append(FileEntry(path, name))
+def root_parts(root: str) -> list[str]:
+    """The paths that a root names: several if they have commas between them and each exists, else the root itself."""
+    parts = [part.strip() for part in root.split(",")]
+    several = len(parts) > 1 and not Path(root).expanduser().exists()
+    return parts if several and all(part and Path(part).expanduser().exists() for part in parts) else [root]
+
+
+def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> FileList | None:
+    """The files of a pattern such as data/*.csv, or several files; None if the root is one path.
+
+    Files of other endings are counted, unless there are no others.
+    """
+    parts, names = root_parts(root), {}
+    if len(parts) > 1:
+        for part in parts:
+            if not (path := Path(part).expanduser()).is_file():
+                raise DataError(f"{part} is no regular file; of several paths each must be a file")
+            names[path] = path.name if len({Path(each).name for each in parts}) == len(parts) else part
+    else:
+        pattern = os.path.expanduser(root)
+        if not glob.has_magic(pattern) or os.path.exists(pattern):
+            return None
+        fixed = os.path.dirname(pattern[: min(pattern.find(sign) % (len(pattern) + 1) for sign in "*?[")])
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+        names = {path: path.relative_to(fixed or ".").as_posix() for path in found if path.is_file()}
+        if not names:
+            raise DataError(f"dataset.root {root}: no file has such a name")
+    files = FileList(FileEntry(path, name) for path, name in names.items() if not _is_excluded(name, options))
     known = [entry for entry in files if entry.path.name.lower().endswith(tuple(extensions))]
     if known and len(known) < len(files):
         files.ignored.update(ending_of(entry.path.name) for entry in files if entry not in known)

@@ -305,7 +305,7 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
         names = ["", *names]  # R leaves the name of the row names out
     named = found.has_header or bool(options.columns)
     found.names = [name or f"column{index + 1}" for index, name in enumerate(names)]
-    duplicates = {name for name in names if name and names.count(name) > 1}
+    duplicates = {name for name, count in Counter(names).items() if name and count > 1}
     if duplicates:
         raise DataError(
             f"{path} has two columns '{min(duplicates)}'; rename one, or set dataset.header=no if there are no names"

@@ -73,7 +73,10 @@ def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -
     if extra:
         notes.append(f"columns on which the encoder was not trained are left out: {_listed(extra)}")
     if absent:
-        notes.append(f"columns on which the encoder was trained are absent, and count as missing: {_listed(absent)}")
+        as_mean = "" if schema["missing"] else " (numbers: as the mean of training)"
+        notes.append(
+            f"columns on which the encoder was trained are absent, and count as missing{as_mean}: {_listed(absent)}"
+        )
     count = len(next(iter([*rows.numbers.values(), *rows.ids.values()])))
     out = Rows(has_missing=bool(schema["missing"]))
     for name, column in trained.items():
@@ -83,6 +86,7 @@ def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -
             gaps = np.isnan(values)
             if gaps.any() and not out.has_missing:
                 values[gaps] = column["mean"]
+            if gaps.any() and not out.has_missing and name not in absent:
                 notes.append(
                     f"{int(gaps.sum())} missing numbers of column '{name}' are filled with the mean of training, "
                     f"for the encoder was trained without missing numbers"

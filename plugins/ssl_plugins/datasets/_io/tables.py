@@ -62,6 +62,12 @@ class MetadataCollector:
         """
         count = len(next(iter(block.values())))
         columns = dict(columns)
+        for kind, name in columns.items():
+            if pa.types.is_nested(block[name].type):
+                raise DataError(
+                    f"{describe(0)}: column '{name}' holds lists or structures, and the {kind} is one value; write one "
+                    f"value a row, or name another column in dataset.{kind}"
+                )
         if "label" in columns and not self.is_decided:
             self._decide(block[columns["label"]])
         if self.target_chunks is not None:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import Column, DataError, Dataset, DataSummary, Task
 from ssl_plugins.datasets._io.file_entry import FileEntry
+from ssl_plugins.datasets._io.file_listing import root_parts
 from ssl_plugins.datasets._io.file_state import file_state_digest
 from ssl_plugins.datasets._io.splitting import (
     SPLITS,
@@ -27,10 +28,17 @@ from ssl_plugins.datasets._io.summaries import ReadTable, summarise
 from ssl_plugins.datasets._io.table_options import TableOptions
 
 
+def absolute_root(value: str) -> str:
+    """A path, a pattern, or several paths with commas between them, as absolute paths."""
+    return ",".join(str(Path(part).expanduser().absolute()) for part in root_parts(value))
+
+
 class UserDataOptions(Dataset.Options):
     """Options common to all of the user's data."""
 
-    root: str = Field(description="a file, or a folder of files")
+    root: str = Field(
+        description="a file, a folder of files, a pattern such as data/*.csv, or several files with commas between them"
+    )
     label_pattern: str | None = Field(
         None,
         description="regular expression over each file's path below root, with the named groups label, group, split; "
@@ -62,7 +70,7 @@ class UserDataOptions(Dataset.Options):
     @classmethod
     def _absolute(cls, value: str) -> str:
         """A saved configuration can be used from another folder."""
-        return str(Path(value).expanduser().absolute())
+        return absolute_root(value)
 
 
 class FileOptions(TableOptions, UserDataOptions):
@@ -98,7 +106,7 @@ class RowOptions(TableOptions, UserDataOptions):
     @field_validator("test_root", mode="after")
     @classmethod
     def _absolute_test(cls, value: str | None) -> str | None:
-        return None if value is None else str(Path(value).expanduser().absolute())
+        return None if value is None else absolute_root(value)
 
 
 class UserData(Dataset):

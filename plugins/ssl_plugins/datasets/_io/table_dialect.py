@@ -17,6 +17,7 @@ from ssl_plugins.datasets._io.table_options import TableOptions
 
 SAMPLE_CHARACTERS = 1 << 18
 MOST_ROWS = 2000
+FEWEST_SWALLOWED = 20  # rows in a quoted text from which commas in it are no accident
 DELIMITERS = (",", "\t", ";", "|")
 NAMES_OF_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar", " ": "blanks"}
 QUOTES = {"double": '"', "single": "'", "none": None}
@@ -249,7 +250,7 @@ def _detect_quoting(path: Path, sample: str, is_whole: bool, found: Dialect) -> 
     if not any("\n" in cell for cell in _cells(quoted)) and not _is_open(sample, is_whole, found):
         return
     bare = parse(sample, is_whole, found.delimiter, None)
-    if _agreement(bare)[0] == 1 and (len(bare) > len(quoted) or len(bare) == MOST_ROWS):
+    if _agreement(bare)[0] == 1 and len(bare) > 4 and (len(bare) > len(quoted) or len(bare) == MOST_ROWS):
         found.quote = None
         found.facts["quoting"] = "none"
         found.doubts["quoting"] = (
@@ -270,9 +271,16 @@ def _is_open(sample: str, is_whole: bool, found: Dialect) -> bool:
     return False
 
 
-def swallowed_rows(text: str, delimiter: str, width: int) -> int:
-    """How many whole rows of `width` columns a quoted text holds, which it would if quotes are not in pairs."""
-    return 0 if width < 2 else sum(line.count(delimiter) == width - 1 for line in text.split("\n")[1:-1])
+def holds_rows(text: str, delimiter: str, width: int, index: int) -> bool:
+    """Whether a quoted text of column `index` seems to hold whole rows, because quotes are not in pairs.
+
+    Its lines then are the rest of one row, whole rows of `width` columns, and the begin of another. Texts that hold
+    commas on every line are no surprise, unless there are many such lines.
+    """
+    first, *between, last = text.split("\n")
+    fits = first.count(delimiter) == width - 1 - index and last.count(delimiter) == index
+    enough = FEWEST_SWALLOWED if delimiter in ",;" else 0
+    return fits and len(between) >= enough and all(line.count(delimiter) == width - 1 for line in between)
 
 
 # --- header ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa, pq, pv
 from ssl_plugins.datasets._io.columns import decode_dictionary
 from ssl_plugins.datasets._io.file_kind import FileKind, open_decompressed
-from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, read_rows, swallowed_rows
+from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, holds_rows, read_rows
 
 CSV_BLOCK_BYTES = 8 << 20
 BLOCK_ROWS = 1 << 16
@@ -101,16 +101,18 @@ class CsvFormat:
         """Refuse a quoted text that holds whole rows."""
         if not self.check_quotes or self.dialect.quote is None:
             return
+        width = len(self.names)
         for name, column in block.items():
             data = column.buffers()[2]
-            if data is None or b"\n" not in data.to_pybytes():
+            if width < 2 or data is None or b"\n" not in data.to_pybytes():
                 continue
+            index = self.names.index(name)
             for row, text in enumerate(column.to_pylist()):
-                if text and "\n" in text and swallowed_rows(text, self.dialect.delimiter, len(self.names)):
+                if text and "\n" in text and holds_rows(text, self.dialect.delimiter, width, index):
                     raise DataError(
-                        f"{self.path} row {start + row + 1}: a text of column '{name}' goes on over "
-                        f"{text.count(chr(10)) + 1} lines, for a double quote opens it; set dataset.quoting=none to "
-                        f"read quotes as letters, or dataset.quoting=double if that is right"
+                        f"{self.path} row {start + row + 1}: a double quote opens a text of column '{name}' that goes "
+                        f"on over {text.count(chr(10)) + 1} lines; set dataset.quoting=none to read quotes as letters, or "
+                        f"dataset.quoting=double if that is right"
                     )
 
     def _row_error(self, row: int, problem: str) -> DataError:

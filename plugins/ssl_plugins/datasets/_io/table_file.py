@@ -14,7 +14,7 @@ from ssl_plugins.datasets._io.file_kind import FileKind, file_kind, uncompressed
 from ssl_plugins.datasets._io.table_dialect import DELIMITERS, UNNAMED, Dialect, decode_head, detect_dialect
 from ssl_plugins.datasets._io.table_formats import ArrowFormat, Block, CsvFormat, Format, ParquetFormat
 from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS, TableOptions
-from ssl_plugins.datasets._io.table_records import JsonLinesFormat, read_excel, read_json
+from ssl_plugins.datasets._io.table_records import JsonLinesFormat, RecordsFormat, read_excel, read_json
 
 ENDINGS = {"parquet": (".parquet", ".pq"), "arrow": (".feather", ".arrow"), "arrow-stream": (".arrow", ".arrows"),
            "xlsx": (".xlsx", ".xlsm"), "csv": (), "json": (".json", ".jsonl", ".ndjson")}  # fmt: skip
@@ -103,15 +103,15 @@ class Table:
         if first == "{" or (first == "[" and (named == "json" or re.match(r"\s*\[\s*\{", text))):
             self._note_format("json")
             if first == "{" and _is_json_lines(text, kind.is_complete):
-                return JsonLinesFormat(path, kind, self.found.encoding)
-            return read_json(path, kind, self.found.encoding)
+                return JsonLinesFormat(path, kind.compression, self.found.encoding)
+            return read_json(path, kind.compression, self.found.encoding)
         if named == "json" and text.strip():
             raise DataError(f"{path} is no JSON, though its name says so: it begins with {text.strip()[:20]!r}")
         self.found = Dialect()
         is_tsv = name.endswith((".tsv", ".tab"))
         self.found = detect_dialect(path, kind.head, kind.is_complete, options, "\t" if is_tsv else ",")
         self._check_delimiter()
-        return CsvFormat(path, kind, self.found, check_quotes=options.quoting == "auto")
+        return CsvFormat(path, kind.compression, self.found, check_quotes=options.quoting == "auto")
 
     def _check_delimiter(self) -> None:
         """Refuse a single name that holds another delimiter, if rows do not agree on that one."""
@@ -141,6 +141,11 @@ class Table:
         style = self.found.style
         for block in self.format.blocks(columns):
             yield block if style.is_plain else {name: self._plain(name, column) for name, column in block.items()}
+
+    def release(self) -> None:
+        """Free what a format holds in memory, once all blocks are read."""
+        if isinstance(self.format, RecordsFormat):
+            self.format.release()
 
     def _plain(self, name: str, column: Any) -> Any:
         """A column of text with plain numbers, if most of the values of its first block are numbers."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa, pq, pv
 from ssl_plugins.datasets._io.columns import decode_dictionary
-from ssl_plugins.datasets._io.file_kind import FileKind, open_decompressed
+from ssl_plugins.datasets._io.file_kind import open_decompressed
 from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, holds_rows, read_rows
 
 CSV_BLOCK_BYTES = 8 << 20
@@ -41,8 +41,8 @@ class Format(Protocol):
 class CsvFormat:
     """A CSV file with columns of text. dialect: how it is written; quoted: whether a quoted text may hold rows."""
 
-    def __init__(self, path: Path, kind: FileKind, dialect: Dialect, check_quotes: bool) -> None:
-        self.path, self.kind, self.dialect, self.check_quotes = path, kind, dialect, check_quotes
+    def __init__(self, path: Path, compression: str | None, dialect: Dialect, check_quotes: bool) -> None:
+        self.path, self.compression, self.dialect, self.check_quotes = path, compression, dialect, check_quotes
         self.names, self.types = dialect.names, {}  # type: ignore[var-annotated]
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
@@ -52,7 +52,7 @@ class CsvFormat:
             return
         count = 0
         try:
-            with open_decompressed(self.path, self.kind.compression) as file, self._open(file, columns) as reader:
+            with open_decompressed(self.path, self.compression) as file, self._open(file, columns) as reader:
                 for batch in reader:
                     if batch.num_rows:
                         block = {name: batch.column(name) for name in columns}
@@ -82,7 +82,7 @@ class CsvFormat:
         dialect, positions = self.dialect, {name: i for i, name in enumerate(self.names)}
         encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
         try:
-            with open_decompressed(self.path, self.kind.compression) as raw:
+            with open_decompressed(self.path, self.compression) as raw:
                 text = io.TextIOWrapper(io.BufferedReader(_RawReader(raw)), encoding, newline="")
                 rows = read_rows(text, " ", dialect.quote)
                 if dialect.has_header:
@@ -110,8 +110,8 @@ class CsvFormat:
             for row, text in enumerate(column.to_pylist()):
                 if text and "\n" in text and holds_rows(text, self.dialect.delimiter, width, index):
                     raise DataError(
-                        f"{self.path} row {start + row + 1}: a double quote opens a text of column '{name}' that goes "
-                        f"on over {text.count(chr(10)) + 1} lines; set dataset.quoting=none to read quotes as letters, or "
+                        f"{self.path} row {start + row + 1}: a double quote opens a text of column '{name}' that "
+                        f"goes on over {text.count(chr(10)) + 1} lines; set dataset.quoting=none to read quotes as letters, or "
                         f"dataset.quoting=double if that is right"
                     )
 

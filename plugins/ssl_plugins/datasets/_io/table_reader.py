@@ -190,6 +190,7 @@ class TableReader:
             if not self.row_count:
                 self._choose_types(block, table)
             self._read_block(block, table, entry)
+        table.release()
 
     def _choose_types(self, block: Block, table: Table) -> None:
         options = self.options

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_kind import FileKind, open_decompressed
+from ssl_plugins.datasets._io.file_kind import open_decompressed
 from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, name_columns
 from ssl_plugins.datasets._io.table_formats import Block, _RawReader, enumerate_chunks
 from ssl_plugins.datasets._io.table_options import TableOptions
@@ -23,8 +23,8 @@ KEY_LINES = 10_000  # lines whose keys are the columns of JSON lines
 class JsonLinesFormat:
     """A JSON object on each line. Columns are the keys of the first lines; a key of later lines alone is a doubt."""
 
-    def __init__(self, path: Path, kind: FileKind, encoding: str) -> None:
-        self.path, self.kind, self.encoding = path, kind, encoding
+    def __init__(self, path: Path, compression: str | None, encoding: str) -> None:
+        self.path, self.compression, self.encoding = path, compression, encoding
         self.types: dict[str, Any] = {}
         self.warnings: dict[str, str] = {}
         keys: dict[str, None] = {}
@@ -49,7 +49,7 @@ class JsonLinesFormat:
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number (from 1) and object of each line that is not blank."""
         try:
-            with text_of(self.path, self.kind, self.encoding) as file:
+            with text_of(self.path, self.compression, self.encoding) as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
                         yield number, self._record(number, line)
@@ -78,20 +78,24 @@ class RecordsFormat:
         self.names = list(columns)
         self.types: dict[str, Any] = {}
 
+    def release(self) -> None:
+        """Free the values, once they are read."""
+        self.columns = {}
+
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns in one block."""
         if self.columns and len(next(iter(self.columns.values()))):
             yield {name: cells_of(self.columns[name]) for name in columns}
 
 
-def read_json(path: Path, kind: FileKind, encoding: str) -> RecordsFormat:
+def read_json(path: Path, compression: str | None, encoding: str) -> RecordsFormat:
     """A JSON file that is an array of objects, or an object of columns, as pandas writes it in each of its forms.
 
     Raises:
         DataError: the file is not such a table.
     """
     try:
-        with text_of(path, kind, encoding) as file:
+        with text_of(path, compression, encoding) as file:
             value = json.load(file)
     except UnicodeError:
         raise encoding_error(path, encoding) from None
@@ -188,9 +192,9 @@ def _rows_of(sheet: Any) -> list[list[Any]]:
     return rows
 
 
-def text_of(path: Path, kind: FileKind, encoding: str) -> io.TextIOWrapper:
+def text_of(path: Path, compression: str | None, encoding: str) -> io.TextIOWrapper:
     """A file opened as text."""
-    raw = open_decompressed(path, kind.compression)
+    raw = open_decompressed(path, compression)
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
     return io.TextIOWrapper(io.BufferedReader(_RawReader(raw)), codec, newline=None)
 

@@ -111,8 +111,8 @@ class CsvFormat:
                 if text and "\n" in text and holds_rows(text, self.dialect.delimiter, width, index):
                     raise DataError(
                         f"{self.path} row {start + row + 1}: a double quote opens a text of column '{name}' that "
-                        f"goes on over {text.count(chr(10)) + 1} lines; set dataset.quoting=none to read quotes as letters, or "
-                        f"dataset.quoting=double if that is right"
+                        f"goes on over {text.count(chr(10)) + 1} lines; set dataset.quoting=none to read quotes as "
+                        f"letters, or dataset.quoting=double if that is right"
                     )
 
     def _row_error(self, row: int, problem: str) -> DataError:

@@ -362,6 +362,16 @@ COLUMNS = [
         inputs("a", "b", "color", "x"), options={"categorical": "x"}),
     Fault("dates", "tabular", csv(frame().assign(day=[f"2024-01-{i % 28 + 1:02}" for i in range(ROWS)])),
         doubt="column 'day' holds dates such as '2024-01-01'"),
+    Fault("dates with months", "tabular", csv(frame().assign(day=[f"{i % 28 + 1}-Sep-03" for i in range(ROWS)])),
+        doubt="column 'day' holds dates such as '1-Sep-03'"),
+    Fault("names", "tabular", csv(frame().assign(name=[f"person {i}" for i in range(ROWS)])),
+        doubt="column 'name' holds a different text in each row"),
+    Fault("large counts are no ids", "tabular", csv(frame().assign(
+        volume=np.random.RandomState(3).randint(10**6, 10**9, ROWS))),
+        inputs("a", "b", "color", "volume")),
+    Fault("ids of one length", "tabular", csv(frame().assign(
+        user=np.random.RandomState(3).randint(10**9, 2 * 10**9, ROWS))),
+        doubt="column 'user'"),
     Fault("dates of Parquet", "tabular", saved(lambda path: frame().assign(
         day=pd.date_range("2024-01-01", periods=ROWS)).to_parquet(path), "x.parquet"),
         inputs("a", "b", "color"), error="column 'day' holds dates.*", cure={"drop_columns": "day"}),

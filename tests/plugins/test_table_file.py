@@ -272,3 +272,37 @@ def test_pattern_of_label_column_is_no_config_error(tmp_path):
 
     with pytest.raises(ConfigError, match="no label that is a number"):
         TableFiles(TableFiles.Options(root=str(tmp_path / "t.csv"), task="number"), "train")
+
+
+def test_comments_are_skipped(tmp_path):
+    rows = "".join(f"{i},x{i % 2}\n" for i in range(20))
+    for head in ("# made by hand\n# in 2024\na,b\n", "# made by hand\n# a,b\n", "#a,b\n", "## one, two, three\na,b\n"):
+        table = Table(write(tmp_path / "t.csv", head + rows))
+        assert table.columns == ["a", "b"], head
+        assert sum(len(block["a"]) for block in table.blocks(["a", "b"])) == 20
+
+
+def test_a_name_of_a_hash_is_kept(tmp_path):
+    path = write(tmp_path / "t.csv", "#,name\n" + "".join(f"{i},x{i % 3}\n" for i in range(20)))
+    assert list(read(path)) == ["#", "name"]
+
+
+def test_file_of_savetxt(tmp_path):
+    np.savetxt(tmp_path / "t.txt", np.arange(20).reshape(10, 2) / 8, header="a b")
+    assert [float(value) for value in read(tmp_path / "t.txt")["b"]] == (np.arange(1, 20, 2) / 8).tolist()
+    np.savetxt(tmp_path / "u.txt", np.arange(20).reshape(10, 2) / 8, header="a,b", delimiter=",")
+    assert list(read(tmp_path / "u.txt")) == ["a", "b"]
+
+
+def test_lines_above_the_header_are_named(tmp_path):
+    rows = "".join(f"{i},x{i % 2},{i / 8}\n" for i in range(20))
+    path = write(tmp_path / "t.csv", "Device 7\n\nRate: 50 Hz\na,b,c\n" + rows)
+    assert "dataset.skip_rows=3" in refusal(path)
+    assert list(read(path, skip_rows=3)) == ["a", "b", "c"]
+    assert len(read(path, skip_rows=3)["a"]) == 20
+
+
+def test_row_numbers_count_from_the_header(tmp_path):
+    path = write(tmp_path / "t.csv", "# x\na,b\n" + "1,2\n" * 30 + "1\n" + "1,2\n" * 30)
+    assert "t.csv row 31: expected 2 columns, got 1" in refusal(path)
+    assert "t.csv row 31: expected 2 columns, got 1" in refusal(path, skip_rows=1)

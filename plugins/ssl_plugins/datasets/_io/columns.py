@@ -20,7 +20,9 @@ NEARLY_ALL = 0.9
 BLANKS = " \u00a0\u202f"
 APOSTROPHES = "'\u2019"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+MONTH = r"(?i:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE = re.compile(
+    rf"\d{{1,2}}[-/. ]*{MONTH}[-/. ,]*\d{{2,4}}|{MONTH} \d{{1,2}},? \d{{2,4}}|"
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d{2}))([ T]\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\S*)?"
 )
 GROUPED = (  # numbers with separators: pattern, and the options with which they are read

@@ -40,6 +40,7 @@ Rows = list[list[str]]
 class Dialect:
     """How a CSV file is written.
 
+    skip_rows: lines above the first row, such as comments.
     names: names of all columns; those without a name are called column1, column2, ...
     left_out: columns that are not data, with the reason.
     facts, doubts: what is not plain, by kind.
@@ -50,6 +51,7 @@ class Dialect:
     quote: str | None = '"'
     style: NumberStyle = field(default_factory=NumberStyle)
     has_header: bool = True
+    skip_rows: int = 0
     names: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOpt
     if not sample.strip():
         raise DataError(f"{path} is empty; fill it or leave it out")
     found.quote = QUOTES.get(options.quoting, '"')
+    sample = _skip_lines(path, sample, is_whole, options, found, default)
     found.delimiter = options.delimiter or _detect_delimiter(path, sample, is_whole, found, default)
     if options.quoting == "auto":
         _detect_quoting(path, sample, is_whole, found)
@@ -217,16 +220,20 @@ def _detect_delimiter(path: Path, sample: str, is_whole: bool, found: Dialect, d
             )
             return best
         return default
-    if alternatives:
-        best = max(alternatives, key=lambda other: agreement[other][1])
-    else:  # R leaves the name of the row names out
-        best = next((other for other, each in rows.items() if each and _agreement(each, 1)[0] == 1), default)
+    best = max(alternatives, key=lambda other: agreement[other][1], default="")
+    if not best:  # R leaves the name of the row names out
+        best = next((other for other, each in rows.items() if each and _agreement(each, 1)[0] == 1), "")
+    is_known, best = bool(best), best or default
     if alternatives or len(rows[default][0]) == 1:
         blanks = parse(sample, is_whole, " ", found.quote)
         share, width = _agreement(blanks) if blanks else (0.0, 0)
         numbers = _number_share(blanks[1:] or blanks)
         if share == 1 and width > agreement[best][1] and numbers >= max(0.5, _number_share(rows[best][1:])):
             return " "
+    if not is_known and agreement[default][0] == 0:
+        for other, each in rows.items():
+            if each:
+                _refuse_preamble(path, sample, found, other, each)
     return best
 
 
@@ -242,6 +249,46 @@ def _number_share(rows: Rows) -> float:
     """Share of fields that are numbers, with either decimal separator."""
     cells = [cell.strip() for cell in _cells(rows) if cell.strip()]
     return sum(bool(NUMBER.fullmatch(cell.replace(",", ".", 1))) for cell in cells) / max(1, len(cells))
+
+
+def _skip_lines(path: Path, sample: str, is_whole: bool, options: TableOptions, found: Dialect, default: str) -> str:
+    """The sample without the lines that the options skip, or without comments; sets `skip_rows`.
+
+    The last line of comments is the header if it has the columns of the rows, as numpy writes it.
+    """
+    lines = sample.splitlines(keepends=True)
+    found.skip_rows = options.skip_rows
+    if not options.skip_rows and sample.startswith("#"):
+        count = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        body, last = "".join(lines[count:]), lines[count - 1].lstrip("#").strip()
+        delimiter = options.delimiter or _detect_delimiter(path, body, is_whole, found, default)
+        rows = parse(body, is_whole, delimiter, found.quote)
+        header = parse(last, True, delimiter, found.quote)
+        is_header = bool(header and rows) and len(header[0]) == Counter(map(len, rows)).most_common(1)[0][0]
+        found.skip_rows = count - 1 if is_header else count
+        if is_header:
+            names_hash = delimiter != " " and lines[count - 1].startswith("#" + delimiter)  # a column called #
+            lines[count - 1] = (lines[count - 1].strip() if names_hash else last) + "\n"
+        if found.skip_rows:
+            found.facts["comments"] = f"{found.skip_rows} lines"
+    return "".join(lines[found.skip_rows :])
+
+
+def _refuse_preamble(path: Path, sample: str, found: Dialect, delimiter: str, rows: Rows) -> None:
+    """Refuse lines above the table: the first rows have other numbers of columns than all below."""
+    for count in range(1, min(30, len(rows) - 3)):
+        widths = set(map(len, rows[count:]))
+        if len(widths) > 1 or widths == {1}:
+            continue
+        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)
+        for _ in range(count):
+            while not next(reader):  # a blank line
+                pass
+        above = "first line has" if reader.line_num == 1 else f"first {reader.line_num} lines have"
+        raise DataError(
+            f"{path}: the {above} another number of columns than the {max(widths)} of the rows below; "
+            f"set dataset.skip_rows={found.skip_rows + reader.line_num} to skip them"
+        )
 
 
 def _detect_quoting(path: Path, sample: str, is_whole: bool, found: Dialect) -> None:
@@ -332,7 +379,7 @@ def _holds_values(first: Sequence[str], below: Rows) -> bool:
     numbers = [cell for cell in first if NUMBER.fullmatch(cell)]
     if not below or (not numbers and len(first) < 2):
         return False
-    again = below.count(list(first))
+    again = 0 if numbers else below.count(list(first))
     if again and all(again == sum(row[i] == cell for row in below if i < len(row)) for i, cell in enumerate(first)):
         return False  # only the whole row recurs: two files were joined
     if any(not cell.isdigit() for cell in numbers) or len(set(numbers)) < len(numbers):

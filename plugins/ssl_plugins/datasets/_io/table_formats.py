@@ -68,6 +68,7 @@ class CsvFormat:
             use_threads=False,
             block_size=CSV_BLOCK_BYTES,
             column_names=names,
+            skip_rows=dialect.skip_rows,
             skip_rows_after_names=int(dialect.has_header),
             encoding="utf8" if dialect.encoding == "utf-8" else dialect.encoding,
         )
@@ -84,6 +85,8 @@ class CsvFormat:
         try:
             with open_decompressed(self.path, self.compression) as raw:
                 text = io.TextIOWrapper(io.BufferedReader(_RawReader(raw)), encoding, newline="")
+                for _ in range(dialect.skip_rows):
+                    text.readline()
                 rows = read_rows(text, " ", dialect.quote)
                 if dialect.has_header:
                     next(rows, None)
@@ -124,7 +127,7 @@ class CsvFormat:
         message = " ".join(str(error).split())
         match = re.search(r"Row #(\d+): (Expected \d+ columns, got \d+)", message)
         if match:
-            return self._row_error(int(match[1]) - self.dialect.has_header, match[2].lower())
+            return self._row_error(int(match[1]) - self.dialect.has_header - self.dialect.skip_rows, match[2].lower())
         if isinstance(error, UnicodeError) or "invalid UTF8" in message:
             return encoding_error(self.path, self.dialect.encoding)
         if "straddling object" in message:

@@ -22,6 +22,7 @@ class TableOptions(Dataset.Options):
         description="whether the first row of a CSV file or sheet holds names; auto = no if it clearly holds values, "
         "or with `columns`",
     )
+    skip_rows: int = Field(0, ge=0, description="lines above the header line, or above the first row without one")
     delimiter: str | None = Field(
         None,
         description="column separator of a CSV file, one character or the word tab; space = any run of blanks; by "

@@ -29,6 +29,7 @@ from ssl_plugins.datasets._io.tables import Block, MetadataCollector, Table
 HUGE, TINY = 1e30, 1e-30  # numbers outside are scaled before they become float32
 FLAT = 1e-4  # numbers that differ by less, relative to their size, are shifted before they become float32
 LARGEST_ID = 1e19  # all numbers above are whole
+FEWEST_NAMES = 20  # rows from which texts that all differ are said to be names
 FEWEST_IDS = 10  # rows from which whole numbers that all differ are said to be ids
 ID_NAMES = ("id", "ids", "index", "idx", "row", "key", "uuid", "number", "nr", "no")
 
@@ -91,7 +92,7 @@ class NumberColumn:
         steps = np.diff(values)
         counts = bool((steps == steps[0]).all())
         words = self.name.lower().replace("-", "_").split("_")
-        is_large = np.abs(values).max() >= 1 << 24
+        is_large = values.min() > 1e7 and np.log10(values.min()) // 1 == np.log10(values.max()) // 1  # of one length
         if not (counts or is_large or words[-1] in ID_NAMES or len(values) >= 1000):
             return None
         if len(np.unique(values)) < len(values):
@@ -272,3 +273,11 @@ class TableReader:
             if column.name not in self.options.numeric and (doubt := column.id_doubt(self.reference.path)):
                 self.doubts.append(doubt)
             column.unique, column.exact = None, {}
+        for name, encoder in self.categories.items():
+            rows = int((encoder.codes >= 0).sum())
+            is_said = name in self.options.categorical or any(f"column '{name}'" in line for line in self.doubts)
+            if not is_said and FEWEST_NAMES <= len(encoder.index) == rows:
+                self.doubts.append(
+                    f"{self.reference.path}: column '{name}' holds a different text in each row, as a name does; "
+                    f"name it in dataset.drop_columns, or in dataset.categorical to use it"
+                )

@@ -160,7 +160,7 @@ def read_excel(path: Path, options: TableOptions, found: Dialect) -> RecordsForm
         raise DataError(f"{path} cannot be read as Excel: {' '.join(str(error).split()):.200}") from None
     if options.sheet is not None and options.sheet not in names:
         raise DataError(f"{path} has no sheet '{options.sheet}', only {', '.join(names)}; set dataset.sheet to one")
-    filled = {name: rows for name, rows in sheets.items() if rows}
+    filled = {name: rows[options.skip_rows :] for name, rows in sheets.items() if len(rows) > options.skip_rows}
     if not filled:
         raise DataError(f"{path} is empty; fill it or leave it out")
     sheet, rows = next(iter(filled.items()))

@@ -183,7 +183,7 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
         if _is_excluded("/".join(names), options):
             continue
         reason = None if path.name.lower().endswith(tuple(extensions)) else ending_of(path.name)
-        if reason is None and path.exists() and not path.is_file():  # a link to nothing is a bad sample
+        if reason is None and not path.is_file() and path.exists():  # a link to nothing is a bad sample
             reason = "no regular file"
         elif reason is None and not _is_utf8(path):
             reason = "name is not UTF-8"

@@ -388,6 +388,9 @@ FILES = [
     Fault("test file without the label", "tabular",
         folder_of({"train.csv": frame(), "test.csv": frame(60).drop(columns="label")}), plain,
         error="test.csv has no label column 'label'", cure={"exclude": "test.csv"}),
+    Fault("folder of a competition", "tabular", folder_of({"train.csv": frame(), "test.csv": frame(90).drop(
+        columns="label"), "submission.csv": frame(90)[["label"]]}), plain,
+        error="submission.csv has no column 'a'", cure={"exclude": "submission.csv,test.csv"}),
     Fault("files called train and test", "tabular", folder_of({"train.csv": frame(), "test.csv": frame(20)}),
         by_file_name),
     Fault("one column is missing in a part", "tabular",

@@ -221,3 +221,13 @@ def test_real_adult(shared_data, open_both):
     assert len(train.fields) == 9
     assert train.task.names == ("<=50K", ">50K")
     assert train[0]["inputs"]["numeric"].sum() != 0
+
+
+def test_test_file_without_the_label(tmp_path, frame, assert_refused, open_both):
+    write(tmp_path / "a.csv", frame)
+    write(tmp_path / "b.csv", frame.drop(columns="label"))
+    assert_refused(
+        TableFiles, tmp_path / "a.csv", "b.csv has no label column 'label'", "leave dataset.test_root out",
+        test_root=str(tmp_path / "b.csv"),
+    )  # fmt: skip
+    assert len(open_both(TableFiles, tmp_path / "a.csv")[0]) == 48

@@ -104,42 +104,60 @@ class NumberColumn:
 
 
 def open_tables(entries: Sequence[FileEntry], options: Any) -> tuple[Table, list[Table]]:
-    """All tables, and the one whose columns hold for all: those of most training files, or of the largest.
+    """All tables, and the one whose columns hold for all: those of most training files, then with a label, then of
+    the largest.
 
     Raises:
         DataError: a table cannot be read.
     """
     tables = [Table.open(entry.path, options) for entry in entries]
-    weights: dict[frozenset[str], list[int]] = defaultdict(lambda: [0, 0])
+    weights: dict[frozenset[str], list[int]] = defaultdict(lambda: [0, 0, 0])
     of_training = [table for table, entry in zip(tables, entries, strict=True) if entry.split in (None, "train")]
     for table in of_training or tables:
         weight = weights[frozenset(table.columns)]
         weight[0] += 1
-        weight[1] += table.path.stat().st_size
+        weight[2] += table.path.stat().st_size
+    for columns, weight in weights.items():
+        others = [other for other in weights if other < columns]
+        weight[1] = len(others) if (options.label or "label") in columns else -1
     usual = max(weights, key=lambda columns: weights[columns])
     reference = next(table for table in of_training or tables if frozenset(table.columns) == usual)
     return reference, tables
 
 
-def check_columns(table: Table, entry: FileEntry, reference: Table, columns: Sequence[str], label: str | None) -> None:
-    """Check that a table has the columns of the others; others of its own are a warning.
+def check_columns(
+    tables: Sequence[Table], reference: Table, columns: Sequence[str], label: str | None, test_root: str | None
+) -> None:
+    """Check that all tables have the columns of one; columns that only others have are left out and said.
+
+    Args:
+        tables: all tables.
+        reference: the one.
+        columns: its columns that are used.
+        label: its label column.
+        test_root: the option; a file of it cannot be excluded.
 
     Raises:
-        DataError: it lacks some; the message names how to leave it out.
+        DataError: some lack a column; the message names how to leave them out.
     """
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        cure = f"set 'dataset.exclude={entry.path.name}' to leave the file out"
-        if entry.split == "test":
-            cure += ", or leave dataset.test_root out"
+    lacking = [(table, [name for name in columns if name not in table.columns]) for table in tables]
+    odd = [(table, missing) for table, missing in lacking if missing]
+    if odd:
+        table, missing = odd[0]
+        names = ",".join(dict.fromkeys(table.path.name for table, _ in odd))
+        which = "the file" if len(odd) == 1 else "all such files"
+        cure = f"set 'dataset.exclude={names}' to leave {which} out"
+        if test_root is not None and Path(test_root) in (table.path, *table.path.parents):
+            cure = "leave dataset.test_root out"
         if len(missing) == len(columns):
             own = ", ".join(table.columns[:4]) + (", ..." if len(table.columns) > 4 else "")
             raise DataError(f"{table.path} holds other columns ({own}) than {reference.path}; {cure}")
         what = f"label column '{label}'" if missing == [label] else f"column '{missing[0]}'"
         raise DataError(f"{table.path} has no {what}, which {reference.path} has; add it, or {cure}")
-    extra = [name for name in table.columns if name not in reference.columns]
-    if extra:
-        table.found.facts["columns left out"] = ", ".join(extra[:10])
+    for table in tables:
+        extra = [name for name in table.columns if name not in reference.columns]
+        if extra:
+            table.facts["columns left out"] = ", ".join(extra[:10])
 
 
 class TableReader:
@@ -165,8 +183,7 @@ class TableReader:
         if not self.inputs:
             raise DataError(f"{first.path} has no column left to learn from; shorten dataset.drop_columns")
         self.columns = list(dict.fromkeys([*self.inputs, *self.metadata_columns.values()]))
-        for table, entry in zip(self.tables, entries, strict=True):
-            check_columns(table, entry, first, self.columns, self.metadata_columns.get("label"))
+        check_columns(self.tables, first, self.columns, self.metadata_columns.get("label"), options.test_root)
         self.numbers: list[NumberColumn] = []
         self.categories: dict[str, LabelEncoder] = {}
         self.number_blocks: list[np.ndarray] = []

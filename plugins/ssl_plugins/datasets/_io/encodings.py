@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.file_kind import COMPRESSION_ENDINGS, COMPRESSIONS, open_decompressed
-from ssl_plugins.datasets._io.table_dialect import guess_encoding
+from ssl_plugins.datasets._io.table_encoding import guess_encoding
 
 READ_ERRORS = (OSError, EOFError, ValueError, lzma.LZMAError)
 MAX_UNPACKED = 8 << 30  # bytes; an unpacked file is held in memory

@@ -1,8 +1,7 @@
-"""Detects how a CSV file is written from its first rows: encoding, separators, quotation marks, header line."""
+"""Detects how a CSV file is written from its first rows: separators, quotation marks, header line."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.columns import NUMBER, NumberStyle, shown
+from ssl_plugins.datasets._io.table_encoding import decode_head
 from ssl_plugins.datasets._io.table_options import TableOptions
 
 SAMPLE_CHARACTERS = 1 << 18
@@ -21,16 +21,6 @@ FEWEST_SWALLOWED = 20  # rows in a quoted text from which commas in it are no ac
 DELIMITERS = (",", "\t", ";", "|")
 NAMES_OF_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar", " ": "blanks"}
 QUOTES = {"double": '"', "single": "'", "none": None}
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
-OTHER_ALPHABETS = frozenset(
-    {
-        "Latin Extended-A", "Cyrillic", "Greek and Coptic", "Hebrew", "Arabic", "Thai", "Hiragana", "Katakana",
-        "CJK Unified Ideographs", "Hangul Syllables",
-    }
-)  # fmt: skip
 UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")  # as pandas names columns that had no name
 
 Rows = list[list[str]]
@@ -72,7 +62,11 @@ def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOpt
         DataError: the file is empty, or is not written in the encoding that the options name.
     """
     found = Dialect()
-    text = decode_head(path, head, is_complete, options, found)
+    text, found.encoding, doubt = decode_head(path, head, is_complete, options.encoding)
+    if found.encoding != "utf-8":
+        found.facts["encoding"] = found.encoding
+    if doubt:
+        found.doubts["encoding"] = doubt
     sample = text[:SAMPLE_CHARACTERS]
     is_whole = is_complete and len(sample) == len(text)
     if not sample.strip():
@@ -89,74 +83,6 @@ def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOpt
         name_columns(path, rows, options, found)
         _detect_style(rows[1:] or rows, options, found)
     return found
-
-
-# --- encoding -------------------------------------------------------------------------------------------------------
-
-
-def decode_head(path: Path, head: bytes, is_complete: bool, options: TableOptions, found: Dialect) -> str:
-    """The first bytes as text, in the encoding that the options name or that is detected.
-
-    Raises:
-        DataError: they are not of the encoding that the options name.
-    """
-    if options.encoding is not None:
-        found.encoding = options.encoding
-    else:
-        found.encoding = next((name for mark, name in BYTE_ORDER_MARKS if head.startswith(mark)), "")
-        found.encoding = found.encoding or _encoding_without_mark(path, head, found)
-    decoder = codecs.getincrementaldecoder("utf-8-sig" if found.encoding == "utf-8" else found.encoding)()
-    try:
-        text = decoder.decode(head, final=is_complete)
-    except UnicodeDecodeError as error:
-        raise encoding_error(path, found.encoding, head[error.start : error.start + 20]) from None
-    if found.encoding != "utf-8":
-        found.facts["encoding"] = found.encoding
-    return text
-
-
-def encoding_error(path: Path, encoding: str, example: bytes = b"") -> DataError:
-    """The error for a file that is not of an encoding."""
-    where = f" (at {example!r})" if example else ""
-    other = "utf-8" if encoding != "utf-8" else "cp1252"
-    return DataError(f"{path} is not {encoding} text{where}; set dataset.encoding to its own, such as {other}")
-
-
-def _encoding_without_mark(path: Path, head: bytes, found: Dialect) -> str:
-    """The encoding of a file without a byte order mark."""
-    pairs = max(1, len(head) // 2)
-    if head[1::2].count(0) > 0.7 * pairs:
-        return "utf-16-le"
-    if head[::2].count(0) > 0.7 * pairs:
-        return "utf-16-be"
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        lines = [line for line in head.splitlines() if not line.isascii()]
-        encoding = guess_encoding(b"\n".join(lines[:1000]))
-        example = next(iter(re.findall(r"\w*[^\x00-\x7f]+\w*", lines[0].decode(encoding, "replace"))), "")
-        found.doubts["encoding"] = (
-            f"{path} is not UTF-8 and is read as {encoding}, e.g. {shown(example)}; set dataset.encoding to confirm "
-            f"it, or to another encoding"
-        )
-        return encoding
-    return "utf-8"
-
-
-def guess_encoding(sample: bytes) -> str:
-    """The most likely encoding of text that is not Unicode: cp1252 unless letters of another alphabet are clear."""
-    from charset_normalizer import from_bytes  # slow to import
-
-    best = from_bytes(sample).best()
-    if best is not None and not OTHER_ALPHABETS.isdisjoint(best.alphabets):
-        letters = [character for character in str(best) if ord(character) > 127]
-        if len(letters) > 3 and sum(character.isalpha() for character in letters) > 0.8 * len(letters):
-            return str(best.encoding)
-    try:
-        sample.decode("cp1252")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "cp1252"
 
 
 # --- separators -----------------------------------------------------------------------------------------------------

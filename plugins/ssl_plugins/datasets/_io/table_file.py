@@ -11,7 +11,8 @@ from typing import Any
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.columns import is_text, numeric_share
 from ssl_plugins.datasets._io.file_kind import FileKind, file_kind, uncompressed_name
-from ssl_plugins.datasets._io.table_dialect import DELIMITERS, UNNAMED, Dialect, decode_head, detect_dialect
+from ssl_plugins.datasets._io.table_dialect import DELIMITERS, UNNAMED, Dialect, detect_dialect
+from ssl_plugins.datasets._io.table_encoding import decode_head
 from ssl_plugins.datasets._io.table_formats import ArrowFormat, Block, CsvFormat, Format, ParquetFormat
 from ssl_plugins.datasets._io.table_options import METADATA_COLUMNS, TableOptions
 from ssl_plugins.datasets._io.table_records import JsonLinesFormat, RecordsFormat, read_excel, read_json
@@ -98,16 +99,17 @@ class Table:
                 f"{path} is no {WORDS[str(named)]} file, though its name says so; it holds text: rename it to .csv, or "
                 f"fetch it again"
             )
-        text = decode_head(path, kind.head, kind.is_complete, options, self.found)
+        text, encoding, doubt = decode_head(path, kind.head, kind.is_complete, options.encoding)
         first = text.lstrip()[:1]
         if first == "{" or (first == "[" and (named == "json" or re.match(r"\s*\[\s*\{", text))):
             self._note_format("json")
+            self.found.facts |= {"encoding": encoding} if encoding != "utf-8" else {}
+            self.found.doubts |= {"encoding": doubt} if doubt else {}
             if first == "{" and _is_json_lines(text, kind.is_complete):
-                return JsonLinesFormat(path, kind.compression, self.found.encoding)
-            return read_json(path, kind.compression, self.found.encoding)
+                return JsonLinesFormat(path, kind.compression, encoding)
+            return read_json(path, kind.compression, encoding)
         if named == "json" and text.strip():
             raise DataError(f"{path} is no JSON, though its name says so: it begins with {text.strip()[:20]!r}")
-        self.found = Dialect()
         is_tsv = name.endswith((".tsv", ".tab"))
         self.found = detect_dialect(path, kind.head, kind.is_complete, options, "\t" if is_tsv else ",")
         self._check_delimiter()

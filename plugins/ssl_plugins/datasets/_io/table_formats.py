@@ -14,7 +14,8 @@ from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa, pq, pv
 from ssl_plugins.datasets._io.columns import decode_dictionary
 from ssl_plugins.datasets._io.file_kind import open_decompressed
-from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, holds_rows, read_rows
+from ssl_plugins.datasets._io.table_dialect import Dialect, holds_rows, read_rows
+from ssl_plugins.datasets._io.table_encoding import encoding_error
 
 CSV_BLOCK_BYTES = 8 << 20
 BLOCK_ROWS = 1 << 16
@@ -84,7 +85,7 @@ class CsvFormat:
         encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
         try:
             with open_decompressed(self.path, self.compression) as raw:
-                text = io.TextIOWrapper(io.BufferedReader(_RawReader(raw)), encoding, newline="")
+                text = io.TextIOWrapper(io.BufferedReader(RawReader(raw)), encoding, newline="")
                 for _ in range(dialect.skip_rows):
                     text.readline()
                 rows = read_rows(text, " ", dialect.quote)
@@ -138,7 +139,7 @@ class CsvFormat:
         return DataError(f"{self.path} cannot be read as CSV: {message:.200}; fix or fetch it again")
 
 
-class _RawReader(io.RawIOBase):
+class RawReader(io.RawIOBase):
     """A binary file of pyarrow or lzma as a raw file of Python."""
 
     def __init__(self, file: Any) -> None:

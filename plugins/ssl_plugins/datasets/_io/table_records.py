@@ -13,8 +13,9 @@ from typing import Any
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.file_kind import open_decompressed
-from ssl_plugins.datasets._io.table_dialect import Dialect, encoding_error, name_columns
-from ssl_plugins.datasets._io.table_formats import Block, _RawReader, enumerate_chunks
+from ssl_plugins.datasets._io.table_dialect import Dialect, name_columns
+from ssl_plugins.datasets._io.table_encoding import encoding_error
+from ssl_plugins.datasets._io.table_formats import Block, RawReader, enumerate_chunks
 from ssl_plugins.datasets._io.table_options import TableOptions
 
 KEY_LINES = 10_000  # lines whose keys are the columns of JSON lines
@@ -196,7 +197,7 @@ def text_of(path: Path, compression: str | None, encoding: str) -> io.TextIOWrap
     """A file opened as text."""
     raw = open_decompressed(path, compression)
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
-    return io.TextIOWrapper(io.BufferedReader(_RawReader(raw)), codec, newline=None)
+    return io.TextIOWrapper(io.BufferedReader(RawReader(raw)), codec, newline=None)
 
 
 def cells_of(values: Iterable[Any]) -> Any:

@@ -209,6 +209,8 @@ SEPARATORS = [
     Fault("semicolons, decimal comma", "tabular", csv(frame(), sep=";", decimal=","), fact("decimal", "comma")),
     Fault("tabs in .csv", "tabular", csv(frame(), sep="\t"), fact("delimiter", "tab")),
     Fault("commas in .tsv", "tabular", csv(frame(), "x.tsv"), fact("delimiter", "comma")),
+    Fault("carriage returns", "tabular", csv(frame(), lineterminator="\r"), plain),
+    Fault("carriage returns and line feeds", "tabular", csv(frame(), lineterminator="\r\n"), plain),
     Fault("bars", "tabular", csv(frame(), sep="|"), fact("delimiter", "vertical bar")),
     Fault(
         "blanks, no header", "tabular", text(UCI, "x.data"), inputs("column1", "column2", "column3"),

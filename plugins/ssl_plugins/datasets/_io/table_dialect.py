@@ -182,11 +182,11 @@ def _skip_lines(path: Path, sample: str, is_whole: bool, options: TableOptions, 
 
     The last line of comments is the header if it has the columns of the rows, as numpy writes it.
     """
-    lines = sample.splitlines(keepends=True)
+    lines = sample.split("\n")
     found.skip_rows = options.skip_rows
     if not options.skip_rows and sample.startswith("#"):
         count = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
-        body, last = "".join(lines[count:]), lines[count - 1].lstrip("#").strip()
+        body, last = "\n".join(lines[count:]), lines[count - 1].lstrip("#").strip()
         delimiter = options.delimiter or _detect_delimiter(path, body, is_whole, found, default)
         rows = parse(body, is_whole, delimiter, found.quote)
         header = parse(last, True, delimiter, found.quote)
@@ -194,15 +194,15 @@ def _skip_lines(path: Path, sample: str, is_whole: bool, options: TableOptions, 
         found.skip_rows = count - 1 if is_header else count
         if is_header:
             names_hash = delimiter != " " and lines[count - 1].startswith("#" + delimiter)  # a column called #
-            lines[count - 1] = (lines[count - 1].strip() if names_hash else last) + "\n"
+            lines[count - 1] = lines[count - 1].strip() if names_hash else last
         if found.skip_rows:
             found.facts["comments"] = f"{found.skip_rows} lines"
-    return "".join(lines[found.skip_rows :])
+    return "\n".join(lines[found.skip_rows :])
 
 
 def _refuse_preamble(path: Path, sample: str, found: Dialect, delimiter: str, rows: Rows) -> None:
     """Refuse lines above the table: the first rows have other numbers of columns than all below."""
-    for count in range(1, min(30, len(rows) - 3)):
+    for count in range(1, min(30, len(rows) // 4 + 1)):
         widths = set(map(len, rows[count:]))
         if len(widths) > 1 or widths == {1}:
             continue

@@ -24,8 +24,10 @@ SAMPLES = 2
 """Samples of the first trial steps."""
 MEMORY_SHARE = 0.5
 """Share of the memory beyond which the need of a step is a warning."""
+SOME = 16
+"""Samples of the next trial step; the last has the whole batch."""
 SECONDS = 2.0
-"""Most seconds of the last trial step, as estimated from the first."""
+"""After a trial step that takes longer there is no further one."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -58,16 +60,19 @@ class PeakMemory(TorchDispatchMode):
 def estimate_cost(run: Run) -> Cost:
     """Run forward and backward on a few samples and scale to the batch. It changes neither weights nor random state.
 
-    Small batches cost more a sample than large ones, so the seconds are an upper estimate. They are measured on as many
-    samples as take `SECONDS` at most.
+    Small batches cost more a sample than large ones, so the seconds are an upper estimate where the whole batch was not
+    tried.
     """
     train, learner = run.config.train, run.learner
     few = min(max(SAMPLES, learner.objective.min_batch_size), train.batch_size)
     with _restored(run):
         with PeakMemory() as memory:
             _step(run, few)
-        count = max(few, min(train.batch_size, int(few * SECONDS / max(_step(run, few), 1e-6))))
-        seconds = _step(run, count) * train.batch_size / count
+        count, seconds = few, _step(run, few)
+        for larger in (min(SOME, train.batch_size), train.batch_size):
+            if larger > count and seconds < SECONDS:
+                count, seconds = larger, _step(run, larger)
+        seconds *= train.batch_size / count
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
     kept = max(0, memory.peak - parameters)  # without the gradients, which do not grow with the batch
     return Cost(seconds * train.accumulate_steps, round(kept * train.batch_size / few))

@@ -83,7 +83,7 @@ ONE_SAMPLE: list[Any] = [
     ("image", odd_mode, "photos/a/wrong.npy", "5 channels", ["--set", "tokenizer.patch=4"]),
     ("genomics", odd_letter, "dna.fasta record 7", "is 'J'", ["--set", "tokenizer.length=12"]),
     (
-        "image-text", no_caption, "all.jsonl line 5", "is empty",
+        "image-text", no_caption, "all.jsonl row 5", "is empty",
         ["--set", "tokenizer.size=8", "--set", "tokenizer.patch=4", "--set", "tokenizer.length=8"],
     ),
 ]  # fmt: skip

@@ -86,7 +86,7 @@ def test_the_same_columns_give_the_same_scores(trained, tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("dropped", "columns on which the encoder was trained are absent, and count as missing: b"),
+        ("dropped", "columns on which the encoder was trained are absent, and count as missing"),
         ("categories", "cyan"),
         ("units", "doubt      'a' ranges from"),
     ],

@@ -51,6 +51,35 @@ def _split(sizes: dict[str, int], labels: dict[str, list]):
 IMDB = _names("train/pos", "train/neg", "train/unsup", "test/pos", "test/neg", count=3)
 
 
+def _tables(*names: str):
+    """A maker of tables of twelve rows of these names."""
+
+    def make(folder: Path) -> None:
+        for name in names:
+            rows = "".join(f"{(7 * i + len(name)) % 5}.5,{i % 3}\n" for i in range(12))
+            (folder / name).write_text("a,b\n" + rows)
+
+    return make
+
+
+def _arrays(folder: Path) -> None:
+    for name, count in (("train", 8), ("val", 3), ("test", 4)):
+        x = np.random.RandomState(count).randint(0, 256, (count, 3, 8, 8)).astype(np.uint8)
+        np.savez(folder / f"{name}.npz", images=x)
+
+
+def _series_beside_a_table(folder: Path) -> None:
+    for name in ("s1", "s2", "s3"):
+        rows = "".join(f"{i % 4}.25,{i % 7}.5\n" for i in range(40))
+        (folder / f"{name}.csv").write_text("x,y\n" + rows)
+    (folder / "subjects.csv").write_text("subject,age\ns1,20\ns2,30\ns3,40\n")
+
+
+def _channels(read: Read) -> None:
+    assert read.train.fields["series"].shape == (2, 5)
+    assert sum(read.sizes.values()) == 24
+
+
 def _partly_labelled_table(folder: Path) -> Path:
     rows = "".join(f"{i}.5,{i % 7},{'' if i % 4 else 'ab'[i // 4 % 2]}\n" for i in range(80))
     (folder / "x.csv").write_text("a,b,label\n" + rows)
@@ -146,5 +175,53 @@ FAULTS = [
         lambda read: _split({"train": 6}, {})(read),
         error="each of the 6 classes has one sample",
         cure={"test_fraction": 0},
+    ),
+    Fault(
+        "files: words of the names are the split",
+        "tabular",
+        _tables("higgs_train_10k.csv", "higgs_test_5k.csv"),
+        _split({"train": 12, "test": 12}, {}),
+    ),
+    Fault(
+        "files: one without a split",
+        "tabular",
+        _tables("train.csv", "more.csv"),
+        _split({"train": 19, "test": 5}, {}),
+    ),
+    Fault(
+        "files: several for each split, with validation",
+        "tabular",
+        _tables("s1-train.csv", "s2-train.csv", "s1-val.csv", "s2_TEST.csv"),
+        _split({"train": 24, "validation": 12, "test": 12}, {}),
+    ),
+    Fault(
+        "folders: images and labels",
+        "multispectral",
+        _pictures(*_names("images", "labels", count=6, ending="png")),
+        _split({"train": 5, "test": 1}, {}),
+        error="folders images and labels hold images and what belongs to each of them",
+        cure={"exclude": "labels"},
+        plain=False,
+    ),
+    Fault(
+        "folders: imgs, masks and annotations",
+        "image",
+        _pictures(*_names("imgs", "masks", "annotations", ending="png")),
+        error="set dataset.exclude=annotations,masks to read the images",
+    ),
+    Fault(
+        "folders: images and other classes",
+        "image",
+        _pictures(*_names("images", "drawings", ending="png")),
+        _split({"train": 6, "test": 2}, {"test": ["drawings", "images"]}),
+    ),
+    Fault("folders: arrays of each split", "image", _arrays, _split({"train": 8, "validation": 3, "test": 4}, {})),
+    Fault(
+        "folders: a table that describes series",
+        "time-series",
+        _series_beside_a_table,
+        lambda read: _channels(read),
+        options={"window": 5},
+        warning="subjects.csv has no column of the other tables, and is left out",
     ),
 ]

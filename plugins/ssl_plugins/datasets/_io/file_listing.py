@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError
+from ssl_core import ConfigError, DataError, Split
 from ssl_plugins.datasets._io.file_entry import FileEntry, FileList, SampleLocations, ending_of
 from ssl_plugins.datasets._io.file_kind import COMPRESSION_ENDINGS
 from ssl_plugins.datasets._io.listing_tables import add_metadata, entries_of_table
@@ -44,6 +44,18 @@ __all__ = [
     "apply_pattern", "list_files", "list_sources", "metadata_of_files",
 ]  # fmt: skip
 
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "rgb")
+MASK_FOLDERS = (
+    "labels",
+    "masks",
+    "mask",
+    "annotations",
+    "segmentation",
+    "segmentations",
+    "gt",
+    "groundtruth",
+    "targets",
+)
 SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
@@ -169,11 +181,21 @@ def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> F
 
 
 def _split_by_stem(files: FileList) -> list[FileEntry]:
-    """Take the split of files from names such as train.csv and test.csv, if all files of a folder have such names."""
-    splits = [SPLIT_NAMES.get(entry.name.split(".")[0].lower()) for entry in files]
-    if None in splits or len(set(splits)) < len(splits) or len(splits) < 2 or "train" not in splits:
+    """Take the split of files from names such as train.csv and data_test_5k.csv, if all files have one in their names.
+
+    What folders say comes first.
+    """
+    splits = [_split_in_name(entry.path.name) for entry in files]
+    if None in splits or len(set(splits)) < 2 or "train" not in splits or any(entry.split for entry in files):
         return list(files)
     return [replace(entry, split=split) for entry, split in zip(files, splits, strict=True)]
+
+
+def _split_in_name(name: str) -> Split | None:
+    """The split that one of the words of a file's name says; None if none or several do."""
+    words = re.split(r"[^a-z]+", name.split(".")[0].lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None, options: Any, cure: str) -> FileList:
@@ -196,7 +218,8 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
     if not parts:
         found = ", ".join(f"{count} {reason}" for reason, count in files.ignored.most_common(5))
         found = f"; it holds {found}: {cure}" if found else ""
-        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(extensions)}{found}")
+        plain = [ending for ending in extensions if not ending.endswith(COMPRESSION_ENDINGS)]
+        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(plain)}{found}")
     paths = sorted(parts, key=lambda path: "/".join(parts[path]))
     depth = _wrapper_depth(parts.values())
     below = {path: names[depth:] for path, names in parts.items()}
@@ -217,6 +240,8 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
         names[0] if len(names) > 1 else "" for path, names in classes.items() if path not in for_pretraining
     }
     has_labels = len(label_folders) > 1 and "" not in label_folders
+    if pattern is None and has_labels:
+        _refuse_masks(root, label_folders)
     if pattern is None and not has_labels and len(label_folders) > 2:
         _doubt_strays(files, root, label_folders, ["/".join(parts[path]) for path in paths if len(classes[path]) == 1])
     files += [
@@ -227,6 +252,21 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
         for path in paths
     ]  # fmt: skip
     return files
+
+
+def _refuse_masks(root: Path, folders: set[str]) -> None:
+    """Refuse folders of images beside those of their masks, which would become classes.
+
+    Raises:
+        DataError: the folders are these.
+    """
+    images = [name for name in folders if name.lower() in IMAGE_FOLDERS]
+    masks = [name for name in folders if name.lower() in MASK_FOLDERS]
+    if len(images) == 1 and masks and len(images) + len(masks) == len(folders):
+        raise DataError(
+            f"dataset.root {root}: the folders {images[0]} and {', '.join(sorted(masks))} hold images and what belongs "
+            f"to each of them, and are no classes; set dataset.exclude={','.join(sorted(masks))} to read the images"
+        )
 
 
 def _doubt_strays(files: FileList, root: Path, folders: set[str], strays: Sequence[str]) -> None:

@@ -80,8 +80,19 @@ def open_images(options: Any) -> ImageSource:
     check_archive(options.root)
     if _files_ending(options.root, TAR):
         return _open_tars(options)
+    if arrays := _folder_of_arrays(options):
+        return _open_arrays(options, arrays)
     tables = _image_tables(options)
     return _open_tables(tables, options) if tables else _open_files(options)
+
+
+def _folder_of_arrays(options: Any) -> list[Path]:
+    """The .npz files of a folder that holds no image files."""
+    folder = Path(options.root)
+    arrays = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    if arrays and any(path.suffix.lower() in options.extensions for path in folder.rglob("*")):
+        return []
+    return arrays
 
 
 def _files_ending(root: str, ending: str) -> list[Path]:
@@ -201,20 +212,22 @@ def _small_column(table: Table) -> str:
     return min(table.columns, key=lambda name: (is_large(name), name))
 
 
-def _open_arrays(options: Any) -> ImageSource:
+def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
+    """Images of arrays. paths: the files of a folder; by default those that the options name."""
     collector, arrays = MetadataCollector(options.task), []
     if options.label_pattern is not None:
         raise ConfigError(
             "dataset.label_pattern is for names of files; labels of an .npz are an array 'labels' in it, groups "
             "one called 'groups'"
         )
-    for root, split in ((options.root, "train" if options.test_root else None), (options.test_root, "test")):
-        if root is None:
-            continue
-        path = Path(root)
-        if not path.is_file():
-            raise DataError(f"{root} does not exist; name a folder of images, or an .npy or .npz file")
-        arrays += read_arrays(path, ARRAY_KEYS, FileEntry(path, path.name, split=split), collector)
+    entries = splits_of_names([FileEntry(path, path.name) for path in paths])
+    if not entries:
+        roots = ((options.root, "train" if options.test_root else None), (options.test_root, "test"))
+        entries = [FileEntry(Path(root), Path(root).name, split=split) for root, split in roots if root is not None]
+    for entry in entries:
+        if not entry.path.is_file():
+            raise DataError(f"{entry.path} does not exist; name a folder of images, or an .npy or .npz file")
+        arrays += read_arrays(entry.path, ARRAY_KEYS, entry, collector)
     for array in arrays:
         _check_array(array, options)
     locations = SampleLocations([array.path for array in arrays], np.cumsum([0, *map(len, arrays)]), unit="sample")

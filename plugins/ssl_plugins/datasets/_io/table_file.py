@@ -21,7 +21,7 @@ ENDINGS = {"parquet": (".parquet", ".pq"), "arrow": (".feather", ".arrow"), "arr
            "xlsx": (".xlsx", ".xlsm"), "csv": (), "json": (".json", ".jsonl", ".ndjson")}  # fmt: skip
 WORDS = {"parquet": "Parquet", "arrow": "Feather", "arrow-stream": "an Arrow stream", "xlsx": "Excel", "json": "JSON"}
 SIMILAR_NAMES = {
-    "label": ("labels", "class", "classes", "target", "targets"),
+    "label": ("labels", "class", "classes", "target", "targets", "response", "outcome"),
     "group": ("groups",),
     "split": ("splits",),
     "id": ("ids",),

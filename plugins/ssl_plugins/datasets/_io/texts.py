@@ -13,8 +13,7 @@ import numpy as np
 from ssl_core import BadSample, Column, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.encodings import Encoding, decode, read_bytes
-from ssl_plugins.datasets._io.file_entry import FileEntry, FileList, SampleLocations, ending_of
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS
+from ssl_plugins.datasets._io.file_entry import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.json_records import JSON_EXTENSIONS as JSON_EXTENSIONS
 from ssl_plugins.datasets._io.json_records import read_json
 from ssl_plugins.datasets._io.label_lists import LabelLists
@@ -163,35 +162,6 @@ def _only_column(table: Table, column_of: dict[str, str], options: RowOptions) -
     known = [getattr(options, kind) or kind for kind in METADATA_COLUMNS]
     candidates = [name for name in table.columns if name not in known and name.lower() not in NUMBERS_OF_ROWS]
     return candidates[0] if len(candidates) == 1 else None
-
-
-def without_other_tables(entries: FileList, option: str, options: RowOptions) -> FileList:
-    """Leave out the tables of a folder that describe its other files: those without the column that an option names.
-
-    Args:
-        entries: the files of a folder.
-        option: name of the option, such as "text".
-        options: the options of the data set.
-    """
-    tables = [entry for entry in entries if entry.path.name.lower().endswith(TABLE_EXTENSIONS)]
-    if not tables or len(tables) == len(entries):
-        return entries
-    name = getattr(options, option)
-    other = [entry for entry in tables if not _has_column(entry, name, options)]
-    used = entries.with_entries(entry for entry in entries if entry not in other)
-    for entry in other:
-        used.ignored[ending_of(entry.path.name)] += 1
-        used.warnings.append(
-            f"{entry.name} has no column '{name}' and is left out; dataset.{option} names the column to read it"
-        )
-    return used
-
-
-def _has_column(entry: FileEntry, name: str, options: RowOptions) -> bool:
-    try:
-        return name in Table.open(entry.path, options).columns
-    except DataError:
-        return True  # reading it gives the message
 
 
 def _describe_row(path: Path, start: int, row: int) -> str:

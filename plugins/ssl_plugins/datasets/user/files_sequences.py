@@ -23,6 +23,7 @@ from ssl_plugins.datasets._io.file_listing import (
     list_sources,
 )
 from ssl_plugins.datasets._io.label_checks import label_findings
+from ssl_plugins.datasets._io.other_tables import without_other_tables
 from ssl_plugins.datasets._io.sequence_records import (
     FASTA_EXTENSIONS,
     LINE_EXTENSIONS,
@@ -49,7 +50,7 @@ from ssl_plugins.datasets._io.splitting import (
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.text_facts import findings_of, merge_columns, names_in_words
 from ssl_plugins.datasets._io.text_lines import TextSource
-from ssl_plugins.datasets._io.texts import locations_of, read_columns, without_other_tables
+from ssl_plugins.datasets._io.texts import locations_of, read_columns
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 EXTENSIONS = (*FASTA_EXTENSIONS, *LINE_EXTENSIONS, *TABLE_EXTENSIONS)

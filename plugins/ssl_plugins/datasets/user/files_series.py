@@ -22,6 +22,7 @@ from ssl_core import (
 )
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, FileList, SampleLocations, list_sources
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
+from ssl_plugins.datasets._io.other_tables import without_unlike_tables
 from ssl_plugins.datasets._io.series_arrays import (
     CONTAINER_EXTENSIONS,
     choose_array_layout,
@@ -147,7 +148,7 @@ class SeriesFiles(SeriesSplit):
         check_extensions(entries, KINDS[kind], f"{kind}, as the other files are")
         self.summary, self.tables = DataSummary(), list[ReadTable]()
         if kind == "table":
-            self._read_tables(entries)
+            entries = self._read_tables(entries)
         elif kind == "archive of series":
             metadata = MetadataCollector(options.task)
             entries = entries.with_entries(_split_by_file_name(entries))
@@ -161,8 +162,10 @@ class SeriesFiles(SeriesSplit):
         self.record_summary(entries, tables=self.tables)
         del self.tables  # they cannot be sent to worker processes
 
-    def _read_tables(self, entries: FileList) -> None:
+    def _read_tables(self, entries: FileList) -> FileList:
+        """Read tables; returns those that were read."""
         options = self.options
+        entries = without_unlike_tables(entries, options)
         layout = None
         if options.layout in ("auto", "wide") and not (options.pivot or options.time):
             layout = find_wide_layout(entries[0].path, options)
@@ -179,8 +182,9 @@ class SeriesFiles(SeriesSplit):
                     f"time point",
                 )
             self._use_samples(arrays, metadata)
-            return
+            return entries
         self._cut_windows(read_series_table(options, entries), "a row is a time point")
+        return entries
 
     def _read_edf(self, entries: Sequence[FileEntry]) -> None:
         recordings: list[Recording] = []

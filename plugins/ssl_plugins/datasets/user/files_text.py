@@ -17,6 +17,7 @@ from ssl_plugins.datasets._io.encodings import with_compressions
 from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
+from ssl_plugins.datasets._io.other_tables import without_other_tables
 from ssl_plugins.datasets._io.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.text_facts import (
@@ -33,7 +34,6 @@ from ssl_plugins.datasets._io.texts import (
     TextDocument,
     locations_of,
     read_text_source,
-    without_other_tables,
 )
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 

@@ -73,6 +73,7 @@ def _series_beside_a_table(folder: Path) -> None:
         rows = "".join(f"{i % 4}.25,{i % 7}.5\n" for i in range(40))
         (folder / f"{name}.csv").write_text("x,y\n" + rows)
     (folder / "subjects.csv").write_text("subject,age\ns1,20\ns2,30\ns3,40\n")
+    (folder / "record.json").write_text('{"creator": {"name": "x"}}')
 
 
 def _channels(read: Read) -> None:

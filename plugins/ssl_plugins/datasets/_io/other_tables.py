@@ -38,13 +38,16 @@ def _has_column(entry: FileEntry, name: str, options: Any) -> bool:
 
 
 def without_unlike_tables(entries: FileList, options: Any) -> FileList:
-    """Leave out the tables that have no column in common with those of most others.
+    """Leave out the tables that have no column in common with those of most others, and JSON files that are no tables.
 
     Args:
         entries: tables.
         options: the options of the data set.
     """
     columns = {entry.path: _columns(entry, options) for entry in entries}
+    no_tables = [entry for entry in entries if not columns[entry.path] and ".json" in entry.path.name.lower()]
+    if no_tables and len(no_tables) < len(entries):
+        entries = _leave_out(entries, no_tables, "is no table, and is left out")
     counts = Counter(frozenset(names) for names in columns.values() if names)
     if len(counts) < 2:
         return entries

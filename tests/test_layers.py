@@ -171,7 +171,9 @@ def plugin_rule(tree: Tree, module: str, one: Import) -> str | None:
     if first == "ssl_plugins" and one.module != module:
         folder, _, name = one.module.rpartition(".")
         private = name.startswith("_") and folder == module.rpartition(".")[0]
-        shared = folder in SHARED and module.startswith(folder.rpartition(".")[0])
+        shared = any(
+            one.module.startswith(f"{room}.") and module.startswith(room.rpartition(".")[0]) for room in SHARED
+        )
         return None if private or shared else "one plugin file never imports another; share a _private.py in the folder"
     return None
 

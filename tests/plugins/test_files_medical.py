@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ssl_plugins.datasets._io import raster_medical
-from ssl_plugins.datasets._io.rasters import RasterOptions, read_header, read_raster
+from ssl_plugins.datasets._io.images import raster_medical
+from ssl_plugins.datasets._io.images.rasters import RasterOptions, read_header, read_raster
 from ssl_plugins.datasets.user.files_images import ImageFiles, MedicalImageFiles
 
 
@@ -150,7 +150,7 @@ def test_compression_without_a_codec_names_the_extra(tmp_path, monkeypatch, asse
     def refuse(*args, **options):
         raise OSError
 
-    monkeypatch.setattr("ssl_plugins.datasets._io.raster_tiff.Image.open", refuse)
+    monkeypatch.setattr("ssl_plugins.datasets._io.images.raster_tiff.Image.open", refuse)
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", _needs_imagecodecs)
     with pytest.raises(Exception, match=r"compressed by LZW, which needs pip install 'sslx\[imagecodecs\]'"):
         read_raster(tmp_path / "a.tif")

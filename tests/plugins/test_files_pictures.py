@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image, ImageOps
 
 from ssl_core import BadSample, ConfigError, DataError
-from ssl_plugins.datasets._io.raster_axes import find_channel_axis, squeeze_axes
-from ssl_plugins.datasets._io.raster_types import ImageHeader
-from ssl_plugins.datasets._io.rasters import RasterOptions, convert_channels, read_header, read_raster
-from ssl_plugins.datasets._io.tiles import find_parts
+from ssl_plugins.datasets._io.images.raster_axes import find_channel_axis, squeeze_axes
+from ssl_plugins.datasets._io.images.raster_types import ImageHeader
+from ssl_plugins.datasets._io.images.rasters import RasterOptions, convert_channels, read_header, read_raster
+from ssl_plugins.datasets._io.images.tiles import find_parts
 from ssl_plugins.datasets.user.files_images import ImageFiles, MultispectralFiles
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_core import DataError
-from ssl_plugins.datasets._io import encodings
+from ssl_plugins.datasets._io.texts import encodings
 from ssl_plugins.datasets.user.files_sequences import ProteinFiles, SequenceFiles
 from ssl_plugins.tokenizers.genomics import GenomicsTokenizer
 

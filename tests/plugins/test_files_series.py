@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_plugins.datasets._io import series_windows
+from ssl_plugins.datasets._io.series import windows as series_windows
 from ssl_plugins.datasets.user.files_series import SeriesFiles
 
 

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_plugins.datasets._io.text_lines import scan_lines
+from ssl_plugins.datasets._io.texts.lines import scan_lines
 from ssl_plugins.datasets.user.files_text import MultilingualTextFiles, TextFiles
 
 
@@ -44,7 +44,7 @@ def test_one_text_per_line(tmp_path, open_both, compressed):
 
 
 def test_lines_across_scan_blocks(monkeypatch):
-    from ssl_plugins.datasets._io import text_lines
+    from ssl_plugins.datasets._io.texts import lines as text_lines
 
     data = np.frombuffer(b"\n abc\n  \n\nde\nf g", np.uint8)
     whole = [part.tolist() for part in scan_lines(data)]

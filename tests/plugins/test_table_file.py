@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from ssl_core import ConfigError, DataError
 from ssl_core.options import Options
-from ssl_plugins.datasets._io import file_kind, table_dialect, table_records
-from ssl_plugins.datasets._io.columns import NumberStyle, number_options, shared_number_options
-from ssl_plugins.datasets._io.table_file import Table
-from ssl_plugins.datasets._io.table_options import TableOptions
+from ssl_plugins.datasets._io.files import kind as file_kind
+from ssl_plugins.datasets._io.tables import dialect as table_dialect
+from ssl_plugins.datasets._io.tables import records as table_records
+from ssl_plugins.datasets._io.tables.columns import NumberStyle, number_options, shared_number_options
+from ssl_plugins.datasets._io.tables.options import TableOptions
+from ssl_plugins.datasets._io.tables.table import Table
 
 
 def write(path, content):

@@ -14,9 +14,9 @@ import numpy as np
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.file_listing import FileEntry
+from ssl_plugins.datasets._io.files.listing import FileEntry
 from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
-from ssl_plugins.datasets._io.tables import MetadataCollector
+from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector
 
 LABEL_KEYS = ("labels", "label", "y")
 GROUP_KEYS = ("groups", "group", "subjects", "subject")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ssl_core import Column, DataSummary
-from ssl_plugins.datasets._io.file_entry import FileEntry, FileList, ending_of
+from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, ending_of
 
 
 class ReadTable(Protocol):

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import Column, DataError, Dataset, DataSummary, Task
-from ssl_plugins.datasets._io.file_entry import FileEntry
-from ssl_plugins.datasets._io.file_listing import root_parts
-from ssl_plugins.datasets._io.file_state import file_state_digest
+from ssl_plugins.datasets._io.files.entry import FileEntry
+from ssl_plugins.datasets._io.files.listing import root_parts
+from ssl_plugins.datasets._io.files.state import file_state_digest
 from ssl_plugins.datasets._io.splitting import (
     SPLITS,
     Codes,
@@ -25,7 +25,7 @@ from ssl_plugins.datasets._io.splitting import (
     split_windows,
 )
 from ssl_plugins.datasets._io.summaries import ReadTable, summarise
-from ssl_plugins.datasets._io.table_options import TableOptions
+from ssl_plugins.datasets._io.tables.options import TableOptions
 
 
 def absolute_root(value: str) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Split, Text
-from ssl_plugins.datasets._io.file_state import file_state_digest
+from ssl_plugins.datasets._io.files.state import file_state_digest
 
 RESIZED = (480, 640)  # width, height; landscape images too, as in the published codes
 UNUSED_KEYS = ("segmentation", "bbox", "answers", "license", "coco_url", "flickr_url", "date_captured")

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ssl_core import BadSample, Continuous, DataError, PublicDataset, Sample, Source, Split, Task
-from ssl_plugins.datasets._io.file_state import file_state_digest
-from ssl_plugins.datasets._io.texts import table_lines
+from ssl_plugins.datasets._io.files.state import file_state_digest
+from ssl_plugins.datasets._io.texts.texts import table_lines
 from ssl_plugins.datasets.public._arrays import SPLIT_SEED
 
 TRAIN_SHARE = 0.8

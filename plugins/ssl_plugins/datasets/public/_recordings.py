@@ -13,7 +13,7 @@ import soundfile
 from pydantic import Field
 
 from ssl_core import BadSample, ConfigError, Continuous, PublicDataset, Sample, Split, Task
-from ssl_plugins.datasets._io.file_state import file_state_digest
+from ssl_plugins.datasets._io.files.state import file_state_digest
 
 
 @dataclass(frozen=True)

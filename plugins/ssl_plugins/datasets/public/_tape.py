@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core import Archive, DataError, PublicDataset, Sample, Source, Split, Text
-from ssl_plugins.datasets._io.texts import open_text
+from ssl_plugins.datasets._io.texts.texts import open_text
 from ssl_plugins.datasets.public._arrays import LazyMemmap, NpyWriter
 
 READ = 1 << 24  # characters to read at once

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core import DataError, Dataset, Task, hookimpl
-from ssl_plugins.datasets._io.texts import open_text
+from ssl_plugins.datasets._io.texts.texts import open_text
 from ssl_plugins.datasets.public._images import ImageDataset, ImageList, SourceWithAlternatives
 
 EDITIONS = ("CheXpert-v1.0", "CheXpert-v1.0-small")  # the full one is read if both exist

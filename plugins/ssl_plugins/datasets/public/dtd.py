@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets._io.texts import table_lines
+from ssl_plugins.datasets._io.texts.texts import table_lines
 from ssl_plugins.datasets.public._images import ImageDataset, ImageList, classification, encode_labels
 
 TABLES = {"train": ("train1.txt", "val1.txt"), "test": ("test1.txt",)}

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets._io.texts import open_text
+from ssl_plugins.datasets._io.texts.texts import open_text
 from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification
 
 INNER = "fluent_speech_commands_dataset"

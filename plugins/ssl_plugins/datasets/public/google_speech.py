@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets._io.texts import table_lines
+from ssl_plugins.datasets._io.texts.texts import table_lines
 from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification, subfolders
 
 WORDS = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, hookimpl
-from ssl_plugins.datasets._io.texts import table_lines
+from ssl_plugins.datasets._io.texts.texts import table_lines
 from ssl_plugins.datasets.public._recordings import RecordingList, SpeechDataset, classification
 
 SPLITS = {"train": ("1", "2"), "test": ("3",)}

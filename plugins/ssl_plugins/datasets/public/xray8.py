@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_core import Archive, DataError, Dataset, Source, Task, hookimpl
-from ssl_plugins.datasets._io.texts import open_text
+from ssl_plugins.datasets._io.texts.texts import open_text
 from ssl_plugins.datasets.public._images import SPLIT_SEED, ImageDataset, ImageList, list_files
 
 TABLE = "metadata.csv"

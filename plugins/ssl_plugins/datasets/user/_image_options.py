@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ssl_plugins.datasets._io.rasters import RASTER_EXTENSIONS, Alpha, Fill, Order
+from ssl_plugins.datasets._io.images.rasters import RASTER_EXTENSIONS, Alpha, Fill, Order
 from ssl_plugins.datasets._io.user_data import FileOptions
 
 

@@ -11,22 +11,28 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Sample, Split, Text, hookimpl
-from ssl_plugins.datasets._io.caption_tables import (
+from ssl_plugins.datasets._io.files.entry import FileList, SampleLocations
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources
+from ssl_plugins.datasets._io.images.captions import (
     CaptionTable,
     read_caption_table,
     read_coco,
     read_tar,
     read_text_files,
 )
-from ssl_plugins.datasets._io.file_entry import FileList, SampleLocations
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, list_files, list_sources
-from ssl_plugins.datasets._io.image_readers import TableImages
-from ssl_plugins.datasets._io.image_tables import splits_of_names
-from ssl_plugins.datasets._io.raster_survey import common_format, doubts_of_axes, read_values, sizes_in_words
-from ssl_plugins.datasets._io.rasters import RASTER_EXTENSIONS, Alpha, RasterOptions, convert_channels, read_raster
+from ssl_plugins.datasets._io.images.parquet import splits_of_names
+from ssl_plugins.datasets._io.images.raster_survey import common_format, doubts_of_axes, read_values, sizes_in_words
+from ssl_plugins.datasets._io.images.rasters import (
+    RASTER_EXTENSIONS,
+    Alpha,
+    RasterOptions,
+    convert_channels,
+    read_raster,
+)
+from ssl_plugins.datasets._io.images.readers import TableImages
+from ssl_plugins.datasets._io.images.tar import TAR, check_archive
 from ssl_plugins.datasets._io.splitting import Codes, SampleMetadata
-from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.tar_samples import TAR, check_archive
+from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 EXTENSIONS = (*TABLE_EXTENSIONS, TAR)

@@ -20,9 +20,7 @@ from ssl_core import (
     Split,
     hookimpl,
 )
-from ssl_plugins.datasets._io.image_readers import Images
-from ssl_plugins.datasets._io.image_sources import ImageSource, open_images
-from ssl_plugins.datasets._io.raster_survey import (
+from ssl_plugins.datasets._io.images.raster_survey import (
     CommonFormat,
     common_format,
     doubts_of_alpha,
@@ -33,7 +31,7 @@ from ssl_plugins.datasets._io.raster_survey import (
     read_values,
     sizes_in_words,
 )
-from ssl_plugins.datasets._io.rasters import (
+from ssl_plugins.datasets._io.images.rasters import (
     RASTER_EXTENSIONS,
     VOLUME_EXTENSIONS,
     Alpha,
@@ -43,7 +41,9 @@ from ssl_plugins.datasets._io.rasters import (
     convert_channels,
     finish,
 )
-from ssl_plugins.datasets._io.tiles import Parts, find_parts, metadata_of_parts, split_one_image
+from ssl_plugins.datasets._io.images.readers import Images
+from ssl_plugins.datasets._io.images.sources import ImageSource, open_images
+from ssl_plugins.datasets._io.images.tiles import Parts, find_parts, metadata_of_parts, split_one_image
 from ssl_plugins.datasets._io.user_data import UserData
 from ssl_plugins.datasets.user._image_options import ImageOptions
 

@@ -12,9 +12,8 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
-from ssl_plugins.datasets._io.encodings import with_compressions
-from ssl_plugins.datasets._io.file_entry import ending_of
-from ssl_plugins.datasets._io.file_listing import (
+from ssl_plugins.datasets._io.files.entry import ending_of
+from ssl_plugins.datasets._io.files.listing import (
     TABLE_EXTENSIONS,
     FileEntry,
     FileList,
@@ -23,8 +22,21 @@ from ssl_plugins.datasets._io.file_listing import (
     list_sources,
 )
 from ssl_plugins.datasets._io.label_checks import label_findings
-from ssl_plugins.datasets._io.other_tables import without_other_tables
-from ssl_plugins.datasets._io.sequence_records import (
+from ssl_plugins.datasets._io.splitting import (
+    TEST,
+    TRAIN,
+    SampleMetadata,
+    check_split,
+    needs_test_split,
+    wants_test,
+    wants_validation,
+)
+from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
+from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
+from ssl_plugins.datasets._io.texts.encodings import with_compressions
+from ssl_plugins.datasets._io.texts.facts import findings_of, merge_columns, names_in_words
+from ssl_plugins.datasets._io.texts.lines import TextSource
+from ssl_plugins.datasets._io.texts.sequence_records import (
     FASTA_EXTENSIONS,
     LINE_EXTENSIONS,
     NUCLEOTIDE_EXTENSIONS,
@@ -38,19 +50,7 @@ from ssl_plugins.datasets._io.sequence_records import (
     read_sequences,
     sequence_lengths,
 )
-from ssl_plugins.datasets._io.splitting import (
-    TEST,
-    TRAIN,
-    SampleMetadata,
-    check_split,
-    needs_test_split,
-    wants_test,
-    wants_validation,
-)
-from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.text_facts import findings_of, merge_columns, names_in_words
-from ssl_plugins.datasets._io.text_lines import TextSource
-from ssl_plugins.datasets._io.texts import locations_of, read_columns
+from ssl_plugins.datasets._io.texts.texts import locations_of, read_columns
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 EXTENSIONS = (*FASTA_EXTENSIONS, *LINE_EXTENSIONS, *TABLE_EXTENSIONS)

@@ -20,10 +20,9 @@ from ssl_core import (
     Split,
     hookimpl,
 )
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, FileList, SampleLocations, list_sources
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, FileList, SampleLocations, list_sources
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
-from ssl_plugins.datasets._io.other_tables import without_unlike_tables
-from ssl_plugins.datasets._io.series_arrays import (
+from ssl_plugins.datasets._io.series.arrays import (
     CONTAINER_EXTENSIONS,
     choose_array_layout,
     choose_order,
@@ -32,12 +31,12 @@ from ssl_plugins.datasets._io.series_arrays import (
     read_samples,
     sample_shape,
 )
-from ssl_plugins.datasets._io.series_channels import Channels, channel_number, match_channels
-from ssl_plugins.datasets._io.series_recordings import EDF_EXTENSIONS, Recording, read_edf, rows_of_recordings
-from ssl_plugins.datasets._io.series_rows import SeriesRows
-from ssl_plugins.datasets._io.series_split import SeriesSplit
-from ssl_plugins.datasets._io.series_table import read_series_table
-from ssl_plugins.datasets._io.series_wide import (
+from ssl_plugins.datasets._io.series.channels import Channels, channel_number, match_channels
+from ssl_plugins.datasets._io.series.recordings import EDF_EXTENSIONS, Recording, read_edf, rows_of_recordings
+from ssl_plugins.datasets._io.series.rows import SeriesRows
+from ssl_plugins.datasets._io.series.split import SeriesSplit
+from ssl_plugins.datasets._io.series.table import read_series_table
+from ssl_plugins.datasets._io.series.wide import (
     TEXT_EXTENSIONS,
     UCR_ENDINGS,
     find_wide_layout,
@@ -45,7 +44,7 @@ from ssl_plugins.datasets._io.series_wide import (
     read_ts,
     read_wide_table,
 )
-from ssl_plugins.datasets._io.series_windows import WindowLocations, majority_labels, window_means
+from ssl_plugins.datasets._io.series.windows import WindowLocations, majority_labels, window_means
 from ssl_plugins.datasets._io.splitting import (
     EXCLUDED,
     TEST,
@@ -56,7 +55,8 @@ from ssl_plugins.datasets._io.splitting import (
     wants_validation,
 )
 from ssl_plugins.datasets._io.summaries import ReadTable
-from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
+from ssl_plugins.datasets._io.tables.other_tables import without_unlike_tables
+from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions
 
 ARCHIVE_EXTENSIONS = (".ts", ".arff")

@@ -11,9 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, Continuous, DataError, Dataset, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.file_listing import FileEntry, FileList, list_files, metadata_of_files
-from ssl_plugins.datasets._io.file_state import file_state
-from ssl_plugins.datasets._io.recordings import (
+from ssl_plugins.datasets._io.audio.recordings import (
     FFMPEG_CURE,
     FFMPEG_ENDINGS,
     Header,
@@ -26,6 +24,8 @@ from ssl_plugins.datasets._io.recordings import (
     select_channel,
     sound_range,
 )
+from ssl_plugins.datasets._io.files.listing import FileEntry, FileList, list_files, metadata_of_files
+from ssl_plugins.datasets._io.files.state import file_state
 from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split, wants_validation
 from ssl_plugins.datasets._io.user_data import FileOptions, UserData
 

@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
-from ssl_plugins.datasets._io.columns import MISSING
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, SampleLocations, list_sources
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, SampleLocations, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.splitting import natural_order
-from ssl_plugins.datasets._io.table_reader import TableReader
-from ssl_plugins.datasets._io.table_schema import Rows, conform_rows, schema_of
+from ssl_plugins.datasets._io.tables.columns import MISSING
+from ssl_plugins.datasets._io.tables.reader import TableReader
+from ssl_plugins.datasets._io.tables.schema import Rows, conform_rows, schema_of
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 CLASS_NOTE = "classes that the encoder did not know when it was trained: "

@@ -13,14 +13,13 @@ from pydantic import Field
 
 from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
-from ssl_plugins.datasets._io.encodings import with_compressions
-from ssl_plugins.datasets._io.file_listing import TABLE_EXTENSIONS, FileEntry, list_sources
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
-from ssl_plugins.datasets._io.other_tables import without_other_tables
-from ssl_plugins.datasets._io.sequence_records import lengths_in_words
-from ssl_plugins.datasets._io.tables import MetadataCollector, check_extensions
-from ssl_plugins.datasets._io.text_facts import (
+from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
+from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
+from ssl_plugins.datasets._io.texts.encodings import with_compressions
+from ssl_plugins.datasets._io.texts.facts import (
     count_encodings,
     findings_of,
     merge_columns,
@@ -28,8 +27,9 @@ from ssl_plugins.datasets._io.text_facts import (
     sampled_lengths,
     spread,
 )
-from ssl_plugins.datasets._io.text_lines import TextLines, TextSource
-from ssl_plugins.datasets._io.texts import (
+from ssl_plugins.datasets._io.texts.lines import TextLines, TextSource
+from ssl_plugins.datasets._io.texts.sequence_records import lengths_in_words
+from ssl_plugins.datasets._io.texts.texts import (
     JSON_EXTENSIONS,
     TextDocument,
     locations_of,

@@ -1,0 +1,369 @@
+"""Lists the user's files with their labels, groups and splits.
+
+Knows paths and tables, no modality. The order of a list never depends on that of the directory.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_core import ConfigError, DataError, Split
+from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations, ending_of
+from ssl_plugins.datasets._io.files.kind import COMPRESSION_ENDINGS
+from ssl_plugins.datasets._io.files.listing_tables import add_metadata, entries_of_table
+from ssl_plugins.datasets._io.splitting import (
+    SPLIT_NAMES,
+    LabelEncoder,
+    SampleMetadata,
+    is_unlabelled,
+    is_validation,
+    split_of_folder,
+)
+from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS
+
+SHOWN_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".feather", ".xlsx")
+TABLE_EXTENSIONS = (
+    *(
+        f".{ending}{compression}"
+        for ending in ("csv", "tsv", "tab", "jsonl", "ndjson", "json")
+        for compression in ("", *COMPRESSION_ENDINGS)
+    ),
+    *(".parquet", ".pq", ".feather", ".arrow", ".xlsx"),
+)
+__all__ = [
+    "METADATA_COLUMNS", "SHOWN_TABLES", "TABLE_EXTENSIONS", "FileEntry", "FileList", "SampleLocations",
+    "apply_pattern", "list_files", "list_sources", "metadata_of_files",
+]  # fmt: skip
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "rgb")
+MASK_FOLDERS = (
+    "labels",
+    "masks",
+    "mask",
+    "annotations",
+    "segmentation",
+    "segmentations",
+    "gt",
+    "groundtruth",
+    "targets",
+)
+SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
+
+
+def list_files(root: str, extensions: Sequence[str], pattern: str | None, options: Any = None) -> FileList:
+    """All files of a folder, of a table with a column of paths, or of a pattern such as data/*.wav; or a single file.
+
+    Labels come from `pattern`, from the table, from a metadata.csv in the folder, or from sub-folders if every file is
+    in one. Where the top folders are train/ and at least one of val/ and test/, they are the split and the folders
+    below are the labels. Folders such as unlabeled/ are for pretraining alone, at the top or beside those of classes.
+    A folder that holds all others and no file is seen through.
+
+    Args:
+        root: the folder, table, pattern or file.
+        extensions: endings of the files to read, in lower case.
+        pattern: a regular expression with named groups; see `apply_pattern`.
+        options: as `UserDataOptions` and `TableOptions`; see `entries_of_table`.
+
+    Raises:
+        ConfigError: `pattern` cannot be used.
+        DataError: the root does not exist, holds no file, or its table cannot be read.
+    """
+    path = Path(root).expanduser()
+    cure = "set dataset.extensions to read others"
+    if (several := _entries_of_several(root, extensions, options)) is not None:
+        files = several
+    elif not path.exists():
+        raise DataError(f"dataset.root {root} does not exist; name a folder of files, a table of paths, or a file")
+    elif path.is_dir():
+        files = _entries_of_folder(path, extensions, pattern, options, cure)
+        if pattern is None:
+            add_metadata(files, path, options)
+    elif path.name.lower().endswith(tuple(extensions)):
+        files = FileList([_single(path, "root")])
+    elif path.name.lower().endswith(TABLE_EXTENSIONS):
+        files = entries_of_table(path, options)
+    else:
+        raise DataError(
+            f"dataset.root {root} is neither a folder nor a file ending in {', '.join(extensions)}, nor a table of "
+            f"paths ({', '.join(SHOWN_TABLES)}); {cure}"
+        )
+    return files.with_entries(apply_pattern(files, pattern)) if pattern is not None else files
+
+
+def list_sources(
+    root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None, options: Any = None
+) -> FileList:
+    """The files that hold the samples: root itself, all files of that folder or pattern; then those of `test_root`.
+
+    With a `test_root`, its files are the test split, and those of root the training split but for a validation split.
+    Files of a folder that are called after splits, such as train.csv and test.csv, are these splits.
+
+    Raises:
+        ConfigError: `pattern` cannot be used.
+        DataError: a root does not exist or holds no file.
+    """
+    files = FileList()
+    for option, root_path, split in (("root", root, "train" if test_root else None), ("test_root", test_root, "test")):
+        if root_path is None:
+            continue
+        path = Path(root_path).expanduser()
+        if (several := _entries_of_several(root_path, extensions, options)) is not None:
+            part = several
+        elif not path.exists():
+            raise DataError(
+                f"dataset.{option} {root_path} does not exist; name a file, a folder, or a pattern of files"
+            )
+        elif path.is_dir():
+            part = _entries_of_folder(path, extensions, pattern, options, "name one file to read it anyway")
+        else:
+            part = FileList([_single(path, option)])
+        if pattern is not None:
+            part = part.with_entries(apply_pattern(part, pattern))
+        elif split is None:
+            part = part.with_entries(_split_by_stem(part))
+        if split is not None:
+            part = part.with_entries(
+                entry if split == "train" and is_validation(entry.split) else replace(entry, split=split)
+                for entry in part
+            )
+        files.absorb(part)
+    return files
+
+
+def _single(path: Path, option: str) -> FileEntry:
+    if not path.is_file():
+        raise DataError(f"dataset.{option} {path} is no regular file, perhaps a pipe; save it as a file first")
+    return FileEntry(path, path.name)
+
+
+def root_parts(root: str) -> list[str]:
+    """The paths that a root names: several if they have commas between them and each exists, else the root itself."""
+    parts = [part.strip() for part in root.split(",")]
+    several = len(parts) > 1 and not Path(root).expanduser().exists()
+    return parts if several and all(part and Path(part).expanduser().exists() for part in parts) else [root]
+
+
+def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> FileList | None:
+    """The files of a pattern such as data/*.csv, or several files; None if the root is one path.
+
+    Files of other endings are counted, unless there are no others.
+    """
+    parts, names = root_parts(root), {}
+    if len(parts) > 1:
+        for part in parts:
+            if not (path := Path(part).expanduser()).is_file():
+                raise DataError(f"{part} is no regular file; of several paths each must be a file")
+            names[path] = path.name if len({Path(each).name for each in parts}) == len(parts) else part
+    else:
+        pattern = os.path.expanduser(root)
+        if not glob.has_magic(pattern) or os.path.exists(pattern):
+            return None
+        fixed = os.path.dirname(pattern[: min(pattern.find(sign) % (len(pattern) + 1) for sign in "*?[")])
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+        names = {path: path.relative_to(fixed or ".").as_posix() for path in found if path.is_file()}
+        if not names:
+            raise DataError(f"dataset.root {root}: no file has such a name")
+    files = FileList(FileEntry(path, name) for path, name in names.items() if not _is_excluded(name, options))
+    known = [entry for entry in files if entry.path.name.lower().endswith(tuple(extensions))]
+    if known and len(known) < len(files):
+        files.ignored.update(ending_of(entry.path.name) for entry in files if entry not in known)
+        files = files.with_entries(known)
+    return files
+
+
+def _split_by_stem(files: FileList) -> list[FileEntry]:
+    """Take the split of files from names such as train.csv and data_test_5k.csv, if all files have one in their names.
+
+    What folders say comes first.
+    """
+    splits = [_split_in_name(entry.path.name) for entry in files]
+    if None in splits or len(set(splits)) < 2 or "train" not in splits or any(entry.split for entry in files):
+        return list(files)
+    return [replace(entry, split=split) for entry, split in zip(files, splits, strict=True)]
+
+
+def _split_in_name(name: str) -> Split | None:
+    """The split that one of the words of a file's name says; None if none or several do."""
+    words = re.split(r"[^a-z]+", name.split(".")[0].lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
+def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None, options: Any, cure: str) -> FileList:
+    files, parts = FileList(), {}
+    for path in _walk(root):
+        names = path.relative_to(root).parts
+        if _is_excluded("/".join(names), options):
+            continue
+        reason = None if path.name.lower().endswith(tuple(extensions)) else ending_of(path.name)
+        if reason is None and not path.is_file() and path.exists():  # a link to nothing is a bad sample
+            reason = "no regular file"
+        elif reason is None and not _is_utf8(path):
+            reason = "name is not UTF-8"
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            files.warnings.append(f"{shown} is left out, for its name is not UTF-8; rename it to use it")
+        if reason is None:
+            parts[path] = names
+        else:
+            files.ignored[reason] += 1
+    if not parts:
+        found = ", ".join(f"{count} {reason}" for reason, count in files.ignored.most_common(5))
+        found = f"; it holds {found}: {cure}" if found else ""
+        plain = [ending for ending in extensions if not ending.endswith(COMPRESSION_ENDINGS)]
+        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(plain)}{found}")
+    paths = sorted(parts, key=lambda path: "/".join(parts[path]))
+    depth = _wrapper_depth(parts.values())
+    below = {path: names[depth:] for path, names in parts.items()}
+    top_folders = {names[0] if len(names) > 1 else "" for names in below.values()}
+    splits = [split_of_folder(folder) for folder in top_folders if not is_unlabelled(folder)]
+    unlabelled = any(map(is_unlabelled, top_folders))
+    has_split = None not in splits and len(set(splits)) == len(splits) > (0 if unlabelled else 1) and "train" in splits
+    split_like = {folder.lower() for folder in top_folders} <= SPLIT_LIKE_FOLDERS
+    if pattern is None and len(top_folders) > 1 and not has_split and split_like:
+        raise DataError(
+            f"dataset.root {root} holds the folders {', '.join(sorted(top_folders))}; call those to use train, "
+            f"val and test, one for each split, and leave others out"
+        )
+    classes = {path: names[1:] if has_split else names for path, names in below.items()}
+    levels = 2 if has_split else 1
+    for_pretraining = {path for path, names in below.items() if any(map(is_unlabelled, names[:-1][:levels]))}
+    label_folders = {
+        names[0] if len(names) > 1 else "" for path, names in classes.items() if path not in for_pretraining
+    }
+    has_labels = len(label_folders) > 1 and "" not in label_folders
+    if pattern is None and has_labels:
+        _refuse_masks(root, label_folders)
+    if pattern is None and not has_labels and len(label_folders) > 2:
+        _doubt_strays(files, root, label_folders, ["/".join(parts[path]) for path in paths if len(classes[path]) == 1])
+    files += [
+        FileEntry(
+            path, "/".join(parts[path]), classes[path][0] if has_labels and path not in for_pretraining else None,
+            split=(split_of_folder(below[path][0]) or "train") if has_split else None,
+        )
+        for path in paths
+    ]  # fmt: skip
+    return files
+
+
+def _refuse_masks(root: Path, folders: set[str]) -> None:
+    """Refuse folders of images beside those of their masks, which would become classes.
+
+    Raises:
+        DataError: the folders are these.
+    """
+    images = [name for name in folders if name.lower() in IMAGE_FOLDERS]
+    masks = [name for name in folders if name.lower() in MASK_FOLDERS]
+    if len(images) == 1 and masks and len(images) + len(masks) == len(folders):
+        raise DataError(
+            f"dataset.root {root}: the folders {images[0]} and {', '.join(sorted(masks))} hold images and what belongs "
+            f"to each of them, and are no classes; set dataset.exclude={','.join(sorted(masks))} to read the images"
+        )
+
+
+def _doubt_strays(files: FileList, root: Path, folders: set[str], strays: Sequence[str]) -> None:
+    """Say why folders are no labels, if few files lie beside them."""
+    if len(strays) <= len(folders) - 1:
+        shown = ", ".join(strays[:3]) + (", ..." if len(strays) > 3 else "")
+        names = ", ".join(sorted(folders - {""})[:3])
+        files.doubts.append(
+            f"dataset.root {root}: the folders ({names}, ...) are not read as labels, for {shown} lies beside them; "
+            f"set 'dataset.exclude={','.join(strays)}' to read them as labels"
+        )
+
+
+def _wrapper_depth(parts: Iterable[tuple[str, ...]]) -> int:
+    """How many folders at the top hold all files and no file themselves, as that of an unpacked archive."""
+    folders = [names[:-1] for names in parts]
+    depth = 0
+    while len({names[: depth + 1] for names in folders}) == 1 and len(folders[0]) > depth:
+        depth += 1
+    return depth if any(len(names) > depth for names in folders) else 0
+
+
+def _is_excluded(name: str, options: Any) -> bool:
+    """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
+    patterns = getattr(options, "exclude", ())
+    if not patterns:
+        return False
+    parts = name.split("/")
+    paths = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(fnmatch(each, pattern.rstrip("/")) for pattern in patterns for each in (*paths, *parts))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All files that are not hidden; follows symbolic links and enters no folder twice."""
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"dataset.root: {error.filename} cannot be read: {error.strerror}")
+
+    visited = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        real = os.path.realpath(folder)
+        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in visited:
+            yield from (Path(folder, name) for name in files if not name.startswith("."))
+        visited.add(real)
+
+
+def apply_pattern(entries: list[FileEntry], pattern: str) -> list[FileEntry]:
+    """Set label, group and split from the named groups of a regular expression, searched in each entry's name.
+
+    Raises:
+        ConfigError: `pattern` is invalid, has none of these groups, or does not match a name.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"dataset.label_pattern '{pattern}' is no regular expression: {error}") from None
+    groups = set(METADATA_COLUMNS) & set(regex.groupindex)
+    if not groups:
+        raise ConfigError(
+            f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...) nor (?P<split>...)"
+        )
+    entries_out = []
+    unmatched = []
+    for entry in entries:
+        match = regex.search(entry.name)
+        if match is None or any(match[group] is None for group in groups):
+            unmatched.append(entry.name)
+            continue
+        values: dict[str, Any] = {group: match[group] for group in groups}
+        entries_out.append(replace(entry, **values))
+    if unmatched:
+        raise ConfigError(
+            f"dataset.label_pattern '{pattern}' does not match {len(unmatched)} of {len(entries)} names, "
+            f"e.g. '{unmatched[0]}'"
+        )
+    return entries_out
+
+
+def metadata_of_files(entries: Sequence[FileEntry]) -> SampleMetadata:
+    """Metadata where each file is one sample.
+
+    Raises:
+        DataError: some files have a label, group or split and others have none.
+    """
+    locations = SampleLocations([entry.path for entry in entries], np.arange(len(entries) + 1), unit="")
+    columns = {}
+    for kind in METADATA_COLUMNS:
+        encoder = LabelEncoder()
+        encoder.append_names(getattr(entry, kind) for entry in entries)
+        columns[kind] = encoder.sorted_codes(kind, locations)
+    return SampleMetadata(len(entries), locations, **columns)

@@ -1,0 +1,1 @@
+"""Reads images and captions in the forms that users have."""

@@ -1,0 +1,1 @@
+"""Reads time series: tables, arrays and recordings of several channels."""

@@ -1,0 +1,1 @@
+"""Reads tables in any format."""

@@ -1,0 +1,213 @@
+"""A table of the user in any format, recognised by its content and read in blocks of columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_core import DataError, nearest
+from ssl_plugins.datasets._io.files.kind import FileKind, file_kind, uncompressed_name
+from ssl_plugins.datasets._io.tables.columns import is_text, numeric_share
+from ssl_plugins.datasets._io.tables.dialect import DELIMITERS, UNNAMED, Dialect, detect_dialect
+from ssl_plugins.datasets._io.tables.encoding import decode_head
+from ssl_plugins.datasets._io.tables.formats import ArrowFormat, Block, CsvFormat, Format, ParquetFormat
+from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS, TableOptions
+from ssl_plugins.datasets._io.tables.records import JsonLinesFormat, RecordsFormat, read_excel, read_json
+
+ENDINGS = {"parquet": (".parquet", ".pq"), "arrow": (".feather", ".arrow"), "arrow-stream": (".arrow", ".arrows"),
+           "xlsx": (".xlsx", ".xlsm"), "csv": (), "json": (".json", ".jsonl", ".ndjson")}  # fmt: skip
+WORDS = {"parquet": "Parquet", "arrow": "Feather", "arrow-stream": "an Arrow stream", "xlsx": "Excel", "json": "JSON"}
+SIMILAR_NAMES = {
+    "label": ("labels", "class", "classes", "target", "targets", "response", "outcome"),
+    "group": ("groups",),
+    "split": ("splits",),
+    "id": ("ids",),
+}
+"""Names of columns that may be meant, beside the name in another case."""
+
+__all__ = ["Block", "Table", "similar_name"]
+
+
+class Table:
+    """A CSV, JSON, Parquet, Feather or Excel file.
+
+    The format is that of the file's content; a CSV file's encoding, separators and header are detected unless the
+    options name them. Columns without a name that count the rows are left out.
+
+    Args:
+        path: the file.
+        columns: names of the columns of a CSV file without a header line.
+        delimiter: column separator of a CSV file.
+        options: all options; it replaces the other two.
+
+    Attributes:
+        columns: names of the columns.
+        left_out: columns that are no data, with the reason.
+        types: pyarrow type of each column; empty if all are texts.
+        facts, warnings, doubts: what is not plain of the file, by kind.
+
+    Raises:
+        DataError: the file cannot be read, is no table, or has two columns of one name.
+    """
+
+    def __init__(
+        self, path: Path, columns: Sequence[str] = (), delimiter: str | None = None, options: TableOptions | None = None
+    ) -> None:
+        self.path = path
+        self.options = options or TableOptions(columns=tuple(columns), delimiter=delimiter)
+        kind = file_kind(path)
+        self.found = Dialect()
+        self.format = self._open(kind)
+        self.parquet = kind.format == "parquet"
+        names = self.format.names
+        duplicates = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+        if duplicates:
+            raise DataError(f"{path} has two columns '{min(duplicates)}'; rename one")
+        self.left_out = self.found.left_out
+        for name in names:
+            if not isinstance(self.format, CsvFormat) and UNNAMED.fullmatch(name):
+                self.left_out[name] = "is the index of the rows"
+        self.columns = [name for name in names if name not in self.left_out]
+        self.types = self.format.types
+        self.facts, self.doubts = self.found.facts, self.found.doubts
+        self.numeric_texts: dict[str, bool] = {}  # whether a column of text holds numbers, by its first block
+
+    @classmethod
+    def open(cls, path: Path, options: Any) -> Table:
+        """A table as the options of a data set say; see `TableOptions`."""
+        return cls(path, options=options)
+
+    @property
+    def warnings(self) -> dict[str, str]:
+        """Lines on what was left out, by kind; complete once all blocks are read."""
+        return getattr(self.format, "warnings", {})
+
+    def _open(self, kind: FileKind) -> Format:
+        path, options, name = self.path, self.options, uncompressed_name(self.path)
+        if kind.format in ("parquet", "arrow", "arrow-stream"):
+            self._note_format(kind.format)
+            return ParquetFormat(path) if kind.format == "parquet" else ArrowFormat(path, kind.format == "arrow-stream")
+        if kind.format == "xlsx":
+            self._note_format("xlsx")
+            return read_excel(path, options, self.found)
+        named = next((kind for kind, endings in ENDINGS.items() if endings and name.endswith(endings)), None)
+        if named not in (None, "json"):
+            raise DataError(
+                f"{path} is no {WORDS[str(named)]} file, though its name says so; it holds text: rename it to .csv, or "
+                f"fetch it again"
+            )
+        text, encoding, doubt = decode_head(path, kind.head, kind.is_complete, options.encoding)
+        first = text.lstrip()[:1]
+        if first == "{" or (first == "[" and (named == "json" or re.match(r"\s*\[\s*\{", text))):
+            self._note_format("json")
+            self.found.facts |= {"encoding": encoding} if encoding != "utf-8" else {}
+            self.found.doubts |= {"encoding": doubt} if doubt else {}
+            if first == "{" and _is_json_lines(text, kind.is_complete):
+                return JsonLinesFormat(path, kind.compression, encoding)
+            return read_json(path, kind.compression, encoding)
+        if named == "json" and text.strip():
+            raise DataError(f"{path} is no JSON, though its name says so: it begins with {text.strip()[:20]!r}")
+        is_tsv = name.endswith((".tsv", ".tab"))
+        self.found = detect_dialect(path, kind.head, kind.is_complete, options, "\t" if is_tsv else ",")
+        self._check_delimiter()
+        return CsvFormat(path, kind.compression, self.found, check_quotes=options.quoting == "auto")
+
+    def _check_delimiter(self) -> None:
+        """Refuse a single name that holds another delimiter, if rows do not agree on that one."""
+        names, own = self.found.names, self.found.delimiter
+        if self.options.delimiter or self.options.columns or len(names) != 1:
+            return
+        for delimiter in DELIMITERS:
+            if delimiter != own and delimiter in names[0]:
+                other, same = (f"'dataset.delimiter={json.dumps(sign)}'" for sign in (delimiter, own))
+                raise DataError(
+                    f"{self.path} has a single column {names[0]!r:.60}; set {other}, or {same} if that is its name"
+                )
+
+    def _note_format(self, name: str) -> None:
+        """Record a format that the file's name does not say."""
+        if not uncompressed_name(self.path).endswith(ENDINGS[name]):
+            self.found.facts["format"] = WORDS[name]
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
+        """The columns in blocks of rows: strings from CSV, JSON and Excel, the file's own types from the others.
+
+        Numbers in strings are written plainly, 1234.5, whatever the style of the file.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        style = self.found.style
+        for block in self.format.blocks(columns):
+            yield block if style.is_plain else {name: self._plain(name, column) for name, column in block.items()}
+
+    def release(self) -> None:
+        """Free what a format holds in memory, once all blocks are read."""
+        if isinstance(self.format, RecordsFormat):
+            self.format.release()
+
+    def _plain(self, name: str, column: Any) -> Any:
+        """A column of text with plain numbers, if most of the values of its first block are numbers."""
+        if not is_text(column.type) or self.numeric_texts.get(name) is False:
+            return column
+        plain = self.found.style.convert(column)
+        if name not in self.numeric_texts:
+            self.numeric_texts[name] = numeric_share(plain) > 0.5
+        return plain if self.numeric_texts[name] else column
+
+    def require(self, column: str, option: str, cure: str = "") -> str:
+        """Return `column`.
+
+        Raises:
+            DataError: the table has no such column.
+        """
+        if column not in self.columns and column not in self.left_out:
+            known = nearest(column, self.columns, "column")
+            raise DataError(f"{self.path} has no column '{column}'; set dataset.{option} to its name: {known}{cure}")
+        return column
+
+    def metadata_columns(self, label: str | None, group: str | None, split: str | None) -> dict[str, str]:
+        """Map "label", "group" and "split" to the columns that the options name, else to those of the same name.
+
+        A column of a similar name, such as Label or target, is a doubt.
+        """
+        columns = {}
+        for kind, name in zip(METADATA_COLUMNS, (label, group, split), strict=True):
+            if name is not None:
+                columns[kind] = self.require(name, kind)
+            elif kind in self.columns:
+                columns[kind] = kind
+            elif similar := similar_name(kind, [name for name in self.columns if name not in self._named_columns()]):
+                self.doubts[kind] = (
+                    f"{self.path} has no column '{kind}', but '{similar}'; did you mean dataset.{kind}={similar}? else "
+                    f"name it in dataset.drop_columns"
+                )
+        return columns
+
+    def _named_columns(self) -> set[str]:
+        """Columns whose use the options name."""
+        options = ("drop_columns", "numeric", "categorical", "channels")
+        return {name for option in options for name in getattr(self.options, option, ())}
+
+
+def similar_name(kind: str, columns: Sequence[str]) -> str | None:
+    """The column that may be meant by "label", "group", "split" or "id": of this name in another case, or similar."""
+    names = (kind, *SIMILAR_NAMES[kind])
+    found = {name.lower(): name for name in reversed(columns)}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _is_json_lines(text: str, is_complete: bool) -> bool:
+    """Whether each line is an object: the first is a whole one, or the file goes on behind what was read of it."""
+    line = text.lstrip().split("\n", 1)[0]
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return not is_complete and "\n" not in text.strip()
+    if not isinstance(value, dict):
+        return False
+    has_more = bool(text.lstrip()[len(line) :].strip())
+    return has_more or not any(isinstance(part, dict | list) for part in value.values())

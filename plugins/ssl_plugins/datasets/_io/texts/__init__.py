@@ -1,0 +1,1 @@
+"""Reads texts and sequences of letters."""

@@ -41,6 +41,7 @@ CHANGES = {
     "renamed": lambda t: t.rename(columns={"b": "B"}),
     "categories": lambda t: t.assign(color=t.color.replace({"green": "cyan"})),
     "units": lambda t: t.assign(a=10_000 * t.a),
+    "swapped": lambda t: t.assign(a=t.b, b=t.a),
     "rows": lambda t: t.iloc[::-1],
     "labels": lambda t: t.assign(label=t.label.replace({"yes": "sure"})),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from PIL import Image
 
 import sslx
 from ssl_core import ConfigError, DataError, Task
@@ -373,6 +375,81 @@ def test_data_of_another_unit_are_doubted_at_evaluation(tmp_path):
     console = Lines()
     sslx.evaluate(run, *series(seed=1, scale=1.5), console=console)
     assert console.of("doubt") == []
+
+
+def pictures(folder, count=20, scale=1.0):
+    """An array of images of floats, with two classes."""
+    x = np.random.default_rng(0).random((count, 1, 8, 8)).astype(np.float32)
+    np.savez(folder, images=scale * x, labels=np.arange(count) % 2)
+    return folder
+
+
+def test_pictures_in_another_unit_are_doubted(tmp_path):
+    choice = {**CHOICE, "modality": "medical-image"}
+    run = sslx.pretrain(pictures(tmp_path / "a.npz"), out=tmp_path / "run", set=SMALL, **choice)
+    console = Lines()
+    sslx.evaluate(run, pictures(tmp_path / "b.npz", scale=255.0), console=console)
+    assert any("'image' ranges from 0" in line for line in console.of("doubt")), console.lines
+    console = Lines()
+    sslx.evaluate(run, pictures(tmp_path / "c.npz", scale=0.8), console=console)
+    assert not any("ranges from" in line for line in console.of("doubt"))
+
+
+def test_resume_refuses_pictures_that_were_overwritten(tmp_path):
+    folder, rng = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+
+    def write(numbers):
+        for i in numbers:
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i:02}.png")
+
+    write(range(16))
+    choice = {**CHOICE, "modality": "image", "set": {**SMALL, "train.schedule": "constant"}}
+    sslx.pretrain(folder, out=tmp_path / "run", **choice)
+    write(range(5))
+    with pytest.raises(DataError, match="not the same: values, labels or their order have changed"):
+        sslx.pretrain(folder, out=tmp_path / "run", resume=True, **{**choice, "steps": 4})
+
+
+@pytest.mark.parametrize("modality", ["image", "speech"])
+def test_copies_of_files_are_counted(tmp_path, modality):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for i in range(12):
+        for copy in ("a", "b"):
+            if modality == "image":
+                x = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(x).save(folder / f"{copy}{i:02}.png")
+            else:
+                x = np.random.default_rng(i).standard_normal(8000).astype(np.float32)
+                soundfile.write(folder / f"{copy}{i:02}.wav", 0.1 * x, 8000, subtype="FLOAT")
+    console = Lines()
+    run = sslx.pretrain(folder, out=tmp_path / "run", set=SMALL, console=console, **{**CHOICE, "modality": modality})
+    shared = run.report.data.shared["test"]
+    assert shared > 0
+    assert any(
+        f"{shared} of 5 samples of the test split equal a training sample" in line for line in console.of("doubt")
+    )
+
+
+def test_gaps_only_in_the_new_series_are_filled(tmp_path):
+    x, y = series()
+    run = sslx.pretrain(x, y=y, out=tmp_path / "run", set=SMALL, **CHOICE)
+    gappy = x.copy()
+    gappy[::3, 1, 5:9] = np.nan
+    report = sslx.evaluate(run, gappy, y)
+    assert report.data.skipped == {"train": 0, "test": 0}
+    assert len(report.scores) == len(run.report.scores)
+
+
+def test_unknown_tokens_of_a_given_vocabulary_are_doubted(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "word"]))
+    texts = [f"the word zebra{'abcdefghijklmnopqrst'[i]} quagga" for i in range(20)]
+    console = Lines()
+    options = {**SMALL, "tokenizer.file": str(vocabulary), "tokenizer.length": 8}
+    sslx.pretrain(texts, out=tmp_path / "run", set=options, console=console, **{**CHOICE, "modality": "text"})
+    assert any("of the tokens are unknown to the vocabulary" in line for line in console.of("doubt")), console.lines
 
 
 def test_doubts_of_data_sets_come_first_and_once(tmp_path):

@@ -72,6 +72,8 @@ def estimate_cost(run: Run) -> Cost:
         for larger in (min(SOME, train.batch_size), train.batch_size):
             if larger > count and seconds < SECONDS:
                 count, seconds = larger, _step(run, larger)
+        if seconds < SECONDS:  # the first step of a size also prepares kernels and memory
+            seconds = min(seconds, _step(run, count))
         seconds *= train.batch_size / count
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
     kept = max(0, memory.peak - parameters)  # without the gradients, which do not grow with the batch

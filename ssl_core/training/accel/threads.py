@@ -2,8 +2,8 @@
 
 OpenMP threads that wait at the end of a parallel section spin by default. When another process needs the core, a thread
 spins away its time slice while the thread that it waits for is not running. If threads sleep at once instead, small
-models lose 40 % of their speed on an idle machine. The settings here let threads spin for some microseconds and then
-sleep, and start no more of them than the process has cores.
+models lose about 40 % of their speed on an idle machine. The settings here let threads spin for some microseconds and
+then sleep, and start no more of them than the process has cores.
 
 OpenMP reads its settings when it is loaded, so `configure_threads` must run before torch is imported.
 """

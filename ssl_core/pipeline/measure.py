@@ -14,6 +14,8 @@ from ssl_core.pipeline.cache import PreprocessedSplit
 
 SAMPLES = 1000
 """Samples to measure, evenly spaced."""
+MAX_VALUES = 2**23
+"""Values of a field to measure: of large samples there are fewer."""
 MAX_CHANNELS = 64
 """Fields of more channels are measured as a whole."""
 MIN_VALUES = 16
@@ -64,7 +66,8 @@ def measure_fields(split: PreprocessedSplit, fields: Fields) -> dict[str, FieldS
         if name in words or name.startswith(tuple(f"{word}_" for word in words)):
             continue
         if (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim > 1:
-            found[name] = _stats(np.asarray(array[index], dtype=np.float64))
+            step = -(-len(index) * int(np.prod(array.shape[1:])) // MAX_VALUES)
+            found[name] = _stats(np.asarray(array[index[:: max(1, step)]], dtype=np.float64))
     return found
 
 

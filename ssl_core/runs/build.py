@@ -22,7 +22,7 @@ from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
-from ssl_core.pipeline.measure import measure_facts
+from ssl_core.pipeline.measure import measure_facts, measure_fields
 from ssl_core.plugins import Catalogue
 from ssl_core.report.page import duration
 from ssl_core.runs.data import (
@@ -128,12 +128,13 @@ def build_run(
         for split, dataset in splits.items()
     }
     notes = [*opened.notes, *learner.tokenizer.warnings]
-    doubts = [*data_doubts(splits, data), *learner.tokenizer.doubts]
+    stats = measure_fields(data["train"], splits["train"].fields)
+    doubts = [*data_doubts(splits, data, stats), *learner.tokenizer.doubts]
     facts = measure_facts(data["train"], learner.tokenizer)
     fact_doubts, lines = fact_lines(facts, learner.tokenizer.fact_options)
     doubts, notes = doubts + fact_doubts, notes + lines
     if start is not None and not for_training:
-        doubts += unlike_trained(start, splits, data)
+        doubts += unlike_trained(start, stats)
     if config.strict:
         refuse_doubts(doubts)
     if start is None:
@@ -149,7 +150,7 @@ def build_run(
     limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
     notes += data_warnings(splits, data) + lines
     run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
-    run.doubts, run.facts = doubts, facts
+    run.doubts, run.stats, run.facts = doubts, stats, facts
     if start is not None:
         run.steps, run.seconds = start.step, float(start.state["seconds"])
     return run
@@ -256,7 +257,7 @@ def header(run: Run) -> list[str]:
     kernel, hardware = attention_kernel(config, learner, run.device), describe(run.device)
     return [
         f"data       {config.modality}/{config.dataset.name} ({counts}): {about}",
-        *summary_lines(run.splits["train"].summary, run.field_stats(), run.facts),
+        *summary_lines(run.splits["train"].summary, run.stats, run.facts),
         *(f"doubt      {doubt}" for doubt in run.doubts),
         f"tokens     {grids}",
         f"model      {config.objective.name}{masking}{teacher}; "

@@ -15,7 +15,7 @@ from ssl_core.contracts import Dataset
 from ssl_core.data import Column, DataSummary, Fields, Split
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.measure import FieldStats, far_channel, measure_fields, shared_samples
+from ssl_core.pipeline.measure import FieldStats, far_channel, shared_samples
 from ssl_core.report.schema import ColumnRow, DataReport
 from ssl_core.runs.fields import adapt_fields, fields_from_json
 from ssl_core.training.checkpoint import Checkpoint
@@ -81,14 +81,12 @@ def open_splits(
     return OpenData(splits, fields, list(dict.fromkeys(notes)))
 
 
-def data_state(splits: Splits, data: Data) -> dict[str, Any]:
+def data_state(splits: Splits, data: Data, stats: Mapping[str, FieldStats]) -> dict[str, Any]:
     """What a checkpoint keeps of the data: schema, statistics, number of samples and digest of each split."""
     return {
         "schema": splits["train"].schema(),
         "task": _task_words(splits),
-        "stats": {
-            name: stats.to_json() for name, stats in measure_fields(data["train"], splits["train"].fields).items()
-        },
+        "stats": {name: one.to_json() for name, one in stats.items()},
         "samples": {split: len(part) for split, part in data.items()},
         "digests": {split: part.content_digest() for split, part in data.items()},
     }
@@ -126,11 +124,11 @@ def check_same_data(start: Checkpoint, splits: Splits, data: Data) -> None:
             )
 
 
-def unlike_trained(start: Checkpoint, splits: Splits, data: Data) -> list[str]:
+def unlike_trained(start: Checkpoint, stats: Mapping[str, FieldStats]) -> list[str]:
     """Doubts about data whose values are far from those that the encoder was trained on."""
     trained = start.state.get("data", {})
     before = {name: FieldStats.from_json(entry) for name, entry in trained.get("stats", {}).items()}
-    return far_values(before, measure_fields(data["train"], splits["train"].fields), trained.get("schema", {}))
+    return far_values(before, stats, trained.get("schema", {}))
 
 
 def far_values(
@@ -155,7 +153,7 @@ def far_values(
     return lines
 
 
-def data_doubts(splits: Splits, data: Data) -> list[str]:
+def data_doubts(splits: Splits, data: Data, stats: Mapping[str, FieldStats]) -> list[str]:
     """Lines on what may have been misread: those of the data sets, and what the samples show."""
     doubts = [doubt for dataset in splits.values() for doubt in dataset.doubts]
     for split, part in data.items():
@@ -165,9 +163,9 @@ def data_doubts(splits: Splits, data: Data) -> list[str]:
                 f"so that its scores are too good; remove copies, name groups in the data (docs/own-data.md), or set "
                 f"evaluate.shared=drop to leave them out of the scores"
             )
-    for name, stats in measure_fields(data["train"], splits["train"].fields).items():
-        if stats.constant > CONSTANT:
-            doubts.append(f"{stats.constant:.0%} of the training samples hold a single value in '{name}'")
+    for name, one in stats.items():
+        if one.constant > CONSTANT:
+            doubts.append(f"{one.constant:.0%} of the training samples hold a single value in '{name}'")
     return [as_utf8(doubt) for doubt in dict.fromkeys(doubts)]
 
 
@@ -272,7 +270,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
-def data_report(splits: Splits, data: Data, doubts: Sequence[str], shares: Mapping[str, float]) -> DataReport:
+def data_report(
+    splits: Splits, data: Data, stats: Mapping[str, FieldStats], doubts: Sequence[str], shares: Mapping[str, float]
+) -> DataReport:
     """What was read, for report.json. shares: `Tokenizer.facts` of training samples."""
     summary = splits["train"].summary
     return DataReport(
@@ -290,7 +290,7 @@ def data_report(splits: Splits, data: Data, doubts: Sequence[str], shares: Mappi
         files={as_utf8(ending): count for ending, count in summary.files.items()},
         ignored={as_utf8(ending): count for ending, count in summary.ignored.items()},
         facts={as_utf8(name): as_utf8(value) for name, value in summary.facts.items()},
-        ranges={name: stats.range for name, stats in measure_fields(data["train"], splits["train"].fields).items()},
+        ranges={name: one.range for name, one in stats.items()},
         samples={split: len(part) for split, part in data.items()},
         labelled={split: 0 if part.labels is None else len(part.labelled_rows) for split, part in data.items()},
         skipped={split: part.bad for split, part in data.items()},

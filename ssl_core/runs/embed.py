@@ -108,7 +108,8 @@ def embed_rows(
                         if request.strict:
                             raise BadSample(f"{line} (strict: no sample may be skipped)") from None
                         bad += 1
-                        console.info(as_utf8(f"skipped    {line}")) if bad <= 3 else None
+                        if bad <= 3:
+                            console.info(as_utf8(f"skipped    {line}"))
                         continue
                     ids.append(as_utf8(dataset.describe(number)))
                     labels.append(_label(dataset, sample["label"]))

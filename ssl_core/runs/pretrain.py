@@ -155,7 +155,8 @@ def training_plan(run: Run, probe: OnlineProbe) -> TrainingPlan:
         checkpoint_state={
             "config": config.model_dump(mode="json"), "fields": fields_to_json(run.learner.tokenizer.fields),
             "features": feature_prefixes(run.learner),
-            "data": data_state(run.splits, run.data), "versions": versions(), "origins": context.catalogue.origins(),
+            "data": data_state(run.splits, run.data, run.stats),
+            "versions": versions(), "origins": context.catalogue.origins(),
         },
         probe=probe, probe_every=config.evaluate.every, compiled=compiled, listener=log, warn=warn,
     )  # fmt: skip

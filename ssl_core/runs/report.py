@@ -79,7 +79,7 @@ def make_report(
 
 
 def _data(run: Run) -> DataReport:
-    report = data_report(run.splits, run.data, run.doubts, run.facts)
+    report = data_report(run.splits, run.data, run.stats, run.doubts, run.facts)
     if run.cost is None:
         return report
     return report.model_copy(update={"seconds_per_step": run.cost.seconds, "bytes_per_step": run.cost.bytes})

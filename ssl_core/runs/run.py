@@ -19,7 +19,7 @@ from ssl_core.data import Split, Task
 from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.measure import FieldStats, measure_fields
+from ssl_core.pipeline.measure import FieldStats
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
 from ssl_core.runs.encoder import PretrainedEncoder, Provenance
@@ -72,6 +72,7 @@ class Run:
         notes: lines for the report.
         start: the checkpoint that the weights came from; None for a fresh run.
         doubts: lines on what may have been misread of the data.
+        stats: statistics of the numeric fields of the training split.
         facts: shares of the input that the tokenizer does not know or does not use, by name.
         cost: the estimated cost of a step; None if it will not train.
         steps: optimiser steps done.
@@ -92,6 +93,7 @@ class Run:
     notes: list[str]
     start: Checkpoint | None = None
     doubts: list[str] = field(default_factory=list)
+    stats: dict[str, FieldStats] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
     cost: Cost | None = None
     steps: int = 0
@@ -137,10 +139,6 @@ class Run:
         """The split that the final scores are computed on."""
         return self.config.evaluate.split
 
-    def field_stats(self) -> dict[str, FieldStats]:
-        """Statistics of the numeric fields of the training split."""
-        return measure_fields(self.data["train"], self.splits["train"].fields)
-
     @property
     def pictured(self) -> PreprocessedSplit:
         """The split whose samples the report shows: the scored one, or the training split without it."""
@@ -170,7 +168,7 @@ class Run:
         parts = self.learner.feature_parts()
         fields = self.learner.tokenizer.fields
         encoder = PretrainedEncoder(*parts, fields, self.config, provenance, self.splits["train"].schema())
-        encoder.stats = {name: stats.to_json() for name, stats in self.field_stats().items()}
+        encoder.stats = {name: stats.to_json() for name, stats in self.stats.items()}
         return encoder
 
     @contextmanager

@@ -457,4 +457,4 @@ def test_doubts_of_data_sets_come_first_and_once(tmp_path):
     run: Run = sslx.pretrain(x, y=y, out=tmp_path / "run", set=SMALL, **CHOICE)
     for dataset in run.splits.values():
         dataset.doubts = ("is this a header?",)
-    assert data_doubts(run.splits, run.data) == ["is this a header?"]
+    assert data_doubts(run.splits, run.data, {}) == ["is this a header?"]

@@ -157,7 +157,7 @@ def test_classes_go_by_name(conform):
 def test_unknown_classes_are_said(conform):
     _, used = conform(make(), make().assign(label=np.resize(["no", "never"], 40)))
     assert used.task.names == ("never", "no")
-    assert any("classes that the encoder did not know when it was trained: never" in line for line in used.warnings)
+    assert any("classes that the data of the encoder did not have: never" in line for line in used.warnings)
 
 
 def test_empty_schema_changes_nothing(tmp_path):

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.files.entry import FileList, SampleLocations
-from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.images.captions import (
     CaptionTable,
     read_caption_table,
@@ -20,7 +20,6 @@ from ssl_plugins.datasets._io.images.captions import (
     read_tar,
     read_text_files,
 )
-from ssl_plugins.datasets._io.images.parquet import splits_of_names
 from ssl_plugins.datasets._io.images.raster_survey import common_format, doubts_of_axes, read_values, sizes_in_words
 from ssl_plugins.datasets._io.images.rasters import (
     RASTER_EXTENSIONS,
@@ -109,7 +108,7 @@ class CaptionFiles(UserData):
         self.files = sources = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         check_extensions(sources, EXTENSIONS, "list of images and captions")
         tables = []
-        for entry in sources if options.test_root else splits_of_names(sources):
+        for entry in sources if options.test_root else splits_by_name(sources):
             ending = entry.path.suffix.lower()
             special = read_coco(entry.path, options) if ending == ".json" else None
             special = read_tar(entry.path) if ending == TAR else special

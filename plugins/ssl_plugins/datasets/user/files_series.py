@@ -20,7 +20,14 @@ from ssl_core import (
     Split,
     hookimpl,
 )
-from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, FileList, SampleLocations, list_sources
+from ssl_plugins.datasets._io.files.listing import (
+    TABLE_EXTENSIONS,
+    FileEntry,
+    FileList,
+    SampleLocations,
+    list_sources,
+    splits_by_name,
+)
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series.arrays import (
     CONTAINER_EXTENSIONS,
@@ -151,7 +158,7 @@ class SeriesFiles(SeriesSplit):
             entries = self._read_tables(entries)
         elif kind == "archive of series":
             metadata = MetadataCollector(options.task)
-            entries = entries.with_entries(_split_by_file_name(entries))
+            entries = entries.with_entries(splits_by_name(entries))
             read = {".ts": read_ts, ".arff": read_arff}
             self._use_samples([read[entry.path.suffix.lower()](entry, metadata) for entry in entries], metadata)
         elif kind == "EDF recording":
@@ -171,7 +178,7 @@ class SeriesFiles(SeriesSplit):
             layout = find_wide_layout(entries[0].path, options)
         if options.layout == "wide" or (options.layout == "auto" and layout is not None):
             metadata = MetadataCollector(options.task)
-            entries = entries.with_entries(_split_by_file_name(entries))
+            entries = entries.with_entries(splits_by_name(entries))
             read = [read_wide_table(entry, layout, options, metadata) for entry in entries]
             arrays = [array for array, _ in read]
             self.tables += [table for _, table in read]
@@ -395,17 +402,6 @@ class SeriesFiles(SeriesSplit):
         names = self.channels if self.options.empty_channel == "mean" else sorted(self.absent)
         filled = [self.means[self.channels.index(name)] for name in names]
         return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}"
-
-
-def _split_by_file_name(entries: Sequence[FileEntry]) -> Sequence[FileEntry]:
-    """The entries with the split that their names say, as X_TRAIN.tsv and X_TEST.tsv do, if all do and both are there.
-
-    What the folders or the pattern say comes first.
-    """
-    parts = [entry.path.name.split(".")[0].lower().rpartition("_")[2] for entry in entries]
-    if set(parts) != {"train", "test"} or any(entry.split for entry in entries):
-        return entries
-    return [replace(entry, split=part) for entry, part in zip(entries, parts, strict=True)]
 
 
 def _rate(rate: float | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
+from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, SampleLocations, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.splitting import natural_order
@@ -20,8 +21,6 @@ from ssl_plugins.datasets._io.tables.columns import MISSING
 from ssl_plugins.datasets._io.tables.reader import TableReader
 from ssl_plugins.datasets._io.tables.schema import Rows, conform_rows, schema_of
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
-
-CLASS_NOTE = "classes that the encoder did not know when it was trained: "
 
 
 class TableFiles(UserData):
@@ -157,22 +156,10 @@ class TableFiles(UserData):
         self.data, notes = conform_rows(self.data, schema, self.where, self.empty)
         self.order = [column["name"] for column in schema["columns"]]
         self._set_fields()
-        self._match_classes(tuple(schema.get("classes", ())), notes)
         self.warnings += tuple(notes)
+        conform_classes(self, schema)
         self.conformed = hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()
         self.summary = replace(self.summary, columns=_conformed(self.summary.columns, self.data))
-
-    def _match_classes(self, classes: tuple[str, ...], notes: list[str]) -> None:
-        """Give the classes the numbers that they had in training, if all were known."""
-        if self.task is None or self.task.kind != "classes" or not classes or self.labels is None:
-            return
-        unknown = [name for name in self.task.names if name not in classes]
-        if unknown:
-            notes.append(CLASS_NOTE + ", ".join(unknown[:5]))
-        elif classes != self.task.names:
-            table = np.array([*(classes.index(name) for name in self.task.names), -1])  # -1 = no label
-            self.labels = table[self.labels]
-            self.task = replace(self.task, size=len(classes), names=classes)
 
     def fingerprint(self) -> str:
         """As of all the user's data, and of the schema that the rows conform to."""

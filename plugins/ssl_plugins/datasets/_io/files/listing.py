@@ -41,7 +41,7 @@ TABLE_EXTENSIONS = (
 )
 __all__ = [
     "METADATA_COLUMNS", "SHOWN_TABLES", "TABLE_EXTENSIONS", "FileEntry", "FileList", "SampleLocations",
-    "apply_pattern", "list_files", "list_sources", "metadata_of_files",
+    "apply_pattern", "list_files", "list_sources", "metadata_of_files", "splits_by_name",
 ]  # fmt: skip
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "rgb")
@@ -129,7 +129,7 @@ def list_sources(
         if pattern is not None:
             part = part.with_entries(apply_pattern(part, pattern))
         elif split is None:
-            part = part.with_entries(_split_by_stem(part))
+            part = part.with_entries(splits_by_name(part))
         if split is not None:
             part = part.with_entries(
                 entry if split == "train" and is_validation(entry.split) else replace(entry, split=split)
@@ -180,7 +180,7 @@ def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> F
     return files
 
 
-def _split_by_stem(files: FileList) -> list[FileEntry]:
+def splits_by_name(files: Sequence[FileEntry]) -> list[FileEntry]:
     """Take the split of files from names such as train.csv and data_test_5k.csv, if all files have one in their names.
 
     What folders say comes first.

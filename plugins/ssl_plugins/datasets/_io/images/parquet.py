@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,10 @@ import numpy as np
 
 from ssl_core import BadSample, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa, pc, pq
-from ssl_plugins.datasets._io.files.entry import FileEntry
 from ssl_plugins.datasets._io.images.raster_types import Content
-from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
 
 PARQUET = ".parquet"
 IMAGE_NAMES = ("image", "img", "picture", "pixel_values")
-SPLIT_FILE = re.compile(rf"^({'|'.join(SPLIT_NAMES)})(?:[-_.]|$)", re.IGNORECASE)  # train-00000-of-00002.parquet
 
 
 class ParquetImages:
@@ -132,14 +127,3 @@ def named_classes(column: Any, names: Sequence[str]) -> Any:
     known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
     indices = pc.if_else(known, column, pa.scalar(None, column.type))
     return pa.array(list(names), pa.string()).take(indices)
-
-
-def splits_of_names(entries: Sequence[FileEntry]) -> list[FileEntry]:
-    """The split of each file by its name (train-00000-of-00002.parquet), if all names have one and one is train."""
-    matches = [SPLIT_FILE.match(entry.path.name) for entry in entries]
-    splits = [SPLIT_NAMES[match[1].lower()] for match in matches if match is not None]
-    if len(splits) < len(entries) or len(set(splits)) < 2 or "train" not in splits:
-        return list(entries)
-    if any(entry.split is not None for entry in entries):
-        return list(entries)
-    return [replace(entry, split=split) for entry, split in zip(entries, splits, strict=True)]

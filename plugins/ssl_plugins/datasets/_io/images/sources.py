@@ -13,7 +13,7 @@ import numpy as np
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations
-from ssl_plugins.datasets._io.files.listing import list_files, list_sources
+from ssl_plugins.datasets._io.files.listing import list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.images.bands import (
     doubt_of_bands,
     doubt_of_folders,
@@ -28,7 +28,6 @@ from ssl_plugins.datasets._io.images.parquet import (
     class_names,
     image_columns,
     named_classes,
-    splits_of_names,
 )
 from ssl_plugins.datasets._io.images.raster_axes import find_channel_axis
 from ssl_plugins.datasets._io.images.readers import ArrayImages, FileImages, Images, TableImages
@@ -153,7 +152,7 @@ def _image_tables(options: Any) -> FileList | None:
 def _list_shards(options: Any, ending: str) -> FileList:
     """The files of many images each, with the splits that their names may say."""
     files = list_sources(options.root, options.test_root, (ending,), options.label_pattern, options)
-    return files if options.test_root else files.with_entries(splits_of_names(files))
+    return files if options.test_root else files.with_entries(splits_by_name(files))
 
 
 def _open_tables(entries: FileList, options: Any) -> ImageSource:
@@ -220,7 +219,7 @@ def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
             "dataset.label_pattern is for names of files; labels of an .npz are an array 'labels' in it, groups "
             "one called 'groups'"
         )
-    entries = splits_of_names([FileEntry(path, path.name) for path in paths])
+    entries = splits_by_name([FileEntry(path, path.name) for path in paths])
     if not entries:
         roots = ((options.root, "train" if options.test_root else None), (options.test_root, "test"))
         entries = [FileEntry(Path(root), Path(root).name, split=split) for root, split in roots if root is not None]

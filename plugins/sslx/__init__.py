@@ -1,4 +1,4 @@
-"""sslx from Python: pretrain, load, embed and evaluate. The names are loaded when first used.
+"""sslx from Python: inspect, pretrain, load, embed, evaluate, finetune, compare. The names are loaded when first used.
 
 Plugin authors import `ssl_core` instead.
 """
@@ -10,12 +10,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_core import __version__ as __version__
-    from ssl_core.api import PretrainedEncoder, Report, Run, embed, evaluate, load, pretrain
+    from ssl_core.api import (
+        Comparison,
+        FineTuned,
+        Inspection,
+        PretrainedEncoder,
+        Report,
+        Run,
+        SelfSupervisedEncoder,
+        compare,
+        embed,
+        evaluate,
+        finetune,
+        inspect,
+        load,
+        load_model,
+        pretrain,
+    )
 
 _HOMES = {"__version__": "ssl_core"}
 _API = "ssl_core.api"
 
-__all__ = ["PretrainedEncoder", "Report", "Run", "__version__", "embed", "evaluate", "load", "pretrain"]
+__all__ = [
+    "Comparison",
+    "FineTuned",
+    "Inspection",
+    "PretrainedEncoder",
+    "Report",
+    "Run",
+    "SelfSupervisedEncoder",
+    "__version__",
+    "compare",
+    "embed",
+    "evaluate",
+    "finetune",
+    "inspect",
+    "load",
+    "load_model",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

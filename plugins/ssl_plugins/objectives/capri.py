@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Choice, ConfigError, Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, gather_mask, gather_tokens, scatter_tokens
+from ssl_core.nn import Encoder, gather_batch, gather_mask, gather_tokens, scatter_tokens, weighted_mean
 
 
 class Capri(Objective):
@@ -77,8 +77,8 @@ class Capri(Objective):
             predicted, targets = (gather_tokens(part, draws["masked"]) for part in (predicted, targets))
             valid = gather_mask(valid, draws["masked"])
         if self.options.negatives == "batch":
-            predicted, targets = (part.flatten(0, 1).unsqueeze(0) for part in (predicted, targets))
-            valid = None if valid is None else valid.flatten().unsqueeze(0)
+            predicted, targets = (gather_batch(part.flatten(0, 1)).unsqueeze(0) for part in (predicted, targets))
+            valid = None if valid is None else gather_batch(valid.flatten()).unsqueeze(0)
         wide = torch.promote_types(predicted.dtype, torch.float32)
         with torch.autocast(predicted.device.type, enabled=False):
             predicted, targets = predicted.to(wide), targets.to(wide)
@@ -102,9 +102,12 @@ class Capri(Objective):
         over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")
         over_predictions = F.cross_entropy(logits, own, reduction="none")
         weights = torch.ones_like(over_targets) if valid is None else valid.to(logits.dtype)
-        over_targets, over_predictions = (
-            (weights * errors).sum() / weights.sum().clamp(min=1) for errors in (over_targets, over_predictions)
-        )
+        if self.options.negatives == "batch":  # each process scores the whole batch
+            over_targets, over_predictions = (
+                (weights * errors).sum() / weights.sum().clamp(min=1) for errors in (over_targets, over_predictions)
+            )
+        else:
+            over_targets, over_predictions = (weighted_mean(part, weights) for part in (over_targets, over_predictions))
         if self.options.direction == "both":
             return (over_targets + over_predictions) / 2
         return over_targets if self.options.direction == "targets" else over_predictions

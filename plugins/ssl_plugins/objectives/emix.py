@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder
+from ssl_core.nn import Encoder, batch_rows, batch_total, gather_batch, process_count
 
 
 class EMix(Objective):
@@ -55,15 +55,15 @@ class EMix(Objective):
         embeddings, valid = tokens.embeddings, tokens.valid
         if valid is not None:
             embeddings = embeddings * valid.unsqueeze(-1)  # padding must not enter the mixture
-        mixed = share * embeddings + (1 - share) * embeddings[partner].detach()
-        either = None if valid is None else valid | valid[partner]
+        mixed = share * embeddings + (1 - share) * gather_batch(embeddings.detach())[partner]
+        either = None if valid is None else valid | gather_batch(valid)[partner]
         queries = self.represent(mixed, encoder, replace(tokens.geometry, valid=either))
-        keys = self.represent(embeddings, encoder, tokens.geometry)
+        keys = gather_batch(self.represent(embeddings, encoder, tokens.geometry))
         with torch.autocast(queries.device.type, enabled=False):
             logits = queries @ keys.T / self.options.temperature
             if self.options.coefficient == "batch-mean":
-                weight = weight.mean().expand_as(weight)
-            own = torch.arange(len(logits), device=logits.device)
+                weight = (batch_total(weight.mean()) / process_count()).expand_as(weight)
+            own = batch_rows(len(logits), logits.device)
             first = F.cross_entropy(logits, own, reduction="none")
             second = F.cross_entropy(logits, partner, reduction="none")
             loss = (weight * first + (1 - weight) * second).mean()

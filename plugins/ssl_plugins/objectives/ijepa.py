@@ -29,7 +29,7 @@ from ssl_core import (
     Tokens,
     hookimpl,
 )
-from ssl_core.nn import Decoder, Encoder, gather_mask, gather_tokens
+from ssl_core.nn import Decoder, Encoder, gather_mask, gather_tokens, weighted_mean
 
 
 class IJEPA(Objective):
@@ -109,8 +109,7 @@ class IJEPA(Objective):
         errors = self.error(predicted.to(wide), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
         counted = gather_mask(geometry.valid, blocks)
         weights = torch.ones_like(errors) if counted is None else counted.to(errors.dtype)
-        loss = (weights * errors).sum() / weights.sum().clamp(min=1)
-        return Outcome(loss, {"target_deviation": encoded.std(dim=0).mean()})
+        return Outcome(weighted_mean(errors, weights), {"target_deviation": encoded.std(dim=0).mean()})
 
     def error(self, predicted: Tensor, target: Tensor) -> Tensor:
         """The error of each feature, of the same shape."""

@@ -26,9 +26,11 @@ from ssl_core.nn import (
     Decoder,
     Encoder,
     ReconstructionHead,
+    batch_total,
     gather_mask,
     gather_tokens,
     invert_permutation,
+    process_count,
 )
 
 UNPAIRED = "unpaired."  # prefix of the draws of the pass on discrete segments alone
@@ -173,7 +175,7 @@ class M3AE(Objective):
         means = (share * errors.unsqueeze(-1)).sum(dim=1) / count.clamp(min=1)
         if self.options.absent == "zero":
             return means.mean(dim=0)
-        return means.sum(dim=0) / (count > 0).sum(dim=0).clamp(min=1)
+        return process_count() * means.sum(dim=0) / batch_total((count > 0).sum(dim=0)).clamp(min=1)
 
     def reconstruct(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> list[Tensor]:
         """Predictions for whole rows."""

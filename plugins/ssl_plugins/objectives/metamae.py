@@ -24,6 +24,7 @@ from ssl_core.nn import (
     Decoder,
     Encoder,
     ReconstructionHead,
+    gather_batch,
     gather_mask,
     gather_tokens,
     invert_permutation,
@@ -160,14 +161,15 @@ class MetaMAE(Objective):
         if self.options.inner_mean == "batch":
             return len(errors) * masked_mean(errors, support, self.layout, position_ids)
         each = [
-            masked_mean(errors[i : i + 1], support[i : i + 1], self.layout, position_ids[i : i + 1])
+            masked_mean(errors[i : i + 1], support[i : i + 1], self.layout, position_ids[i : i + 1], whole_batch=False)
             for i in range(len(position_ids))
         ]
         return torch.stack(each).sum()
 
     def contrast(self, latent: Tensor, adapted: Tensor, valid: Tensor | None = None) -> Tensor:
         """Eqs. 3 and 4, a contrastive loss: each latent against its adapted latent among 2B - 1 candidates."""
-        before, after = (self.projector(mean_pool(z[:, 1:], valid)) for z in (latent, adapted))
+        # the whole batch in each process: the projector's BatchNorm and the contrast need it
+        before, after = (self.projector(gather_batch(mean_pool(z[:, 1:], valid))) for z in (latent, adapted))
         with torch.autocast(before.device.type, enabled=False):  # logits at least in fp32
             both = torch.cat([before, after]).to(torch.promote_types(before.dtype, torch.float32))
             both = F.normalize(both, dim=1)

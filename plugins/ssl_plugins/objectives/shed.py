@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import Draws, Geometry, Layout, Maskings, Objective, Outcome, Tokens, hookimpl
-from ssl_core.nn import Encoder, all_position_ids, gather_tokens
+from ssl_core.nn import Encoder, all_position_ids, gather_tokens, weighted_mean
 
 
 class ShED(Objective):
@@ -61,7 +61,7 @@ class ShED(Objective):
         errors = F.cross_entropy(logits, moved.flatten(), reduction="none")
         correct = (logits.argmax(dim=1) == moved.flatten()).float()
         counted = torch.ones_like(errors) if tokens.valid is None else tokens.valid.flatten().to(errors.dtype)
-        loss, accuracy = ((counted * part).sum() / counted.sum().clamp(min=1) for part in (errors, correct))
+        loss, accuracy = (weighted_mean(part, counted) for part in (errors, correct))
         return Outcome(loss, {"accuracy": accuracy.detach()})
 
     @staticmethod

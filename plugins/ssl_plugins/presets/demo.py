@@ -14,7 +14,7 @@ SMALL: dict[str, Any] = {
 BY_MODALITY: dict[str, dict[str, Any]] = {
     "speech": {"train.steps": 300},
     "time-series": {"train.steps": 300},
-    "tabular": {"train.steps": 600, "train.lr": 2e-3, "masking.ratio": 0.5},
+    "tabular": {"train.steps": 600, "masking.ratio": 0.5},
     "image": {"train.steps": 400, "masking.ratio": 0.7},
     "multispectral": {"train.steps": 300},
     "medical-image": {"train.steps": 500, "masking.ratio": 0.6},

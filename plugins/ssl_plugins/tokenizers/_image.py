@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs
+from ssl_core import BadSample, ConfigError, Continuous, Fields, Inputs, Preprocessing
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
+from ssl_plugins.tokenizers._handmade import image_statistics
 
 MAX_NUMBERS = 8192  # of a token, above which the size of images is doubtful
 TOKENS_PER_SIDE = 8  # of the default patch: 4 x 4 at 32 x 32, 8 x 8 at 64 x 64
@@ -95,6 +96,47 @@ class BaseImageTokenizer(AugmentedTokenizer):
                 )
             x = np.rint(x * 255).astype(np.uint8)
         return {self.field: resize(x, self.shape, "bilinear", self.options.fit)}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Histograms of gradients and of values of the prepared image."""
+        return image_statistics(np.asarray(self.preprocess(inputs)[self.field]))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Range, channels and size; the rest is inside."""
+        to_floats = "divide unsigned integers by the maximum of their type (255, 65535); other numbers stay"
+        steps: list[dict[str, Any]] = [{"do": to_floats, "dtype": "float32"}, channel_step(self.channels)]
+        if self.pixel_dtype == "uint8":
+            steps[0] = {"do": f"bytes of 1 or of `channels` channels stay; else {to_floats}", "channels": self.channels}
+            to_bytes = "multiply numbers that are not bytes, which must lie in 0..1, by 255 and round half to even"
+            steps.append({"do": to_bytes, "dtype": "uint8"})
+        steps.append(resize_step(self.shape, self.options.fit))
+        return Preprocessing(steps, super().describe_preprocessing().inside)
+
+
+def channel_step(channels: int) -> dict[str, Any]:
+    """The conversion of channels in words."""
+    return {
+        "do": "convert to `channels` channels: one channel is copied to all; of 2 or 4 channels for 1 or 3 the last, "
+        "alpha, is dropped; 3 or 4 channels for 1 become the sum of the first three times `luminance`; another number "
+        "is refused",
+        "channels": channels, "luminance": [0.299, 0.587, 0.114],
+    }  # fmt: skip
+
+
+def resize_step(size: Sequence[int], fit: str) -> dict[str, Any]:
+    """The resizing in words."""
+    how = {
+        "stretch": "the proportions are not kept",
+        "crop": "the proportions are kept: scale so that both sides reach the size (round to pixels), cut off the rest "
+        "alike on both sides",
+        "pad": "the proportions are kept: scale so that both sides fit (round to pixels), fill both sides alike with 0 "
+        "for integers, else with the channel's mean",
+    }[fit]
+    return {
+        "do": f"resize each channel to height and width by Pillow's bilinear filter, which averages where it shrinks; "
+        f"{how}; an image of this size stays",
+        "height": size[0], "width": size[1], "filter": "bilinear", "fit": fit, "axes": "channels, height, width",
+    }  # fmt: skip
 
 
 def doubts_of_size(options: Any, size: Sequence[int], patch: Sequence[int], channels: int) -> tuple[str, ...]:

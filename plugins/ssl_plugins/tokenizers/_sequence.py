@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, Discrete, Fields, Geometry, Inputs, Text, Tokenizer
+from ssl_core import BadSample, ConfigError, Discrete, Fields, Geometry, Inputs, Preprocessing, Text, Tokenizer
 from ssl_core.tokenizers import IdTokenizer
+from ssl_plugins.tokenizers._handmade import kmer_frequencies
 
 NOT_IN_ALPHABET = 255  # id of a byte that is no letter; no alphabet is this long
 
@@ -83,6 +84,10 @@ class SequenceTokenizer(IdTokenizer):
         self.masks_padding = options.pad is not None and options.mask_padding
         self.byte_to_id = byte_to_id(alphabet, options.unknown, self.synonyms)
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """The letters."""
+        return {"table": tuple(self.options.alphabet)}
+
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Encode one sequence and truncate or pad it to the layout's length.
 
@@ -105,6 +110,35 @@ class SequenceTokenizer(IdTokenizer):
         padded = np.full(length, self.pad_id, dtype=np.uint8)
         padded[: len(ids)] = ids
         return {"sequence": padded, "letters": np.array(letters, dtype=np.int32)}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Frequencies of short words among the letters that are used."""
+        ids, _ = self._ids(np.asarray(inputs["sequence"]), self.layout.length)
+        return kmer_frequencies(ids, len(self.options.alphabet))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Letters to ids of a fixed length."""
+        options, length = self.options, self.layout.length
+        ids = {
+            chr(byte): int(code)
+            for byte, code in enumerate(self.byte_to_id[:128])
+            if code != NOT_IN_ALPHABET and (chr(byte).isalpha() or chr(byte) in options.alphabet)
+        }
+        others = "are refused" if options.unknown is None else f"have the id of {options.unknown}"
+        steps: list[dict[str, Any]] = []
+        if self.end_mark and self.end_mark not in options.alphabet:
+            steps.append({"do": f"remove a {self.end_mark} at the end"})
+        replace = f"replace each of the first `length` letters by its id, uint8; letters that are not listed {others}"
+        steps.append({"do": replace, "length": length, "ids": ids})
+        if options.pad is None:
+            steps.append({"do": "refuse a shorter sequence"})
+        else:
+            steps.append({"do": "fill a shorter sequence with the id `pad` at its end", "pad": self.pad_id})
+        steps.append({"do": "'letters': the number of letters of the whole sequence, int32, those beyond too"})
+        inside = [*super().describe_preprocessing().inside]
+        if self.masks_padding:
+            inside.append({"do": "tokens from 'letters' on are padding: not attended to, and in no feature"})
+        return Preprocessing(steps, inside)
 
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Shares of letters beyond the length, of padding and, with `unknown`, of that letter."""
@@ -153,6 +187,10 @@ class SequenceTokenizer(IdTokenizer):
             return Geometry()
         count = inputs["letters"].long()[:, None]
         return Geometry(valid=torch.arange(self.layout.length, device=count.device) < count)
+
+    def to_text(self, segment: int, ids: Tensor) -> list[list[str]]:
+        """The letters."""
+        return [[self.options.alphabet[number] for number in row] for row in ids.tolist()]
 
 
 def byte_to_id(alphabet: str, unknown: str | None, synonyms: Mapping[str, str] | None = None) -> np.ndarray:

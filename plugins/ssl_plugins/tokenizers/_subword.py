@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,11 +14,12 @@ import numpy as np
 import tokenizers as hf
 import torch
 from pydantic import Field, field_validator
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from ssl_core import BadSample, ConfigError, DataError, Fields, Geometry, Inputs, Text, Tokenizer
+from ssl_core import BadSample, ConfigError, DataError, Fields, Geometry, Inputs, Preprocessing, Text, Tokenizer
 from ssl_core.tokenizers import IdTokenizer
+from ssl_plugins.tokenizers._handmade import ngram_frequencies
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD_TOKENS = (PAD, "<pad>", "<|padding|>")  # names of the padding token in vocabulary files
@@ -56,6 +57,7 @@ class SubwordTokenizer(IdTokenizer):
     """
 
     fits_sizes = True
+    file_options = ("file",)
     fact_options: Mapping[str, str] = MappingProxyType(
         {
             "unknown": "tokenizer.model=bpe, which has no unknown tokens, or a larger tokenizer.vocab_size",
@@ -150,6 +152,16 @@ class SubwordTokenizer(IdTokenizer):
         """The vocabulary in the JSON format of the tokenizers library."""
         return "" if self.backend is None else self.backend.to_str()
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """The tokens of the vocabulary; an id without a token has an empty name."""
+        if self.backend is None:
+            return {}
+        names = [""] * len(self.table)
+        for token, index in self.backend.get_vocab().items():
+            if index < len(names):
+                names[index] = token
+        return {"table": names}
+
     def get_extra_state(self) -> Tensor:
         """The vocabulary as bytes, (n,) uint8, for the state dict."""
         return torch.frombuffer(bytearray(self.fit_fingerprint().encode() or b" "), dtype=torch.uint8)
@@ -184,6 +196,28 @@ class SubwordTokenizer(IdTokenizer):
             ids, cropped = np.array(encoding.ids, dtype=np.int32), _cropped_share(encoding, texts)
         return {**inputs, self.field: ids, f"{self.field}_cropped": np.array(cropped, dtype=np.float32)}
 
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Frequencies of short runs of characters in the whole text or pair."""
+        return ngram_frequencies(texts_of(inputs[self.field]))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Texts to ids, by a file of the tokenizers library, which also truncates, delimits and pads."""
+        length, name = self.options.length, f"{self.field}-tokenizer.json"
+        encode: dict[str, Any] = {
+            "do": f"encode '{self.field}', one text or a pair, by the file, with the library tokenizers: ids = "
+            f"Tokenizer.from_file(file).encode(text).ids, or encode(one, other).ids; the file normalises, delimits, "
+            f"cuts off and pads to `length` ids, int32",
+            "file": f"files/{name}", "length": length, "library": f"tokenizers {hf.__version__}",
+        }  # fmt: skip
+        if self.options.empty == "refuse":
+            without: dict[str, Any] = {"do": "refuse a sample without text"}
+        else:
+            without = {"do": "a sample without text is `length` times the id `pad`", "pad": self.pad_id}
+        inside = [*super().describe_preprocessing().inside]
+        if self.options.mask_padding:
+            inside.append({"do": "ids of `pad` are padding: not attended to, and in no feature", "pad": self.pad_id})
+        return Preprocessing([encode, without], inside, {name: self.fit_fingerprint().encode()})
+
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Shares of unknown and padding tokens, and of characters beyond the length."""
         ids = np.atleast_2d(inputs[self.field])
@@ -213,6 +247,25 @@ class SubwordTokenizer(IdTokenizer):
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """Padding is not valid if `mask_padding` is set."""
         return Geometry(valid=inputs[self.field] != self.pad_id) if self.options.mask_padding else Geometry()
+
+    def to_text(self, segment: int, ids: Tensor) -> list[list[str]] | None:
+        """The subwords, with a blank before each that begins a word."""
+        if self.backend is None:
+            return None
+        special = {token for token in self.backend.get_vocab() if token in SPECIAL_TOKENS + PAD_TOKENS + UNKNOWN_TOKENS}
+        special |= {token for pair in DELIMITERS for token in pair}
+        byte_level = isinstance(self.backend.model, models.BPE)
+        decoder = decoders.ByteLevel()
+
+        def word(number: int) -> str:
+            token = (self.backend and self.backend.id_to_token(number)) or UNK
+            if token in special:
+                return f" {token}"
+            if byte_level:
+                return decoder.decode([token])
+            return token[2:] if token.startswith("##") and len(token) > 2 else f" {token}"
+
+        return [[word(number) for number in row] for row in ids.tolist()]
 
 
 def texts_of(value: np.ndarray) -> list[str]:

@@ -42,6 +42,7 @@ class ImageTextTokenizer(JointTokenizer):
 
     name = "image-text"
     fits_sizes = True
+    file_options = ("file",)
 
     class Options(SubwordTokenizer.Options, BaseImageTokenizer.Options):
         """Options of the image-text tokenizer. Images that differ in size are resized to 224 x 224 by default."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import BadSample, Fields, Inputs, Tokenizer, hookimpl
+from ssl_core import BadSample, Fields, Inputs, Preprocessing, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._image import BaseImageTokenizer, to_image_array
 
 
@@ -52,6 +52,18 @@ class MedicalImageTokenizer(BaseImageTokenizer):
         low, high = np.percentile(x, self.options.window)
         stretched = np.clip((x - low) / max(float(high - low), 1e-12), 0, 1)
         return super().preprocess({self.field: stretched})
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """As of all images, after the stretching of `window`."""
+        described = super().describe_preprocessing()
+        if self.options.window is None:
+            return described
+        stretch = {
+            "do": "stretch each scan: (x - low) / (high - low), clipped to 0..1, where low and high are its "
+            "percentiles over all pixels and channels, interpolated linearly",
+            "percentiles": list(self.options.window), "dtype": "float32",
+        }  # fmt: skip
+        return Preprocessing([stretch, *described.steps], described.inside)
 
 
 @hookimpl

@@ -7,21 +7,28 @@ normalised by default, and pixels stay floats.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, ConfigError, Fields, Inputs, Tokenizer, hookimpl
+from ssl_core import BadSample, ConfigError, Fields, Inputs, PictureStyle, Preprocessing, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
+from ssl_plugins.tokenizers._handmade import image_statistics
 from ssl_plugins.tokenizers._image import (
     SizeOptions,
     doubts_of_size,
     image_shape,
     resize,
+    resize_step,
     resolve_patch,
     resolve_size,
     to_image_array,
     warnings_of_size,
 )
+
+SENTINEL_2_BANDS = (12, 13)  # B01 to B12 with B8A, without or with B10
+SENTINEL_2_RGB = (3, 2, 1)  # B04, B03, B02
 
 
 class MultispectralTokenizer(AugmentedTokenizer):
@@ -78,6 +85,28 @@ class MultispectralTokenizer(AugmentedTokenizer):
                 )
             x = np.log1p(x)
         return {"image": resize(x, self.shape, "bilinear", self.options.fit)}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Histograms of gradients and of values of the prepared image."""
+        return image_statistics(np.asarray(self.preprocess(inputs)["image"]))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Bands, logarithm and size; the rest is inside."""
+        take: dict[str, Any] = {
+            "do": "take the bands of these indices, counted from 0, in this order, as float32 in their own units",
+            "bands_of_a_sample": self.count, "bands": list(self.options.bands or range(self.count)), "dtype": "float32",
+        }  # fmt: skip
+        log: list[dict[str, Any]] = [{"do": "apply log(1 + x)"}] if self.options.log else []
+        steps = [take, *log, resize_step(self.shape, self.options.fit)]
+        return Preprocessing(steps, super().describe_preprocessing().inside)
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """The bands of red, green and blue of Sentinel-2, if there are 12 or 13 bands, else the first three."""
+        used = list(self.options.bands or range(self.count))
+        first = SENTINEL_2_RGB if self.count in SENTINEL_2_BANDS else (0, 1, 2)
+        if all(band in used for band in first):
+            return PictureStyle(rgb=(used.index(first[0]), used.index(first[1]), used.index(first[2])))
+        return PictureStyle(rgb=(0, 1, 2)) if len(used) >= 3 else PictureStyle()
 
 
 @hookimpl

@@ -11,10 +11,11 @@ The defaults differ from the published spectrogram of DABS and MetaMAE, which th
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import librosa
 import numpy as np
@@ -30,14 +31,18 @@ from ssl_core import (
     Fields,
     Geometry,
     Inputs,
+    PictureStyle,
+    Preprocessing,
     Tokenizer,
     Tokens,
     hookimpl,
 )
 from ssl_core.tokenizers import GridTokenizer
+from ssl_plugins.tokenizers._handmade import mfcc_statistics
 
 SOURCE_LENGTHS = 4  # clip lengths from which random crops are taken, of clips of different lengths
 DEFAULT_SECONDS = 1.0  # clip length if neither the options nor the data set give one
+GRIFFIN_LIM_STEPS = 32
 MIN_BAND_STD = 3.0  # dB; a band that varies less than this over a clip holds noise, which is not amplified
 
 
@@ -230,6 +235,80 @@ class SpeechTokenizer(GridTokenizer):
         prepared |= {"valid_frames": valid_frames} if self.counts_frames else {}
         return prepared | ({"length": np.array(len(clip), np.int32)} if self.data_length is None else {})
 
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Statistics of the mel-frequency cepstral coefficients of the whole clip."""
+        waveform = np.asarray(inputs["waveform"])
+        clip = waveform[0] if waveform.ndim == 2 and len(waveform) else waveform.reshape(-1)
+        return mfcc_statistics(clip, self.rate)
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Clip, spectrogram, decibels and frames; the rest is inside."""
+        options = self.options
+        steps = [*self._clip_steps(), *self._spectrum_steps()]
+        if self.counts_frames:
+            valid = {
+                "do": "'valid_frames', int32: the first frame whose centre lies in the clip, and the one after the "
+                "last: ceil(before / hop) and floor((before + min(length, samples) - 1) / hop) + 1, at most "
+                "`frames`; `before` is the number of samples filled in before a clip of `length` samples",
+                "hop": self.hop, "samples": self.source_samples, "frames": self.source_frames,
+            }  # fmt: skip
+            steps.append(valid)
+        inside = [*super().describe_preprocessing().inside]
+        if self.source_frames > options.frames:
+            inside.insert(0, {"do": "take the first `frames` valid frames", "frames": options.frames})
+        if self.masks_padding:
+            inside.append({"do": "tokens without a valid frame are padding: not attended to, and in no feature"})
+        filters = io.BytesIO()
+        np.save(filters, self.filters)
+        return Preprocessing(steps, inside, {"mel_filters.npy": filters.getvalue()})
+
+    def _clip_steps(self) -> list[dict[str, Any]]:
+        options, samples = self.options, self.source_samples
+        part = {"center": "the middle", "end": "the end"}.get(options.crop, "the start")
+        where = "both ends alike (the odd sample at the end)" if options.place == "center" else "its end"
+        fill = "zeros" if options.fill == "zeros" else "the clip again"
+        rate = "take the first channel, as float32 at `rate` samples per second; resample other rates"
+        return [
+            {"do": rate, "rate": self.rate},
+            {"do": "refuse a clip of fewer samples", "samples": self.min_samples},
+            {
+                "do": f"of a longer clip take `samples` at {part}; fill a shorter one up at {where} by {fill}",
+                "samples": samples, "seconds": samples / self.rate,
+            },
+        ]  # fmt: skip
+
+    def _spectrum_steps(self) -> list[dict[str, Any]]:
+        options = self.options
+        steps: list[dict[str, Any]] = [
+            {
+                "do": "short-time Fourier transform: pad the clip by n_fft / 2 on both sides, so that frame i is "
+                "centred at i hop; periodic Hann window of win_length, in the middle of n_fft samples",
+                "n_fft": self.n_fft, "hop": self.hop, "win_length": self.win_length, "window": "hann",
+                "pad_mode": options.pad_mode,
+            },
+            {
+                "do": "raise the magnitudes to `power`, multiply by the mel filters of the file, (n_mels, 1 + n_fft / "
+                "2), of Slaney's scale and norm, and take the first `frames` frames",
+                "power": options.power, "file": "files/mel_filters.npy", "n_mels": options.n_mels, "fmin": options.fmin,
+                "fmax": options.fmax or self.rate / 2, "frames": self.source_frames,
+            },
+        ]  # fmt: skip
+        if options.square:
+            steps.append({"do": "square"})
+        steps.append({"do": "decibels: 10 log10 of the larger of the value and amin", "amin": options.amin})
+        if options.top_db is not None:
+            clip = "raise what is more than top_db below the clip's maximum to that"
+            steps.append({"do": clip, "top_db": options.top_db})
+        if options.ref == "max":
+            steps.append({"do": "subtract the clip's maximum, so that it is 0 dB"})
+        if options.band_norm != "none":
+            frames = "all frames" if options.fill == "repeat" else "its valid frames; other frames are 0"
+            divide = ", then divide by the larger of its standard deviation there and min_std"
+            divide = divide if options.band_norm == "mean-std" else ""
+            band = f"subtract from each mel band its mean{divide}; over {frames}"
+            steps.append({"do": band, "min_std": MIN_BAND_STD})
+        return [*steps, {"do": "'spectrogram': (1, n_mels, frames), float32, the lowest band first"}]
+
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Shares of sound beyond what is used, and of padding."""
         lengths = np.atleast_1d(inputs["length"] if self.data_length is None else self.data_length).astype(np.float64)
@@ -275,7 +354,7 @@ class SpeechTokenizer(GridTokenizer):
         if place is None and valid is None:
             return {**inputs, "spectrogram": x[..., :frames]}
         else:
-            place = torch.zeros(len(x), dtype=torch.float64, device=x.device) if place is None else place
+            place = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device) if place is None else place
             first, end = (torch.zeros_like(place), torch.full_like(place, self.source_frames))
             if valid is not None:
                 first, end = valid[:, 0].to(place), valid[:, 1].to(place)
@@ -339,6 +418,35 @@ class SpeechTokenizer(GridTokenizer):
         """Spectrograms in dB, (B, 1, n_mels, frames), with the highest band at the top."""
         return super().to_image(segment, patches).flip(2)
 
+    def to_audio(self, segment: int, patches: Tensor) -> tuple[np.ndarray, float] | None:
+        """Sound with these spectrograms, its phases estimated (Griffin and Lim, 1984).
+
+        None if each band was normalised, since its loudness is then unknown.
+        """
+        if self.options.band_norm != "none":
+            return None
+        decibels = super().to_image(segment, patches)[:, 0].double().cpu().numpy()
+        waves = []
+        for picture in decibels:
+            mel = 10 ** ((picture - picture.max()) / (20 if self.options.square else 10))
+            magnitude = librosa.util.nnls(self.filters.astype(np.float64), mel) ** (1 / self.options.power)
+            waves.append(
+                librosa.griffinlim(
+                    magnitude, n_iter=GRIFFIN_LIM_STEPS, hop_length=self.hop, win_length=self.win_length,
+                    n_fft=self.n_fft, random_state=0,
+                )
+            )  # fmt: skip
+        return np.stack(waves), self.rate
+
+    def recording(self, inputs: Inputs) -> tuple[np.ndarray, float]:
+        """The first channel of the waveform."""
+        waveform = np.asarray(inputs["waveform"], dtype=np.float64)
+        return (waveform[0] if waveform.ndim == 2 else waveform), self.rate
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """Frequency over time."""
+        return PictureStyle(axes=("mel band, the lowest at the bottom", "time (s)"), spacing=self.hop / self.rate)
+
 
 def _rate_and_length(fields: Fields) -> tuple[float, int | None]:
     """Sampling rate and clip length of the data set; None if the length differs between clips.
@@ -351,6 +459,7 @@ def _rate_and_length(fields: Fields) -> tuple[float, int | None]:
         raise ConfigError(
             "tokenizer 'speech' reads a field 'waveform' of real numbers with a sampling rate; the data set offers "
             + (", ".join(f"'{name}': {value}" for name, value in fields.items()) or "no field")
+            + "; recordings in memory need rate=, the samples per second"
         )
     return field.rate, field.shape[-1]
 

@@ -11,7 +11,7 @@ missing number by a learned vector. This segment has a vocabulary of one entry, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,8 @@ from ssl_core import (
     Geometry,
     Inputs,
     Layout,
+    PictureStyle,
+    Preprocessing,
     Segment,
     Tokenizer,
     Tokens,
@@ -37,6 +39,7 @@ from ssl_core import (
 )
 from ssl_core.nn import embedding_lookup
 from ssl_core.tokenizers import IdTokenizer, JointTokenizer
+from ssl_plugins.tokenizers._handmade import one_hot_columns
 
 NUMERIC, MISSING = "numeric", "missing"
 
@@ -154,6 +157,11 @@ class NumericColumns(Tokenizer):
         self.mean.copy_(torch.tensor(self.options.mean))
         self.std.copy_(torch.tensor(self.options.std))
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """The columns, where each has its own map and a name."""
+        names = self.fields[NUMERIC].names  # type: ignore[union-attr]
+        return {"weight": names, "bias": names} if len(names) == len(self.weight) == self.count > 1 else {}
+
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Separate the numbers, 0 where missing, from the mask of the missing ones.
 
@@ -176,6 +184,23 @@ class NumericColumns(Tokenizer):
                 )
             return {NUMERIC: x}
         return {NUMERIC: np.where(missing, np.float32(0), x), MISSING: missing}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """The numbers, 0 where missing, and marks of the missing ones."""
+        prepared = self.preprocess(inputs)
+        return np.concatenate([np.asarray(value, dtype=np.float32).reshape(-1) for value in prepared.values()])
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Missing numbers; the rest is inside."""
+        numbers = "'numeric': the numbers in the order of the columns, in their own units, as float32"
+        normalise = "subtract mean from each column of 'numeric' and divide by std"
+        inside: list[dict[str, Any]] = [{"do": normalise, "mean": self.mean.tolist(), "std": self.std.tolist()}]
+        if self.missing == "refuse":
+            missing = "refuse a row that lacks a number"
+        else:
+            missing = "'missing': whether a number is missing, bool by column; 'numeric' is 0 there"
+            inside.append({"do": "a missing number is not attended to, and in no feature"})
+        return Preprocessing([{"do": numbers, "columns": self.count}, {"do": missing}], inside)
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Mean and standard deviation of each column's valid numbers, in float64 and one pass."""
@@ -216,6 +241,10 @@ class NumericColumns(Tokenizer):
         """The numbers in their own units, (B, 1, columns), which is drawn as a curve."""
         return (patches.squeeze(-1) * self.std + self.mean).unsqueeze(1)
 
+    def picture_style(self, segment: int) -> PictureStyle:
+        """A row of a table."""
+        return PictureStyle(names=tuple(f"{NUMERIC} {number}" for number in range(1, self.count + 1)))
+
 
 class MissingColumns(Tokenizer):
     """One token per numeric column, valid where its number is missing: a learned vector with nothing to predict."""
@@ -230,6 +259,10 @@ class MissingColumns(Tokenizer):
         """Return nothing: `NumericColumns` prepares the field "missing"."""
         return {}
 
+    def describe_preprocessing(self) -> Preprocessing:
+        """A learned vector for each missing number, inside."""
+        return Preprocessing(inside=[{"do": "a learned vector stands for each missing number"}])
+
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """Columns whose number is missing are valid."""
         return Geometry(valid=inputs[MISSING])
@@ -239,6 +272,10 @@ class MissingColumns(Tokenizer):
         ids = torch.zeros(inputs[MISSING].shape, dtype=torch.long, device=self.table.device)
         target = DiscreteTarget(ids, self.table)
         return Tokens(embedding_lookup(self.table, ids), (target,), self.layout, self.geometry(inputs))
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """Not drawn: the numbers that are missing say so."""
+        return PictureStyle(drawn=False)
 
 
 class CategoricalColumns(IdTokenizer):
@@ -255,6 +292,26 @@ class CategoricalColumns(IdTokenizer):
         if len(ids) != self.layout.length or ids.min() < 0 or ids.max() >= vocab:
             raise BadSample(f"'{self.field}' holds {ids.tolist()[:8]}, not {self.layout.length} ids below {vocab}")
         return {self.field: ids.astype(np.int64)}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """The categories, one-hot unless there are very many."""
+        return one_hot_columns(np.asarray(inputs[self.field]).reshape(-1), self.layout.segments[0].size)
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """The ids of the categories."""
+        segment = self.layout.segments[0]
+        ids = {
+            "do": f"'{self.field}': the ids of the categories in the order of the columns, int64; `schema` says which "
+            f"category has which id, if the table had names",
+            "columns": segment.length, "vocabulary": segment.size,
+        }  # fmt: skip
+        return Preprocessing([ids], super().describe_preprocessing().inside)
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """A row of a table."""
+        length = self.layout.length
+        several = tuple(f"{self.field} {number}" for number in range(1, length + 1))
+        return PictureStyle(names=several if length > 1 else (self.field,))
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,11 +23,14 @@ from ssl_core import (
     Fields,
     Geometry,
     Inputs,
+    PictureStyle,
+    Preprocessing,
     Tokenizer,
     Tokens,
     hookimpl,
 )
 from ssl_core.tokenizers import GridTokenizer
+from ssl_plugins.tokenizers._handmade import series_statistics
 
 DEFAULT_LENGTH = 320  # steps, as in PAMAP2
 DEFAULT_TOKENS = 64
@@ -141,6 +144,43 @@ class TimeSeriesTokenizer(GridTokenizer):
             prepared["length"] = np.array(x.shape[1], dtype=np.int32)
         return prepared
 
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Statistics, spectrum and correlations of the chosen channels of the whole series."""
+        x = np.asarray(inputs["series"], dtype=np.float32)
+        if self.options.channels:
+            x = x[list(self.options.channels)]
+        return series_statistics(x if np.isfinite(x).all() else self._fill_gaps(x))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """Channels, gaps and length; the rest is inside."""
+        options, length = self.options, self.source
+        part = {"center": "the middle", "end": "the end"}.get(options.crop, "the start")
+        fill = {"zeros": "zeros", "repeat": "the series again, from its start"}.get(options.fill, "its last values")
+        interpolate = "replace NaN by linear interpolation in time in its channel, at the ends by the nearest value"
+        steps: list[dict[str, Any]] = [
+            {
+                "do": "take the channels of these indices, counted from 0, in this order, as float32, in their own "
+                "units",
+                "channels_of_a_sample": self.count, "channels": list(options.channels or range(self.count)),
+                "rate": getattr(self.fields["series"], "rate", None),
+            },
+            {"do": "refuse NaN" if options.gaps == "refuse" else interpolate},
+            {
+                "do": f"of a longer series take `length` steps at {part}; fill a shorter one up at its end by {fill}",
+                "length": length,
+            },
+        ]  # fmt: skip
+        if self.counts_steps:
+            steps.append(
+                {"do": "'steps': the number of steps that hold data, int64, at most `length`", "length": length}
+            )
+        inside = [*super().describe_preprocessing().inside]
+        if self.source > self.length:
+            inside.insert(0, {"do": "take the first `length` steps", "length": self.length})
+        if self.masks_padding:
+            inside.append({"do": "tokens from 'steps' on are padding: not attended to, and in no feature"})
+        return Preprocessing(steps, inside)
+
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Shares of steps beyond those that are used, and of padding."""
         lengths = np.atleast_1d(inputs["length"] if self.data_length is None else self.data_length).astype(np.float64)
@@ -203,7 +243,7 @@ class TimeSeriesTokenizer(GridTokenizer):
         if place is None:
             taken, start = x[..., : self.length], torch.zeros((), dtype=torch.long, device=x.device)
         else:
-            ends = torch.full((len(x),), self.source, device=x.device) if steps is None else steps
+            ends = torch.full((x.shape[0],), self.source, device=x.device) if steps is None else steps
             start = (place * ((ends - self.length).clamp(min=0) + 1)).long()
             index = start[:, None] + torch.arange(self.length, device=x.device)
             taken = x.gather(2, index[:, None].expand(-1, x.shape[1], -1))
@@ -216,6 +256,12 @@ class TimeSeriesTokenizer(GridTokenizer):
         """inputs["series"] (B, C, length) to Tokens; of (B, C, source) the first steps."""
         longer = self.source > self.length and inputs["series"].shape[-1] == self.source
         return super().forward(self._take(inputs) if longer else inputs)
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """Curves over time."""
+        field = self.fields["series"]
+        rate = field.rate if isinstance(field, Continuous) else None
+        return PictureStyle(axes=("step" if rate is None else "time (s)",), spacing=1 / (rate or 1))
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """A token beyond the last step is invalid."""

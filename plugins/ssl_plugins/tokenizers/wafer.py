@@ -13,9 +13,18 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, Fields, Inputs, Tokenizer, hookimpl
+from ssl_core import BadSample, Fields, Inputs, Preprocessing, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._augment import AugmentedTokenizer
-from ssl_plugins.tokenizers._image import SizeOptions, image_shape, resize, resolve_patch, resolve_size, to_image_array
+from ssl_plugins.tokenizers._handmade import image_statistics
+from ssl_plugins.tokenizers._image import (
+    SizeOptions,
+    image_shape,
+    resize,
+    resize_step,
+    resolve_patch,
+    resolve_size,
+    to_image_array,
+)
 
 STATES = 3
 GREY_LEVELS = np.array([0, 127, 255], dtype=np.uint8)  # 127.5 times the state, truncated
@@ -65,6 +74,22 @@ class WaferTokenizer(AugmentedTokenizer):
             return {"map": resize(np.moveaxis(ONE_HOT[states], -1, 0), self.shape, "bilinear", self.options.fit)}
         grey = resize(GREY_LEVELS[states][np.newaxis], self.shape, "bilinear", self.options.fit)
         return {"map": np.repeat(grey, self.channels, axis=0)}
+
+    def handmade(self, inputs: Inputs) -> np.ndarray:
+        """Histograms of gradients and of values of the prepared image."""
+        return image_statistics(np.asarray(self.preprocess(inputs)["map"]))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """States as bytes, and the size; the rest is inside."""
+        size = resize_step(self.shape, self.options.fit)
+        if self.one_hot:
+            channels = "make a channel of bytes for each of the states 0, 1 and 2: `value` where a die has it, else 0"
+            steps = [{"do": channels, "value": 255}, size]
+        else:
+            states = "replace the states 0 (no die), 1 (good) and 2 (bad) by these bytes"
+            copies = {"do": "copy the map to `channels` channels", "channels": self.channels}
+            steps = [{"do": states, "bytes": GREY_LEVELS.tolist()}, size, copies]
+        return Preprocessing(steps, super().describe_preprocessing().inside)
 
 
 @hookimpl

@@ -21,7 +21,9 @@ else:
         def __getattr__(self, attribute: str) -> Any:
             if attribute.startswith("__"):
                 raise AttributeError(attribute)
-            return getattr(importlib.import_module(self._name), attribute)
+            value = getattr(importlib.import_module(self._name), attribute)
+            setattr(self, attribute, value)  # wide tables ask for it once a column and block
+            return value
 
     pa, pc, pv, pq = map(_LazyModule, ("pyarrow", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet"))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
-from ssl_plugins.datasets._io.splitting import Codes
+from ssl_plugins.datasets._io.splitting import TRAIN, Codes, SampleMetadata, split_by_name
 
 FEWEST_CLASSES = 20
 
@@ -19,7 +20,7 @@ def label_findings(label: Codes | None, title: str, task: str = "auto") -> tuple
         title: the name of the label.
         task: the option of this name; "classes" confirms that labels are classes.
     """
-    if label is None or not len(label.codes):
+    if label is None or not len(label.codes) or task == "labels":
         return (), ()
     counts = np.bincount(label.codes[label.codes >= 0], minlength=len(label.names))
     present = counts > 0
@@ -37,3 +38,25 @@ def label_findings(label: Codes | None, title: str, task: str = "auto") -> tuple
             f"training alone: {shown}",
         )
     return (), ()
+
+
+def without_dots(metadata: SampleMetadata) -> tuple[SampleMetadata, tuple[str, ...]]:
+    """Labels of the test split that are those of training but for a dot at the end, as in UCI's adult.test, without it.
+
+    Returns:
+        The metadata, and a line if they were changed.
+    """
+    label = metadata.label
+    if label is None or metadata.split is None or not any(name.endswith(".") for name in label.names):
+        return metadata, ()
+    known = label.codes >= 0
+    is_train = split_by_name(metadata) == TRAIN
+    trained = {label.names[code] for code in np.unique(label.codes[known & is_train])}
+    others = {label.names[code] for code in np.unique(label.codes[known & ~is_train])}
+    if not others or not all(name.endswith(".") and name[:-1] in trained for name in others) or others & trained:
+        return metadata, ()
+    names = tuple(name for name in label.names if name not in others)
+    index = np.array([names.index(name[:-1] if name in others else name) for name in label.names] + [-1], np.int32)
+    example = min(others)
+    line = f"the labels of the test split end in a dot, and are read without it: '{example}' as '{example[:-1]}'"
+    return replace(metadata, label=Codes(index[label.codes], names)), (line,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 import zipfile
 import zlib
@@ -15,12 +16,13 @@ import numpy as np
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
+from ssl_plugins.datasets._io.files.stores import is_store, load_store
 from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector
 
 LABEL_KEYS = ("labels", "label", "y")
 GROUP_KEYS = ("groups", "group", "subjects", "subject")
-ARRAY_EXTENSIONS = (".npy", ".npz")
+ARRAY_EXTENSIONS = (".npy", ".npz", ".zarr")
 PREFIXES = {f"{name}_": split for name, split in SPLIT_NAMES.items()}
 OBJECT_ERRORS = ("Object arrays", "Python objects")  # of numpy.load without pickle
 AS_OBJECTS = "as numpy saves lists of arrays of different shapes"
@@ -28,37 +30,46 @@ SAVE_ONE_ARRAY = "save one array of numbers whose first axis is the samples, or 
 UNLABELLED = -1  # a label in files with `label_names`, as in WM-811K
 MIN_SHARED_BYTES = 1 << 24  # arrays of at least this size are shared by the splits
 
+MAX_MAPS = 64
+"""Memory-mapped files that are open at a time."""
+
 _array_cache: weakref.WeakValueDictionary[tuple[str, int, int, str], np.ndarray] = weakref.WeakValueDictionary()
 
 
-@dataclass
 class SampleArray:
-    """(n, ...) an array of samples. An .npy file is memory-mapped, and pickled by its path."""
-
-    path: Path
-    array: Any
+    """An array of samples, (n, ...). An .npy file is memory-mapped while it is used, and pickled by its path."""
 
     line_numbers = None
     unit = "sample"
 
+    def __init__(self, path: Path, array: Any) -> None:
+        self.path, self.shape = path, tuple(array.shape)
+        self.own = None if isinstance(array, np.memmap) else array
+
+    @property
+    def array(self) -> Any:
+        """The array."""
+        if self.own is not None:
+            return self.own
+        status = self.path.stat()
+        return _mapped(self.path, status.st_size, status.st_mtime_ns)
+
     def __len__(self) -> int:
-        return len(self.array)
+        return self.shape[0]
 
     @property
     def shapes(self) -> set[tuple[int, ...]]:
         """The shape of the samples, as a set of one."""
-        return {self.array.shape[1:]}
+        return {self.shape[1:]}
 
     def __getitem__(self, index: int) -> np.ndarray:
         return np.array(self.array[index])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "array": None if isinstance(self.array, np.memmap) else self.array}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.path, self.array = state["path"], state["array"]
-        if self.array is None:
-            self.array = np.load(self.path, mmap_mode="r")
+@functools.lru_cache(maxsize=MAX_MAPS)
+def _mapped(path: Path, size: int, changed: int) -> Any:
+    """A map of a file in this state. Each map keeps a file open, so only the last ones that were used are kept."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 @dataclass
@@ -109,10 +120,10 @@ def read_arrays(
                 raise DataError(f"{path} has the shape {array.shape}; {SAVE_ONE_ARRAY}")
             _append_metadata(metadata, path, "the array", len(array), None, None, entry)
             return [SampleArray(path, array)]
-        if not zipfile.is_zipfile(path):
+        if not is_store(path) and not zipfile.is_zipfile(path):
             raise DataError(f"{path} is not an .npz file, or only a part of one; write it again with numpy.savez")
-        arrays = _load_npz(path)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = _of_samples(load_store(path), keys) if is_store(path) else _load_npz(path)
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         if any(words in str(error) for words in OBJECT_ERRORS):
             raise DataError(f"{path} holds Python objects, {AS_OBJECTS}; {SAVE_ONE_ARRAY}") from None
         raise DataError(f"{path} cannot be read as arrays: {' '.join(str(error).split()):.200}") from None
@@ -147,6 +158,11 @@ def read_arrays(
     if not parts:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the array of samples must be called {keys[0]}")
     return parts
+
+
+def _of_samples(arrays: dict[str, np.ndarray], keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of a store; the only one is that of the samples, whatever it is called."""
+    return {keys[0]: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
 def _is_part_of(file_split: str | None, split: str | None) -> bool:

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ssl_core import ConfigError, DataError, Split, nearest
 
 SPLIT_SEED = 42
+MAX_DIGITS = 300  # of names that are read as numbers
 TRAIN, VALIDATION, TEST, EXCLUDED = 0, 1, 2, -1
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 VALIDATION_NAMES = ("val", "valid", "validation", "dev")
@@ -103,13 +106,17 @@ class LabelEncoder:
 
 @dataclass(frozen=True)
 class SampleMetadata:
-    """Label, group and split of `count` samples, where the data name them; `describe` names a row in messages."""
+    """Label, group and split of `count` samples, where the data name them; `describe` names a row in messages.
+
+    copies: (count,) numbers that samples of one content share, so that a random split does not divide them; or None.
+    """
 
     count: int
     describe: DescribeRow
     label: Codes | None = None
     group: Codes | None = None
     split: Codes | None = None
+    copies: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> SampleMetadata:
         """Select rows."""
@@ -120,7 +127,8 @@ class SampleMetadata:
         label, group, split = (
             None if codes is None else codes.take(rows) for codes in (self.label, self.group, self.split)
         )
-        return SampleMetadata(len(rows), describe, label, group, split)
+        copies = None if self.copies is None else self.copies[rows]
+        return SampleMetadata(len(rows), describe, label, group, split, copies)
 
     def remove_unused_groups(self) -> SampleMetadata:
         """Drop the groups without a sample, so that a random choice of groups cannot take only these."""
@@ -149,7 +157,11 @@ class SplitOptions(Protocol):
 def normalize_name(name: str) -> str:
     """Strip a name; a whole number loses its decimals ("1.0" becomes "1")."""
     name = name.strip()
-    if re.fullmatch(r"-?[0-9]+\.[0-9]*([eE][+-]?[0-9]+)?", name) and float(name).is_integer():
+    if (
+        len(name) <= MAX_DIGITS
+        and re.fullmatch(r"-?[0-9]+\.[0-9]*([eE][+-]?[0-9]+)?", name)
+        and float(name).is_integer()
+    ):
         return str(int(float(name)))
     return name
 
@@ -157,7 +169,7 @@ def normalize_name(name: str) -> str:
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """Unique names in alphabetical order, or in numerical order if all are whole numbers."""
     unique = set(names)
-    numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in unique)
+    numeric = all(len(name) <= MAX_DIGITS and re.fullmatch(r"-?[0-9]+", name) for name in unique)
     return tuple(sorted(unique, key=lambda name: (int(name) if numeric else 0, name)))
 
 
@@ -188,7 +200,7 @@ def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
         elif options.test_groups or options.train_groups:
             raise ConfigError("the data name each sample's split; leave dataset.test_groups and train_groups out")
     _cut_validation(metadata, options, split)
-    check_split(metadata, split, wants_validation(options), wants_test(options))
+    check_split(metadata, split, options)
     return split
 
 
@@ -202,22 +214,19 @@ def wants_test(options: SplitOptions) -> bool:
     return options.test_fraction > 0 or bool(options.test_groups or options.train_groups)
 
 
-def check_split(
-    metadata: SampleMetadata, split: np.ndarray, needs_validation: bool = False, needs_test: bool = True
-) -> None:
+def check_split(metadata: SampleMetadata, split: np.ndarray, options: SplitOptions) -> None:
     """Check that no split is empty and that training covers every class.
 
     Args:
         metadata: the samples.
         split: (n,) split codes.
-        needs_validation: whether the validation split must not be empty.
-        needs_test: whether the test split must not be empty.
+        options: which say what splits there must be.
 
     Raises:
         DataError: a split is empty, or a class of another split has no training sample.
     """
     for code, name in enumerate(SPLITS):
-        is_needed = {TRAIN: True, VALIDATION: needs_validation, TEST: needs_test}[code]
+        is_needed = {TRAIN: True, VALIDATION: wants_validation(options), TEST: wants_test(options)}[code]
         if is_needed and not (split == code).any():
             raise DataError(_empty_split(metadata, split, name))
     if metadata.label is None:
@@ -311,6 +320,11 @@ def split_of_folder(name: str) -> Split | None:
     return SPLIT_NAMES.get(name) or (SPLIT_NAMES.get(first[1]) if first else None)
 
 
+def split_name_of(name: str) -> Split | None:
+    """The split that a name in the data stands for, in any case."""
+    return SPLIT_NAMES.get(name.lower())
+
+
 def is_unlabelled(folder: str) -> bool:
     """Whether the files of a folder, by its name, are for pretraining alone."""
     return folder.lower() in UNLABELLED_NAMES
@@ -335,13 +349,17 @@ def _cut_test(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
         if not wants_test(options):
             return np.full(metadata.count, TRAIN, np.int8)
         drawn = _draw_samples(metadata.label, metadata.count, options.test_fraction)
-        return np.where(drawn, TEST, TRAIN).astype(np.int8)
+        return np.where(_with_copies(drawn, metadata), TEST, TRAIN).astype(np.int8)
     if not wants_test(options):
         return np.full(metadata.count, TRAIN, np.int8)
     groups = sorted(metadata.group.names)
     _check_groups("test_groups", options.test_groups, groups)
     _check_groups("train_groups", options.train_groups, groups)
     _check_disjoint("test_groups", test_groups, "train_groups", train_groups)
+    if not test_groups and not train_groups and metadata.copies is not None:
+        drawn_groups = _draw_groups(groups, options.test_fraction)
+        drawn = np.array([name in drawn_groups for name in metadata.group.names])[metadata.group.codes]
+        return np.where(_with_copies(drawn, metadata), TEST, TRAIN).astype(np.int8)
     if not test_groups:
         test_groups = set(groups) - train_groups if train_groups else _draw_groups(groups, options.test_fraction)
     train_groups = train_groups or set(groups) - test_groups
@@ -372,7 +390,7 @@ def _cut_validation(metadata: SampleMetadata, options: SplitOptions, split: np.n
     else:
         groups = _draw_groups(sorted(part.group.names), options.validation_fraction)
         drawn = np.array([name in groups for name in part.group.names])[part.group.codes]
-    split[train[drawn]] = VALIDATION
+    split[train[_with_copies(drawn, part)]] = VALIDATION
 
 
 def _rows_of_validation_groups(metadata: SampleMetadata, options: SplitOptions, split: np.ndarray) -> np.ndarray:
@@ -427,6 +445,38 @@ def _draw_samples(label: Codes | None, count: int, fraction: float) -> np.ndarra
         order = random.permutation(len(rows))
         drawn[rows[order[: _share(fraction, len(rows))]]] = True
     return drawn
+
+
+def _with_copies(drawn: np.ndarray, metadata: SampleMetadata) -> np.ndarray:
+    """(n,) bool: what was drawn, with copies of samples where the first of each is. Groups with a copy in common count
+    as one.
+
+    A class of which this leaves nothing to the training split keeps all of its samples there. If nothing or everything
+    would be drawn, copies are not looked at.
+    """
+    if metadata.copies is None:
+        return drawn
+    _, part = np.unique(metadata.copies, return_inverse=True)
+    if metadata.group is not None:
+        part = _connected(part, metadata.group.codes)
+    _, first = np.unique(part, return_index=True)
+    out = drawn[first][part]
+    if metadata.label is not None:
+        codes = metadata.label.codes
+        known = codes >= 0
+        kept = np.bincount(codes[known & ~out], minlength=len(metadata.label.names)) > 0
+        lost = known & ~np.append(kept, True)[codes]
+        out &= ~np.isin(part, part[lost])
+    return out if out.any() and not out.all() else drawn
+
+
+def _connected(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) int: numbers of the sets of rows that are connected by equal numbers in one array or the other."""
+    count = int(one.max()) + 1
+    size = count + int(other.max()) + 1
+    edges = coo_array((np.ones(len(one), np.int8), (one, other + count)), shape=(size, size))
+    _, component = connected_components(edges, directed=False)
+    return np.asarray(component[one])
 
 
 def _share(fraction: float, count: int) -> int:

@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from ssl_core import Column, DataError, Dataset, DataSummary, Task
+from ssl_core import Column, DataError, Dataset, DataSummary, Recognition, Split, Task
+from ssl_plugins.datasets._io.files.archives import open_archives
 from ssl_plugins.datasets._io.files.entry import FileEntry
 from ssl_plugins.datasets._io.files.listing import root_parts
 from ssl_plugins.datasets._io.files.state import file_state_digest
+from ssl_plugins.datasets._io.label_kinds import joined_doubt, take_labels
 from ssl_plugins.datasets._io.splitting import (
     SPLITS,
     Codes,
@@ -99,8 +101,10 @@ class RowOptions(TableOptions, UserDataOptions):
     label: str | None = Field(None, description="column of the label; by default the one called label")
     group: str | None = Field(None, description="column of the group; by default the one called group")
     split: str | None = Field(None, description="column of train, val or test; by default the one called split")
-    task: Literal["auto", "classes", "number"] = Field(
-        "auto", description="type of the label; auto = a number if it has decimals, else a class"
+    task: Literal["auto", "classes", "number", "labels"] = Field(
+        "auto",
+        description="type of the label; labels = several, joined by | (or ; or ,); auto = a number if it has decimals, "
+        "else a class",
     )
 
     @field_validator("test_root", mode="after")
@@ -110,7 +114,10 @@ class RowOptions(TableOptions, UserDataOptions):
 
 
 class UserData(Dataset):
-    """Samples from the user's files. A subclass calls `assign_split`, and reads sample `self.rows[index]`."""
+    """Samples from the user's files. A subclass calls `assign_split`, and reads sample `self.rows[index]`.
+
+    In `options` the root of an archive is that of its unpacked content. `given_options` are the user's.
+    """
 
     name = "files"
     describe_row: DescribeRow
@@ -119,8 +126,21 @@ class UserData(Dataset):
     labels: np.ndarray | None = None
     """(len,) class indices (-1 = no label) or numbers (NaN = no label), or (len, k) 0 and 1 (-1 = no label); None
     without a task."""
+    split_codes: np.ndarray
+    """(n,) index in SPLITS of the split of each of all samples."""
     files_digest: str = ""
     metadata_digest: str = ""
+
+    def __init__(self, options: Any, split: Split) -> None:
+        self.given_options = options
+        super().__init__(open_archives(options), split)
+
+    @classmethod
+    def recognise(cls, root: str) -> Recognition | None:
+        """How well the files of a path fit this modality, by their endings and the beginning of some of them."""
+        from ssl_plugins.datasets._io.recognition.rules import recognise  # imports the readers of all modalities
+
+        return recognise(root).get(cls.modality)
 
     def assign_split(
         self,
@@ -139,15 +159,21 @@ class UserData(Dataset):
             metadata: label, group and split of all samples.
             split: (n,) split codes; by default those of `split_samples`.
             title: name of the label in reports.
-            target: (n,) numeric labels, NaN where there is none; or (n, k) labels of 0 and 1, -1 where there is none.
+            target: (n,) numeric labels, NaN where there is none; or (n, k) labels of 0 and 1, -1 where there is none;
+                by default what `dataset.task` makes of the names.
             label_names: names of the k labels.
 
         Raises:
             ConfigError: the split options contradict the data.
             DataError: the data cannot be split.
         """
+        task = getattr(self.options, "task", "auto")
+        if target is None and metadata.label is not None and task == "auto":
+            self.doubts += joined_doubt(metadata.label, title)
+        elif target is None:
+            metadata, target, label_names = take_labels(metadata, task, title)
         if split is None:
-            split = self.split_samples(metadata if target is None else _with_known(metadata, target))
+            split = self.split_samples(metadata if target is None else with_known(metadata, target))
         self.splits = tuple(name for code, name in enumerate(SPLITS) if (split == code).any())
         if self.split not in self.splits:
             raise DataError(
@@ -156,6 +182,7 @@ class UserData(Dataset):
             )
         self.describe_row = metadata.describe
         self.metadata_digest = _metadata_digest(metadata, split, target)
+        self.split_codes = split
         self.rows = np.flatnonzero(split == SPLITS.index(self.split))
         if target is not None and target.ndim == 2:
             self.task = Task("labels", target.shape[1], "auroc", names=label_names, title=title)
@@ -179,9 +206,37 @@ class UserData(Dataset):
             ConfigError: the split options contradict the data.
             DataError: the data cannot be split.
         """
+        metadata = self.strata(metadata)
         split = split_rows(metadata, self.options)
         self._warn_of_test_split(metadata)
+        if metadata.copies is not None:
+            self._say_copies(metadata, split)
         return split
+
+    def strata(self, metadata: SampleMetadata) -> SampleMetadata:
+        """The samples with the classes that every split must hold; with several labels a sample has one or none."""
+        label = metadata.label
+        if label is None or getattr(self.options, "task", "auto") != "labels":
+            return metadata
+        return replace(metadata, label=Codes(np.minimum(label.codes, 0), ("",)))
+
+    def _say_copies(self, metadata: SampleMetadata, split: np.ndarray) -> None:
+        """Add a warning if copies changed the split."""
+        try:
+            plain = split_rows(replace(metadata, copies=None), self.options)
+        except DataError:
+            plain = np.full(len(split), -1, np.int8)
+        moved = int((plain != split).sum())
+        if not moved:
+            return
+        codes = np.asarray(metadata.copies)
+        _, first, inverse, counts = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+        rows = np.flatnonzero((np.arange(len(codes)) != first[inverse]) & (counts[inverse] > 1))
+        one, other = int(first[inverse[rows[0]]]), int(rows[0])
+        self.warnings += (
+            f"{len(rows)} samples are copies of others, e.g. {metadata.describe(other)} of {metadata.describe(one)}; "
+            f"copies are kept in one split, which changed that of {moved} samples",
+        )
 
     def split_windows(
         self, metadata: SampleMetadata, record: np.ndarray, begin: np.ndarray, window: int, length: np.ndarray
@@ -247,10 +302,11 @@ class UserData(Dataset):
 
     def fingerprint(self) -> str:
         """Changes with the options, the split, the labels, and any file's name, size or modification time."""
-        return f"{super().fingerprint()}:{self.files_digest}:{self.metadata_digest}"
+        options = self.given_options.model_dump_json()
+        return f"{self.modality}/{self.name}:{self.split}:{options}:{self.files_digest}:{self.metadata_digest}"
 
 
-def _with_known(metadata: SampleMetadata, target: np.ndarray) -> SampleMetadata:
+def with_known(metadata: SampleMetadata, target: np.ndarray) -> SampleMetadata:
     """Metadata in which the samples with a target have one label and the others none, so that these train."""
     known = np.isfinite(target) if target.ndim == 1 else (target >= 0).all(axis=1)
     return replace(metadata, label=Codes(np.where(known, 0, -1).astype(np.int32), ("",)))

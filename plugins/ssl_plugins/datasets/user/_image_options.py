@@ -58,10 +58,10 @@ class ImageOptions(FileOptions):
     stride: tuple[int, int] | int | None = Field(
         None, description="distance of the tiles' beginnings; by default that of tile, so that none overlap"
     )
-    task: Literal["auto", "classes", "number"] = Field(
+    task: Literal["auto", "classes", "number", "labels"] = Field(
         "auto",
-        description="type of the label in a table, an array or a pattern; auto = a number if it has decimals, else "
-        "a class",
+        description="type of the label in a table, an array or a pattern; labels = several, joined by | (or ; or ,); "
+        "auto = a number if it has decimals, else a class",
     )
     image: str | None = Field(
         None, description="column of a Parquet file that holds the images; by default the only one"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Sample, Split, Text, hookimpl
+from ssl_plugins.datasets._io.class_names import conform_classes
+from ssl_plugins.datasets._io.copies import copies_of_files
 from ssl_plugins.datasets._io.files.entry import FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.images.captions import (
@@ -71,6 +73,7 @@ class CaptionFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         alpha: Alpha = options.alpha
         self.raster_options = RasterOptions(alpha=alpha)
         metadata = MetadataCollector(options.task)
@@ -131,9 +134,27 @@ class CaptionFiles(UserData):
         """The metadata with the image as the group, where an image has several captions and the data no groups."""
         codes, names = self._image_codes()
         self.captions_per_image = len(codes) / max(1, len(names))
+        if samples.split is None:
+            samples = replace(samples, copies=self._copies(codes))
         if samples.group is not None or samples.split is not None or len(names) == len(codes) or len(names) < 2:
             return samples
         return replace(samples, group=Codes(codes, tuple(names)))
+
+    def _copies(self, codes: np.ndarray) -> np.ndarray | None:
+        """Numbers that the first samples of images of one content share; None if no file is a copy of another.
+
+        Args:
+            codes: (n,) the image of each sample.
+        """
+        _, first = np.unique(codes, return_index=True)
+        places = [self._locate(int(row)) for row in first]
+        files = [table.file(index) for table, index in places]
+        same = copies_of_files([path or Path() for path in files])
+        if same is None:
+            return None
+        copies = np.arange(len(codes))
+        copies[first] = first[same]
+        return copies
 
     def _image_codes(self) -> tuple[np.ndarray, list[str]]:
         """(n,) int32 the image of each sample, and the names of the images."""
@@ -202,6 +223,11 @@ class CaptionFiles(UserData):
         dtype = getattr(self.fields["image"], "dtype", None)
         texts = 2 if self.options.pair else 1
         return {**super().schema(), "channels": 3, "dtype": dtype, "texts": texts, "classes": list(names)}
+
+    def conform(self, schema: Mapping[str, Any]) -> None:
+        """Match the classes by name."""
+        super().conform(schema)
+        conform_classes(self, schema)
 
     def __getitem__(self, index: int) -> Sample:
         """{"image": (3, H, W) in the file's dtype, "caption": the text, or (2,) texts of a pair}.

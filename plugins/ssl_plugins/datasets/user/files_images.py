@@ -20,6 +20,7 @@ from ssl_core import (
     Split,
     hookimpl,
 )
+from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.images.raster_survey import (
     CommonFormat,
     common_format,
@@ -65,6 +66,7 @@ class ImageFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         if options.stride is not None and options.tile is None:
             raise ConfigError("dataset.stride is for tiles; set dataset.tile, or leave dataset.stride out")
         self.raster_options = RasterOptions(
@@ -195,7 +197,9 @@ class ImageFiles(UserData):
         }  # fmt: skip
 
     def conform(self, schema: Mapping[str, Any]) -> None:
-        """Convert the channels to those that the encoder was trained on. Another size is left to the tokenizer.
+        """Convert the channels to those that the encoder was trained on, and match the classes by name.
+
+        Another size is left to the tokenizer.
 
         Raises:
             DataError: the channels cannot be converted.
@@ -203,6 +207,7 @@ class ImageFiles(UserData):
         super().conform(schema)
         if not schema:
             return
+        conform_classes(self, schema)
         self._conform_channels(tuple(column["name"] for column in schema["columns"]))
         if self.options.tile is None and self.size is not None and list(self.size) != schema["size"]:
             self.size = None  # all are resized, so that none is skipped

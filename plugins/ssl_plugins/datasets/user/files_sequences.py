@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,10 +30,15 @@ from ssl_plugins.datasets._io.splitting import (
     check_split,
     needs_test_split,
     wants_test,
-    wants_validation,
 )
 from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
+from ssl_plugins.datasets._io.texts.annotations import (
+    check_one_split,
+    find_annotations,
+    splits_in_headers,
+    with_splits,
+)
 from ssl_plugins.datasets._io.texts.encodings import with_compressions
 from ssl_plugins.datasets._io.texts.facts import findings_of, merge_columns, names_in_words
 from ssl_plugins.datasets._io.texts.lines import TextSource
@@ -41,6 +47,7 @@ from ssl_plugins.datasets._io.texts.sequence_records import (
     LINE_EXTENSIONS,
     NUCLEOTIDE_EXTENSIONS,
     PROTEIN_EXTENSIONS,
+    FastaRecords,
     FastqRecords,
     SequenceRecords,
     describe_letters,
@@ -90,6 +97,7 @@ class SequenceFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         if options.stride is not None and options.window is None:
             raise ConfigError("dataset.stride needs dataset.window")
         extensions = with_compressions(options.extensions) if options.extensions else EXTENSIONS
@@ -97,8 +105,9 @@ class SequenceFiles(UserData):
         check_extensions(entries, extensions, "file of sequences")
         entries = without_other_tables(entries, "sequence", options)
         entries = self._without_foreign_files(entries)
+        entries, opened = self._open_sources(entries)
         collector = MetadataCollector(options.task)
-        sources = [self._read_source(entry, collector) for entry in entries]
+        sources = [self._collect(entry, source, collector) for entry, source in zip(entries, opened, strict=True)]
         empty = [entry.name for entry, source in zip(entries, sources, strict=True) if not len(source)]
         if len(empty) == len(entries):
             raise DataError(f"dataset.root {options.root} holds no sequence")
@@ -107,6 +116,7 @@ class SequenceFiles(UserData):
         self.sources = sources
         self.locations = locations_of(self.sources, [entry.path for entry in entries])
         metadata = collector.metadata(self.locations)
+        check_one_split(sources, metadata, [str(entry.path) for entry in entries])
         self.lengths = np.concatenate([sequence_lengths(source) for source in sources])
         self.begin: np.ndarray | None = None
         self.last_sequence: tuple[int, str] = (-1, "")
@@ -217,14 +227,69 @@ class SequenceFiles(UserData):
                 f"encoder was trained on {trained}; name files of {trained}"
             )
 
-    def _read_source(self, entry: FileEntry, metadata: MetadataCollector) -> TextSource:
+    def _open_sources(self, entries: FileList) -> tuple[FileList, list[TextSource | None]]:
+        """The files of records, without those that annotate others; None for tables.
+
+        Splits that annotations name hold for the sequences.
+        """
         options = self.options
-        if entry.path.name.lower().endswith(TABLE_EXTENSIONS):
+        sources: list[TextSource | None] = [
+            None
+            if entry.path.name.lower().endswith(TABLE_EXTENSIONS)
+            else read_sequences(entry.path, getattr(options, "encoding", None))
+            for entry in entries
+        ]
+        self.record_splits: dict[Path, list[str]] = {}
+        records = [(entry, source) for entry, source in zip(entries, sources, strict=True) if source is not None]
+        left_out: set[Path] = set()
+        if options.label_pattern is None:
+            for entry, source in records:
+                splits = splits_in_headers(source) if isinstance(source, FastaRecords) and not entry.split else None
+                if splits is not None:
+                    self.record_splits[entry.path] = splits
+            for found in find_annotations([entry for entry, _ in records], [source for _, source in records]):
+                names = ", ".join(entry.path.name for entry in found.entries)
+                hold = "holds" if len(found.entries) == 1 else "hold"
+                splits_line = ""
+                if found.splits is not None and found.of.path not in self.record_splits:
+                    self.record_splits[found.of.path] = found.splits
+                    splits_line = ", but for the splits that they name"
+                left_out |= {entry.path for entry in found.entries}
+                entries.warnings.append(
+                    f"{names} {hold} a letter for each residue of {found.of.name}, and only that file is read"
+                    f"{splits_line}; name another one to read it alone"
+                )
+        self._check_all_split([entry for entry, _ in records if entry.path not in left_out])
+        if not left_out:
+            return entries, sources
+        used = entries.with_entries(entry for entry in entries if entry.path not in left_out)
+        used.ignored["annotations"] = len(left_out)
+        kept = [source for entry, source in zip(entries, sources, strict=True) if entry.path not in left_out]
+        return used, kept
+
+    def _check_all_split(self, entries: Sequence[FileEntry]) -> None:
+        """Refuse files of records of which only some name their split, as those of several data sets do."""
+        named = [entry for entry in entries if entry.path in self.record_splits]
+        others = [entry for entry in entries if entry.path not in self.record_splits and entry.split is None]
+        if named and others:
+            others_in_words = names_in_words([entry.name for entry in others])
+            excluded = ",".join(entry.name for entry in others)
+            raise DataError(
+                f"the records of {named[0].name} name their split, and those of {others_in_words} do not, so that they "
+                f"seem to be several data sets; name one, as in --data {named[0].path}, or set "
+                f"'dataset.exclude={excluded}'"
+            )
+
+    def _collect(self, entry: FileEntry, source: TextSource | None, metadata: MetadataCollector) -> TextSource:
+        """Append the metadata of the samples of a file, which is read if it is a table."""
+        options = self.options
+        if source is None:
             if options.label_pattern is not None:
                 (entry,) = apply_pattern([entry], options.label_pattern)
             return read_columns(entry, {"sequence": options.sequence}, options, metadata)
-        source = read_sequences(entry.path, getattr(options, "encoding", None))
-        if options.label_pattern is None or not len(source):
+        if entry.path in self.record_splits and len(source):
+            metadata.append_entries(with_splits(entry, self.record_splits[entry.path]))
+        elif options.label_pattern is None or not len(source):
             metadata.append_file(entry, len(source))
         elif isinstance(source, SequenceRecords):
             records = [replace(entry, name=f"{entry.name}>{source.header(i)}") for i in range(len(source))]
@@ -270,7 +335,7 @@ class SequenceFiles(UserData):
                     f"split is whole sequences",
                 )
                 split = self.split_samples(metadata)[self.record]
-        check_split(window_metadata, split, wants_validation(options), wants_test(options))
+        check_split(self.strata(window_metadata), split, options)
         self.assign_split(window_metadata, split)
 
     def __getitem__(self, index: int) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,12 @@ from ssl_core import (
     DataError,
     Dataset,
     DataSummary,
+    Excerpt,
     Sample,
     Split,
     hookimpl,
 )
+from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import (
     TABLE_EXTENSIONS,
     FileEntry,
@@ -28,6 +31,7 @@ from ssl_plugins.datasets._io.files.listing import (
     list_sources,
     splits_by_name,
 )
+from ssl_plugins.datasets._io.files.stores import is_group, is_store
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series.arrays import (
     CONTAINER_EXTENSIONS,
@@ -59,9 +63,9 @@ from ssl_plugins.datasets._io.splitting import (
     Codes,
     SampleMetadata,
     check_split,
-    wants_validation,
 )
 from ssl_plugins.datasets._io.summaries import ReadTable
+from ssl_plugins.datasets._io.tables.excerpt import excerpt_tables
 from ssl_plugins.datasets._io.tables.other_tables import without_unlike_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions
@@ -82,6 +86,7 @@ class SeriesFiles(SeriesSplit):
     modality = "time-series"
     channels: list[str] = []  # noqa: RUF012
     means: list[float] = []  # noqa: RUF012
+    units: Mapping[str, tuple[float, float]] = {}
     absent: frozenset[str] = frozenset()
     picked: list[int] = []  # noqa: RUF012
 
@@ -127,7 +132,7 @@ class SeriesFiles(SeriesSplit):
             "channels); auto = first, unless the last has less than 16 entries and the other more",
         )
         key: str | None = Field(
-            None, description="name of the array in .npz, .mat and HDF5 files; by default series, data or x"
+            None, description="name of the array in .npz, .mat, HDF5 and Zarr; by default series, data or x"
         )
         rate: float | None = Field(None, gt=0, description="resample EDF recordings to this rate in Hz")
         window: int = Field(320, ge=2, description="rows of a window")
@@ -138,11 +143,24 @@ class SeriesFiles(SeriesSplit):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         if isinstance(options.max_gap, float) and not options.max_gap > 0:
             raise ConfigError(f"dataset.max_gap={options.max_gap:g}: a gap is longer than 0")
         self.arrays: list[Any] = []
         self.rate = options.rate
         self._open()
+
+    @classmethod
+    def excerpt(cls, options: Options, folder: Path) -> Excerpt | None:
+        """The first rows of each of several large tables; other files are opened whole.
+
+        Raises:
+            DataError: a table cannot be read.
+        """
+        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
+        if not all(entry.path.name.lower().endswith(TABLE_EXTENSIONS) for entry in entries):
+            return None
+        return excerpt_tables(without_unlike_tables(entries, options), options, folder, in_order=True)
 
     def _open(self) -> None:
         """Read all files and assign the split."""
@@ -204,7 +222,9 @@ class SeriesFiles(SeriesSplit):
         options = self.options
         metadata = MetadataCollector(options.task)
         layout = None
-        holds_keys = any(entry.path.suffix.lower() == ".npz" for entry in entries)  # with labels, groups and splits
+        holds_keys = any(  # with labels, groups and splits
+            entry.path.suffix.lower() == ".npz" or (is_store(entry.path) and is_group(entry.path)) for entry in entries
+        )
         if options.layout in ("files", "long") or (options.layout == "auto" and not holds_keys):
             shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
             layout = choose_array_layout(shapes, options.layout)
@@ -273,7 +293,7 @@ class SeriesFiles(SeriesSplit):
                 f"of windows of {window} rows; lower dataset.window, set dataset.stride to less than the window, raise "
                 f"dataset.test_fraction, or set it to 0 to pretrain on everything"
             )
-        check_split(metadata, split, wants_validation(options))
+        check_split(self.strata(metadata), split, options)
         target = None if table.target is None else window_means(table.target, begin, window)
         self.assign_split(metadata, split, title=options.label or "label", target=target)
         if (~is_labelled).any():
@@ -282,6 +302,7 @@ class SeriesFiles(SeriesSplit):
             kind = "series" if len(counts) == len(table.starts) else "parts between gaps"
             self.warnings += (f"{short} of {len(counts)} {kind} have less than {window} rows and are left out",)
         self.begin, self.values, self.rate = begin[self.rows], table.values, table.rate
+        self.units = table.reading.units
         self.channels, self.means = table.channels, table.means(begin[split == TRAIN], window)
         self.fields = {"series": Continuous((len(self.channels), window), rate=table.rate)}
         self._summarise(table, layout)
@@ -335,7 +356,10 @@ class SeriesFiles(SeriesSplit):
         means: Sequence[float | None] = self.means or [None] * len(own.names)
         return {
             **super().schema(),
-            "columns": [{"name": name, "mean": mean} for name, mean in zip(own.names, means, strict=True)],
+            "columns": [
+                {"name": name, "mean": mean} | dict(zip(("shift", "scale"), self.units.get(name, ()), strict=False))
+                for name, mean in zip(own.names, means, strict=True)
+            ],
             "named": own.named,
             "rate": self.rate,
             "classes": list(self.task.names) if self.task is not None else [],
@@ -351,7 +375,8 @@ class SeriesFiles(SeriesSplit):
         """Put the channels in the order of the data that the encoder was trained on, matched by name.
 
         Other channels are left out. A missing one is filled with its mean in the training data. Recordings at another
-        rate are resampled. Where either side has no names, the number of channels must be the same.
+        rate are resampled. Classes are matched by name. Where either side has no names, the number of channels must be
+        the same.
 
         Raises:
             DataError: a channel seems to have another name, or the number of channels differs.
@@ -361,6 +386,7 @@ class SeriesFiles(SeriesSplit):
         if not columns:
             return
         self._conform_rate(schema.get("rate"))
+        conform_classes(self, schema)
         trained = Channels(tuple(column["name"] for column in columns), bool(schema.get("named")))
         matching = match_channels(self._own_channels(), trained, self.options.root)
         self.warnings += matching.warnings
@@ -369,6 +395,8 @@ class SeriesFiles(SeriesSplit):
         means = [column.get("mean") for column in columns]
         if None not in means:
             self.means = means
+        units = {column["name"]: (column.get("shift", 0.0), column.get("scale", 1.0)) for column in columns}
+        self._conform_units(units if trained.named else {})
         if matching.index == tuple(range(len(self.channels))):
             return
         values = np.full((len(self.values), len(matching.index)), np.nan, np.float32)
@@ -381,6 +409,18 @@ class SeriesFiles(SeriesSplit):
         self.absent = frozenset(missing)
         window = self.fields["series"].shape[1]  # type: ignore[union-attr]
         self.fields = {"series": Continuous((len(self.channels), window), rate=self.rate)}
+
+    def _conform_units(self, trained: Mapping[str, tuple[float, float]]) -> None:
+        """Put the values of channels of one name into the units in which the encoder was trained on them."""
+        plain = (0.0, 1.0)
+        for channel, name in enumerate(self.channels):
+            (shift, scale), (own_shift, own_scale) = trained.get(name, plain), self.units.get(name, plain)
+            if (shift, scale) != (own_shift, own_scale):
+                if not self.values.flags.writeable or not self.values.flags.owndata:
+                    self.values = self.values.copy()
+                values = self.values[:, channel].astype(np.float64) * (own_scale / scale)
+                self.values[:, channel] = values + (own_shift - shift) / scale
+        self.units = {name: unit for name, unit in trained.items() if unit != plain}
 
     def _conform_rate(self, rate: float | None) -> None:
         """Resample to the rate of the training data; without a rate on either side, the data are taken to have it."""
@@ -401,7 +441,8 @@ class SeriesFiles(SeriesSplit):
         """Changes with the options, the channels, the rate, the split, the labels and the files."""
         names = self.channels if self.options.empty_channel == "mean" else sorted(self.absent)
         filled = [self.means[self.channels.index(name)] for name in names]
-        return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}"
+        units = sorted(self.units.items()) if self.units else ""
+        return f"{super().fingerprint()}:{','.join(self.channels)}:{self.rate}:{filled}{units}"
 
 
 def _rate(rate: float | None) -> str:

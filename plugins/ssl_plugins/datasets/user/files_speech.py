@@ -24,10 +24,12 @@ from ssl_plugins.datasets._io.audio.recordings import (
     select_channel,
     sound_range,
 )
+from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import FileEntry, FileList, list_files, metadata_of_files
 from ssl_plugins.datasets._io.files.state import file_state
-from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split, wants_validation
-from ssl_plugins.datasets._io.user_data import FileOptions, UserData
+from ssl_plugins.datasets._io.label_kinds import look_decimal, take_labels
+from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split
+from ssl_plugins.datasets._io.user_data import FileOptions, UserData, with_known
 
 MAX_HEADERS = 2000  # headers to read for rate, channels and length
 MAX_CHECKED = 64  # recordings to listen to
@@ -67,6 +69,11 @@ class SpeechFiles(UserData):
             "out",
         )
         trim_db: float = Field(60.0, gt=0, description="silence is this many dB below the maximum of a recording")
+        task: Literal["auto", "classes", "number", "labels"] = Field(
+            "auto",
+            description="type of the label: classes, number, or labels = several, joined by | (or ; or ,); auto = "
+            "classes, and labels that look like numbers or several are pointed out",
+        )
         silent: Literal["auto", "use", "skip"] = Field(
             "auto",
             description="recordings without any sound: use or skip; auto = use, and they are pointed out",
@@ -89,6 +96,7 @@ class SpeechFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         self.window = options.window_seconds
         if self.window is not None and self.window <= 0:
             raise ConfigError(f"dataset.window={self.window:g}: a window lasts more than 0 seconds")
@@ -104,8 +112,9 @@ class SpeechFiles(UserData):
         common_rate = min(rates, key=lambda rate: (-rates[rate], rate))
         self.rate = options.rate or common_rate
         if self.window is None:
-            split_codes = self.split_samples(metadata)
-            self.assign_split(metadata, split_codes)
+            plain, target, names = take_labels(metadata, options.task)
+            split_codes = self.split_samples(metadata if target is None else with_known(plain, target))
+            self.assign_split(plain, split_codes, target=target, label_names=names)
             self.entries = [entries[row] for row in self.rows]
             used = np.flatnonzero(split_codes >= 0)
         else:
@@ -113,6 +122,7 @@ class SpeechFiles(UserData):
         self._set_fields()
         if len(rates) > 1 or self.rate != common_rate:
             self.warnings += (f"recordings at other rates are resampled to {self.rate} Hz",)
+        self._look_at_labels(metadata)
         self._look_for_doubts([entries[row].path for row in used], known)
         self._summarise(entries, known, rates)
         self.record_files(entry.path for entry in entries)
@@ -185,7 +195,10 @@ class SpeechFiles(UserData):
         rows = np.flatnonzero(counts)
         used = metadata.take(rows).remove_unused_groups()
         position = np.searchsorted(rows, self.record)  # of each window's recording among those with a window
-        label = None if metadata.label is None else metadata.label.take(self.record)
+        plain, target, names = take_labels(metadata, options.task)
+        used = used if target is None else with_known(used, target[rows])
+        target = None if target is None else target[self.record]
+        label = None if plain.label is None else plain.label.take(self.record)
         locations = _WindowLocations([entry.path for entry in entries], self.record, self.begin, window)
         windows = SampleMetadata(len(self.record), locations, label)
         named_test = metadata.split is not None and not needs_test_split(metadata.split)
@@ -196,8 +209,8 @@ class SpeechFiles(UserData):
             unit = 1000  # milliseconds: positions are whole numbers
             begin, length = np.rint(self.begin * unit).astype(int), np.floor(seconds[self.record] * unit).astype(int)
             split = self.split_windows(used, position, begin, round(window * unit), length)
-        check_split(windows, split, wants_validation(options))
-        self.assign_split(windows, split)
+        check_split(windows, split, options)
+        self.assign_split(windows, split, target=target, label_names=names)
         self.entries = [entries[row] for row in self.record[self.rows]]
         return rows
 
@@ -244,6 +257,17 @@ class SpeechFiles(UserData):
                 f"{len(quiet)} of {len(found)} recordings{where} begin with silence, e.g. {quiet[0]} with "
                 f"{found[quiet[0]].starts:.2g} s, and the tokenizer uses the first {USED_SECONDS:g} s of each by "
                 f"default; set dataset.trim=true to cut silence off, or dataset.trim=false to use them as they are",
+            )
+
+    def _look_at_labels(self, metadata: SampleMetadata) -> None:
+        """Point out classes that look like numbers or like several labels."""
+        label = metadata.label
+        if label is None or self.options.task != "auto":
+            return
+        if look_decimal(label):
+            self.doubts += (
+                f"the labels are numbers with decimals, e.g. {label.names[0]}; set dataset.task=number to predict "
+                f"them, else dataset.task=classes",
             )
 
     def _summarise(self, entries: Sequence[FileEntry], headers: Sequence[Header], rates: Counter[int]) -> None:
@@ -299,7 +323,9 @@ class SpeechFiles(UserData):
         return {"rate": self.rate, "classes": list(self.task.names) if self.task is not None else []}
 
     def conform(self, schema: Mapping[str, Any]) -> None:
-        """Resample to the rate of the data that the encoder was trained on."""
+        """Resample to the rate of the data that the encoder was trained on, and match the classes by name."""
+        super().conform(schema)
+        conform_classes(self, schema)
         rate = schema.get("rate")
         if rate is not None and rate != self.rate:
             self.warnings += (

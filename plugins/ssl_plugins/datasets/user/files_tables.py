@@ -7,19 +7,24 @@ import json
 import re
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Sample, Split, hookimpl
+from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Excerpt, Sample, Split, hookimpl
 from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, SampleLocations, list_sources
-from ssl_plugins.datasets._io.label_checks import label_findings
+from ssl_plugins.datasets._io.label_checks import label_findings, without_dots
 from ssl_plugins.datasets._io.splitting import natural_order
 from ssl_plugins.datasets._io.tables.columns import MISSING
+from ssl_plugins.datasets._io.tables.excerpt import excerpt_tables
+from ssl_plugins.datasets._io.tables.other_tables import holds_table
 from ssl_plugins.datasets._io.tables.reader import TableReader
-from ssl_plugins.datasets._io.tables.schema import Rows, conform_rows, schema_of
+from ssl_plugins.datasets._io.tables.schema import Rows, column_stats, conform_rows, schema_of
+from ssl_plugins.datasets._io.tables.shared import SharedTable, put_shared, take_shared
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 
@@ -42,16 +47,25 @@ class TableFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
-        entries = list_sources(options.root, options.test_root, TABLE_EXTENSIONS, options.label_pattern, options)
-        reader = TableReader(options, entries)
+        options = self.options
+        root, pattern, by_content = options.root, options.label_pattern, partial(holds_table, options=options)
+        entries = list_sources(root, options.test_root, TABLE_EXTENSIONS, pattern, options, by_content)
+        shared = take_shared(options, entries, split) or SharedTable(TableReader(options, entries))
+        reader = shared.reader
         locations = SampleLocations([entry.path for entry in entries], np.cumsum([0, *reader.file_lengths]))
         title = reader.metadata_columns.get("label", "label")
         metadata, target = reader.metadata.metadata(locations), reader.metadata.target()
+        metadata, dot_warnings = without_dots(metadata)
+        self.warnings += dot_warnings
+        if metadata.split is None:
+            metadata = replace(metadata, copies=shared.copies())
         self.assign_split(metadata, title=title, target=target)
         self.where = str(reader.reference.path)
         self.order, self.empty = list(reader.inputs), list(reader.empty)
         self.conformed = ""
-        self.data = self._select_rows(reader)
+        shared.divide(self.split_codes, self.splits)
+        self.data = self._select_rows(shared)
+        put_shared(options, entries, shared)
         self._set_fields()
         self.record_files(locations.paths)
         self.record_summary(entries, _columns_of(reader, self.data), reader.tables)
@@ -66,22 +80,24 @@ class TableFiles(UserData):
             if (shift, scale) != (0.0, 1.0):
                 self.warnings += (f"column '{name}' is read as (x - {shift:.16g}) / {scale:g}, to be exact in float32",)
 
-    def _select_rows(self, reader: TableReader) -> Rows:
-        """The rows of this split. Frees the blocks of the reader.
+    @classmethod
+    def excerpt(cls, options: Options, folder: Path) -> Excerpt | None:
+        """Rows drawn at random from large tables, which are read once, block by block.
+
+        Raises:
+            DataError: a table cannot be read.
+        """
+        entries = list_sources(options.root, options.test_root, TABLE_EXTENSIONS, options.label_pattern, options)
+        return excerpt_tables(entries, options, folder)
+
+    def _select_rows(self, shared: SharedTable) -> Rows:
+        """The rows of this split.
 
         Raises:
             DataError: a column has too many categories.
         """
-        rows = Rows()
-        numbers = np.empty((len(self.rows), len(reader.numbers)), np.float32)
-        edges = np.cumsum([0, *map(len, reader.number_blocks)])
-        bounds = np.searchsorted(self.rows, edges)
-        for i, start in enumerate(bounds[:-1]):
-            block_rows = self.rows[start : bounds[i + 1]] - edges[i]
-            block = reader.number_blocks[i]
-            rows.has_missing = rows.has_missing or bool(np.isnan(block).any())
-            numbers[start : bounds[i + 1]] = block[block_rows]
-            reader.number_blocks[i] = np.empty((0, len(reader.numbers)), np.float32)
+        reader, rows = shared.reader, Rows(has_missing=shared.has_missing)
+        numbers = shared.numbers.pop(self.split)
         for index, column in enumerate(reader.numbers):
             rows.numbers[column.name] = numbers[:, index]
             rows.units[column.name] = (column.shift, column.scale)
@@ -110,13 +126,13 @@ class TableFiles(UserData):
             base = columns[0].base  # all are columns of one matrix unless the table was conformed
             shares = base is not None and all(column.base is base for column in columns)
             self.matrix = base if shares else np.stack(columns, axis=1)
-            self.fields["numeric"] = Continuous((len(columns),))
+            self.fields["numeric"] = Continuous((len(columns),), names=tuple(rows.numbers))
             if rows.has_missing:
                 self.fields["missing"] = Discrete(len(columns), 2)
         self.field_ids: dict[str, np.ndarray] = {}
         for name, ids in rows.ids.items():
             field = _field_name(name, self.fields)
-            self.fields[field] = Discrete(1, len(rows.categories[name]) + 1)
+            self.fields[field] = Discrete(1, len(rows.categories[name]) + 1, ("", *rows.categories[name]))
             self.field_ids[field] = ids
 
     def __getitem__(self, index: int) -> Sample:
@@ -169,15 +185,19 @@ class TableFiles(UserData):
 def _columns_of(reader: TableReader, rows: Rows) -> list[Column]:
     """What was read of each column of the file, in order."""
     role_of = {name: kind for kind, name in reader.metadata_columns.items()}
-    columns = []
+    columns, stats = [], column_stats(rows)
     for name in reader.reference.format.names:
         if name in role_of:
             columns.append(Column(name, role_of[name], "category" if reader.metadata.target() is None else "number"))  # type: ignore[arg-type]
         elif name in rows.numbers:
             shift, scale = rows.units[name]
-            columns.append(Column(name, why="" if (shift, scale) == (0, 1) else f"(x - {shift:.16g}) / {scale:g}"))
+            why = "" if (shift, scale) == (0, 1) else f"(x - {shift:.16g}) / {scale:g}"
+            one = stats[name]
+            extent = None if np.isnan(one.low) else (one.low * scale + shift, one.high * scale + shift)
+            columns.append(Column(name, why=why, missing=one.missing, range=extent))
         elif name in rows.ids:
-            columns.append(Column(name, "input", "category", rows.categories[name]))
+            missing = float((rows.ids[name] == 0).mean())
+            columns.append(Column(name, "input", "category", rows.categories[name], missing=missing))
         else:
             why = reader.reference.left_out.get(name, "holds no value")
             why = "in dataset.drop_columns" if name in reader.options.drop_columns else why

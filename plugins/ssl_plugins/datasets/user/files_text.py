@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,8 @@ from pydantic import Field
 
 from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
-from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, list_sources
+from ssl_plugins.datasets._io.copies import copies_of_files, copies_of_texts
+from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, FileList, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
@@ -40,12 +43,14 @@ from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 PLAIN_EXTENSIONS = with_compressions((".txt", ".text", ".md", ".log"))
 EXTENSIONS = (*PLAIN_EXTENSIONS, *JSON_EXTENSIONS, *TABLE_EXTENSIONS)
 ABOUT_FILES = tuple(
-    "".join(f"[{letter}{letter.upper()}]" for letter in name) + ".*"
+    "*".join(["", "".join(f"[{letter}{letter.upper()}]" for letter in name)]) + ".*"
     for name in ("readme", "license", "licence", "notice")
 )
 """Files of a folder that tell about the data, as patterns of `dataset.exclude`."""
 FEW_FILES, LONG_TEXT = 100, 50_000
 """Fewer files of more characters than that are rather books or logs than single samples."""
+LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z]{2,4})?")
+"""The code of a language, as in de or pt-BR."""
 LOOK_LINES = 1000  # lines that are searched for tabs
 
 
@@ -67,10 +72,12 @@ class TextFiles(UserData):
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
+        options = self.options
         listing = options.model_copy(update={"exclude": (*options.exclude, *ABOUT_FILES)})
         entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, listing)
         check_extensions(entries, EXTENSIONS, "file of text")
         entries = without_other_tables(entries, "text", options)
+        entries = self._with_labels(entries)
         collector, lists = MetadataCollector(options.task), LabelLists()
         column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
         is_single_file = Path(options.root).is_file()
@@ -94,6 +101,11 @@ class TextFiles(UserData):
         if not self.locations.starts[-1]:
             raise DataError(f"dataset.root {options.root} holds no text")
         metadata, title = collector.metadata(self.locations), options.label or "label"
+        if len(self.sources) == metadata.count and metadata.split is None:  # a file is a sample
+            metadata = replace(metadata, copies=copies_of_files([entry.path for entry in entries]))
+        elif metadata.split is None and not any(isinstance(source, TextLines) for source in self.sources):
+            rows = (partial(source.texts, row) for source in self.sources for row in range(len(source)))
+            metadata = replace(metadata, copies=copies_of_texts(rows))
         several = lists.target(self.locations, metadata.count)
         if several is None:
             self.assign_split(metadata, target=collector.target(), title=title)
@@ -105,6 +117,10 @@ class TextFiles(UserData):
         self.fields = {"text": Text()}
         self._describe_files(entries)
         self.record_files(self.locations.paths)
+
+    def _with_labels(self, entries: FileList) -> FileList:
+        """The files with the labels that their names may say."""
+        return entries
 
     def _legacy_encoding(self, entries: Sequence[FileEntry]) -> str | None:
         """The encoding of the documents of a folder that are not UTF-8: the guess that most of some of them give."""
@@ -192,6 +208,15 @@ class TextFiles(UserData):
         return {"inputs": {"text": np.array(texts if len(texts) > 1 else texts[0])}, "label": self.label_of(index)}
 
 
+def languages_of_names(names: Sequence[str]) -> list[str] | None:
+    """The code of a language in each of several file names, at the same place; None if there is none."""
+    parts = [re.split(r"[._]", name)[:-1] for name in names]
+    if len(parts) < 2 or len({len(each) for each in parts}) > 1:
+        return None
+    codes = [column for column in zip(*parts, strict=True) if all(map(LANGUAGE.fullmatch, column))]
+    return list(codes[0]) if len(codes) == 1 and len(set(codes[0])) > 1 else None
+
+
 def _has_columns(source: TextLines) -> bool:
     """Whether several lines, and all that are looked at, have the same number of tabs."""
     counts = set()
@@ -208,6 +233,16 @@ class MultilingualTextFiles(TextFiles):
     """Your own texts in any languages (txt or md by line or by file, JSON, CSV, Parquet): a text or a pair a sample."""
 
     modality = "multilingual-text"
+
+    def _with_labels(self, entries: FileList) -> FileList:
+        """The languages that the names of several files say, as xquad.de.json and xquad.en.json do, as labels."""
+        languages = languages_of_names([entry.path.name for entry in entries])
+        if languages is None or self.options.label_pattern or self.options.label or any(e.label for e in entries):
+            return entries
+        entries.facts["label"] = "the language in the name of each file"
+        return entries.with_entries(
+            replace(entry, label=language) for entry, language in zip(entries, languages, strict=True)
+        )
 
 
 @hookimpl

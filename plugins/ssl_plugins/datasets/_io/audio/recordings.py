@@ -30,6 +30,7 @@ ENDINGS = {
 
 FFMPEG_ENDINGS = (".m4a", ".m4b", ".mp4", ".aac", ".wma", ".amr", ".webm", ".wv", ".ape")
 FFMPEG_CURE = "pip install 'sslx[audio]'"
+MAX_FRAMES_PER_BYTE = 1 << 14  # more than of digital silence in any format; reading beyond takes minutes
 BLOCK_FRAMES = 1 << 20  # frames to read at a time: a damaged header may promise any number of them
 MISSING_SHARE = 0.01  # share of the promised sound that may be missing: headers are often wrong by a few bytes
 SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -77,7 +78,7 @@ def read_header(path: Path, state: str) -> Header | None:
     """The header; None for an unreadable file, which is named when it is read. state: part of the cache's key."""
     try:
         with _open(path) as file:
-            return _header(file)
+            return _header(file, path)
     except BadSample:
         return None
 
@@ -92,7 +93,7 @@ def read_recording(path: Path, start: float = 0.0, seconds: float | None = None)
         BadSample: the file cannot be read.
     """
     with _open(path) as file:
-        header = _header(file)
+        header = _header(file, path)
         first = round(start * header.rate)
         count = header.frames - first if seconds is None else round(seconds * header.rate)
         blocks = list(_blocks(file, first, count))
@@ -162,10 +163,12 @@ def _is_mpeg4(path: Path) -> bool:
         return file.read(12)[4:8] == b"ftyp"
 
 
-def _header(file: Any) -> Header:
+def _header(file: Any, path: Path) -> Header:
     rate, channels, frames = int(file.samplerate), int(file.channels), int(file.frames)
     if rate < 1 or channels < 1 or frames < 0:
         raise BadSample(f"cannot be read as audio (a rate of {rate} Hz, {channels} channels, {frames} samples)")
+    if frames > MAX_FRAMES_PER_BYTE * path.stat().st_size:
+        raise BadSample(f"cannot be read as audio (its header promises {frames:,} samples, more than it can hold)")
     promised = frames
     match = SIZES.search(file.extra_info)
     if match and 0 < int(match[2]) < int(match[1]) < STREAMED_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 import zipfile
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ COMPRESSIONS = {
     b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4",
 }  # fmt: skip
 COMPRESSION_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 200
+"""A compressed table of more than so many bytes, and so many times its own size, is refused: tables rarely shrink to
+less than a hundredth."""
 TO_PARQUET = "write it again with pandas: df.to_parquet('table.parquet')"
 SIGNATURES: dict[bytes, tuple[str, str]] = {
     b"PAR1": ("parquet", ""),
@@ -66,12 +70,49 @@ def uncompressed_name(path: Path) -> str:
     return next((name.removesuffix(ending) for ending in COMPRESSION_ENDINGS if name.endswith(ending)), name)
 
 
-def open_decompressed(path: Path, compression: str | None) -> Any:
-    """A binary file that is read sequentially."""
+def open_decompressed(path: Path, compression: str | None) -> io.BufferedReader:
+    """A binary file that is read sequentially.
+
+    Raises:
+        DataError: when more than `BOMB_BYTES` and `BOMB_RATIO` times the file's size are read of a compressed file.
+    """
+    if compression is None:
+        return path.open("rb")
     if compression == "xz":
-        return lzma.open(path)
-    file = path.open("rb")
-    return file if compression is None else pa.CompressedInputStream(pa.PythonFile(file), compression)
+        return io.BufferedReader(Decompressed(path, lzma.open(path)))
+    return io.BufferedReader(Decompressed(path, pa.CompressedInputStream(pa.PythonFile(path.open("rb")), compression)))
+
+
+class Decompressed(io.RawIOBase):
+    """A compressed file, read decompressed up to a limit."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file, self.rest = path, file, max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self.file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer; returns their number.
+
+        Raises:
+            DataError: the limit is passed.
+        """
+        count = int(self.file.readinto(buffer))  # not read: pyarrow keeps what it allocated for a read that fails
+        self.rest -= count
+        if self.rest < 0:
+            raise DataError(
+                f"{self.path} unpacks to more than {BOMB_BYTES >> 30} GB, over {BOMB_RATIO} times its size; if it is "
+                f"what you want to read, unpack it and name the unpacked file"
+            )
+        return count
 
 
 def read_head(path: Path, size: int = HEAD_BYTES) -> tuple[str | None, bytes]:

@@ -6,20 +6,27 @@ Knows paths and tables, no modality. The order of a list never depends on that o
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_core import ConfigError, DataError, Split
+from ssl_plugins.datasets._io.copies import copies_of_files
+from ssl_plugins.datasets._io.files.archives import ENDING as ARCHIVE_ENDING
+from ssl_plugins.datasets._io.files.archives import NOT_DATA, folder_in_place_of
 from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations, ending_of
 from ssl_plugins.datasets._io.files.kind import COMPRESSION_ENDINGS
 from ssl_plugins.datasets._io.files.listing_tables import add_metadata, entries_of_table
+from ssl_plugins.datasets._io.files.patterns import NamePattern
+from ssl_plugins.datasets._io.files.stores import is_store
 from ssl_plugins.datasets._io.splitting import (
     SPLIT_NAMES,
     LabelEncoder,
@@ -56,6 +63,9 @@ MASK_FOLDERS = (
     "groundtruth",
     "targets",
 )
+SAVED_MARKS, SAVED_DICT = ("state.json", "dataset_info.json"), "dataset_dict.json"
+"""Files that `datasets.save_to_disk` writes beside a data set, and beside the folders of several splits."""
+MATCHING_NAMES = 0.9  # share of the masks that are called as an image, so that they are surely masks
 SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
 
@@ -100,12 +110,18 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
 
 
 def list_sources(
-    root: str, test_root: str | None, extensions: Sequence[str], pattern: str | None, options: Any = None
+    root: str,
+    test_root: str | None,
+    extensions: Sequence[str],
+    pattern: str | None,
+    options: Any = None,
+    by_content: Callable[[Path], bool] | None = None,
 ) -> FileList:
     """The files that hold the samples: root itself, all files of that folder or pattern; then those of `test_root`.
 
     With a `test_root`, its files are the test split, and those of root the training split but for a validation split.
-    Files of a folder that are called after splits, such as train.csv and test.csv, are these splits.
+    Files of a folder that are called after splits, such as train.csv and test.csv, are these splits. In a folder
+    without a file of these extensions, `by_content` decides which of the others are read.
 
     Raises:
         ConfigError: `pattern` cannot be used.
@@ -122,8 +138,9 @@ def list_sources(
             raise DataError(
                 f"dataset.{option} {root_path} does not exist; name a file, a folder, or a pattern of files"
             )
-        elif path.is_dir():
-            part = _entries_of_folder(path, extensions, pattern, options, "name one file to read it anyway")
+        elif path.is_dir() and not is_store(path):
+            cure = "name one file to read it anyway"
+            part = _entries_of_folder(path, extensions, pattern, options, cure, by_content)
         else:
             part = FileList([_single(path, option)])
         if pattern is not None:
@@ -140,7 +157,7 @@ def list_sources(
 
 
 def _single(path: Path, option: str) -> FileEntry:
-    if not path.is_file():
+    if not path.is_file() and not is_store(path):
         raise DataError(f"dataset.{option} {path} is no regular file, perhaps a pipe; save it as a file first")
     return FileEntry(path, path.name)
 
@@ -186,6 +203,11 @@ def splits_by_name(files: Sequence[FileEntry]) -> list[FileEntry]:
     What folders say comes first.
     """
     splits = [_split_in_name(entry.path.name) for entry in files]
+    stems = {entry.path.stem for entry, split in zip(files, splits, strict=True) if split == "test"}
+    splits = [  # as in the UCI repository: adult.data and adult.test
+        "train" if split is None and entry.path.suffix.lower() == ".data" and entry.path.stem in stems else split
+        for entry, split in zip(files, splits, strict=True)
+    ]
     if None in splits or len(set(splits)) < 2 or "train" not in splits or any(entry.split for entry in files):
         return list(files)
     return [replace(entry, split=split) for entry, split in zip(files, splits, strict=True)]
@@ -193,19 +215,30 @@ def splits_by_name(files: Sequence[FileEntry]) -> list[FileEntry]:
 
 def _split_in_name(name: str) -> Split | None:
     """The split that one of the words of a file's name says; None if none or several do."""
+    stem, _, ending = name.lower().rpartition(".")
+    if ending in SPLIT_NAMES and stem:
+        return SPLIT_NAMES[ending]
     words = re.split(r"[^a-z]+", name.split(".")[0].lower())
     found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
     return found.pop() if len(found) == 1 else None
 
 
-def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | None, options: Any, cure: str) -> FileList:
-    files, parts = FileList(), {}
-    for path in _walk(root):
-        names = path.relative_to(root).parts
+def _entries_of_folder(
+    root: Path,
+    extensions: Sequence[str],
+    pattern: str | None,
+    options: Any,
+    cure: str,
+    by_content: Callable[[Path], bool] | None = None,
+) -> FileList:
+    files, parts, others = FileList(), {}, {}
+    for path, names in _files_below(root, extensions, options):
         if _is_excluded("/".join(names), options):
             continue
         reason = None if path.name.lower().endswith(tuple(extensions)) else ending_of(path.name)
-        if reason is None and not path.is_file() and path.exists():  # a link to nothing is a bad sample
+        if (
+            reason is None and not path.is_file() and path.exists() and not is_store(path)
+        ):  # a link to nothing is a bad sample
             reason = "no regular file"
         elif reason is None and not _is_utf8(path):
             reason = "name is not UTF-8"
@@ -215,6 +248,11 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
             parts[path] = names
         else:
             files.ignored[reason] += 1
+            others[path] = names
+    if not parts and by_content is not None:
+        parts = {path: names for path, names in others.items() if path.is_file() and by_content(path)}
+        files.ignored.subtract(ending_of(path.name) for path in parts)
+        files.ignored = +files.ignored
     if not parts:
         found = ", ".join(f"{count} {reason}" for reason, count in files.ignored.most_common(5))
         found = f"; it holds {found}: {cure}" if found else ""
@@ -240,8 +278,15 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
         names[0] if len(names) > 1 else "" for path, names in classes.items() if path not in for_pretraining
     }
     has_labels = len(label_folders) > 1 and "" not in label_folders
-    if pattern is None and has_labels:
-        _refuse_masks(root, label_folders)
+    if pattern is None and has_labels and (masks := _mask_folders(root, label_folders, classes)):
+        of_masks = {path for path, names in classes.items() if names[0] in masks}
+        shown = ", ".join(sorted(masks))
+        files.warnings.append(
+            f"the files of {shown} belong to those of {min(label_folders - masks)} by their names, and are left out; "
+            f"dataset.exclude={','.join(sorted(masks))} says so, too"
+        )
+        files.ignored.update(f"{ending_of(path.name)} of {shown}" for path in of_masks)
+        paths, has_labels = [path for path in paths if path not in of_masks], False
     if pattern is None and not has_labels and len(label_folders) > 2:
         _doubt_strays(files, root, label_folders, ["/".join(parts[path]) for path in paths if len(classes[path]) == 1])
     files += [
@@ -254,19 +299,26 @@ def _entries_of_folder(root: Path, extensions: Sequence[str], pattern: str | Non
     return files
 
 
-def _refuse_masks(root: Path, folders: set[str]) -> None:
-    """Refuse folders of images beside those of their masks, which would become classes.
+def _mask_folders(root: Path, folders: set[str], names: Mapping[Path, tuple[str, ...]]) -> set[str]:
+    """The folders of masks beside one of images, whose files are called like those of the images; else none.
 
     Raises:
-        DataError: the folders are these.
+        DataError: there are such folders, and their files have other names, so that the folders would become classes.
     """
-    images = [name for name in folders if name.lower() in IMAGE_FOLDERS]
-    masks = [name for name in folders if name.lower() in MASK_FOLDERS]
-    if len(images) == 1 and masks and len(images) + len(masks) == len(folders):
-        raise DataError(
-            f"dataset.root {root}: the folders {images[0]} and {', '.join(sorted(masks))} hold images and what belongs "
-            f"to each of them, and are no classes; set dataset.exclude={','.join(sorted(masks))} to read the images"
-        )
+    images = {name for name in folders if name.lower() in IMAGE_FOLDERS}
+    masks = {name for name in folders if name.lower() in MASK_FOLDERS}
+    if len(images) != 1 or not masks or images | masks != folders:
+        return set()
+    stems: dict[bool, set[str]] = {True: set(), False: set()}
+    for path, parts in names.items():
+        if len(parts) > 1:
+            stems[parts[0] in masks].add("/".join([*parts[1:-1], path.stem]))
+    if len(stems[True] & stems[False]) >= MATCHING_NAMES * max(1, len(stems[True])):
+        return masks
+    raise DataError(
+        f"dataset.root {root}: the folders {min(images)} and {', '.join(sorted(masks))} hold images and what belongs "
+        f"to each of them, and are no classes; set dataset.exclude={','.join(sorted(masks))} to read the images"
+    )
 
 
 def _doubt_strays(files: FileList, root: Path, folders: set[str], strays: Sequence[str]) -> None:
@@ -289,6 +341,12 @@ def _wrapper_depth(parts: Iterable[tuple[str, ...]]) -> int:
     return depth if any(len(names) > depth for names in folders) else 0
 
 
+def _shared_folders(parts: Iterable[tuple[str, ...]]) -> int:
+    """How many folders at the top hold all files, down to that of the files themselves."""
+    levels = zip(*(names[:-1] for names in parts), strict=False)
+    return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
+
+
 def _is_excluded(name: str, options: Any) -> bool:
     """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
     patterns = getattr(options, "exclude", ())
@@ -307,7 +365,51 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _files_below(root: Path, extensions: Sequence[str], options: Any) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """All files, with the names of the folders to each. A ZIP archive is a folder without the ending of its name.
+
+    Of a folder that `datasets.save_to_disk` wrote, those that hold its rows.
+    """
+    for path in _without_side_files(walk(root)):
+        names = path.relative_to(root).parts
+        is_archive = path.name.lower().endswith(ARCHIVE_ENDING) and not path.name.lower().endswith(tuple(extensions))
+        if not is_archive or _is_excluded("/".join(names), options):
+            yield path, names
+            continue
+        folder = folder_in_place_of(path, extensions)
+        if folder is None:
+            yield path, names
+            continue
+        inner = {member: member.relative_to(folder).parts for member in walk(folder)}
+        depth = _shared_folders(inner.values())
+        for member, below in inner.items():
+            yield member, (*names[:-1], path.stem, *below[depth:])
+
+
+def _without_side_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The paths without what `datasets.save_to_disk` and its cache put beside the rows of a data set."""
+    rows_of: dict[Path, set[str] | None] = {}
+    for path in paths:
+        folder = path.parent
+        if folder not in rows_of:
+            rows_of[folder] = _saved_files(folder)
+        rows = rows_of[folder]
+        if path.name != SAVED_DICT and (rows is None or path.name in rows):
+            yield path
+
+
+def _saved_files(folder: Path) -> set[str] | None:
+    """The names of the files of rows in a folder that `datasets.save_to_disk` wrote; None for any other folder."""
+    if not all((folder / name).is_file() for name in SAVED_MARKS):
+        return None
+    try:
+        state = json.loads((folder / SAVED_MARKS[0]).read_text(encoding="utf-8"))
+        return {str(file["filename"]) for file in state["_data_files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def walk(root: Path) -> Iterator[Path]:
     """All files that are not hidden; follows symbolic links and enters no folder twice."""
 
     def unreadable(error: OSError) -> None:
@@ -316,23 +418,26 @@ def _walk(root: Path) -> Iterator[Path]:
     visited = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
-        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [] if real in visited else sorted(map(str, filter(_is_shown, subfolders)))
         if real not in visited:
-            yield from (Path(folder, name) for name in files if not name.startswith("."))
+            stores = [name for name in subfolders if is_store(Path(folder, name))]
+            subfolders[:] = [name for name in subfolders if name not in stores]
+            yield from (Path(folder, name) for name in (*files, *stores) if not name.startswith("."))
         visited.add(real)
+
+
+def _is_shown(folder: str) -> bool:
+    return not folder.startswith(".") and folder not in NOT_DATA
 
 
 def apply_pattern(entries: list[FileEntry], pattern: str) -> list[FileEntry]:
     """Set label, group and split from the named groups of a regular expression, searched in each entry's name.
 
     Raises:
-        ConfigError: `pattern` is invalid, has none of these groups, or does not match a name.
+        ConfigError: `pattern` is invalid, has none of these groups, does not match a name, or takes too long.
     """
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"dataset.label_pattern '{pattern}' is no regular expression: {error}") from None
-    groups = set(METADATA_COLUMNS) & set(regex.groupindex)
+    regex = NamePattern(pattern)
+    groups = set(METADATA_COLUMNS) & regex.groups
     if not groups:
         raise ConfigError(
             f"dataset.label_pattern '{pattern}' names neither (?P<label>...) nor (?P<group>...) nor (?P<split>...)"
@@ -366,4 +471,6 @@ def metadata_of_files(entries: Sequence[FileEntry]) -> SampleMetadata:
         encoder = LabelEncoder()
         encoder.append_names(getattr(entry, kind) for entry in entries)
         columns[kind] = encoder.sorted_codes(kind, locations)
-    return SampleMetadata(len(entries), locations, **columns)
+    copies = None if columns["split"] is not None else copies_of_files([entry.path for entry in entries])
+    label, group, split = (columns[kind] for kind in METADATA_COLUMNS)
+    return SampleMetadata(len(entries), locations, label, group, split, copies)

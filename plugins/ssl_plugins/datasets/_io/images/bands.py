@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._io.files.entry import FileEntry
+from ssl_plugins.datasets._io.files.patterns import NamePattern
 from ssl_plugins.datasets._io.images.readers import FileImages
 from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS
 
@@ -34,14 +35,14 @@ def has_bands(pattern: str | None) -> bool:
     if pattern is None:
         return False
     try:
-        return BAND_GROUP in re.compile(pattern).groupindex
-    except re.error:
+        return BAND_GROUP in NamePattern(pattern).groups
+    except ConfigError:
         return False
 
 
 def pattern_of_metadata(pattern: str) -> str | None:
     """The pattern, if it also names label, group or split; else None."""
-    return pattern if set(METADATA_COLUMNS) & set(re.compile(pattern).groupindex) else None
+    return pattern if set(METADATA_COLUMNS) & NamePattern(pattern).groups else None
 
 
 def stack_bands(entries: Sequence[FileEntry], pattern: str) -> Scenes:
@@ -51,7 +52,7 @@ def stack_bands(entries: Sequence[FileEntry], pattern: str) -> Scenes:
         ConfigError: the pattern does not match a name.
         DataError: two files are the same band of one scene.
     """
-    regex = re.compile(pattern)
+    regex = NamePattern(pattern)
     scenes: dict[str, dict[str, FileEntry]] = {}
     unmatched = []
     for entry in entries:

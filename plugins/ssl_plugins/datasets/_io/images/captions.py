@@ -14,7 +14,8 @@ import numpy as np
 from ssl_core import BadSample, DataError
 from ssl_plugins.datasets._io.arrow import pa, pc, pq
 from ssl_plugins.datasets._io.files.entry import FileEntry
-from ssl_plugins.datasets._io.images.parquet import ParquetImages, is_image_type
+from ssl_plugins.datasets._io.images.caption_columns import LOOK_ROWS, find_columns, find_images
+from ssl_plugins.datasets._io.images.parquet import ArrowImages, ParquetImages, is_image_type, stored_images
 from ssl_plugins.datasets._io.images.raster_types import Content
 from ssl_plugins.datasets._io.images.tar import CAPTION_ENDINGS, TarImages
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table, as_text
@@ -44,7 +45,7 @@ class CaptionTable:
     texts: list[Any]
     rows: np.ndarray
     folders: Sequence[Path]
-    stored: ParquetImages | TarImages | None = None
+    stored: ParquetImages | ArrowImages | TarImages | None = None
     table: Table | None = None
 
     def __len__(self) -> int:
@@ -103,6 +104,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def first_image_column(columns: Sequence[str]) -> str | None:
+    """The column that is read as the image unless the option names one; None if no column is called so."""
+    return next((name for name in IMAGE_COLUMNS if name in columns), None)
+
+
 def read_caption_table(entry: FileEntry, options: Any, metadata: MetadataCollector) -> CaptionTable:
     """Read a table of images and captions, and append label, group and split of its samples to `metadata`.
 
@@ -112,12 +118,16 @@ def read_caption_table(entry: FileEntry, options: Any, metadata: MetadataCollect
         DataError: the file cannot be read, lacks a column, or holds something else than texts.
     """
     table = Table.open(entry.path, options)
-    image = options.image or next((name for name in IMAGE_COLUMNS if name in table.columns), "image")
-    columns = {"image": image, "caption": options.caption} | ({"pair": options.pair} if options.pair else {})
+    image = options.image or first_image_column(table.columns) or "image"
+    caption, listed = options.caption, None
+    if image not in table.columns or caption not in table.columns or options.columns:
+        listed = find_columns(table, options)
+        image, caption = (image, caption) if listed is None else (listed.image, listed.caption)
+    columns = {"image": image, "caption": caption} | ({"pair": options.pair} if options.pair else {})
     roots = {option: _root_column(table, name, option) for option, name in columns.items()}
     stored = None
     if is_image_type(table.types.get(roots["image"], pa.null())):
-        stored = ParquetImages(entry.path, roots.pop("image"))
+        stored = stored_images(entry.path, roots.pop("image"))
     kinds = table.metadata_columns(options.label, options.group, options.split)
     chunks: dict[str, list[Any]] = {option: [] for option in roots}
     rows: list[np.ndarray] = []
@@ -144,6 +154,13 @@ def read_caption_table(entry: FileEntry, options: Any, metadata: MetadataCollect
     all_rows = np.concatenate(rows)
     names = _stored_names(entry.path, stored, all_rows) if stored is not None else arrays.pop("image")
     folders = [Path(options.images)] if options.images else [entry.path.parent]
+    if listed is None and stored is None:
+        place = find_images(entry.path, names.slice(0, LOOK_ROWS).to_pylist(), options.images)
+    else:
+        place = None if listed is None else (listed.folder, listed.ending)
+    if place is not None:
+        folders = [place[0]]
+        names = pc.binary_join_element_wise(names, place[1], "") if place[1] else names
     return CaptionTable(entry.path, names, list(arrays.values()), all_rows, folders, stored, table)
 
 
@@ -197,8 +214,10 @@ def _texts(column: Any, index: np.ndarray, what: str, option: str) -> Any:
     return as_text(column).take(pa.array(index)).cast(pa.string())
 
 
-def _stored_names(path: Path, images: ParquetImages, rows: np.ndarray) -> Any:
+def _stored_names(path: Path, images: ParquetImages | ArrowImages, rows: np.ndarray) -> Any:
     """The names that a table has of its images; missing where it has none."""
+    if isinstance(images, ArrowImages):
+        return pa.nulls(len(rows), pa.string())
     kind = pq.read_schema(path).field(images.column).type
     if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
         column = pq.read_table(path, columns=[f"{images.column}.path"]).column(0)

@@ -1,19 +1,18 @@
-"""Images in Parquet files, as Hugging Face stores them: a column struct{bytes, path}, or one of bytes."""
+"""Images in Parquet and Arrow files, as Hugging Face stores them: a column struct{bytes, path}, or one of bytes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_core import BadSample, DataError, nearest
-from ssl_plugins.datasets._io.arrow import pa, pc, pq
+from ssl_plugins.datasets._io.arrow import pa, pq
 from ssl_plugins.datasets._io.images.raster_types import Content
+from ssl_plugins.datasets._io.tables.columns import class_names_in
 
-PARQUET = ".parquet"
+PARQUET, ARROW = ".parquet", ".arrow"
 IMAGE_NAMES = ("image", "img", "picture", "pixel_values")
 
 
@@ -52,15 +51,7 @@ class ParquetImages:
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split()):.200}") from None
             self._group = group
-        value = self._images[row - int(self.starts[group])].as_py()  # type: ignore[index]
-        data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        if data:
-            return bytes(data)
-        if not name:
-            raise BadSample(f"has no image in the column '{self.column}'")
-        if not (path := self.path.parent / str(name)).is_file():
-            raise BadSample(f"there is no image '{name}'; paths are relative to the file's folder")
-        return path
+        return _content_of(self._images[row - int(self.starts[group])].as_py(), self.path, self.column)  # type: ignore[index]
 
     def cheap_rows(self, count: int) -> int:
         """The rows of the first row group, at most `count`."""
@@ -70,12 +61,89 @@ class ParquetImages:
         return self.__dict__ | {"_group": -1, "_images": None}
 
 
+class ArrowImages:
+    """The images of one column of an Arrow file, as `datasets.save_to_disk` writes it. The file is memory-mapped.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.path, self.column = path, column
+        self._images: Any = None
+        self.count = len(self._column())
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _column(self) -> Any:
+        if self._images is None:
+            try:
+                with _arrow_reader(pa.memory_map(str(self.path))) as reader:
+                    self._images = reader.read_all().column(self.column)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{self.path} cannot be read: {' '.join(str(error).split()):.200}") from None
+        return self._images
+
+    def content(self, row: int) -> Content:
+        """As of `ParquetImages`."""
+        return _content_of(self._column()[row].as_py(), self.path, self.column)
+
+    def cheap_rows(self, count: int) -> int:
+        """All rows, at most `count`."""
+        return min(count, self.count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_images": None}
+
+
+def _arrow_reader(file: Any) -> Any:
+    """The reader of an Arrow file, or of one that is written as a stream."""
+    try:
+        return pa.ipc.open_stream(file)
+    except pa.ArrowInvalid:
+        return pa.ipc.open_file(file)
+
+
+def _content_of(value: Any, path: Path, column: str) -> Content:
+    """The bytes of a cell, or the path of the file that it names.
+
+    Raises:
+        BadSample: it has none.
+    """
+    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if data:
+        return bytes(data)
+    if not name:
+        raise BadSample(f"has no image in the column '{column}'")
+    if not (file := path.parent / str(name)).is_file():
+        raise BadSample(f"there is no image '{name}'; paths are relative to the file's folder")
+    return file
+
+
+def stored_images(path: Path, column: str) -> ParquetImages | ArrowImages:
+    """The images of a column of a Parquet or Arrow file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    return ParquetImages(path, column) if path.suffix.lower() == PARQUET else ArrowImages(path, column)
+
+
+def schema_of(path: Path) -> Any:
+    """The schema of a Parquet or Arrow file."""
+    if path.suffix.lower() == PARQUET:
+        return pq.read_schema(path)
+    with pa.memory_map(str(path)) as file:
+        return _arrow_reader(file).schema
+
+
 def image_columns(path: Path) -> list[str]:
-    """The columns of a Parquet file that may hold images; none if it is another file, or cannot be read."""
-    if path.suffix.lower() != PARQUET:
+    """The columns of a Parquet or Arrow file that may hold images; none if it is another file, or cannot be read."""
+    if path.suffix.lower() not in (PARQUET, ARROW):
         return []
     try:
-        schema = pq.read_schema(path)
+        schema = schema_of(path)
     except (pa.ArrowException, OSError):
         return []
     return [name for name in schema.names if is_image_type(schema.field(name).type)]
@@ -112,18 +180,4 @@ def choose_image_column(path: Path, option: str | None) -> str:
 
 def class_names(path: Path, column: str) -> tuple[str, ...]:
     """The names of the classes that Hugging Face's metadata gives for a column; empty if there are none."""
-    metadata = pq.read_schema(path).metadata or {}
-    try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
-        return tuple(str(name) for name in feature["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
-
-
-def named_classes(column: Any, names: Sequence[str]) -> Any:
-    """A column of class numbers as their names; -1 and other numbers without a name are missing."""
-    if not names or not pa.types.is_integer(column.type):
-        return column
-    known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
-    indices = pc.if_else(known, column, pa.scalar(None, column.type))
-    return pa.array(list(names), pa.string()).take(indices)
+    return class_names_in(schema_of(path).metadata, column)

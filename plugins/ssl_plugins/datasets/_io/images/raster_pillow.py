@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 
 import numpy as np
@@ -13,7 +14,7 @@ from ssl_plugins.datasets._io.images.raster_types import Content, ImageHeader, R
 
 PILLOW_EXTENSIONS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".avif",
-    ".jp2", ".j2k", ".jpx", ".tga",
+    ".jp2", ".j2k", ".jpx", ".tga", ".heic", ".heif", ".hif",
 )  # fmt: skip
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 DEEP_PNG = {"RGB;16B": 3, "RGBA;16B": 4, "LA;16B": 2}  # raw modes that Pillow reduces to 8 bits, and channels
@@ -21,9 +22,32 @@ ORIENTATION_TAG = 0x0112
 PNG_EXIF = ("exif", "Raw profile type exif")
 
 
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC_CURE = "pip install 'sslx[heic]'"
+
+
 def open_image(content: Content) -> ImageFile.ImageFile:
-    """Open a file or its bytes with Pillow."""
+    """Open a file or its bytes with Pillow; HEIC with pillow-heif, which turns it as the file says.
+
+    Raises:
+        BadSample: it is a HEIC image, and pillow-heif is not installed.
+    """
+    if _is_heic(content):
+        try:
+            pillow_heif = importlib.import_module("pillow_heif")
+        except ImportError:
+            raise BadSample(f"is a HEIC image, which needs {HEIC_CURE}; or convert it to jpg") from None
+        pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _is_heic(content: Content) -> bool:
+    if isinstance(content, bytes):
+        head = content[:12]
+    else:
+        with content.open("rb") as file:
+            head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS
 
 
 def decode_pillow(content: Content, stored: bool) -> Raster:

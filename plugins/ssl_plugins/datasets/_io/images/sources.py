@@ -12,8 +12,10 @@ import numpy as np
 
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._io.arrow import pa
+from ssl_plugins.datasets._io.copies import copies_of_files
 from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import list_files, list_sources, splits_by_name
+from ssl_plugins.datasets._io.files.stores import is_store
 from ssl_plugins.datasets._io.images.bands import (
     doubt_of_bands,
     doubt_of_folders,
@@ -22,12 +24,12 @@ from ssl_plugins.datasets._io.images.bands import (
     stack_bands,
 )
 from ssl_plugins.datasets._io.images.parquet import (
+    ARROW,
     PARQUET,
-    ParquetImages,
     choose_image_column,
     class_names,
     image_columns,
-    named_classes,
+    stored_images,
 )
 from ssl_plugins.datasets._io.images.raster_axes import find_channel_axis
 from ssl_plugins.datasets._io.images.readers import ArrayImages, FileImages, Images, TableImages
@@ -35,6 +37,7 @@ from ssl_plugins.datasets._io.images.tar import LABEL_ENDINGS, TAR, TarImages, c
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
 from ssl_plugins.datasets._io.splitting import SampleMetadata
+from ssl_plugins.datasets._io.tables.columns import named_classes
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table
 
 ARRAY_KEYS = ("images", "image", "maps", "data", "x")
@@ -134,6 +137,8 @@ def _open_files(options: Any) -> ImageSource:
     collector.append(block, columns, FileEntry(Path(options.root), ""), locations)
     names = [entry.name for entry in entries]
     metadata, target = collector.metadata(locations), collector.target()
+    if metadata.split is None and not has_bands(pattern):
+        metadata = replace(metadata, copies=copies_of_files([entry.path for entry in entries]))
     warnings: tuple[str, ...] = ()
     if target is None and not is_folder_label:
         more, warnings = label_findings(metadata.label, options.label or "label", options.task)
@@ -142,11 +147,12 @@ def _open_files(options: Any) -> ImageSource:
 
 
 def _image_tables(options: Any) -> FileList | None:
-    """The Parquet files of images that root names; None if it is something else."""
-    tables = _files_ending(options.root, PARQUET)
-    if not tables or not image_columns(tables[0]):
-        return None
-    return _list_shards(options, PARQUET)
+    """The Parquet or Arrow files of images that root names; None if it is something else."""
+    for ending in (PARQUET, ARROW):
+        tables = _files_ending(options.root, ending)
+        if tables and image_columns(tables[0]):
+            return _list_shards(options, ending)
+    return None
 
 
 def _list_shards(options: Any, ending: str) -> FileList:
@@ -158,7 +164,7 @@ def _list_shards(options: Any, ending: str) -> FileList:
 def _open_tables(entries: FileList, options: Any) -> ImageSource:
     collector, tables = MetadataCollector(options.task), []
     for entry in entries:
-        tables.append(ParquetImages(entry.path, choose_image_column(entry.path, options.image)))
+        tables.append(stored_images(entry.path, choose_image_column(entry.path, options.image)))
         table = Table.open(entry.path, options)
         columns = table.metadata_columns(options.label, options.group, options.split)
         entries.doubts += table.doubts.values()
@@ -224,7 +230,7 @@ def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
         roots = ((options.root, "train" if options.test_root else None), (options.test_root, "test"))
         entries = [FileEntry(Path(root), Path(root).name, split=split) for root, split in roots if root is not None]
     for entry in entries:
-        if not entry.path.is_file():
+        if not entry.path.is_file() and not is_store(entry.path):
             raise DataError(f"{entry.path} does not exist; name a folder of images, or an .npy or .npz file")
         arrays += read_arrays(entry.path, ARRAY_KEYS, entry, collector)
     for array in arrays:

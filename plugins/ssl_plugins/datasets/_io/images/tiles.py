@@ -109,7 +109,12 @@ def metadata_of_parts(metadata: SampleMetadata, parts: Parts, names: Sequence[st
     group = expanded.group
     if group is None:
         group = Codes(parts.image.astype(np.int32), tuple(names)).remove_unused()
-    return replace(expanded, describe=PartNames(metadata.describe, parts), group=group)
+    copies = expanded.copies
+    if copies is not None:  # a part is a copy of the same part of the other image
+        starts = np.searchsorted(parts.image, parts.image)
+        place = np.arange(len(parts.image)) - starts
+        copies = copies * (int(place.max()) + 1) + place
+    return replace(expanded, describe=PartNames(metadata.describe, parts), group=group, copies=copies)
 
 
 def split_one_image(parts: Parts, options: SplitOptions) -> np.ndarray:

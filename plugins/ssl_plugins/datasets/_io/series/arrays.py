@@ -13,6 +13,7 @@ import numpy as np
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
+from ssl_plugins.datasets._io.files.stores import is_store, load_store
 from ssl_plugins.datasets._io.npz import (
     ARRAY_EXTENSIONS,
     GROUP_KEYS,
@@ -119,6 +120,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
                 return {name: file[name] for name in file.files}
         if ending == ".mat":
             return _load_mat(path)
+        if is_store(path):
+            return load_store(path)
         return _load_hdf5(path)
     except DataError:
         raise
@@ -224,7 +227,7 @@ def read_array_recording(entry: FileEntry, key: str | None, channels_first: bool
             f"{entry.path} has shape {array.shape}; a recording is an array (steps, channels), so leave "
             f"dataset.layout=files out, or save each recording as a file of its own"
         )
-    values = np.asarray(array, dtype=np.float32)
+    values = np.array(array, dtype=np.float32)  # a copy, so that the file does not stay open
     values = values[:, np.newaxis] if values.ndim == 1 else values.T if channels_first else values
     return Recording(entry, np.ascontiguousarray(values), tuple(map(str, range(values.shape[1]))))
 

@@ -40,6 +40,7 @@ class Reading:
     """What is said of the data.
 
     columns: in the order of the file. facts, warnings and doubts: lines for the header. tables: the tables read.
+    units: shift and scale of the channels whose values are (x - shift) / scale.
     """
 
     columns: list[Column] = field(default_factory=list)
@@ -47,6 +48,7 @@ class Reading:
     warnings: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     tables: Sequence[ReadTable] = ()
+    units: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class SeriesRows:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ssl_core import DataError
+from ssl_plugins.datasets._io.copies import copies_of_arrays
 from ssl_plugins.datasets._io.series.rows import SeriesRows
 from ssl_plugins.datasets._io.splitting import (
     EXCLUDED,
@@ -43,7 +44,11 @@ class SeriesSplit(UserData):
 
         group = None if table.group is None else _codes_of_series(table, table.group, "group")
         named_split = None if table.split is None else _codes_of_series(table, table.split, "split")
-        metadata = SampleMetadata(count, describe, None, group, named_split)
+        parts = [
+            table.values[start : start + length] for start, length in zip(table.starts, table.lengths, strict=True)
+        ]
+        copies = copies_of_arrays(parts) if count > 1 and named_split is None else None
+        metadata = SampleMetadata(count, describe, None, group, named_split, copies)
         has_window = np.bincount(series, minlength=count) > 0
         is_cut = np.ones(count, bool)  # series from which the test split is cut
         if named_split is not None:

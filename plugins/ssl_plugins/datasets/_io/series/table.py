@@ -13,6 +13,7 @@ from ssl_plugins.datasets._io.files.listing import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.series.rows import Reading, Rows, SeriesRows, pivot
 from ssl_plugins.datasets._io.series.time import TIME_NAMES, plain_name, sortable_times, time_unit
 from ssl_plugins.datasets._io.splitting import Codes, DescribeRow, LabelEncoder
+from ssl_plugins.datasets._io.tables.reader import NumberColumn
 from ssl_plugins.datasets._io.tables.row_metadata import (
     Block,
     MetadataCollector,
@@ -23,7 +24,6 @@ from ssl_plugins.datasets._io.tables.row_metadata import (
     numeric_share,
 )
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 MIN_ALTERNATION = 0.5  # share of rows whose text differs from that of the row before, as with readings of sensors
 
 
@@ -50,6 +50,12 @@ def read_series_table(options: Any, entries: Sequence[FileEntry]) -> SeriesRows:
         rows, channels, first = pivot(rows, sensor, channels, options.pivot)
         locations = _MomentLocations(locations, first)
         reading.columns += [Column(name, why=f"rows where '{options.pivot}' is {name}") for name in channels]
+    units = reader.units * (len(channels) // len(reader.units))  # the columns of each sensor follow one another
+    reading.units = {name: unit for name, unit in zip(channels, units, strict=True) if unit != (0.0, 1.0)}
+    reading.warnings += [
+        f"column '{name}' is read as (x - {shift:.16g}) / {scale:g}, to be exact in float32"
+        for name, (shift, scale) in reading.units.items()
+    ]
     table = SeriesRows(channels, rows, locations, reading, options.max_gap or "off", reader.time_unit, options.window)
     table.drop_empty_channels()
     return table
@@ -75,6 +81,8 @@ class _Reader:
         self.times: list[np.ndarray] = []
         self.metadata, self.ids = MetadataCollector(options.task), LabelEncoder()
         self.sensors = LabelEncoder() if options.pivot else None
+        self.numbers: dict[str, NumberColumn] = {}
+        self.units: list[tuple[float, float]] = []  # shift and scale of each channel
         self.columns: list[Column] = []
         self.tables: list[Table] = []
         self.doubts: list[str] = []
@@ -206,13 +214,10 @@ class _Reader:
             if invalid is not None:
                 cure = "fix it, or name the column in dataset.drop_columns"
                 raise number_error(table.path, start + invalid + 1, name, block[name][invalid].as_py(), cure)
-            beyond = np.flatnonzero(np.isfinite(numbers) & (np.abs(numbers) > FLOAT32_MAX))
-            if len(beyond):
-                raise DataError(
-                    f"{table.path} row {start + int(beyond[0]) + 1}: column '{name}' holds {numbers[beyond[0]]:g}, "
-                    f"beyond {FLOAT32_MAX:.2g}; divide the column by a power of ten, or name it in dataset.drop_columns"
-                )
-            values[:, channel] = numbers
+            extent = np.fmin.reduce(numbers, initial=np.nan), np.fmax.reduce(numbers, initial=np.nan)
+            self.numbers.setdefault(name, NumberColumn(name, unique=None)).append(numbers, len(self.blocks), *extent)
+            with np.errstate(over="ignore"):  # the exact numbers are kept until their unit is chosen
+                values[:, channel] = numbers
         self.blocks.append(values)
         for kind, encoder in (("id", self.ids), ("pivot", self.sensors)):
             if encoder is not None:
@@ -252,6 +257,10 @@ class _Reader:
         assert names is not None
         first = np.full(len(keys), len(series), np.int64)
         np.minimum.at(first, series, np.arange(len(series)))
+        for channel, name in enumerate(self.channels):
+            self.numbers[name].choose_units(self.blocks, channel)
+        self.units = [(self.numbers[name].shift, self.numbers[name].scale) for name in self.channels]
+        self.numbers.clear()
         values = np.concatenate(self.blocks)
         self.blocks.clear()
         return Rows(

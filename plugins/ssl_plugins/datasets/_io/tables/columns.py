@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def _escaped(character: str) -> str:
     return character if character.isalnum() or character.isspace() else "\\" + character
 
 
+def class_names_in(metadata: Mapping[bytes, bytes] | None, column: str) -> tuple[str, ...]:
+    """The names of the classes that Hugging Face's metadata of a schema gives for a column; empty if there are none."""
+    try:
+        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]
+        return tuple(str(name) for name in feature["names"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def named_classes(column: Any, names: Sequence[str]) -> Any:
+    """A column of class numbers as their names; -1 and other numbers without a name are missing."""
+    if not names or not pa.types.is_integer(column.type):
+        return column
+    known = pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names)))
+    indices = pc.if_else(known, column, pa.scalar(None, column.type))
+    return pa.array(list(names), pa.string()).take(indices)
+
+
 def decode_dictionary(column: Any) -> Any:
     """A column of categories as the values themselves."""
     return pc.dictionary_decode(column) if pa.types.is_dictionary(column.type) else column
@@ -128,6 +147,21 @@ def as_numbers(column: Any, missing: Sequence[str] = MISSING) -> tuple[np.ndarra
         values = pd.to_numeric(names.to_pandas(), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         invalid = np.flatnonzero(np.isnan(values) & names.is_valid().to_numpy(zero_copy_only=False))
         return values, int(invalid[0]) if len(invalid) else None
+
+
+def as_numbers_together(columns: Sequence[Any], missing: Sequence[str] = MISSING) -> np.ndarray | None:
+    """Convert k columns of strings of one length at once to (k, n) float64 with NaN where missing.
+
+    None if they are not of one type, or if a value needs a look at its column alone; see `as_numbers`.
+    """
+    if len({column.type for column in columns}) > 1 or not is_text(columns[0].type):
+        return None
+    try:
+        names = as_names(pa.concat_arrays(columns), missing)
+        values: np.ndarray = names.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    return values.reshape(len(columns), -1)
 
 
 def numeric_share(column: Any, missing: Sequence[str] = MISSING) -> float:

@@ -12,13 +12,16 @@ from typing import Any, Protocol
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa, pq, pv
-from ssl_plugins.datasets._io.files.kind import open_decompressed
+from ssl_plugins.datasets._io.files.kind import BOMB_BYTES, open_decompressed
 from ssl_plugins.datasets._io.tables.columns import decode_dictionary
 from ssl_plugins.datasets._io.tables.dialect import Dialect, holds_rows, read_rows
 from ssl_plugins.datasets._io.tables.encoding import encoding_error
 
 CSV_BLOCK_BYTES = 8 << 20
-BLOCK_ROWS = 1 << 16
+PARQUET_RATIO = 1000
+"""A Parquet file of more than `BOMB_BYTES`, at 8 bytes a value, and so many times its own size is refused."""
+BLOCK_ROWS, FEWEST_BLOCK_ROWS = 1 << 16, 64
+BLOCK_CELLS = 1 << 22  # of all columns together, which bounds the memory of a block of a wide table
 
 Block = dict[str, Any]
 """Consecutive rows of a table: column name to pyarrow array."""
@@ -26,6 +29,10 @@ Block = dict[str, Any]
 
 class Format(Protocol):
     """A table of one format. types: the pyarrow type of each column, empty if all are texts."""
+
+    @property
+    def share_read(self) -> float:
+        """How much of the file the blocks so far hold, in [0, 1]; 0 if that is not known."""
 
     @property
     def names(self) -> list[str]:
@@ -45,9 +52,11 @@ class CsvFormat:
     def __init__(self, path: Path, compression: str | None, dialect: Dialect, check_quotes: bool) -> None:
         self.path, self.compression, self.dialect, self.check_quotes = path, compression, dialect, check_quotes
         self.names, self.types = dialect.names, {}  # type: ignore[var-annotated]
+        self.share_read = 0.0
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns as texts."""
+        self.share_read = 0.0
         if self.dialect.delimiter == " ":
             yield from self._blocks_of_blanks(columns)
             return
@@ -59,6 +68,9 @@ class CsvFormat:
                         block = {name: batch.column(name) for name in columns}
                         self._check_quotes(block, count)
                         count += batch.num_rows
+                        if self.compression is None:
+                            share = CSV_BLOCK_BYTES / max(1, self.path.stat().st_size)
+                            self.share_read = min(1.0, self.share_read + share)
                         yield block
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise self._error(error) from None
@@ -85,7 +97,7 @@ class CsvFormat:
         encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
         try:
             with open_decompressed(self.path, self.compression) as raw:
-                text = io.TextIOWrapper(io.BufferedReader(RawReader(raw)), encoding, newline="")
+                text = io.TextIOWrapper(raw, encoding, newline="")
                 for _ in range(dialect.skip_rows):
                     text.readline()
                 rows = read_rows(text, " ", dialect.quote)
@@ -139,26 +151,6 @@ class CsvFormat:
         return DataError(f"{self.path} cannot be read as CSV: {message:.200}; fix or fetch it again")
 
 
-class RawReader(io.RawIOBase):
-    """A binary file of pyarrow or lzma as a raw file of Python."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        if not self.closed:
-            self.file.close()
-        super().close()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def enumerate_chunks(rows: Iterator[Any], size: int = BLOCK_ROWS) -> Iterator[tuple[int, list[Any]]]:
     """Lists of at most `size` consecutive rows, each with the number of rows before it."""
     chunk: list[Any] = []
@@ -178,17 +170,27 @@ class ParquetFormat:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            schema = pq.read_schema(_open(path))
+            with pq.ParquetFile(_open(path)) as file:
+                schema, size = file.schema_arrow, 8 * file.metadata.num_rows * file.metadata.num_columns
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(path, "Parquet", error) from None
+        if size > max(BOMB_BYTES, PARQUET_RATIO * path.stat().st_size):
+            raise DataError(
+                f"{path} holds {size / 8:,.0f} values, {size / 2**30:.1f} GB and over {PARQUET_RATIO:,} times the size "
+                f"of the file; if it is what you want to read, write it as CSV"
+            )
         self.names = list(schema.names)
-        self.types = _types(schema)
+        self.types, self.metadata = _types(schema), schema.metadata
+        self.share_read = 0.0
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns in the file's own types."""
+        self.share_read = 0.0
         try:
-            with pq.ParquetFile(_open(self.path)) as file:
-                for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=list(columns)):
+            with pq.ParquetFile(_open(self.path), pre_buffer=False) as file:  # else it keeps all that was read
+                total = max(1, file.metadata.num_rows)
+                for batch in file.iter_batches(batch_size=block_rows(len(columns)), columns=list(columns)):
+                    self.share_read += batch.num_rows / total
                     yield {name: plain_type(batch.column(name)) for name in columns}
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, "Parquet", error) from None
@@ -205,7 +207,8 @@ class ArrowFormat:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _damaged(path, "Feather", error) from None
         self.names = list(schema.names)
-        self.types = _types(schema)
+        self.types, self.metadata = _types(schema), schema.metadata
+        self.share_read = 0.0
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns in the file's own types."""
@@ -213,8 +216,9 @@ class ArrowFormat:
         try:
             with _open(self.path) as file:
                 for batch in self._batches(file):
-                    for start in range(0, batch.num_rows, BLOCK_ROWS):
-                        part = batch.slice(start, BLOCK_ROWS)
+                    size = block_rows(len(columns))
+                    for start in range(0, batch.num_rows, size):
+                        part = batch.slice(start, size)
                         yield {name: plain_type(part.column(index)) for name, index in positions.items()}
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, "Feather", error) from None
@@ -228,11 +232,23 @@ class ArrowFormat:
             yield reader.get_batch(index)
 
 
+def block_rows(columns: int) -> int:
+    """Rows of a block with so many columns."""
+    return max(FEWEST_BLOCK_ROWS, min(BLOCK_ROWS, BLOCK_CELLS // max(1, columns)))
+
+
 def plain_type(column: Any) -> Any:
-    """A column of categories or of a new type of text as plain values."""
+    """A column of categories or of a new type of text as plain values.
+
+    Raises:
+        pa.ArrowInvalid: a text is not UTF-8.
+    """
     column = decode_dictionary(column)
     is_view = hasattr(pa.types, "is_string_view") and pa.types.is_string_view(column.type)
-    return column.cast(pa.string()) if is_view else column
+    column = column.cast(pa.string()) if is_view else column
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column.validate(full=True)
+    return column
 
 
 def _types(schema: Any) -> dict[str, Any]:

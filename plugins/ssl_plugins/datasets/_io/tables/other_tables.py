@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ssl_core import DataError
@@ -11,6 +12,22 @@ from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, ending_of
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS
 from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS
 from ssl_plugins.datasets._io.tables.row_metadata import Table
+
+TABLE_LIKE = (".data", ".dat", ".test", ".train", ".val", ".all", ".txt", ".asc", "")
+"""Endings of files that are tables if they hold rows of equally many columns."""
+FEWEST_ROWS = 5
+
+
+def holds_table(path: Path, options: Any) -> bool:
+    """Whether a file of one of the endings `TABLE_LIKE` is a table of two columns or more, by its first rows."""
+    if path.suffix.lower() not in TABLE_LIKE:
+        return False
+    try:
+        table = Table.open(path, options)
+        block = next(table.blocks(table.columns), None) if len(table.columns) > 1 else None
+    except DataError:
+        return False
+    return block is not None and len(next(iter(block.values()))) >= FEWEST_ROWS
 
 
 def without_other_tables(entries: FileList, option: str, options: Any) -> FileList:

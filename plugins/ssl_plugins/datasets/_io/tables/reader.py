@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_core import ConfigError, DataError
+from ssl_core import ConfigError, DataError, report_reading, scratch_array
 from ssl_plugins.datasets._io.arrow import pa
+from ssl_plugins.datasets._io.copies import LOOK_ROWS, copies_of_rows
 from ssl_plugins.datasets._io.files.entry import FileEntry
 from ssl_plugins.datasets._io.splitting import LabelEncoder
 from ssl_plugins.datasets._io.tables.columns import (
     as_names,
     as_numbers,
+    as_numbers_together,
     distinct_values,
     holds_dates,
     near_number_error,
@@ -26,6 +29,7 @@ from ssl_plugins.datasets._io.tables.columns import (
 )
 from ssl_plugins.datasets._io.tables.row_metadata import Block, MetadataCollector, Table
 
+IN_MEMORY = 256 << 20  # bytes of numbers of a table that are kept in memory
 HUGE, TINY = 1e30, 1e-30  # numbers outside are scaled before they become float32
 FLAT = 1e-4  # numbers that differ by less, relative to their size, are shifted before they become float32
 LARGEST_ID = 1e19  # all numbers above are whole
@@ -49,9 +53,8 @@ class NumberColumn:
     shift: float = 0.0
     scale: float = 1.0
 
-    def append(self, values: np.ndarray, block: int) -> None:
-        """Note what must be known of a block of values, (n,) float64."""
-        low, high = np.fmin.reduce(values), np.fmax.reduce(values)
+    def append(self, values: np.ndarray, block: int, low: float, high: float) -> None:
+        """Note what must be known of a block of values, (n,) float64, with the smallest and the largest of them."""
         if np.isinf(low) or np.isinf(high):
             finite = values[np.isfinite(values)]
             low, high = (finite.min(), finite.max()) if len(finite) else (np.nan, np.nan)
@@ -187,6 +190,7 @@ class TableReader:
         self.numbers: list[NumberColumn] = []
         self.categories: dict[str, LabelEncoder] = {}
         self.number_blocks: list[np.ndarray] = []
+        self.number_bytes = 0
         self.metadata = MetadataCollector(options.task)
         self.doubts: list[str] = []
         self.empty: list[str] = []
@@ -202,12 +206,34 @@ class TableReader:
         """Number of rows that were read."""
         return sum(self.file_lengths)
 
+    def copies(self) -> np.ndarray | None:
+        """(rows,) numbers that rows of equal inputs share; see `copies_of_rows`."""
+
+        categories = [encoder.codes for encoder in self.categories.values()]
+        edges = np.cumsum([0, *(map(len, self.number_blocks) if self.numbers else [self.row_count])])
+
+        def blocks() -> Iterator[Iterable[np.ndarray]]:
+            for number, (start, end) in enumerate(pairwise(edges)):
+                block = np.ascontiguousarray(self.number_blocks[number].T) if self.numbers else ()
+                yield [*block, *(codes[start:end] for codes in categories)]
+
+        def heads() -> Iterator[np.ndarray]:
+            last = int(np.searchsorted(edges, LOOK_ROWS))  # blocks that hold the first rows
+            for index in range(len(self.numbers)):
+                yield np.concatenate([block[:, index] for block in self.number_blocks[:last]])[:LOOK_ROWS]
+            yield from (codes[:LOOK_ROWS] for codes in categories)
+
+        return copies_of_rows(blocks(), heads(), self.row_count)
+
     def _read_file(self, table: Table, entry: FileEntry) -> None:
         self.file_lengths.append(0)
+        before, name = self.number_bytes, str(table.path)
+        report_reading(name, 0)
         for block in table.blocks(self.columns):
             if not self.row_count:
                 self._choose_types(block, table)
             self._read_block(block, table, entry)
+            report_reading(name, table.format.share_read, self.number_bytes - before)
         table.release()
 
     def _choose_types(self, block: Block, table: Table) -> None:
@@ -254,17 +280,34 @@ class TableReader:
         count = len(next(iter(block.values())))
         start = self.file_lengths[-1]
         if self.numbers:
-            values = np.empty((count, len(self.numbers)), np.float32)
+            exact = self._exact_numbers(block, count, table, start)
+            low, high = np.fmin.reduce(exact, 1, initial=np.nan), np.fmax.reduce(exact, 1, initial=np.nan)
+            for column, values, least, most in zip(self.numbers, exact, low.tolist(), high.tolist(), strict=True):
+                column.append(values, len(self.number_blocks), least, most)
             with np.errstate(over="ignore"):
-                for index, column in enumerate(self.numbers):
-                    exact = self._numbers_of(block[column.name], column.name, table, start)
-                    column.append(exact, len(self.number_blocks))
-                    values[:, index] = exact
-            self.number_blocks.append(values)
+                self.number_blocks.append(self._kept(exact))
         for name, encoder in self.categories.items():
             encoder.append(as_names(block[name], self.options.missing))
         self.metadata.append(block, self.metadata_columns, entry, lambda row: f"{table.path} row {start + row + 1}")
         self.file_lengths[-1] += count
+
+    def _exact_numbers(self, block: Block, count: int, table: Table, start: int) -> np.ndarray:
+        """The columns of numbers of a block, (columns, count) float64. Columns of text are converted together."""
+        columns = [block[column.name] for column in self.numbers]
+        together = as_numbers_together(columns, self.options.missing) if len(columns) > 1 else None
+        if together is not None:
+            return together
+        exact = np.empty((len(columns), count))
+        for index, column in enumerate(columns):
+            exact[index] = self._numbers_of(column, self.numbers[index].name, table, start)
+        return exact
+
+    def _kept(self, exact: np.ndarray) -> np.ndarray:
+        """The numbers as (rows, columns) float32, in memory while the table is small."""
+        self.number_bytes += 4 * exact.size
+        kept = scratch_array(exact.T.shape, np.float32, IN_MEMORY if self.number_bytes <= IN_MEMORY else 0)
+        kept[:] = exact.T
+        return kept
 
     def _numbers_of(self, column: Any, name: str, table: Table, start: int) -> np.ndarray:
         values, invalid = as_numbers(column, self.options.missing)

@@ -15,7 +15,7 @@ from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.kind import open_decompressed
 from ssl_plugins.datasets._io.tables.dialect import Dialect, name_columns
 from ssl_plugins.datasets._io.tables.encoding import encoding_error
-from ssl_plugins.datasets._io.tables.formats import Block, RawReader, enumerate_chunks
+from ssl_plugins.datasets._io.tables.formats import Block, enumerate_chunks
 from ssl_plugins.datasets._io.tables.options import TableOptions
 
 KEY_LINES = 10_000  # lines whose keys are the columns of JSON lines
@@ -27,6 +27,7 @@ class JsonLinesFormat:
     def __init__(self, path: Path, compression: str | None, encoding: str) -> None:
         self.path, self.compression, self.encoding = path, compression, encoding
         self.types: dict[str, Any] = {}
+        self.share_read = 0.0
         self.warnings: dict[str, str] = {}
         keys: dict[str, None] = {}
         for index, (_, record) in enumerate(self._records()):
@@ -78,6 +79,7 @@ class RecordsFormat:
         self.columns = columns
         self.names = list(columns)
         self.types: dict[str, Any] = {}
+        self.share_read = 0.0
 
     def release(self) -> None:
         """Free the values, once they are read."""
@@ -89,8 +91,14 @@ class RecordsFormat:
             yield {name: cells_of(self.columns[name]) for name in columns}
 
 
-def read_json(path: Path, compression: str | None, encoding: str) -> RecordsFormat:
+def read_json(path: Path, compression: str | None, encoding: str, names: Sequence[str] = ()) -> RecordsFormat:
     """A JSON file that is an array of objects, or an object of columns, as pandas writes it in each of its forms.
+
+    Args:
+        path: the file.
+        compression: its compression.
+        encoding: its encoding.
+        names: names of the columns of an array of arrays; by default column1, column2, ...
 
     Raises:
         DataError: the file is not such a table.
@@ -102,13 +110,31 @@ def read_json(path: Path, compression: str | None, encoding: str) -> RecordsForm
         raise encoding_error(path, encoding) from None
     except (ValueError, RecursionError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as JSON: {' '.join(str(error).split()):.200}") from None
-    columns = _columns_of(value)
+    columns = _columns_of_rows(path, value, names) or _columns_of(value)
     if columns is None:
         raise DataError(
             f"{path} is JSON, but no table; write an array of objects, one for each row, as "
             f"df.to_json('table.json', orient='records') does"
         )
     return RecordsFormat(columns)
+
+
+def _columns_of_rows(path: Path, value: Any, names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """The columns of an array of arrays of one length, each a row of single values; None if it is something else."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
+        return None
+    widths = {len(row) for row in value}
+    if len(widths) > 1 or any(isinstance(cell, list | dict) for row in value for cell in row):
+        return None
+    width = widths.pop()
+    if names and len(names) != width:
+        raise DataError(f"{path} has {width} columns, and dataset.columns names {len(names)}; name {width}")
+    return {name: [row[i] for row in value] for i, name in enumerate(names or numbered_names(width))}
+
+
+def numbered_names(count: int) -> list[str]:
+    """Names of columns that have none: column1, column2, ..."""
+    return [f"column{index + 1}" for index in range(count)]
 
 
 def _columns_of(value: Any) -> dict[str, list[Any]] | None:
@@ -197,7 +223,7 @@ def text_of(path: Path, compression: str | None, encoding: str) -> io.TextIOWrap
     """A file opened as text."""
     raw = open_decompressed(path, compression)
     codec = "utf-8-sig" if encoding == "utf-8" else encoding
-    return io.TextIOWrapper(io.BufferedReader(RawReader(raw)), codec, newline=None)
+    return io.TextIOWrapper(raw, codec, newline=None)
 
 
 def cells_of(values: Iterable[Any]) -> Any:

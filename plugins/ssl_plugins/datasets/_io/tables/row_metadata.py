@@ -149,7 +149,7 @@ class MetadataCollector:
         if self.row_count and self.task == "number" and (target is None or np.isnan(target).all()):
             raise ConfigError(f"{describe(0)} has no label that is a number; {NUMERIC_LABEL_CURE}")
         columns = {kind: encoder.sorted_codes(kind, describe) for kind, encoder in self.encoders.items()}
-        return SampleMetadata(self.row_count, describe, **columns)
+        return SampleMetadata(self.row_count, describe, columns["label"], columns["group"], columns["split"])
 
     def target(self) -> np.ndarray | None:
         """(n,) float64, labels that are numbers, NaN where there is none; or (n, k), those of `set_label_sets`."""

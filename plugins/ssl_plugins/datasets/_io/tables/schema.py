@@ -12,6 +12,7 @@ from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.tables.columns import shown
 
 Schema = Mapping[str, Any]
+STATS_CELLS = 1 << 20  # values of a table that are looked at together
 
 
 @dataclass
@@ -29,15 +30,49 @@ class Rows:
     has_missing: bool = False
 
 
+@dataclass(frozen=True)
+class ColumnStats:
+    """Of a column of numbers as float32: the smallest, the largest and the mean finite value, NaN without one, and the
+    share of missing values."""
+
+    low: float
+    high: float
+    mean: float
+    missing: float
+
+
+def column_stats(rows: Rows) -> dict[str, ColumnStats]:
+    """Of all columns of numbers, in one pass over the rows, which may not be in memory."""
+    columns = list(rows.numbers.values())
+    if not columns:
+        return {}
+    total, width = len(columns[0]), len(columns)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    count, missing, mean = np.zeros(width), np.zeros(width), np.zeros(width)
+    size = max(1, STATS_CELLS // width)
+    for start in range(0, total, size):
+        part = np.stack([column[start : start + size] for column in columns])
+        finite = np.isfinite(part)
+        low = np.minimum(low, np.where(finite, part, np.inf).min(axis=1))
+        high = np.maximum(high, np.where(finite, part, -np.inf).max(axis=1))
+        count += finite.sum(axis=1)
+        missing += np.isnan(part).sum(axis=1)
+        mean += np.where(finite, part, 0).sum(axis=1, dtype=np.float64)
+    found = count > 0
+    low, high = np.where(found, low, np.nan), np.where(found, high, np.nan)
+    mean, missing = np.where(found, mean / np.maximum(count, 1), np.nan), missing / max(1, total)
+    values = zip(low.tolist(), high.tolist(), mean.tolist(), missing.tolist(), strict=True)
+    return {name: ColumnStats(*each) for name, each in zip(rows.numbers, values, strict=True)}
+
+
 def schema_of(rows: Rows, order: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
     """The schema of a table, as JSON. order: the input columns in their order in the file."""
     columns: list[dict[str, Any]] = []
+    stats = column_stats(rows)
     for name in order:
         if name in rows.numbers:
-            values = rows.numbers[name]
-            finite = values[np.isfinite(values)]
             shift, scale = rows.units[name]
-            mean = float(finite.mean(dtype=np.float64)) if len(finite) else 0.0
+            mean = 0.0 if np.isnan(stats[name].mean) else stats[name].mean
             columns.append({"name": name, "kind": "number", "mean": mean, "shift": shift, "scale": scale})
         elif name in rows.ids:
             columns.append({"name": name, "kind": "category", "categories": list(rows.categories[name])})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_core import DataError, nearest
+from ssl_plugins.datasets._io.arrow import pa, pc
 from ssl_plugins.datasets._io.files.kind import FileKind, file_kind, uncompressed_name
-from ssl_plugins.datasets._io.tables.columns import is_text, numeric_share
+from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
+from ssl_plugins.datasets._io.tables.columns import as_names, class_names_in, is_text, named_classes, numeric_share
 from ssl_plugins.datasets._io.tables.dialect import DELIMITERS, UNNAMED, Dialect, detect_dialect
 from ssl_plugins.datasets._io.tables.encoding import decode_head
 from ssl_plugins.datasets._io.tables.formats import ArrowFormat, Block, CsvFormat, Format, ParquetFormat
@@ -23,10 +25,15 @@ WORDS = {"parquet": "Parquet", "arrow": "Feather", "arrow-stream": "an Arrow str
 SIMILAR_NAMES = {
     "label": ("labels", "class", "classes", "target", "targets", "response", "outcome"),
     "group": ("groups",),
-    "split": ("splits",),
+    "split": (),
     "id": ("ids",),
 }
 """Names of columns that may be meant, beside the name in another case."""
+SPLIT_COLUMNS = ("set", "sets", "splits", "subset", "partition", "phase")
+"""Columns that name the split if there is none called split, and they hold nothing but names of splits."""
+VALIDATION_COLUMNS = ("validation", "is_validation", "is_val", "val")
+"""Columns of true and false that name the rows of the training split which are for validation."""
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 __all__ = ["Block", "Table", "similar_name"]
 
@@ -74,6 +81,9 @@ class Table:
         self.types = self.format.types
         self.facts, self.doubts = self.found.facts, self.found.doubts
         self.numeric_texts: dict[str, bool] = {}  # whether a column of text holds numbers, by its first block
+        self.split_column, self.validation_column = self._find_split()
+        self.label_column = str(getattr(self.options, "label", None) or "label")
+        self.class_names = class_names_in(getattr(self.format, "metadata", None), self.label_column)
 
     @classmethod
     def open(cls, path: Path, options: Any) -> Table:
@@ -107,7 +117,7 @@ class Table:
             self.found.doubts |= {"encoding": doubt} if doubt else {}
             if first == "{" and _is_json_lines(text, kind.is_complete):
                 return JsonLinesFormat(path, kind.compression, encoding)
-            return read_json(path, kind.compression, encoding)
+            return read_json(path, kind.compression, encoding, options.columns)
         if named == "json" and text.strip():
             raise DataError(f"{path} is no JSON, though its name says so: it begins with {text.strip()[:20]!r}")
         is_tsv = name.endswith((".tsv", ".tab"))
@@ -140,9 +150,46 @@ class Table:
         Raises:
             DataError: the file cannot be read.
         """
-        style = self.found.style
-        for block in self.format.blocks(columns):
-            yield block if style.is_plain else {name: self._plain(name, column) for name, column in block.items()}
+        style, validation = self.found.style, self.validation_column
+        is_merged = validation is not None and self.split_column in columns
+        needed = [*columns, validation] if is_merged and validation not in columns else columns
+        for block in self.format.blocks([name for name in needed if name is not None]):
+            if not style.is_plain:
+                block = {name: self._plain(name, column) for name, column in block.items()}
+            if self.label_column in block:
+                block[self.label_column] = named_classes(block[self.label_column], self.class_names)
+            if is_merged:
+                merged = _with_validation(block[str(self.split_column)], block[str(validation)])
+                block = {name: merged if name == self.split_column else block[name] for name in columns}
+            yield block
+
+    def _find_split(self) -> tuple[str | None, str | None]:
+        """The column of the split, and one of true and false for the rows of training that are for validation."""
+        split = getattr(self.options, "split", None)
+        if split is None:
+            split = "split" if "split" in self.columns else self._first_with(SPLIT_COLUMNS, _are_splits)
+            if split not in (None, "split"):
+                self.facts["split column"] = str(split)
+        if split not in self.columns:
+            return None, None
+        validation = self._first_with(VALIDATION_COLUMNS, _are_booleans)
+        if validation is not None:
+            self.facts["validation column"] = validation
+            self.left_out[validation] = "marks the rows for validation"
+            self.columns.remove(validation)
+        return split, validation
+
+    def _first_with(self, names: Sequence[str], holds: Callable[[set[str]], bool]) -> str | None:
+        """The column of one of the names, in any case, whose first values are as they must be."""
+        free = {name.lower(): name for name in reversed(self.columns) if name not in self._named_columns()}
+        for column in (free[name] for name in names if name in free):
+            block = next(self.format.blocks([column]), None)
+            if block is None or pa.types.is_nested(block[column].type):
+                continue
+            values = as_names(block[column], ()).fill_null("").unique().to_pylist()
+            if holds({value.strip().lower() for value in values}):
+                return column
+        return None
 
     def release(self) -> None:
         """Free what a format holds in memory, once all blocks are read."""
@@ -178,6 +225,8 @@ class Table:
         for kind, name in zip(METADATA_COLUMNS, (label, group, split), strict=True):
             if name is not None:
                 columns[kind] = self.require(name, kind)
+            elif kind == "split" and self.split_column is not None:
+                columns[kind] = self.split_column
             elif kind in self.columns:
                 columns[kind] = kind
             elif similar := similar_name(kind, [name for name in self.columns if name not in self._named_columns()]):
@@ -200,12 +249,28 @@ def similar_name(kind: str, columns: Sequence[str]) -> str | None:
     return next((found[name] for name in names if name in found), None)
 
 
+def _are_splits(values: set[str]) -> bool:
+    return "train" in values and len(values) > 1 and values <= set(SPLIT_NAMES)
+
+
+def _are_booleans(values: set[str]) -> bool:
+    return values <= {*TRUE, *FALSE} and bool(values & set(TRUE))
+
+
+def _with_validation(split: Any, validation: Any) -> Any:
+    """The split of each row: "validation" for rows of training that a column of true and false marks."""
+    names = as_names(split)
+    marked = pc.is_in(pc.utf8_lower(as_names(validation, ())), value_set=pa.array(TRUE, pa.string()))
+    is_train = pc.equal(pc.utf8_lower(names), "train")
+    return pc.if_else(pc.and_(marked, pc.fill_null(is_train, False)), "validation", names)
+
+
 def _is_json_lines(text: str, is_complete: bool) -> bool:
     """Whether each line is an object: the first is a whole one, or the file goes on behind what was read of it."""
     line = text.lstrip().split("\n", 1)[0]
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return not is_complete and "\n" not in text.strip()
     if not isinstance(value, dict):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ssl_plugins.datasets._io.user_data import RowOptions
 JSON_EXTENSIONS = with_compressions((".jsonl", ".ndjson", ".json"))
 NAMES_FROM = 1000  # records whose keys are listed
 DEPTH = 3  # of nested keys in a hint
+LOOK_RECORDS = 50  # that are searched for keys
+LONG_TEXT = 20  # characters that a text has at least in the median, where its key is chosen by its length
 
 OptionOf = Callable[[str], str]
 
@@ -46,6 +49,7 @@ class JsonRecords:
         self.option_of = {key: option_of(key) for key in keys}
         self.columns: tuple[Column, ...] = ()
         self.findings = Findings()
+        self.groups: list[str] | None = None  # the outer record of each, where records are nested
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -107,6 +111,8 @@ class JsonRecords:
                 values[kind].append(_present(lookup(record, key or kind)))
         key_of = {kind: key or kind for kind, key in option_keys.items()}
         key_of = {kind: key for kind, key in key_of.items() if any(value is not None for value in values[kind])}
+        if self.groups is not None and "group" not in key_of and option_keys["group"] is None and entry.group is None:
+            values["group"], key_of["group"] = self.groups, "group"
         for kind, option_key in option_keys.items():
             if option_key is not None and kind not in key_of:
                 raise DataError(
@@ -115,13 +121,14 @@ class JsonRecords:
         self.columns = columns_of(list(names), self.keys, key_of)
         unused = [name for name in names if name not in (*self.keys, *options.drop_columns)]
         meant = {kind: similar_name(kind, unused) for kind in option_keys if kind not in key_of}
-        self.findings = Findings(
+        self.findings = replace(
+            self.findings,
             doubts={
                 kind: f"{self.path} has no key '{kind}', but '{name}'; did you mean dataset.{kind}={name}? else name "
                 f"it in dataset.drop_columns"
                 for kind, name in meant.items()
                 if name is not None and getattr(entry, kind) is None
-            }
+            },
         )
         if lists is not None and lists.append(values["label"], self.location):
             key_of.pop("label")
@@ -242,8 +249,19 @@ def nested_keys(record: Mapping[str, Any], depth: int = DEPTH) -> Iterator[str]:
             yield key
 
 
-def read_json(path: Path, keys: Sequence[str], option_of: OptionOf, encoding: str | None) -> JsonRecords:
+def read_json(
+    path: Path, keys: Sequence[str], option_of: OptionOf, encoding: str | None, choose: bool = False
+) -> JsonRecords:
     """Read a file of JSON. One that ends in .json may be an array, columns, or JSON lines.
+
+    A key of objects in arrays in a record, such as `paragraphs.context`, makes each of these objects a record.
+
+    Args:
+        path: the file.
+        keys: the keys of the texts.
+        option_of: maps a key to its option's name, for messages.
+        encoding: its encoding; None = it is detected.
+        choose: whether the key of nested records that is read may be chosen if no record has the key.
 
     Raises:
         DataError: the file cannot be read.
@@ -264,7 +282,104 @@ def read_json(path: Path, keys: Sequence[str], option_of: OptionOf, encoding: st
             f"{path} holds a JSON {'object' if isinstance(value, dict) else type(value).__name__} and no array of "
             f"objects; save it as JSON lines or as [{{...}}, {{...}}]"
         )
-    return JsonArray(path, keys, option_of, records, found)
+    found_keys = list(keys)
+    findings = Findings()
+    if choose and not any(lookup(record, keys[0]) is not MISSING for record in records[:LOOK_RECORDS]):
+        chosen = longest_nested_text(records[:LOOK_RECORDS])
+        if chosen is not None:
+            found_keys = [chosen]
+            line = (
+                f"key '{chosen}' of nested objects is read as the {option_of(keys[0])}; dataset.{option_of(keys[0])} "
+            )
+            findings = Findings(warnings={"key": line + "names another"})
+    outer = _outer_key(value)
+    found_keys = [key.removeprefix(f"{outer}.") if outer is not None else key for key in found_keys]
+    records, groups = flatten(records, found_keys)
+    name_of = dict(zip(found_keys, keys, strict=True))
+    source = JsonArray(path, found_keys, lambda key: option_of(name_of[key]), records, found)
+    facts = {"groups": "the outer objects of the texts"} if groups is not None else {}
+    source.findings, source.groups = replace(findings, facts=facts), groups
+    return source
+
+
+def flatten(records: list[Any], keys: Sequence[str]) -> tuple[list[Any], list[str] | None]:
+    """The objects of arrays in records as records, if keys lead through such arrays.
+
+    A nested record has the keys of its outer records too; its own are named by their path, as in `paragraphs.context`.
+
+    Returns:
+        The records, and the name of the outermost record of each; None if they are not nested.
+    """
+    paths = [path for key in keys if (path := arrays_on_path(records, key)) is not None]
+    path = max(paths, key=len, default=())
+    if not path or any(path[: len(other)] != other for other in paths):
+        return records, None
+    groups = [_name_of_record(record, index) for index, record in enumerate(records)]
+    for name in path:
+        nested, names = [], []
+        for record, group in zip(records, groups, strict=True):
+            inner = lookup(record, name) if isinstance(record, dict) else MISSING
+            kept = {key: each for key, each in record.items() if not isinstance(each, list)} if inner else {}
+            for each in inner if isinstance(inner, list) else ():
+                if isinstance(each, dict):
+                    nested.append({**kept, **{f"{name}.{key}": value for key, value in each.items()}})
+                    names.append(group)
+        records, groups = nested, names
+    return records, groups if len(set(groups)) > 1 else None
+
+
+def arrays_on_path(records: Sequence[Any], key: str) -> tuple[str, ...] | None:
+    """The keys of the arrays of objects that a key leads through; None if it leads to nothing.
+
+    Each is the whole path, as in `("paragraphs", "paragraphs.qas")`.
+    """
+    for record in records[:LOOK_RECORDS]:
+        node, path, done = record, list[str](), list[str]()
+        for part in key.split("."):
+            if isinstance(node, list) and not part.isdecimal():
+                node = next((each for each in node if isinstance(each, dict)), None)
+                path.append(".".join(done))
+            node = lookup(node, part)
+            done.append(part)
+        if node is not MISSING:
+            return tuple(path)
+    return None
+
+
+def longest_nested_text(records: Sequence[Any]) -> str | None:
+    """The key of the longest texts, in the median, in objects in arrays in the records; None if all are short."""
+    lengths: dict[str, list[int]] = {}
+
+    def look(node: Any, path: str, depth: int) -> None:
+        if isinstance(node, list) and depth < DEPTH + 1:
+            for each in node[:LOOK_RECORDS]:
+                if isinstance(each, dict):
+                    for key, value in each.items():
+                        look(value, f"{path}.{key}", depth + 1)
+        elif isinstance(node, str) and depth:
+            lengths.setdefault(path, []).append(len(node))
+
+    for record in records:
+        if isinstance(record, dict):
+            for key, value in record.items():
+                look(value, key, 0)
+    medians = {path: float(np.median(each)) for path, each in lengths.items()}
+    best = max(medians, key=lambda path: medians[path], default=None)
+    return best if best is not None and medians[best] >= LONG_TEXT else None
+
+
+def _name_of_record(record: Any, index: int) -> str:
+    """The title or the like of a record, which files of other languages may share, else its number."""
+    names = [record.get(key) for key in ("title", "id", "name")] if isinstance(record, dict) else []
+    return next((name for name in names if isinstance(name, str) and name.strip()), str(index))
+
+
+def _outer_key(value: Any) -> str | None:
+    """The key of the only array of objects of an object."""
+    if not isinstance(value, dict):
+        return None
+    keys = [key for key, item in value.items() if isinstance(item, list) and item and isinstance(item[0], dict)]
+    return keys[0] if len(keys) == 1 else None
 
 
 def _is_object(line: str) -> bool:

@@ -184,7 +184,9 @@ def read_text_source(
         return read_columns(entry, column_of, options, metadata, lists)
     option_of = {name: option for option, name in column_of.items()}
     encoding = getattr(options, "encoding", None)
-    source = read_json(entry.path, list(column_of.values()), option_of.__getitem__, encoding)
+    is_default = all(name == type(options).model_fields[option].default for option, name in column_of.items())
+    choose = is_default and len(column_of) == 1
+    source = read_json(entry.path, list(column_of.values()), option_of.__getitem__, encoding, choose)
     source.collect_metadata(metadata, options, entry, lists)
     return source
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         Masking,
         Maskings,
         Objective,
+        PictureStyle,
         Predictor,
+        Preprocessing,
         Probe,
         Teacher,
         Tokenizer,
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
         Continuous,
         DataSummary,
         Discrete,
+        Excerpt,
         Field,
         Fields,
+        Recognition,
         Sample,
         Split,
         Task,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from ssl_core.options import Choice, Options, Preset
     from ssl_core.public_data.dataset import PublicDataset
     from ssl_core.public_data.source import Archive, Source
+    from ssl_core.public_data.unpacked import unpacked_archive
     from ssl_core.tokens import (
         ContinuousTarget,
         DiscreteTarget,
@@ -52,24 +57,29 @@ if TYPE_CHECKING:
         Tokens,
     )
     from ssl_core.training.learner import Learner
+    from ssl_core.utils.reading import report_reading
+    from ssl_core.utils.scratch import scratch_array
 
 __version__ = "0.2.0"
 
 _HOMES = {
     "contracts": (
-        "Dataset", "Draws", "Ema", "Inputs", "Mask", "Masking", "Maskings", "Objective", "Predictor",
-        "Probe", "Teacher", "Tokenizer",
+        "Dataset", "Draws", "Ema", "Inputs", "Mask", "Masking", "Maskings", "Objective", "PictureStyle",
+        "Predictor", "Preprocessing", "Probe", "Teacher", "Tokenizer",
     ),
     "data": (
-        "Batch", "Column", "Continuous", "DataSummary", "Discrete", "Field", "Fields", "Sample", "Split", "Task",
-        "Text",
+        "Batch", "Column", "Continuous", "DataSummary", "Discrete", "Excerpt", "Field", "Fields", "Recognition",
+        "Sample", "Split", "Task", "Text",
     ),
     "training.learner": ("Learner",),
+    "utils.reading": ("report_reading",),
+    "utils.scratch": ("scratch_array",),
     "errors": ("BadSample", "ConfigError", "DataError", "PluginError", "SslxError", "nearest"),
     "hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "options": ("Choice", "Options", "Preset"),
     "public_data.dataset": ("PublicDataset",),
     "public_data.source": ("Archive", "Source"),
+    "public_data.unpacked": ("unpacked_archive",),
     "tokens": (
         "ContinuousTarget", "DiscreteTarget", "Geometry", "Layout", "Outcome", "Segment", "Target", "Tokens",
     ),
@@ -93,6 +103,7 @@ __all__ = [
     "DiscreteTarget",
     "Draws",
     "Ema",
+    "Excerpt",
     "Field",
     "Fields",
     "Geometry",
@@ -105,11 +116,14 @@ __all__ = [
     "Objective",
     "Options",
     "Outcome",
+    "PictureStyle",
     "PluginError",
     "Predictor",
+    "Preprocessing",
     "Preset",
     "Probe",
     "PublicDataset",
+    "Recognition",
     "Sample",
     "Segment",
     "Source",
@@ -125,6 +139,9 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "nearest",
+    "report_reading",
+    "scratch_array",
+    "unpacked_archive",
 ]
 
 

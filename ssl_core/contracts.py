@@ -9,8 +9,9 @@ Shapes: B samples, L tokens of a row, Ls tokens of a segment, D encoder width, V
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.data import DataSummary, Fields, Sample, Split, Task
+from ssl_core.data import DataSummary, Excerpt, Fields, Recognition, Sample, Split, Task
 from ssl_core.nn.encoder import Encoder
 from ssl_core.options import Choice
 from ssl_core.public_data.source import Source
@@ -285,6 +286,44 @@ class Objective(nn.Module):
         return None
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a tokenizer does to raw samples, in words and numbers, for programs that do it without sslx.
+
+    Args:
+        steps: what `Tokenizer.preprocess` does, in order: {"do": a sentence, and the numbers that it names}.
+        inside: what `Tokenizer.forward` does to preprocessed inputs before the encoder, in the same form.
+        files: files that a step names, such as a vocabulary, by name.
+    """
+
+    steps: Sequence[Mapping[str, Any]] = ()
+    inside: Sequence[Mapping[str, Any]] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PictureStyle:
+    """How the report draws a segment of a tokenizer. The defaults fit any segment.
+
+    Args:
+        axes: What the axes of space of `Tokenizer.to_image` are, with units, such as ("mel band", "time (s)").
+        spacing: Units of the last axis from one value to the next, such as seconds.
+        rgb: Channels of an image that are shown as red, green and blue, each stretched to its own range. By default
+            three channels are shown as they are, and of any other number the first one in false colours.
+        channels: Names of the channels, if they have any.
+        names: Name of each token, where each token is a thing of its own, such as a column of a table. Segments with
+            names are shown as a table.
+        drawn: Whether the segment is shown at all.
+    """
+
+    axes: tuple[str, ...] = ()
+    spacing: float = 1.0
+    rgb: tuple[int, int, int] | None = None
+    channels: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    drawn: bool = True
+
+
 class Tokenizer(nn.Module):
     """Turns a batch of one modality's inputs into tokens. Knows no objective. Its name is the modality's name."""
 
@@ -297,6 +336,8 @@ class Tokenizer(nn.Module):
     than that trained on is then used, else refused."""
     fact_options: Mapping[str, str] = MappingProxyType({})
     """What changes each of the `facts`, such as {"cropped": "tokenizer.length"}: the cure in warnings."""
+    file_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name files which `__init__` reads. A saved encoder holds copies of these files."""
     augments: bool = False
     """Whether training sees an augmented view of each sample also if the objective asks for one view, as MAE's crops.
     `__init__` sets it where an option decides."""
@@ -328,6 +369,14 @@ class Tokenizer(nn.Module):
         """The result of `fit` as text: part of the key of the cache of preprocessed data."""
         return ""
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """What the rows of parameters stand for, by name of the parameter: {"table": the words of a vocabulary}.
+
+        A run that starts from the weights of another tokenizer of this class matches rows by these names. Rows without
+        a name are matched by their number. By default none has names.
+        """
+        return {}
+
     def preprocess(self, inputs: Inputs) -> Inputs:
         """One sample's inputs in fixed shapes, computed without parameters or randomness, once, and cached.
 
@@ -335,6 +384,13 @@ class Tokenizer(nn.Module):
             BadSample: For a sample that cannot be used.
         """
         return inputs
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """What `preprocess` and `forward` do, for the preprocessing.json beside an exported encoder.
+
+        By default nothing is described.
+        """
+        return Preprocessing()
 
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """What preprocessing did to samples, as shares in [0, 1], for the run's header. By default nothing.
@@ -397,9 +453,50 @@ class Tokenizer(nn.Module):
         """
         return None
 
+    def handmade(self, inputs: Inputs) -> np.ndarray | None:
+        """Classical hand-made features of one sample, (F,), as a baseline without learning; by default None, and there
+        is no such baseline.
+
+        For example statistics and a spectrum of a series, counts of words. `inputs` are a sample's raw inputs, as
+        `preprocess` gets them, of a sample that it takes. All samples have the same F, and the features are finite.
+        Called only with `evaluate.classical`.
+
+        Raises:
+            ConfigError: If a library is missing; the message has the cure.
+        """
+        return None
+
     def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
         """Patches (B, Ls, size) of a continuous segment put together as (B, channels, *space), for pictures."""
         return None
+
+    def to_text(self, segment: int, ids: Tensor) -> list[list[str]] | None:
+        """Ids (B, Ls) of a discrete segment as text, for the report: B lists of Ls strings.
+
+        Joined without blanks the strings of a sample read as its text, so they hold their own blanks. By default None,
+        and ids are shown as numbers.
+        """
+        return None
+
+    def to_audio(self, segment: int, patches: Tensor) -> tuple[np.ndarray, float] | None:
+        """Patches (B, Ls, size) of a continuous segment as sound, for the report. By default None.
+
+        Returns:
+            (B, samples) float, of any loudness, and the sampling rate in Hz.
+        """
+        return None
+
+    def recording(self, inputs: Inputs) -> tuple[np.ndarray, float] | None:
+        """The recording in the raw inputs of one sample, for the report to play. By default None.
+
+        Returns:
+            (samples,) float, of any loudness, and the sampling rate in Hz.
+        """
+        return None
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """How the report draws a segment."""
+        return PictureStyle()
 
 
 class Dataset(torch.utils.data.Dataset[Sample]):
@@ -445,6 +542,37 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             BadSample: If it cannot be read.
         """
         raise NotImplementedError
+
+    @classmethod
+    def recognise(cls, root: str) -> Recognition | None:
+        """Whether a path of the user's holds data that this class reads, for `sslx inspect` and `sslx run --data`.
+
+        It looks at names, endings and the beginning of some files, and raises nothing. The class must have an option
+        `root`, which takes the path. By default None.
+
+        Args:
+            root: a file, a folder, a pattern such as data/*.csv, or several files with commas between them.
+
+        Returns:
+            How well the path fits and how to read it; None if it does not fit.
+        """
+        return None
+
+    @classmethod
+    def excerpt(cls, options: Any, folder: Path) -> Excerpt | None:
+        """A part of the data that `options` name, if the whole is too large to be opened for an inspection.
+
+        Args:
+            options: the class's own `Options`.
+            folder: an empty folder for the part, deleted after the inspection.
+
+        Returns:
+            The part; None (the default) if the whole can be opened.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        return None
 
     def schema(self) -> dict[str, Any]:
         """What data for the trained encoder must have in common with this, as JSON: names, order, kinds and

@@ -25,20 +25,31 @@ class Continuous:
             compared.
         longest: largest size along the last axis where that differs between samples, if it is known. It is ignored
             when fields are compared.
+        names: names of the numbers of shape (n,), such as the columns of a table, if they have some. They are ignored
+            when fields are compared.
     """
 
     shape: tuple[int | None, ...]
     rate: float | None = None
     dtype: str | None = field(default=None, repr=False, compare=False)
     longest: int | None = field(default=None, compare=False)
+    names: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Discrete:
-    """A field of `length` vocabulary ids, each in [0, vocab)."""
+    """A field of `length` vocabulary ids, each in [0, vocab).
+
+    Args:
+        length: number of ids of a sample.
+        vocab: number of different ids.
+        names: what the ids mean, such as the categories of a column, if they have names. They are ignored when fields
+            are compared.
+    """
 
     length: int
     vocab: int
+    names: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,8 @@ class Column:
         kind: "number", "category", "text", "image" or another word for the kind of its values.
         categories: the different values of a category, in the order of their ids.
         why: why it has this role, if that is not plain, such as "all values are different".
+        missing: share of missing values in [0, 1], if it is known. It is ignored when columns are compared.
+        range: smallest and largest number, if they are known. It is ignored when columns are compared.
     """
 
     name: str
@@ -104,6 +117,8 @@ class Column:
     kind: str = "number"
     categories: tuple[str, ...] = ()
     why: str = ""
+    missing: float | None = field(default=None, compare=False)
+    range: tuple[float, float] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,52 @@ class DataSummary:
     files: Mapping[str, int] = field(default_factory=dict)
     ignored: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What `Dataset.recognise` found at a path.
+
+    Args:
+        confidence: in [0, 1]. 0.9 and more: the format or the content is of this modality alone. About 0.5: it can
+            well be meant otherwise. Below 0.3: it can be read so, and nothing speaks for it.
+        why: what the data look like, in a few words, e.g. "20 recordings (.wav)".
+        options: values of the data set's options, by name, that reading the data needs. `root` replaces the path.
+
+    Raises:
+        ValueError: If the confidence is outside [0, 1].
+    """
+
+    confidence: float
+    why: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"a confidence is between 0 and 1, not {self.confidence}")
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of data that are too large to be opened for an inspection; see `Dataset.excerpt`.
+
+    Args:
+        options: values of the data set's options, by name, with which the part is opened.
+        note: what was taken, e.g. "20,000 of 10,000,000 rows".
+        share: share of the whole in (0, 1] that was taken, from which numbers of samples are counted up.
+        missing: share of missing values in [0, 1] of each column of the whole.
+        constant: columns that hold one value only in the whole.
+        ranges: smallest and largest number of each column of the whole.
+        files: path of the file of the whole for each file of the part, by its path, for messages.
+    """
+
+    options: Mapping[str, Any]
+    note: str
+    share: float = 1.0
+    missing: Mapping[str, float] = field(default_factory=dict)
+    constant: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Sample(TypedDict):

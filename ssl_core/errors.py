@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import itertools
 import traceback
 from collections.abc import Iterable
@@ -33,6 +34,28 @@ class BadSample(DataError):
 
 class CheckpointError(SslxError):
     """A run folder or checkpoint is missing, damaged, or belongs to another configuration."""
+
+
+CURES = {
+    errno.ENOSPC: "free space, or write to another folder",
+    errno.EDQUOT: "free space, or write to another folder",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or write to another folder",
+    errno.EROFS: "use a copy in a folder that can be written",
+    errno.EACCES: "change its permissions, or use a copy in a folder that can be written",
+    errno.EPERM: "change its permissions, or use a copy in a folder that can be written",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs, which hold too many files open",
+    errno.EIO: "the disk may be damaged; use a copy on another one",
+}
+"""What helps against errors of the system, by number."""
+
+
+def system_error(error: BaseException) -> str | None:
+    """One line for an error of disk, permissions or limits that a user can mend; None for any other."""
+    if not isinstance(error, OSError) or error.errno not in CURES:
+        return None
+    name = "" if error.filename is None else f"{error.filename}: "
+    return f"{name}{error.strerror}; {CURES[error.errno]}"
 
 
 def nearest(word: str, known: Iterable[str], kind: str = "name") -> str:

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ssl_core import options as _options
-from ssl_core.contracts import Draws, Inputs, Tokenizer
-from ssl_core.data import Fields
+from ssl_core.contracts import Draws, Inputs, PictureStyle, Preprocessing, Tokenizer
+from ssl_core.data import Discrete, Fields
 from ssl_core.errors import ConfigError
+from ssl_core.nn.exporting import is_exporting
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Geometry, Layout, Segment, Tokens
 
@@ -24,7 +25,7 @@ CHUNK_NUMBERS = 2**24  # largest number of elements that `fit_normalization` con
 
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     """(B, C, *space) to (B, L, prod(patch) * C). Patches are row-major; in a patch the channel is the last axis."""
-    if torch.compiler.is_compiling() and not x.requires_grad:
+    if torch.compiler.is_compiling() and not x.requires_grad and not is_exporting():
         patches: Tensor = torch.ops.sslx.patchify(x, list(patch))
         return patches
     return _patchify(x, patch)
@@ -197,6 +198,19 @@ class GridTokenizer(Tokenizer):
         patches = patchify(x, self.patch)
         return Tokens(self.embed(patches), (ContinuousTarget(patches),), self.layout, self.geometry(inputs))
 
+    def describe_preprocessing(self) -> Preprocessing:
+        """Unit, normalisation and patches, which are inside `forward`."""
+        unit = [{"do": f"multiply '{self.field}' by unit", "unit": self.unit}] if self.unit != 1 else []
+        normalise = {
+            "do": f"subtract mean from each channel of '{self.field}' and divide by std",
+            "mean": self.mean.tolist(), "std": self.std.tolist(),
+        }  # fmt: skip
+        patches = {
+            "do": "cut into patches, row by row; in a patch the channel is the last axis", "patch": list(self.patch),
+            "grid": list(self.layout.segments[0].grid), "channels": self.channels, "shape": list(self.shape),
+        }  # fmt: skip
+        return Preprocessing(inside=[*unit, normalise, patches])
+
     def to_image(self, segment: int, patches: Tensor) -> Tensor:
         """Reassemble patches and invert the normalisation: (B, C, *space), in the unit of the preprocessed input."""
         ones = (1,) * len(self.shape)
@@ -234,11 +248,26 @@ class IdTokenizer(Tokenizer):
         else:
             nn.init.normal_(self.table, std=std)
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """The names of the ids, where the field has names."""
+        field = self.fields.get(self.field)
+        names = field.names if isinstance(field, Discrete) else ()
+        return {"table": names} if len(names) == len(self.table) else {}
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
         """inputs[field] (B, L) to Tokens."""
         ids = inputs[self.field].long()
         target = DiscreteTarget(ids, self.table)
         return Tokens(embedding_lookup(self.table, ids), (target,), self.layout, self.geometry(inputs))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """The look-up in the table, which is inside `forward`."""
+        segment = self.layout.segments[0]
+        look_up = {
+            "do": f"look up '{self.field}' in a table of vectors; an id is a whole number from 0 to vocabulary - 1",
+            "length": segment.length, "vocabulary": segment.size,
+        }  # fmt: skip
+        return Preprocessing(inside=[look_up])
 
 
 class JointTokenizer(Tokenizer):
@@ -263,11 +292,28 @@ class JointTokenizer(Tokenizer):
         """The fingerprints of all parts."""
         return "\0".join(part.fit_fingerprint() for part in self.parts).strip("\0")  # type: ignore[operator]
 
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """Those of all parts."""
+        return {
+            f"parts.{number}.{name}": names
+            for number, part in enumerate(self.parts)
+            for name, names in part.entry_names().items()  # type: ignore[operator]
+        }
+
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Apply the preprocessing of each part in turn."""
         for part in self.parts:
             inputs = part.preprocess(inputs)  # type: ignore[operator]
         return inputs
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """The steps of each part in turn."""
+        parts: list[Preprocessing] = [part.describe_preprocessing() for part in self.parts]  # type: ignore[operator]
+        return Preprocessing(
+            [step for part in parts for step in part.steps],
+            [step for part in parts for step in part.inside],
+            {name: content for part in parts for name, content in part.files.items()},
+        )
 
     def facts(self, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
         """The facts of all parts; of two parts that report the same, the larger share."""
@@ -301,9 +347,14 @@ class JointTokenizer(Tokenizer):
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """The geometries of all parts, joined."""
-        rows = len(next(iter(inputs.values())))
+        rows = next(iter(inputs.values())).shape[0]
         geometries = [part.geometry(inputs) for part in self.parts]  # type: ignore[operator]
         return _join_geometries(geometries, [part.layout for part in self.parts], rows)  # type: ignore[misc]
+
+    def handmade(self, inputs: Inputs) -> np.ndarray | None:
+        """The hand-made features of all parts that have some, one after the other."""
+        known = [features for part in self.parts if (features := part.handmade(inputs)) is not None]  # type: ignore[operator]
+        return np.concatenate(known) if known else None
 
     def draw_view(self, batch: int, generator: torch.Generator) -> Draws:
         """The draws of all parts, each with the number of its part in front."""
@@ -324,15 +375,41 @@ class JointTokenizer(Tokenizer):
         embeddings = torch.cat([tokens.embeddings for tokens in parts], dim=1)
         targets = tuple(target for tokens in parts for target in tokens.targets)
         layouts = [tokens.layout for tokens in parts]
-        geometry = _join_geometries([tokens.geometry for tokens in parts], layouts, len(embeddings))
+        geometry = _join_geometries([tokens.geometry for tokens in parts], layouts, embeddings.shape[0])
         return Tokens(embeddings, targets, self.layout, geometry)
 
     def to_image(self, segment: int, patches: Tensor) -> Tensor | None:
         """The image from the part that owns the segment, or None."""
+        part, own = self._owner(segment)
+        return part.to_image(own, patches)
+
+    def to_text(self, segment: int, ids: Tensor) -> list[list[str]] | None:
+        """The text from the part that owns the segment, or None."""
+        part, own = self._owner(segment)
+        return part.to_text(own, ids)
+
+    def to_audio(self, segment: int, patches: Tensor) -> tuple[np.ndarray, float] | None:
+        """The sound from the part that owns the segment, or None."""
+        part, own = self._owner(segment)
+        return part.to_audio(own, patches)
+
+    def recording(self, inputs: Inputs) -> tuple[np.ndarray, float] | None:
+        """The recording of the first part that has one, or None."""
+        recordings = (part.recording(inputs) for part in self.parts)  # type: ignore[operator]
+        return next((one for one in recordings if one is not None), None)
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """The style of the part that owns the segment."""
+        part, own = self._owner(segment)
+        return part.picture_style(own)
+
+    def _owner(self, segment: int) -> tuple[Tokenizer, int]:
+        """The part that owns a segment, and the number of the segment in that part."""
         for part in self.parts:
-            count = len(part.layout.segments)  # type: ignore[union-attr,arg-type]
+            assert isinstance(part, Tokenizer)
+            count = len(part.layout.segments)
             if segment < count:
-                return part.to_image(segment, patches)  # type: ignore[operator]
+                return part, segment
             segment -= count
         raise IndexError("no such segment")
 

@@ -9,7 +9,24 @@ from typing import Annotated
 
 import typer
 
-from ssl_core.cli import check, compare, data, embed, evaluate, plugins, run, show
+from ssl_core.cli import (
+    cache,
+    check,
+    compare,
+    data,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    plugins,
+    predict,
+    replay,
+    run,
+    show,
+    submit,
+    ui,
+)
 from ssl_core.cli.common import errors_in_one_line
 from ssl_core.cli.plugin_commands import PluginGroup
 from ssl_core.training.accel.threads import configure_threads
@@ -19,7 +36,6 @@ app = typer.Typer(
     cls=PluginGroup,
     help="Self-supervised learning for data of any kind: any objective on any modality, measured fairly.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -43,7 +59,10 @@ def main_options(
     """Self-supervised learning for data of any kind."""
 
 
-for module in (run, evaluate, embed, compare, data, show, check, plugins):
+for module in (
+    run, replay, inspect, evaluate, embed, finetune, predict, export, compare, submit, ui, data, cache, show, check,
+    plugins,
+):  # fmt: skip
     module.attach(app)
 
 

@@ -151,12 +151,12 @@ def show_checks(entry: Entry[Any], results: Iterable[Result]) -> list[Result]:
     Returns:
         The results.
     """
-    from rich.console import Console
     from rich.markup import escape
 
+    from ssl_core.cli.rich_terminal import Terminal
     from ssl_core.testing.check import group_failures, join_names
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(f'{entry.kind} {entry.full_name}')}[/bold]")
     results = list(results)
     for group in group_failures(results):

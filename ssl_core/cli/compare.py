@@ -10,14 +10,23 @@ import typer
 
 from ssl_core.cli.common import (
     Block,
+    Cpus,
     Data,
     Debug,
     Device,
+    Gpus,
+    Grace,
+    JobTime,
     LabelPattern,
+    Memory,
+    Partition,
     PresetName,
     ProbeEvery,
+    Requeues,
+    SlurmSetting,
     command,
     load_catalogue,
+    resources,
     say,
 )
 
@@ -55,6 +64,17 @@ def compare(
         bool, typer.Option("--dry-run", help="Print the runs and what is done of them, and stop.")
     ] = False,
     device: Device = None,
+    launcher: Annotated[
+        str | None, typer.Option(help="slurm: an array of jobs; local: the same on this machine, to try it.")
+    ] = None,
+    partition: Partition = None,
+    time: JobTime = "1h",
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    mem: Memory = None,
+    grace: Grace = 90,
+    requeues: Requeues = 100,
+    slurm: SlurmSetting = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +90,10 @@ def compare(
         new = (objectives, modality, dataset, data, label_pattern, config, seeds, steps, budget, preset, probe_every)
         if set_ or dry_run or any(part is not None for part in new):
             raise ConfigError("--from makes tables of runs that are there; leave out what is for new ones")
-        show_comparison(comparing.collect(from_), [], out or from_, f"Comparison of {from_}")
+        found, problems = comparing.collect(from_)
+        show_comparison(found, problems, out or from_, f"Comparison of {from_}")
+        if problems:
+            raise SystemExit(1)
         return
     common = dict(parse_setting(text) for text in set_ or ())
     common |= {
@@ -98,20 +121,24 @@ def compare(
     grid = grids.by_own_names(grid, catalogue)
     cells = grids.cells(grid, catalogue)
     folder = out or grids.default_folder(grid)
-    console = RichConsole()
+    console, given = RichConsole(), None
+    if launcher is not None:
+        given = resources(
+            launcher, time, mem, slurm, partition=partition, gpus=gpus, cpus=cpus, grace=grace, requeues=requeues,
+            parallel=jobs or (256 if launcher == "slurm" else comparing.usual_jobs(device)), name="sslx-compare",
+        )  # fmt: skip
     if dry_run:
         show_cells(cells, {cell.name for cell in cells if comparing.is_finished(folder, cell)}, folder)
         return
     console.info(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
     try:
-        reports, failures = comparing.run_cells(cells, folder, jobs or comparing.usual_jobs(device), console)
+        reports, failures = comparing.run_cells(
+            cells, folder, jobs or (1 if given else comparing.usual_jobs(device)), console, given
+        )
     except comparing.Stopped as stopped:
         say(f"stopped by {stopped}; the same command goes on")
         raise SystemExit(128 + stopped.number) from None
-    failure_lines = [
-        f"failed: {failure.cell.method} on {failure.cell.data}, seed {failure.cell.seed}: {failure.reason}"
-        for failure in failures
-    ]
+    failure_lines = [failure.line for failure in failures]
     show_comparison(reports, failure_lines, folder, command_line)
     if failures:
         raise SystemExit(1)

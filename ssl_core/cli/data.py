@@ -39,10 +39,10 @@ def list_(
     debug: Debug = False,
 ) -> None:
     """List the public data sets: names, size, terms, and whether they are here."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from ssl_core.cli.rich_terminal import Terminal
     from ssl_core.errors import ConfigError, nearest
     from ssl_core.public_data.dataset import data_root
 
@@ -60,7 +60,7 @@ def list_(
             samples = " + ".join(f"{count:,}" for count in cls.source.sample_counts.values())
             row = (f"{cls.modality}/{cls.name}", here, samples, ", ".join(cls.aliases), cls.source.terms)
             table.add_row(*map(escape, row))
-    Console(highlight=False).print(table)
+    Terminal(highlight=False).print(table)
 
 
 def show(name: Name, root: Root = None, block: Block = None, debug: Debug = False) -> None:
@@ -207,11 +207,12 @@ def _is_public(cls: Any) -> bool:
 @contextmanager
 def _bars() -> Iterator[Progress]:
     """A bar for what is being done, on the standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    from ssl_core.cli.rich_terminal import Terminal
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    with Progress(*columns, TimeRemainingColumn(), console=Terminal(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def told(what: str, done: int, total: int | None) -> None:

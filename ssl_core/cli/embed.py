@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ssl_core.cli.common import Block, Debug, LabelPattern, command, load_catalogue
+from ssl_core.cli.common import (
+    BatchSize,
+    Block,
+    CheckpointName,
+    Debug,
+    Files,
+    LabelPattern,
+    SetData,
+    StrictSamples,
+    command,
+    dataset_settings,
+    load_catalogue,
+)  # fmt: skip
 
 
 def attach(app: typer.Typer) -> None:
@@ -17,7 +29,7 @@ def attach(app: typer.Typer) -> None:
 
 def embed(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Your files: a file, a folder or a pattern.")],
+    path: Files,
     out: Annotated[
         Path | None,
         typer.Option(help="The table of features: .parquet, .csv or .npz; by default RUN/embed/NAME.parquet."),
@@ -28,37 +40,35 @@ def embed(
     layers: Annotated[
         str | None, typer.Option(help="Encoder layers from 1, as 4,8: their outputs side by side.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a forward pass.")] = 256,
-    label_pattern: LabelPattern = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the data set, as dataset.option=value. Repeatable.")
+    readout: Annotated[
+        str | None,
+        typer.Option(
+            help="How features are read out: last (mean over tokens of the last layer, the default), layers (means "
+            "of all layers), layers+stats (also deviation and maximum of the last layer)."
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a sample that cannot be used.")] = False,
+    checkpoint: CheckpointName = "last",
+    batch_size: BatchSize = 256,
+    label_pattern: LabelPattern = None,
+    set_: SetData = None,
+    strict: StrictSamples = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     block: Block = None,
     debug: Debug = False,
 ) -> None:
     """Write the features of your files as a table: labels and splits are not needed."""
-    from ssl_core.api import load
     from ssl_core.cli.terminal import RichConsole
-    from ssl_core.config.resolve import parse_setting
-    from ssl_core.errors import ConfigError
     from ssl_core.runs.data import as_utf8
-    from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, write_features
+    from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, say_findings, write_features
+    from ssl_core.runs.trained import load_trained
 
-    options: dict[str, Any] = {} if label_pattern is None else {"label_pattern": label_pattern}
-    for setting in set_ or ():
-        name, value = parse_setting(setting)
-        if not name.startswith("dataset."):
-            raise ConfigError(f"--set {setting}: sslx embed takes options of the data set, as dataset.option=value")
-        options[name.removeprefix("dataset.")] = value
+    options = dataset_settings("sslx embed", label_pattern, set_)
     console = RichConsole()
-    request = EmbedRequest(path, options, per_token, _numbers(layers), batch_size, strict)
+    request = EmbedRequest(path, options, per_token, numbers(layers), batch_size, strict, readout)
     catalogue = load_catalogue(block)
-    encoder = load(run_folder, device=device)
+    encoder = load_trained(run_folder, catalogue, checkpoint, device)
     datasets = open_files(encoder, request, catalogue)
-    for line in dict.fromkeys((*datasets[0].doubts, *(line for dataset in datasets for line in dataset.warnings))):
-        console.info(as_utf8(line))
+    say_findings(datasets, console)
     file = out or run_folder / "embed" / f"{Path(path).resolve().stem}.parquet"
     task = datasets[0].task
     rows = embed_rows(encoder, datasets, request, console)
@@ -66,7 +76,12 @@ def embed(
     console.info(as_utf8(f"written: {file} ({count:,} samples)"))
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
+def numbers(text: str | None) -> tuple[int, ...] | None:
+    """Numbers of layers, as 4,8.
+
+    Raises:
+        ConfigError: the text is none.
+    """
     from ssl_core.errors import ConfigError
 
     if text is None:

@@ -10,6 +10,7 @@ import typer
 
 from ssl_core.cli.common import (
     Block,
+    CheckpointName,
     Data,
     Debug,
     Device,
@@ -39,8 +40,12 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the report here; by default into RUN, or of other data into RUN/eval/NAME."),
+        typer.Option(
+            help="Write the report here; by default into RUN, or of other data or the best checkpoint into "
+            "RUN/eval/NAME."
+        ),
     ] = None,
+    checkpoint: CheckpointName = "last",
     device: Device = None,
     block: Block = None,
     debug: Debug = False,
@@ -60,6 +65,6 @@ def evaluate(
     overrides |= dict(parse_setting(text) for text in set_ or ())
     own = "own" if any(path.startswith("dataset.") for path in overrides) else None
     other = Path(data).resolve().stem if data else overrides.get("dataset.name", own)
-    folder = out or place_of_evaluation(run_folder, other)
+    folder = out or place_of_evaluation(run_folder, other, checkpoint)
     context = RunContext(load_catalogue(block), run_folder, RichConsole(), " ".join(["sslx", *sys.argv[1:]]))
-    show_report(evaluate_run(overrides, context, folder), folder)
+    show_report(evaluate_run(overrides, context, folder, checkpoint), folder)

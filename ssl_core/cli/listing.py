@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ssl_core.cli.rich_terminal import Terminal
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.plugins import GROUP, KINDS
 from ssl_core.utils.cache import cache_dir
@@ -63,7 +63,7 @@ def show(tables: Listing, plural: str | None) -> None:
     """
     if plural not in (None, *tables):
         raise ConfigError(f"cannot list '{plural}'; {nearest(str(plural), [*tables, 'runs'], 'kind')}")
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     for name, found in tables.items():
         if plural in (None, name):
             table = Table(*found["columns"], title=name, title_justify="left")

@@ -62,11 +62,13 @@ def plugins_(
 
         typer.echo(json.dumps(found, indent=2))
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from ssl_core.cli.rich_terminal import Terminal
+    from ssl_core.utils.console import printable
+
+    console = Terminal(highlight=False)
     for distribution in found:
         title = f"{distribution['distribution']} {distribution['version']}"
         table = Table("plugin", "offers", title=escape(title), title_justify="left")
@@ -78,7 +80,7 @@ def plugins_(
         console.print(table)
     for problem in catalogue.problems:
         if not any(problem == str(one) for one in catalogue.set_aside):
-            typer.echo(f"warning: {problem}", err=True)
+            typer.echo(printable(f"warning: {problem}"), err=True)
 
 
 def survey(catalogue: Catalogue) -> list[dict[str, Any]]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
-import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from rich.console import Console as RichTerminal
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
+from ssl_core.cli.rich_terminal import Terminal as RichTerminal
 from ssl_core.compare.grid import Cell
+from ssl_core.config.auto import apply_auto
 from ssl_core.config.benchmarks import benchmarks
+from ssl_core.config.option_table import OptionRow, option_rows, option_rows_of
 from ssl_core.config.resolve import ENGINE_SECTIONS, Plugins
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError, SslxError, nearest
@@ -26,12 +28,17 @@ from ssl_core.plugins import KINDS, Catalogue
 from ssl_core.report import Report, score_table
 from ssl_core.report.comparison import compare
 from ssl_core.report.comparison_tables import rich_tables, write_all
+from ssl_core.report.finetune import FinetuneReport, finetune_table
 from ssl_core.report.page import duration
 from ssl_core.runs.build import build_learner
-from ssl_core.runs.data import open_splits
+from ssl_core.runs.data import DataForm, open_splits
 from ssl_core.runs.run_dir import find, summary
+from ssl_core.training.options import FinetuneOptions
+from ssl_core.training.replay import StepReport
 from ssl_core.utils.console import Console, Progress
 
+SECTIONS: dict[str, type[Options]] = {**ENGINE_SECTIONS, "finetune": FinetuneOptions}
+"""Options of the engine that `sslx show` explains, by section."""
 LINE_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -86,6 +93,27 @@ class RichConsole(Console):
         self.console.print(escape(text))
 
     @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """A spinner; without a terminal, a line every ten seconds."""
+        if self.console.is_terminal:
+            with self.console.status(escape(title)):
+                yield
+            return
+        done, start = threading.Event(), time.monotonic()
+
+        def say() -> None:
+            while not done.wait(LINE_SECONDS):
+                self.info(f"{title}, {duration(time.monotonic() - start)} so far")
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    @contextmanager
     def progress(self, title: str, total: int, done: int = 0) -> Iterator[Progress]:
         """A bar with the time left; without a terminal, a line every ten seconds."""
         if not self.console.is_terminal:
@@ -101,9 +129,11 @@ class RichConsole(Console):
             yield _Bar(bars, bars.add_task(title, total=total, completed=done, figures=""))
 
 
-def show_plan(console: RichTerminal, config: RunConfig, plugins: Plugins) -> None:
-    """The resolved configuration, the token layout and the number of parameters."""
-    learner = build_learner(config, plugins, open_splits(config, plugins).fields)
+def show_plan(console: RichTerminal, config: RunConfig, plugins: Plugins, form: DataForm | None = None) -> None:
+    """The resolved configuration, the token layout and the number of parameters; form: that the data are read in."""
+    opened = open_splits(config, plugins, form)
+    config = apply_auto(config, plugins.objective, len(opened.splits["train"]))
+    learner = build_learner(config, plugins, opened.fields)
     out = RichTerminal(highlight=False, soft_wrap=True)
     out.print_json(config.model_dump_json(), highlight=False)
     table = Table("segment", "grid", "tokens", "target", "size", title="token layout")
@@ -127,6 +157,27 @@ def show_report(report: Report, folder: Path) -> None:
         f"{report.peak_memory_bytes / 2**30:.1f} GiB at most"
     )
     console.print(escape(f"report: {folder / 'report.html'}"))
+
+
+def show_step(report: StepReport) -> None:
+    """What a repeated step shows."""
+    console = RichTerminal(highlight=False, soft_wrap=True)
+    console.print(f"step {report.step + 1:,}: loss {', '.join(f'{loss:g}' for loss in report.losses)}, "
+                  f"norm of the gradient {report.norm:g}")  # fmt: skip
+    console.print(escape(f"first not finite: {report.part}{report.sample_text}"))
+    for name, value in report.metrics.items():
+        console.print(escape(f"{name} {value:g}"))
+    if report.gradients:
+        table = Table("parameter", "entries that are not finite", title="gradient", title_justify="left")
+        for name, count in report.gradients.items():
+            table.add_row(escape(name), f"{count:,}")
+        console.print(table)
+
+
+def show_finetuning(report: FinetuneReport | None) -> None:
+    """The scores of a fine-tuning."""
+    if report is not None:
+        RichTerminal(highlight=False, soft_wrap=True).print(finetune_table(report))
 
 
 def show_cells(cells: Iterable[Cell], done: set[str], folder: Path) -> None:
@@ -185,51 +236,27 @@ def show_options(catalogue: Catalogue, name: str) -> None:
             else:
                 console.print(f"[bold]{kind} {escape(entry.full_name)}[/bold]  {escape(entry.summary)}")
                 console.print(f"from {escape(str(entry.origin))}")
-                section = f"evaluate.probe_options.{entry.name}" if kind == "probe" else kind
-                console.print(_options_table(section, entry.value.Options))
+                console.print(_options_table(option_rows_of(entry)))
     if deviations:
         console.print(f"[bold]deviations of preset {escape(name)} from its source[/bold]")
         for line in deviations:
             console.print(Padding(escape(f"- {line}"), (0, 0, 0, 2)))
-    if name in ENGINE_SECTIONS:
+    if name in SECTIONS:
         found = True
-        console.print(_options_table(name, ENGINE_SECTIONS[name]))
+        console.print(_options_table(option_rows(name, SECTIONS[name])))
     if not found:
         known = {name for kind in KINDS for entry in catalogue.entries(kind) for name in entry.names}
-        known |= set(ENGINE_SECTIONS)
+        known |= set(SECTIONS)
         raise ConfigError(f"nothing is called '{name}'; {nearest(name, known)}")
 
 
-def _options_table(section: str, options: type[Options]) -> Table:
+def _options_table(rows: list[OptionRow]) -> Table:
     table = Table(Column("option", overflow="fold"), "type", "default", "meaning")
-    for key, info in options.model_fields.items():
-        default = "required" if info.is_required() else repr(info.get_default(call_default_factory=True))
-        kind = type_name(info.annotation) + "".join(f", {limit}" for limit in _limits(info.metadata))
-        table.add_row(escape(f"{section}.{key}"), escape(kind), escape(default), escape(info.description or ""))
-    if not options.model_fields:
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if not rows:
         table.add_row("none", "", "", "")
     return table
-
-
-def _limits(metadata: list[Any]) -> Iterator[str]:
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    for part in metadata:
-        for attribute, sign in signs.items():
-            if getattr(part, attribute, None) is not None:
-                yield f"{sign} {getattr(part, attribute)}"
-
-
-def type_name(annotation: Any) -> str:
-    """A type as a user would write it: `int`, `near | hidden`, `int or none`."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " | ".join(map(str, arguments))
-    if origin in (Union, types.UnionType):
-        return " or ".join("none" if part is type(None) else type_name(part) for part in arguments)
-    if origin is tuple:
-        inner = [type_name(part) for part in arguments if part is not ...]
-        return f"list of {inner[0]}" if ... in arguments else f"[{', '.join(inner)}]"
-    return getattr(annotation, "__name__", str(annotation))
 
 
 def _domains_table(benchmark: str, domains: Iterable[Preset]) -> Table:

@@ -7,14 +7,13 @@ log beside a cell's folder is for people.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -23,19 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core.compare.grid import Cell
-from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.errors import CheckpointError, ConfigError, SslxError
+from ssl_core.plugins import Catalogue
 from ssl_core.report import REPORT, Report, read
+from ssl_core.runs.cluster import ClusterJob, Resources, RunJob, import_submitit, submit_jobs
+from ssl_core.runs.pretrain import RunRequest, plan_run, pretrain, run_folder
+from ssl_core.runs.run import RunContext
 from ssl_core.runs.run_dir import CONFIG, FAILURE, read_failure
 from ssl_core.training.accel.threads import available_cores, share_cores
 from ssl_core.training.device import pick_device
+from ssl_core.training.loop import Interrupted
+from ssl_core.utils.children import start_child
 from ssl_core.utils.console import Console
 from ssl_core.utils.files import write_json
 from ssl_core.utils.locks import file_lock
 
 CELLS = "cells"
 MOST_JOBS = 4
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 LOCK = ".lock"
 
 
@@ -46,6 +49,11 @@ class Failure:
     cell: Cell
     reason: str
 
+    @property
+    def line(self) -> str:
+        """What failed and why."""
+        return f"failed: {self.cell.method} on {self.cell.data}, seed {self.cell.seed}: {self.reason}"
+
 
 class Stopped(Exception):
     """A signal stopped the grid."""
@@ -55,10 +63,12 @@ class Stopped(Exception):
         self.number = number
 
 
-def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> tuple[list[Report], list[Failure]]:
+def run_cells(
+    cells: Sequence[Cell], folder: Path, jobs: int, console: Console, launcher: Resources | None = None
+) -> tuple[list[Report], list[Failure]]:
     """Run the cells that have no report, `jobs` at a time; return the reports of all cells, and the failures.
 
-    A cell that was stopped continues from its checkpoint.
+    A cell that was stopped continues from its checkpoint. With a `launcher` each cell is a job of a cluster.
 
     Raises:
         ConfigError: the folder holds the same cell with other options, or another comparison is at work in it.
@@ -73,10 +83,51 @@ def run_cells(cells: Sequence[Cell], folder: Path, jobs: int, console: Console) 
         }
         waiting = [cell for cell in cells if cell.name not in results]
         if waiting:
-            results |= _run(waiting, folder, jobs, console, len(cells))
+            if launcher is None:
+                results |= _run(waiting, folder, jobs, console, len(cells))
+            else:
+                results |= _run_jobs(waiting, folder, launcher, console, len(cells))
     ordered = [results[cell.name] for cell in cells]
     reports = [result for result in ordered if isinstance(result, Report)]
     return reports, [result for result in ordered if isinstance(result, Failure)]
+
+
+def run_cells_here(
+    cells: Sequence[Cell], folder: Path, catalogue: Catalogue, console: Console
+) -> tuple[list[Report], list[Failure]]:
+    """As `run_cells`, one after the other in this process, for data in memory, which other processes do not have.
+
+    Raises:
+        ConfigError: the folder holds the same cell with other options, or another comparison is at work in it.
+        Interrupted: a signal stopped it; the state of every cell is saved.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[Report | Failure] = []
+    with locked(folder), console.progress("comparing", len(cells)) as progress:
+        for cell in cells:
+            _record(folder, cell)
+        for cell in cells:
+            own = folder / CELLS / cell.name
+            results.append(finished(own) or _run_cell_here(cell, own, catalogue))
+            if isinstance(failure := results[-1], Failure):
+                console.info(failure.line)
+            progress.advance()
+    reports = [result for result in results if isinstance(result, Report)]
+    return reports, [result for result in results if isinstance(result, Failure)]
+
+
+def _run_cell_here(cell: Cell, own: Path, catalogue: Catalogue) -> Report | Failure:
+    """Run or continue one cell in this process."""
+    try:
+        resume = (own / CONFIG).exists()
+        plan = plan_run(RunRequest(cell.options, None, own, resume), catalogue)
+        context = RunContext(catalogue, own)
+        with run_folder(plan, context) as current:
+            return pretrain(current, context).finished_report
+    except SslxError as error:
+        if isinstance(error, Interrupted):
+            raise
+        return Failure(cell, str(error))
 
 
 def usual_jobs(device: str | None) -> int:
@@ -99,17 +150,26 @@ def finished(folder: Path) -> Report | None:
         return None
 
 
-def collect(folder: Path) -> list[Report]:
+def collect(folder: Path) -> tuple[list[Report], list[str]]:
     """The reports of all finished runs below a folder, without those of evaluations inside a run's folder.
+
+    Returns:
+        The reports, and a line for each that is damaged.
 
     Raises:
         ConfigError: there is none.
     """
     paths = [path.parent for path in sorted(folder.rglob(REPORT)) if not _within_run(path.parent, folder)]
-    reports = [report for path in paths if (report := finished(path)) is not None]
+    reports, problems = [], []
+    for path in paths:
+        try:
+            reports.append(read(path))
+        except CheckpointError as error:
+            problems.append(f"left out: {error}")
     if not reports:
-        raise ConfigError(f"no finished run in {folder}; name a folder that holds run folders")
-    return reports
+        why = f" ({problems[0]})" if problems else ""
+        raise ConfigError(f"no finished run in {folder}{why}; name a folder that holds run folders")
+    return reports, problems
 
 
 def _within_run(path: Path, top: Path) -> bool:
@@ -173,7 +233,7 @@ def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, tot
             return
         results[cell.name] = result
         if isinstance(result, Failure):
-            console.info(f"failed: {cell.method} on {cell.data}, seed {cell.seed}: {result.reason}")
+            console.info(result.line)
         progress.advance()
 
     with (
@@ -188,8 +248,78 @@ def _run(waiting: Sequence[Cell], folder: Path, jobs: int, console: Console, tot
     return results
 
 
+def _run_jobs(
+    waiting: Sequence[Cell], folder: Path, launcher: Resources, console: Console, total: int
+) -> dict[str, Report | Failure]:
+    """Run cells as jobs of a cluster, and wait for them; return their results by name.
+
+    Jobs that an earlier call submitted and that still wait or run are waited for, and not submitted again.
+    """
+    import_submitit(f"--launcher {launcher.executor}")
+    running = {cell.name: job for cell in waiting if (job := _active_job(folder, cell)) is not None}
+    fresh = [cell for cell in waiting if cell.name not in running]
+    by_name = {cell.name: cell for cell in waiting}
+    signals: list[int] = []
+    results: dict[str, Report | Failure] = {}
+    with (
+        _handled(lambda number, frame: signals.append(number)),
+        console.progress("comparing", total, total - len(waiting)) as progress,
+    ):
+        while fresh or running:
+            room = len(fresh) if launcher.executor == "slurm" else launcher.parallel - len(running)
+            chosen, fresh = fresh[: max(0, room)], fresh[max(0, room) :]
+            running |= _submit(chosen, folder, launcher)
+            for name in [name for name, job in running.items() if job.has_ended()]:
+                job, cell = running.pop(name), by_name[name]
+                results[name] = finished(folder / CELLS / name) or Failure(cell, job.failure())
+                if isinstance(failure := results[name], Failure):
+                    console.info(failure.line)
+                progress.advance()
+            if signals:
+                raise Stopped(signals[0])
+            if running:
+                time.sleep(next(iter(running.values())).poll_seconds)
+    return results
+
+
+def _submit(cells: Sequence[Cell], folder: Path, launcher: Resources) -> dict[str, ClusterJob]:
+    """Submit cells as one array; their jobs by name."""
+    if not cells:
+        return {}
+    jobs = []
+    for cell in cells:
+        own, options = folder / CELLS / cell.name, folder / CELLS / f"{cell.name}.json"
+        is_begun(own)
+        jobs.append(RunJob(["run", "--config", str(options.absolute())], own, grace=launcher.grace))
+    made = submit_jobs(jobs, folder / "jobs", launcher, f"--launcher {launcher.executor}")
+    for cell, job in zip(cells, made, strict=True):
+        job.save(folder / CELLS / f"{cell.name}.job")
+    return {cell.name: job for cell, job in zip(cells, made, strict=True)}
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with. One that was killed before it wrote its configuration is removed."""
+    if (folder / CONFIG).exists():
+        return True
+    if folder.exists():
+        shutil.rmtree(folder)
+    return False
+
+
+def _active_job(folder: Path, cell: Cell) -> ClusterJob | None:
+    """The job of a cell that an earlier call submitted, while it waits or runs."""
+    try:
+        job = ClusterJob.load(json.loads((folder / CELLS / f"{cell.name}.job").read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError):
+        return None
+    return job if job.is_active() else None
+
+
 @contextlib.contextmanager
 def _handled(stop: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
+        yield
+        return
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -209,18 +339,12 @@ def _run_cell(
     """Run or continue one cell, its output in a log beside its folder."""
     own, log = folder / CELLS / cell.name, folder / CELLS / f"{cell.name}.log"
     options = folder / CELLS / f"{cell.name}.json"
-    resume = (own / CONFIG).exists()
-    if own.exists() and not resume:
-        shutil.rmtree(own)  # killed before it wrote its configuration
+    resume = is_begun(own)
     (own / FAILURE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "ssl_core.cli", "run", "--config", str(options), "--out", str(own)]
+    command = ["run", "--config", str(options), "--out", str(own), *(["--resume"] if resume else [])]
     with log.open("ab") as output:
         with guard:
-            process = subprocess.Popen(
-                [*command, *(["--resume"] if resume else [])], stdout=output, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True,
-                preexec_fn=_die_with_parent if LIBC else None,
-            )  # fmt: skip
+            process = start_child(command, environment, stdout=output, stderr=subprocess.STDOUT)
             running.add(process)
             if signals:  # a signal came while it was being started
                 process.send_signal(signal.SIGTERM)
@@ -230,9 +354,3 @@ def _run_cell(
     if code == 0 and report is not None:
         return report
     return Failure(cell, read_failure(own) or f"it ended with code {code}; its log is {log}")
-
-
-def _die_with_parent() -> None:
-    """Linux only: have the system send SIGTERM to this process when the comparison is killed."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

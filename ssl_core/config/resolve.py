@@ -12,6 +12,7 @@ from typing import Any, get_origin
 import pydantic
 from pydantic import ValidationError
 
+from ssl_core.config.auto import AUTO, DEFAULT, is_own_data, open_paths
 from ssl_core.config.benchmarks import expand, find_domain
 from ssl_core.config.schema import Part, RunConfig
 from ssl_core.contracts import Dataset, Masking, Objective, Probe, Tokenizer
@@ -21,17 +22,21 @@ from ssl_core.evaluation.protocols import probe_values
 from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.options import Choice, Options, Preset
 from ssl_core.plugins import Catalogue
-from ssl_core.training.options import TrainOptions
+from ssl_core.training.options import InitOptions, TrainOptions
+from ssl_core.utils.units import parse_time
 
 PLUGIN_SECTIONS = ("objective", "masking", "tokenizer", "dataset")
 ENGINE_SECTIONS: dict[str, type[Options]] = {
     "encoder": EncoderOptions,
     "train": TrainOptions,
     "evaluate": EvaluateOptions,
+    "init": InitOptions,
 }
 DEFAULT_ENCODER = "transformer"
 NO_LIMIT = 10**9  # steps, where the time decides
 TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label", "benchmark", "domain")
+DERIVED = ("preset_sources", "auto")
+"""Keys of a configuration that say where its values come from."""
 TRANSFER = "transfer"  # section of a benchmark's options for its transfer sets
 
 
@@ -99,6 +104,8 @@ def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None 
     parts["masking"] = by_name.get("mask") if set(by_name) <= {"mask"} else by_name
     top = {key: overrides[key] for key in TOP_LEVEL if key in overrides} | {"modality": modality}
     top[TRANSFER] = _transfer(catalogue, all_presets, overrides)
+    if overrides.get("preset") == AUTO or ("preset" not in overrides and is_own_data(dataset)):
+        top["auto"] = open_paths(encoder.name, values)
     sources = tuple(f"{preset.name}: {preset.source}" for preset in presets)
     try:
         config = RunConfig(**parts, **top, preset_sources=sources)
@@ -223,17 +230,18 @@ def matching(presets: Iterable[Preset], objective: str, modality: str, dataset: 
     Raises:
         ConfigError: no preset has that name, or none of that name fits the run.
     """
+    name = None if name == DEFAULT else name
     everything = list(presets)
     fitting = [preset for preset in everything if preset.matches(objective, modality, dataset)]
     automatic = [preset for preset in fitting if preset.default and name != "none"]
     if name is not None:
         automatic = [preset for preset in automatic if preset.objective is not None]
     by_name = [preset for preset in fitting if preset.name == name and not preset.default]
-    if name not in (None, "none") and not by_name:
+    if name not in (None, "none", AUTO) and not by_name:
         names = {preset.name for preset in everything if not preset.default}
         if name in names:
             raise ConfigError(f"preset '{name}' has nothing for objective '{objective}' and modality '{modality}'")
-        raise ConfigError(f"unknown preset '{name}'; {nearest(str(name), names | {'none'}, 'preset')}")
+        raise ConfigError(f"unknown preset '{name}'; {nearest(str(name), names | {'none', AUTO, DEFAULT}, 'preset')}")
 
     def rank(preset: Preset) -> tuple[int, bool]:
         return preset.specificity, preset.dataset is not None
@@ -252,6 +260,8 @@ def read_file(path: Path) -> dict[str, Any]:
         tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} has lists or sections within each other too deeply to be read") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid {'JSON' if path.suffix == '.json' else 'TOML'}: {error}") from None
     if not isinstance(tree, dict):
@@ -267,7 +277,7 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
             flat |= {f"{key}.{path}": item for path, item in flatten(value).items()}  # several maskings, by name
         elif isinstance(value, Mapping):
             flat |= {f"{key}.{inner}": item for inner, item in value.items()}
-        elif value is not None and key != "preset_sources":
+        elif value is not None and key not in DERIVED:
             flat[key] = value
     return flat
 
@@ -284,7 +294,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     value = value.strip()
     try:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return path.strip(), value
 
 
@@ -296,11 +306,7 @@ def budgeted(text: str | None) -> dict[str, Any]:
     """
     if text is None:
         return {}
-    units = {"s": 1, "m": 60, "h": 3600}
-    try:
-        seconds = float(text[:-1]) * units[text[-1:]]
-    except (ValueError, KeyError):
-        raise ConfigError(f"--budget {text}: write it as 90s, 10m or 1.5h") from None
+    seconds = parse_time(text, "--budget")
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"--budget {text}: it must be more than nothing")
     return {"train.max_seconds": seconds, "train.steps": NO_LIMIT}
@@ -312,7 +318,10 @@ def _check_sections(overrides: Mapping[str, Any]) -> None:
         section, dot, _ = path.partition(".")
         if not dot and path in TOP_LEVEL:
             continue
-        if section not in known or not dot:
+        if section in known and not dot:
+            option = "name" if section in (*PLUGIN_SECTIONS, "encoder") else "OPTION"
+            raise ConfigError(f"'{path}' is a section of options; write {path}.{option} = ... in its place")
+        if section not in known:
             raise ConfigError(f"unknown option '{path}'; {nearest(section, (*known, *TOP_LEVEL), 'section')}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.training.options import TrainOptions
+from ssl_core.training.options import InitOptions, TrainOptions
 
 
 class Part(BaseModel):
@@ -35,6 +35,7 @@ class RunConfig(BaseModel):
     encoder: Part
     train: TrainOptions
     evaluate: EvaluateOptions
+    init: InitOptions = InitOptions()
     seed: int = 0
     device: str = "auto"
     strict: bool = False
@@ -45,6 +46,8 @@ class RunConfig(BaseModel):
     domain: str | None = None
     transfer: dict[str, Any] = {}
     preset_sources: tuple[str, ...] = ()
+    auto: tuple[str, ...] = ()
+    """Options that the preset `auto` sets once the data are open; empty in a saved configuration."""
 
     @property
     def maskings(self) -> dict[str, Part]:

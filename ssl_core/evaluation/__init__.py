@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssl_core.evaluation.knn import fit_knn
     from ssl_core.evaluation.linear import fit_adam, fit_layer, fit_logistic
     from ssl_core.evaluation.protocols import FunctionPredictor, random_subset
+    from ssl_core.evaluation.trees import fit_trees
 
 _HOMES = {
     "FunctionPredictor": "protocols",
@@ -20,10 +21,11 @@ _HOMES = {
     "fit_knn": "knn",
     "fit_layer": "linear",
     "fit_logistic": "linear",
+    "fit_trees": "trees",
     "random_subset": "protocols",
 }
 
-__all__ = ["FunctionPredictor", "fit_adam", "fit_knn", "fit_layer", "fit_logistic", "random_subset"]
+__all__ = ["FunctionPredictor", "fit_adam", "fit_knn", "fit_layer", "fit_logistic", "fit_trees", "random_subset"]
 
 
 def __getattr__(name: str) -> Any:

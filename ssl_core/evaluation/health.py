@@ -29,6 +29,25 @@ def rankme(features: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
+def alpha_req(features: np.ndarray, first: int = 11, last: int = 100) -> float | None:
+    """Decay of the spectrum of features (n, D): alpha of lambda_j ~ j^-alpha (Agrawal et al., alpha-ReQ, 2022).
+
+    lambda_1 >= lambda_2 >= ... are the eigenvalues of the covariance. alpha is the negative slope of a least-squares
+    line through log(lambda_j) over log(j), for j from `first` to `last`: the tail, without the first eigenvalues, which
+    are not of the power law. Values near 1 are best in the paper; larger ones mean few directions, smaller ones noise.
+
+    Returns:
+        alpha; None if fewer than three eigenvalues in the range are above rounding.
+    """
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    values = np.square(np.linalg.svd(centred, compute_uv=False)) / max(len(features) - 1, 1)
+    values = values[first - 1 : last][values[first - 1 : last] > 1e-12 * values[:1].sum()]
+    if len(values) < 3:
+        return None
+    slope, _ = np.polyfit(np.log(np.arange(first, first + len(values))), np.log(values), 1)
+    return float(-slope)
+
+
 class Variance:
     """Variance over samples of each position and feature, in float64, from batches of any size."""
 
@@ -54,7 +73,9 @@ class Variance:
 
 @torch.no_grad()
 def health(stages: Stages, batches: Iterable[Batch]) -> dict[str, float]:
-    """Effective rank of the pooled features ("rankme"), and the variance over samples of each stage.
+    """Effective rank of the pooled features ("rankme"), decay of their spectrum, and the variance of each stage.
+
+    "alpha_req" is left out where it is undefined, see `alpha_req`.
 
     Variances are means over positions and features; 0 means that all samples look the same there.
 
@@ -70,8 +91,11 @@ def health(stages: Stages, batches: Iterable[Batch]) -> dict[str, float]:
         tokenizer.add(embeddings)
         encoder.add(encoded)
         pooled.append(features)
+    features_of_all = np.concatenate(pooled)
+    alpha = alpha_req(features_of_all)
     return {
-        "rankme": rankme(np.concatenate(pooled)),
+        "rankme": rankme(features_of_all),
+        **({} if alpha is None else {"alpha_req": alpha}),
         "tokenizer_variance": tokenizer.value(),
         "encoder_variance": encoder.value(),
     }

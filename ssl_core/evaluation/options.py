@@ -23,6 +23,27 @@ class EvaluateOptions(Options):
     probe_options: dict[str, dict[str, Any]] = Field(
         {}, description="options of probes by name and option, as {attentive.epochs = 20}"
     )
+    readout: Literal["last", "layers", "layers+stats"] = Field(
+        "last",
+        description="features of the encoder: last = mean over tokens of the last layer (the papers'); layers = means "
+        "of all layers; layers+stats = also deviation and maximum of the last layer over tokens",
+    )
+    postprocess: Literal["none", "standardise", "whiten"] = Field(
+        "none",
+        description="features as they are, standardised, or PCA-whitened, with constants of the training split; of "
+        "probes of token features: as they are",
+    )
+    components: int = Field(64, ge=1, description="postprocess=whiten: most principal components")
+    select: bool = Field(
+        False,
+        description="add a row 'selected': for each kind of features, the probe and post-processing that are best on "
+        "validation samples, and never on those that are scored",
+    )
+    classical: bool = Field(
+        False,
+        description="add a column 'classical': hand-made features of the raw samples, such as spectra and counts, "
+        "where the tokenizer has some, and boosted trees on them",
+    )
     metrics: tuple[str, ...] = Field((), description="metrics besides the task's own; each adds a row of scores")
     linear: Literal["logistic", "adam", "adamw", "lars"] = Field(
         "logistic",
@@ -62,6 +83,12 @@ class EvaluateOptions(Options):
         None, ge=1, description="most samples of the scored split, at random; none = all that fit"
     )
     seed: int | None = Field(None, description="seed of the probes; none = the run's seed")
+    figures: bool = Field(
+        True, description="maps of the features, predictions and nearest neighbours in report.html; false = leave out"
+    )
+    map: Literal["pca", "umap"] = Field(
+        "pca", description="map of the features in report.html: two principal components, or UMAP (extra umap)"
+    )
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
 
     @pydantic.model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ssl_core.data import Task
 from ssl_core.errors import DataError, PluginError
 from ssl_core.evaluation.options import EvaluateOptions
+from ssl_core.evaluation.postprocess import PostprocessName, fit_postprocess
 
 
 class Predictor(Protocol):
@@ -48,10 +49,19 @@ class FunctionPredictor:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Features that a probe reads: token features or pooled ones, of the last layer (None) or of several."""
+    """Features that a probe reads: token features or pooled ones; of some layers, or else by a read-out."""
 
     per_token: bool
     layers: tuple[int, ...] | None
+    readout: str = "last"
+
+    @property
+    def title(self) -> str:
+        """The features in a few words, as reports name them: the read-out, "tokens", "layers 4, 8"."""
+        of = "" if self.layers is None else f"layers {', '.join(map(str, self.layers))}"
+        if not self.per_token:
+            return of or self.readout
+        return "tokens" + (f" of {of}" if of else " of all layers" if self.readout == "layers" else "")
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,29 @@ class Rows:
         """At most `most` rows, drawn at random, in order."""
         index = random_subset(len(self), most, seed)
         return self if index is None else Rows(self.x[index], self.y[index], self.sample[index])
+
+
+@dataclass(frozen=True)
+class Postprocess:
+    """Post-processing of features by name, see `ssl_core.evaluation.postprocess`. components: of `whiten`."""
+
+    name: PostprocessName = "none"
+    components: int = 64
+
+    @classmethod
+    def of(cls, options: EvaluateOptions) -> Postprocess:
+        """That of the options of an evaluation."""
+        return cls(options.postprocess, options.components)
+
+    def apply(self, train: Rows, other: Rows, seed: int) -> tuple[Rows, Rows]:
+        """Both rows, transformed with constants of `train` alone."""
+        if self.name == "none":
+            return train, other
+        transform = fit_postprocess(self.name, train.x, self.components, seed)
+        return replace(train, x=transform(train.x)), replace(other, x=transform(other.x))
+
+
+NO_POSTPROCESS = Postprocess()
 
 
 def random_subset(count: int, most: int | None, seed: int) -> np.ndarray | None:
@@ -99,11 +132,18 @@ def make_probes(classes: Mapping[str, Any], options: EvaluateOptions, seed: int)
     }
 
 
-def group_by_features(probes: Mapping[str, Probe], task: Task) -> dict[FeatureSpec, dict[str, Probe]]:
-    """Probes by the features that they read, so that each kind of features is computed once."""
+def group_by_features(
+    probes: Mapping[str, Probe], task: Task, readout: str = "last"
+) -> dict[FeatureSpec, dict[str, Probe]]:
+    """Probes by the features that they read, so that each kind of features is computed once.
+
+    Probes of token features read the tokens of the last layer, whatever the read-out, unless they name layers. In a
+    per-token task the read-out "layers" is that of single tokens.
+    """
     groups: dict[FeatureSpec, dict[str, Probe]] = {}
     for name, probe in probes.items():
-        spec = FeatureSpec(probe.per_token or task.per_token, probe.layers)
+        own = probe.per_token or probe.layers is not None
+        spec = FeatureSpec(probe.per_token or task.per_token, probe.layers, "last" if own else readout)
         groups.setdefault(spec, {})[name] = probe
     return groups
 
@@ -115,6 +155,8 @@ def score(
     probes: Mapping[str, Probe],
     metrics: Iterable[str] = (),
     seed: int = 0,
+    observe: Callable[[str, np.ndarray, Rows], None] | None = None,
+    postprocess: Postprocess = NO_POSTPROCESS,
 ) -> list[dict[str, Any]]:
     """Fit probes on the training split and score them on the test split.
 
@@ -128,10 +170,14 @@ def score(
         probes: Probes by name, all of which read these features.
         metrics: Names of metrics besides the task's own.
         seed: Seed of the draw of test rows, where a probe predicts some of them only.
+        observe: Called for each probe with its name, its scores and the test rows that it scored.
+        postprocess: What is done to the features first, with constants of the training rows; not to the token features
+            of a sample (n, L, D).
 
     Returns:
         A row for each probe and metric, with the keys probe, metric, higher_is_better, value (None if undefined),
-        standard_error (None if unknown), n_train and n_test (samples, or tokens of a per-token task), details.
+        standard_error (None if unknown), n_train and n_test (samples, or tokens of a per-token task), postprocess,
+        details.
 
     Raises:
         DataError: If labels or features do not fit the task.
@@ -148,11 +194,16 @@ def score(
     if train_rows.x.shape[1:] != test_rows.x.shape[1:]:
         shapes = [rows.x.shape[1:] if rows.x.ndim > 2 else rows.x.shape[1] for rows in (train_rows, test_rows)]
         raise DataError(f"training features have width {shapes[0]}, test features {shapes[1]}")
+    if train_rows.x.ndim > 2:
+        postprocess = NO_POSTPROCESS
+    train_rows, test_rows = postprocess.apply(train_rows, test_rows, seed)
 
     def of_probe(name: str, probe: Probe) -> list[dict[str, Any]]:
         predictor = probe.fit_groups(train_rows.x, train_rows.y, task, train_rows.sample)
         scored = test_rows.subset(probe.max_test_rows, seed)
         scores = _checked_scores(name, task, predictor.predict_scores(scored.x), len(scored))
+        if observe is not None:
+            observe(name, scores, scored)
         details = _checked_details(name, getattr(predictor, "details", {}))
         n_train = getattr(predictor, "n_train", None)
         rows = []
@@ -162,6 +213,7 @@ def score(
                 "probe": name, "metric": one.metric, "higher_is_better": METRICS[one.metric].higher_is_better,
                 "value": result.value, "standard_error": result.standard_error,
                 "n_train": len(train_rows) if n_train is None else n_train, "n_test": len(scored),
+                "postprocess": postprocess.name,
                 "details": details | ({"notes": list(result.notes)} if result.notes else {}),
             })  # fmt: skip
         return rows

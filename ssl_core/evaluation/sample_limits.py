@@ -42,6 +42,7 @@ def limit_samples(
     dim: int,
     device: torch.device,
     probes: Iterable[Probe] = (),
+    readout_factor: int = 1,
 ) -> tuple[dict[str, EvaluateOptions], list[str]]:
     """Options for each feature set, with a number where one that is None would exceed the budget.
 
@@ -54,9 +55,10 @@ def limit_samples(
         task: Task of the data set, None without labels.
         data: Training and test samples.
         raw: Maps inputs to the raw input as features, (B, n), or (B, L, n) with `per_token`.
-        dim: Width of encoded features.
+        dim: Width of the encoder.
         device: Device on which `raw` runs.
         probes: Probes of the run, which may read token features or several layers.
+        readout_factor: Width of the read-out as a multiple of `dim`.
 
     Returns:
         Options by feature set, and a line for each limit.
@@ -73,7 +75,8 @@ def limit_samples(
     inputs = data["train"].take(np.arange(1)).to(device).inputs
     shape = tuple(raw(inputs, per_token=task.per_token).shape[1:])
     tokens = shape[0] if task.per_token else 1
-    raw_numbers, encoded_numbers = math.prod(shape), tokens * dim
+    width = dim * readout_factor
+    raw_numbers, encoded_numbers = math.prod(shape), tokens * width
     for probe in probes:
         of_tokens = tuple(raw(inputs, per_token=True).shape[1:]) if probe.per_token else shape
         length = of_tokens[0] if probe.per_token else tokens
@@ -81,9 +84,9 @@ def limit_samples(
         encoded_numbers = max(encoded_numbers, length * dim * len(probe.layers or (0,)))
     counts = len(data["train"]), len(data["test"])
     widest = max(raw_numbers, encoded_numbers)
-    common, lines = limits(options, task, *counts, tokens, max(shape[-1], dim), widest)
+    common, lines = limits(options, task, *counts, tokens, max(shape[-1], width), widest)
     encoded, encoded_lines = limits(
-        options, task, *counts, tokens, dim, encoded_numbers, subject="trained and random_init"
+        options, task, *counts, tokens, width, encoded_numbers, subject="trained and random_init"
     )
     if options.linear == "logistic" or encoded == common:
         return dict.fromkeys(FEATURE_SETS, common), lines

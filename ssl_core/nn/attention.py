@@ -18,6 +18,7 @@ from ssl_core.errors import ConfigError
 from ssl_core.nn.attention_xformers import attend_xformers, xformers_fits
 from ssl_core.nn.double_backward import double_backward_attention, pad_keys, padding_length
 from ssl_core.nn.dropout import Dropout
+from ssl_core.nn.exporting import is_exporting
 
 Backend = Literal["auto", "xformers", "sdpa", "math"]
 Kernel = Literal["xformers", "sdpa", "math", "double_backward"]
@@ -156,6 +157,8 @@ class Attention(nn.Module):
     def kernel_for(self, q: Tensor, tokens: int, needs_double_backward: bool = True) -> Kernel:
         """The kernel for queries `q` and a number of keys."""
         # a compiled torch.func.grad does not set requires_grad, so a second derivative is assumed
+        if is_exporting():
+            return "sdpa"
         double = self.double_backward and needs_double_backward and torch.is_grad_enabled()
         derivatives = 2 if double else int(q.requires_grad)
         compiled = torch.compiler.is_compiling()

@@ -107,6 +107,9 @@ class EncoderOptions(Encoder.Options):
         "tokens", description="feature: mean of the tokens, of the tokens and the cls token (all), or the cls token"
     )
     attention: Backend = Field("auto", description="attention kernel: auto, xformers, sdpa or math")
+    activation_checkpointing: bool = Field(
+        False, description="compute the blocks anew in the backward pass: less memory, and one more forward pass"
+    )
 
 
 class TransformerEncoder(Encoder):
@@ -126,6 +129,7 @@ class TransformerEncoder(Encoder):
             drop_path=options.drop_path, layer_scale=options.layer_scale, qkv_bias=options.qkv_bias,
             act=options.act, norm_eps=options.norm_eps,
         )  # fmt: skip
+        self.transformer.activation_checkpointing = options.activation_checkpointing
         if options.init == "xavier":
             initialise(self.transformer)
 

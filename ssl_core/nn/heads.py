@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_core.nn.distributed import batch_total, weighted_mean
 from ssl_core.nn.indexing import all_position_ids, gather_targets, gather_tokens
 from ssl_core.nn.transformer import ACTIVATIONS, LAYER_NORM_EPS, Activation, initialise
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Layout, Target
@@ -172,25 +173,21 @@ def restore_patches(layout: Layout, predictions: Sequence[Tensor], targets: Sequ
     return out
 
 
-def masked_mean(errors: Tensor, where: Tensor, layout: Layout, position_ids: Tensor | None = None) -> Tensor:
+def masked_mean(
+    errors: Tensor, where: Tensor, layout: Layout, position_ids: Tensor | None = None, whole_batch: bool = True
+) -> Tensor:
     """Weighted mean over the batch within each segment, then over the segments that have any weight. A scalar.
 
     errors: (B, n). where: (B, n), bool or weights. position_ids: (B, n) of the errors; by default whole rows.
+    whole_batch: over the rows of all processes; False for these rows alone.
     """
     weights = where.to(errors.dtype)
     if len(layout.segments) == 1:
-        return _mean(weights, errors)
+        return weighted_mean(errors, weights, whole_batch)
     if position_ids is None:
         position_ids = all_position_ids(errors.shape[0], errors.shape[1], errors.device)
-    means, weighted = [], []
-    for _, span in layout.spans:
-        inside = weights * ((position_ids >= span.start) & (position_ids < span.stop))
-        means.append(_mean(inside, errors))
-        weighted.append((inside.sum() > 0).to(errors.dtype))
-    return torch.stack(means).sum() / torch.stack(weighted).sum().clamp(min=1)
-
-
-def _mean(weights: Tensor, errors: Tensor) -> Tensor:
-    """The weighted mean; 0 without any weight, with finite derivatives."""
-    total = weights.sum()
-    return (weights * errors).sum() / torch.where(total > 0, total, 1.0)
+    inside = [weights * ((position_ids >= span.start) & (position_ids < span.stop)) for _, span in layout.spans]
+    means = torch.stack([weighted_mean(errors, part, whole_batch) for part in inside])
+    totals = torch.stack([part.sum() for part in inside])
+    segments = ((batch_total(totals) if whole_batch else totals) > 0).to(errors.dtype)
+    return means.sum() / segments.sum().clamp(min=1)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from ssl_core.nn.exporting import is_exporting
+
 
 def gather_tokens(x: Tensor, position_ids: Tensor) -> Tensor:
     """The tokens at given positions. x: (B, N, D), position_ids: (B, n) long. Returns (B, n, D)."""
@@ -36,7 +38,7 @@ def embedding_lookup(table: Tensor, ids: Tensor) -> Tensor:
     Embedding gradients are deterministic on the CPU, compiled or not. A caller that is compiled must first call
     `torch.compiler.allow_in_graph(embedding_lookup)`, as the training step does.
     """
-    if table.is_cuda:
+    if table.is_cuda or is_exporting():
         return F.embedding(ids, table)
     out: Tensor = _EmbeddingLookup.apply(table, ids)
     return out

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ssl_core.nn.attention import Attention, Backend
 from ssl_core.nn.dropout import Dropout
@@ -74,8 +76,12 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """`depth` blocks (LayerNorm, attention, LayerNorm, GELU MLP) and a final LayerNorm (MetaMAE, Table 7).
 
-    The rate of stochastic depth rises linearly from 0 in the first block to `drop_path` in the last.
+    The rate of stochastic depth rises linearly from 0 in the first block to `drop_path` in the last. With
+    `activation_checkpointing` set, training keeps the input of each block but the last, and computes the rest anew in
+    the backward pass.
     """
+
+    activation_checkpointing = False
 
     def __init__(
         self,
@@ -130,7 +136,10 @@ class Transformer(nn.Module):
             return self._layers(x, layers, key_mask, bias, needs_double_backward, output_slice)
         *first, last = self.blocks
         for block in first:
-            x = block(x, None, key_mask, bias, needs_double_backward)
+            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, None, key_mask, bias, needs_double_backward, use_reentrant=False)
+            else:
+                x = block(x, None, key_mask, bias, needs_double_backward)
         return self.norm(last(x, output_slice, key_mask, bias, needs_double_backward))
 
     def _layers(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,26 @@ from torch import Tensor
 from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.data import Batch
 from ssl_core.errors import BadSample
-from ssl_core.pipeline.preprocess import DIGESTS, LABELLED, LABELS, META, array_file, build_cache
+from ssl_core.pipeline.preprocess import (
+    DIGESTS,
+    INDEX,
+    LABELLED,
+    LABELS,
+    META,
+    WAITING,
+    DamagedCache,
+    array_file,
+    build_cache,
+    check_files,
+    discard,
+    open_meta,
+)
+from ssl_core.utils.cache_entries import Hold, hold_entry, keep_limit
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
 from ssl_core.utils.source_digest import source_digest, source_files
 
-FORMAT = 4
+FORMAT = 5
 CHUNK = 1024
 
 
@@ -31,7 +44,8 @@ class PreprocessedSplit:
 
     arrays: (n, ...) by field. labels: (n, ...), or None. bad: number of skipped samples. skipped: one line for each
     of the first skipped samples. digests: (n,) uint64, equal for equal samples. labelled: (n,) bool where only some
-    samples have a label; the others have zeros in `labels`.
+    samples have a label; the others have zeros in `labels`. index: (n,) numbers of the samples in the data set. hold:
+    while it lives, the cache keeps the arrays.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -40,6 +54,8 @@ class PreprocessedSplit:
     bad: int = 0
     digests: np.ndarray | None = None
     labelled: np.ndarray | None = None
+    index: np.ndarray | None = None
+    hold: object = field(default=None, repr=False, compare=False)
 
     @property
     def labelled_rows(self) -> np.ndarray:
@@ -99,28 +115,66 @@ class RawSamples:
 
 
 def preprocess_dataset(
-    dataset: Dataset, tokenizer: Tokenizer, cache: Path, console: Console, strict: bool = False
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    cache: Path,
+    console: Console,
+    strict: bool = False,
+    *,
+    check: bool = False,
 ) -> PreprocessedSplit:
     """Preprocess all samples of a data set with `tokenizer.preprocess`, or open the cache of an earlier call.
 
     The cache depends on the data set, the options and the code. Preprocessing uses all threads of the run, and an
-    interrupted one continues where it stopped. Bad samples are skipped and counted.
+    interrupted one continues where it stopped. Bad samples are skipped and counted. If a file of the cache is not as it
+    was written, a line says so, and the data are prepared anew.
+
+    Args:
+        dataset: The data set.
+        tokenizer: The tokenizer, fitted.
+        cache: The cache directory.
+        console: Where progress and warnings go.
+        strict: Refuse bad samples.
+        check: Compare also large arrays with their digests, which reads them once.
 
     Raises:
         DataError: if the data cannot be read or has no usable sample, or, with `strict`, for the first bad sample.
     """
-    folder = cache / "prepared" / _key(dataset, tokenizer)
-    if not (folder / META).exists():
-        build_cache(folder, dataset, tokenizer, console, strict)
-    meta = json.loads((folder / META).read_text())
+    folder, hold = cache / "prepared" / _key(dataset, tokenizer), Hold()
+    hold_entry(folder, hold, lambda: console.info(WAITING))
+
+    def build() -> None:
+        while not (folder / META).exists():  # another process may remove what it finds without a hold
+            build_cache(folder, dataset, tokenizer, console, strict)
+            for line in keep_limit(cache):
+                console.info(line)
+
+    if not (folder / META).exists() and folder.exists():
+        discard(folder)
+    build()
+    try:
+        return _open(folder, strict, check, hold)
+    except DamagedCache as error:
+        console.info(f"warning: the prepared data in {folder} are damaged ({error}), so they are prepared anew")
+    discard(folder)
+    build()
+    return _open(folder, strict, check, hold)
+
+
+def _open(folder: Path, strict: bool, check: bool, hold: Hold) -> PreprocessedSplit:
+    """Raises:
+    DamagedCache: a file is not as it was written.
+    """
+    meta = open_meta(folder)
+    check_files(folder, meta, check)
     if strict and meta["skipped"]:
         raise BadSample(f"{meta['skipped'][0]} (strict: no sample may be skipped)")
     files = {name: array_file(folder, number) for number, name in enumerate(meta["fields"])}
     arrays = {name: np.load(file, mmap_mode="r")[: meta["count"]] for name, file in files.items()}
     labels = np.load(folder / LABELS) if meta["labelled"] else None
-    labelled = np.load(folder / LABELLED) if (folder / LABELLED).exists() else None
-    digests = np.load(folder / DIGESTS)
-    return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"], digests, labelled)
+    labelled = np.load(folder / LABELLED) if meta["partly_labelled"] else None
+    digests, index = np.load(folder / DIGESTS), np.load(folder / INDEX)
+    return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"], digests, labelled, index, hold)
 
 
 def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -68,6 +69,45 @@ def measure_fields(split: PreprocessedSplit, fields: Fields) -> dict[str, FieldS
         if (array.dtype.kind == "f" or array.dtype == np.uint8) and array.ndim > 1:
             step = -(-len(index) * int(np.prod(array.shape[1:])) // MAX_VALUES)
             found[name] = _stats(np.asarray(array[index[:: max(1, step)]], dtype=np.float64))
+    return found
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One array that a tokenizer prepares of a sample: NumPy's name of its dtype, its shape, its range in training."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> InputSpec:
+        """The inverse of `to_json`."""
+        return cls(entry["dtype"], tuple(map(int, entry["shape"])), entry["low"], entry["high"])
+
+    def draw(self, count: int, random: np.random.Generator) -> np.ndarray:
+        """(count, *shape) random values in the range."""
+        shape, kind = (count, *self.shape), np.dtype(self.dtype).kind
+        if kind in "iub":
+            return random.integers(int(self.low), int(self.high), shape, endpoint=True).astype(self.dtype)
+        return random.uniform(self.low, self.high, shape).astype(self.dtype)
+
+
+def measure_inputs(split: PreprocessedSplit) -> dict[str, InputSpec]:
+    """What the prepared samples of a split are, by name. The range is that of at most `SAMPLES` samples."""
+    index, found = measured_rows(split), {}
+    for name, array in split.arrays.items():
+        step = -(-len(index) * math.prod(array.shape[1:]) // MAX_VALUES)
+        part = np.asarray(array[index[:: max(1, step)]])
+        low, high = (part.min(), part.max()) if part.size else (0, 0)
+        whole = part.dtype.kind in "iub"
+        values = (int(v) if whole else float(np.nan_to_num(v)) for v in (low, high))
+        found[name] = InputSpec(array.dtype.name, tuple(array.shape[1:]), *values)
     return found
 
 

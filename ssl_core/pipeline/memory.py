@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +14,18 @@ from torch import Tensor
 
 from ssl_core.contracts import Dataset, Inputs
 from ssl_core.data import Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
-from ssl_core.errors import ConfigError, DataError, nearest
+from ssl_core.errors import BadSample, ConfigError, DataError, nearest
+from ssl_core.pipeline.columns import LABEL, Columns, is_hugging_face, match_columns, open_hugging_face
+from ssl_core.pipeline.values import ValueReader, check_container, is_recording
 
 MEMORY = "memory"
 """The name of data sets in memory."""
 ORIGIN = "memory:data"
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-LABEL = "label"
+NUMERIC, MISSING = "numeric", "missing"
+"""Fields of tables: numbers, and which of them are missing. NaN in the first stands for an entry in the second."""
+MIN_TEXT_PAIRS, TEXT_PAIRS = 8, 1000
+"""Samples that are looked at for labels among pairs of texts."""
 
 
 def is_tensor_input(x: Any) -> torch.device | None:
@@ -33,26 +39,24 @@ class SampleInputs:
 
     Args:
         x: an array or tensor (n, ...), a sequence of samples or a data set with `len` and `[i]`, or a dict of arrays or
-            sequences by field. A sample of a sequence is an array, a text, a dict by field, or a pair (sample, label).
+            sequences by field. A sample of a sequence is an array, a text, an image, a recording, a dict by field, or
+            a tuple (sample, label). Names of columns need not be those of fields where the kind of values tells.
         fields: what the samples must hold. Without a dict, samples hold the first field.
+        known: whether the fields are those of a trained encoder; else samples may have other channels, sizes and
+            further fields.
 
     Raises:
         ConfigError: `x` is of another kind, its parts differ in length, or a field's name is unknown.
     """
 
-    def __init__(self, x: Any, fields: Fields, *, more_fields: bool = False) -> None:
-        self.fields = fields
-        self.labels: list[Any] = []
+    def __init__(self, x: Any, fields: Fields, *, known: bool = True) -> None:
+        self.fields, self.known, self.reader = fields, known, ValueReader(known)
+        self.columns: Mapping[str, Any] | None = None
+        self.matched: Columns | None = None
+        x = check_container(x)
         if isinstance(x, Mapping):
-            lengths = {name: len(part) for name, part in x.items()}
-            if not lengths or len(set(lengths.values())) > 1:
-                raise ConfigError(f"the arrays by field must have one length and not be none, got {lengths}")
-            for name in x:
-                if name not in fields and not more_fields:
-                    raise ConfigError(f"unknown field '{name}'; {nearest(name, fields, 'field')}")
-            self.columns: Mapping[str, Any] | None = x
-            self.length = next(iter(lengths.values()))
-        elif not hasattr(x, "__len__") or not hasattr(x, "__getitem__") or isinstance(x, str):
+            x = self._by_field({name: check_container(part) for name, part in x.items()})
+        elif not hasattr(x, "__len__") or not hasattr(x, "__getitem__") or isinstance(x, str | bytes):
             raise ConfigError(
                 f"x is a {type(x).__name__}; give an array, a tensor, a dict of arrays by field, a sequence of "
                 f"samples, or a data set with a length"
@@ -62,38 +66,124 @@ class SampleInputs:
                 "a DataFrame is embedded by sslx.embed(run, frame); here give frame[columns].to_numpy(), with the "
                 "columns trained on"
             )
-        else:
-            self.columns, self.length = None, len(x)
+        elif is_hugging_face(x):
+            x, self.matched = open_hugging_face(x, fields)
+            self.reader = ValueReader(known, self.matched.rates)
         self.x = x
+        self.length = len(next(iter(x.values()))) if self.columns is not None else len(x)
+        self.pairs = self.columns is None and not isinstance(x, np.ndarray | Tensor)
+        if self.pairs and self.length and self.matched is None:
+            first = x[0]
+            row = split_pair(first)[0]
+            if isinstance(row, Mapping) and not is_recording(row):
+                self.matched = Columns(self._names(row))
+            if _is_text_pair(first):
+                check_text_pairs(x)
+        if known and self.columns is None and self.matched is None:
+            check_names([next(iter(fields))], fields)
+
+    def _by_field(self, x: dict[str, Any]) -> dict[str, Any]:
+        """A dict of arrays with the names of fields."""
+        lengths = {name: len(part) for name, part in x.items()}
+        if not lengths or len(set(lengths.values())) > 1:
+            raise ConfigError(f"the arrays by field must have one length and not be none, got {lengths}")
+        if next(iter(lengths.values())):
+            names = self._names({name: part[0] for name, part in x.items()})
+            x = {names.get(name, name): part for name, part in x.items()}
+        if self.known:
+            check_names(x, self.fields)
+        self.columns = x
+        return x
+
+    def _names(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """Field names by column of a row; columns that are no known field keep their name."""
+        return {name: name for name in row if name != LABEL} | match_columns(row, self.fields)
 
     def __len__(self) -> int:
         return self.length
 
     def sample(self, index: int) -> tuple[Inputs, Any]:
-        """Inputs and label of sample `index`; the label is None where there is none."""
+        """Inputs and label of sample `index`; the label is None where there is none.
+
+        Raises:
+            BadSample: a value does not fit its field.
+            ConfigError: a field is missing.
+        """
         if self.columns is not None:
             return {name: self._array(name, part[index]) for name, part in self.columns.items()}, None
-        item, label = self.x[index], None
-        if isinstance(item, tuple | list) and len(item) == 2 and not isinstance(item[0], int | float | str):
-            item, label = item
-        if isinstance(item, Mapping):
-            label = item.get(LABEL, label)
-            parts = item["inputs"] if isinstance(item.get("inputs"), Mapping) else item
-            inputs = {name: self._array(name, value) for name, value in parts.items() if name != LABEL}
-            return inputs, label
-        name = next(iter(self.fields))
-        return {name: self._array(name, item)}, label
+        if not self.pairs:
+            return {next(iter(self.fields)): self._array(next(iter(self.fields)), self.x[index])}, None
+        item, label = split_pair(self.x[index])
+        if not isinstance(item, Mapping) or is_recording(item):
+            name = next(iter(self.fields))
+            return {name: self._array(name, item)}, label
+        matched = self.matched or Columns(self._names(item))
+        label = matched.label_of(item) if matched.label in item else label
+        item = item["inputs"] if isinstance(item.get("inputs"), Mapping) else item
+        names = {name: matched.fields.get(name, name) for name in item if name != matched.label}
+        if self.known:
+            check_names(names.values(), self.fields)
+        return {field: self._array(field, item[name]) for name, field in names.items()}, label
 
     def __getitem__(self, index: int) -> Inputs:
         return self.sample(index)[0]
 
     def _array(self, name: str, value: Any) -> np.ndarray:
-        """One value as an array; a channel axis of 1 is added where the field has one and the value lacks it."""
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        field = self.fields.get(name)
-        if isinstance(field, Continuous) and array.dtype.kind not in "SUO" and array.ndim == len(field.shape) - 1:
-            array = array[np.newaxis]
-        return array
+        return self.reader.read(name, value, self.fields.get(name))
+
+    def adapt_to(self, fields: Fields) -> None:
+        """From now on, read values in the form of fields that were inferred from the samples."""
+        moved = self.reader.moved
+        self.fields, self.reader = fields, ValueReader(True, self.reader.resample)
+        self.reader.moved = moved
+
+    def notes(self) -> tuple[str, ...]:
+        """What was done to values, in a line each."""
+        return tuple(f"the channels of '{name}' are last; they are moved to the front" for name in self.reader.moved)
+
+
+def split_pair(item: Any) -> tuple[Any, Any]:
+    """Sample and label of a tuple (sample, label), or of a list whose second entry is a single value."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return item, None
+    first, second = item
+    if isinstance(first, bool | int | float | np.number):  # a sample of two numbers
+        return item, None
+    if isinstance(first, str) and isinstance(second, str):  # a sample of two texts
+        return item, None
+    is_single = second is None or isinstance(second, bool | int | float | str | np.generic)
+    return (first, second) if isinstance(item, tuple) or is_single else (item, None)
+
+
+def _is_text_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
+
+
+def check_text_pairs(x: Any) -> None:
+    """Raises:
+    ConfigError: samples are tuples of two texts, the second of which is rather a label.
+    """
+    seen = [x[index] for index in range(min(len(x), TEXT_PAIRS))]
+    if len(seen) >= MIN_TEXT_PAIRS and all(map(_is_text_pair, seen)):
+        values = {second for _, second in seen}
+        if len(values) <= len(seen) // 4 and len(values) < len({first for first, _ in seen}):
+            raise ConfigError(
+                f"the second text of the samples has {len(values)} different values and seems to be a label; give "
+                f"labels as y=[...], or samples of two texts as lists [text, text]"
+            )
+
+
+def check_names(names: Iterable[str], fields: Fields) -> None:
+    """Raises:
+    ConfigError: a name is no field, or a field that samples must hold is missing.
+    """
+    names = list(names)
+    for name in names:
+        if name not in fields:
+            raise ConfigError(f"unknown field '{name}'; {nearest(name, fields, 'field')}")
+    for name in fields:
+        if name not in names and name != MISSING:
+            raise ConfigError(f"the samples lack the field '{name}'; they hold {', '.join(names) or 'none'}")
 
 
 def infer_fields(samples: SampleInputs, rate: float | None = None) -> Fields:
@@ -110,23 +200,57 @@ def infer_fields(samples: SampleInputs, rate: float | None = None) -> Fields:
     uniform = whole is not None and all(isinstance(part, np.ndarray | Tensor) for part in whole.values())
     fields: dict[str, Field] = {}
     for index in range(1 if uniform else len(samples)):
-        inputs = samples[index]
+        try:
+            inputs = samples[index]
+        except BadSample as error:
+            raise DataError(f"sample {index}: {error}") from None
         if index and inputs.keys() != fields.keys():
             raise DataError(f"sample {index} holds {sorted(inputs)}, sample 0 holds {sorted(fields)}")
         for name, array in inputs.items():
             field = _field(array, samples.fields.get(name), rate)
+            if index and name in samples.reader.grey & samples.reader.colour:
+                field = _in_colour(field)
+                fields[name] = _in_colour(fields[name])
             fields[name] = field if not index else _merge(name, index, fields[name], field)
     if uniform and whole is not None:
         for name, found in fields.items():
             if isinstance(found, Discrete):
                 fields[name] = Discrete(found.length, max(found.vocab, int(whole[name].max()) + 1))
+            elif isinstance(found, Text):
+                fields[name] = Text()  # only the first was read
+    return _with_rates(samples, fields, rate)
+
+
+def _in_colour(field: Field) -> Field:
+    """The field of images of which some are grey: with three channels."""
+    if isinstance(field, Continuous) and field.shape[0] == 1:
+        return replace(field, shape=(3, *field.shape[1:]))
+    return field
+
+
+def _with_rates(samples: SampleInputs, fields: dict[str, Field], rate: float | None) -> Fields:
+    """Fields with the sampling rates that recordings name.
+
+    Raises:
+        DataError: recordings differ in their rate, or `rate` is another.
+    """
+    for name, rates in samples.reader.rates.items():
+        field = fields[name]
+        if len(rates | ({rate} - {None})) > 1:
+            cure = f"resample them, e.g. with data.cast_column({name!r}, datasets.Audio(sampling_rate={max(rates):g}))"
+            many = ", ".join(f"{one:g}" for one in sorted(rates))
+            raise DataError(
+                f"'{name}' has {many} samples per second{'' if rate is None else f', not {rate:g}'}; {cure}"
+            )
+        if isinstance(field, Continuous):
+            fields[name] = replace(field, rate=next(iter(rates)))
     return fields
 
 
 def _field(array: np.ndarray, template: Field | None, rate: float | None) -> Field:
     """The field of one sample's array; `template` is the modality's own field of that name."""
     if array.dtype.kind in "SUO":
-        return Text()
+        return Text(len(array.item()) if array.dtype.kind == "U" and not array.ndim else None)
     if isinstance(template, Discrete) or (template is None and array.dtype.kind in "iub"):
         vocab = template.vocab if isinstance(template, Discrete) else 1
         return Discrete(array.size, max(vocab, int(array.max(initial=0)) + 1))
@@ -141,7 +265,7 @@ def _merge(name: str, index: int, one: Field, other: Field) -> Field:
     if isinstance(one, Discrete) and isinstance(other, Discrete) and one.length == other.length:
         return Discrete(one.length, max(one.vocab, other.vocab))
     if isinstance(one, Text) and isinstance(other, Text):
-        return one
+        return one if one.length == other.length else Text()
     raise DataError(f"sample {index}: '{name}' is {other!r}, in sample 0 it is {one!r}")
 
 
@@ -155,6 +279,11 @@ def infer_task(labels: np.ndarray) -> tuple[Task, np.ndarray]:
         DataError: the labels have another shape.
     """
     if labels.ndim == 2:
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(
+                f"y of shape {labels.shape} holds other values than 0 and 1; give y of shape (n,) for classes or "
+                f"numbers"
+            )
         return Task("labels", labels.shape[1], "auroc"), labels.astype(np.int64)
     if labels.ndim != 1:
         raise DataError(f"y has shape {labels.shape}; give (n,), or (n, k) of 0 and 1")
@@ -162,6 +291,27 @@ def infer_task(labels: np.ndarray) -> tuple[Task, np.ndarray]:
         return Task("number", 1, "spearman"), labels.astype(np.float64)
     values, codes = np.unique(labels, return_inverse=True)
     return Task("classes", len(values), "accuracy", names=tuple(map(str, values))), codes.astype(np.int64)
+
+
+def doubts_about(fields: Fields) -> tuple[str, ...]:
+    """Lines on axes that may have been given in another order."""
+    lines = []
+    for name, one in fields.items():
+        shape = one.shape if isinstance(one, Continuous) else ()
+        if len(shape) < 2 or None in shape:
+            continue
+        sizes = [size or 0 for size in shape]
+        if len(sizes) == 2 and sizes[0] > max(8, 2 * sizes[1]):
+            lines.append(
+                f"'{name}' is read as {sizes[0]} channels of {sizes[1]} steps; if it is the other way round, give "
+                f"x.transpose(0, 2, 1)"
+            )
+        if len(sizes) == 3 and sizes[0] == sizes[1] > 2 * sizes[2]:
+            lines.append(
+                f"'{name}' is read as {sizes[0]} channels of {sizes[1]} x {sizes[2]}; if the channels are last, give "
+                f"x.transpose(0, 3, 1, 2)"
+            )
+    return tuple(lines)
 
 
 class MemoryDataset(Dataset):
@@ -245,7 +395,7 @@ def _restored(state: dict[str, Any]) -> MemoryDataset:
 
 
 def memory_dataset(
-    x: Any, y: Any, modality: str, template: Fields, rate: float | None = None
+    x: Any, y: Any, modality: str, template: Fields, rate: float | None = None, trained: Fields | None = None
 ) -> tuple[type[MemoryDataset], str]:
     """A data set class for samples in memory, and the digest of the samples.
 
@@ -254,22 +404,35 @@ def memory_dataset(
         y: labels (n,) or (n, k); None for those in the samples, if any.
         modality: the modality's name.
         template: the fields of the modality's default data set; they name the field of bare arrays.
-        rate: samples per second of continuous fields, where the modality needs it.
+        rate: samples per second of continuous fields, where the modality needs it; by default that of `trained`.
+        trained: the fields of the encoder that reads the samples, to which they are adapted.
 
     Raises:
         ConfigError: `x` has another form.
         DataError: samples differ in form, or labels do not fit them.
     """
-    samples = SampleInputs(x, template, more_fields=True)
+    samples = SampleInputs(x, template if trained is None else trained, known=trained is not None)
+    if trained is not None and rate is None:
+        rate = next((one.rate for one in trained.values() if isinstance(one, Continuous) and one.rate), None)
     fields = infer_fields(samples, rate)
+    samples.adapt_to(fields)
     digest = hashlib.blake2b(digest_size=16)
     labels: list[Any] = []
+    misses = False
     for index in range(len(samples)):
-        inputs, label = samples.sample(index)
+        try:
+            inputs, label = samples.sample(index)
+        except BadSample as error:
+            raise DataError(f"sample {index}: {error}") from None
         for name, array in inputs.items():
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes() if array.dtype.kind != "O" else repr(array).encode())
+            misses = misses or (name == NUMERIC and array.dtype.kind == "f" and bool(np.isnan(array).any()))
         labels.append(label.item() if isinstance(label, Tensor) and not label.dim() else label)
+    if MISSING in (trained or {}) or (trained is None and misses and MISSING in template):
+        numbers = fields.get(NUMERIC)
+        if isinstance(numbers, Continuous) and MISSING not in fields:
+            fields = {NUMERIC: numbers, MISSING: Discrete(numbers.shape[-1] or 0, 2), **fields}
     if y is None and any(label is not None for label in labels):
         y = labels
     task, codes, known = None, None, None
@@ -289,6 +452,6 @@ def memory_dataset(
         digest.update(codes.tobytes() + repr(task).encode() + (b"" if known is None else known.tobytes()))
     values = {
         "__doc__": "Samples in memory.", "modality": modality, "samples": samples, "y": codes, "known_task": task,
-        "known_fields": fields, "known_labels": known,
+        "known_fields": fields, "known_labels": known, "warnings": samples.notes(), "doubts": doubts_about(fields),
     }  # fmt: skip
     return type("MemoryDataset", (MemoryDataset,), values), digest.hexdigest()

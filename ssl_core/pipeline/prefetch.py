@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ssl_core.contracts import PROGRESS, Tokenizer
 from ssl_core.data import send
+from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.sampler import batch_index
+from ssl_core.pipeline.sampler import batch_index, draws_of, rows_of
 from ssl_core.tokens import Geometry
 from ssl_core.utils.seeds import generator
 
@@ -44,14 +45,16 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         device: Where the tensors go. For CUDA they are made ahead by two threads.
         numbers: The batches to deliver.
         progress: Maps the number of a batch to the share of the run that is done, in [0, 1].
+        group: The processes among which each batch is divided; this one gets its own rows.
+        views: Number of views of the objective, which its draws are made for.
     """
 
     def __init__(
         self, learner: Source, data: PreprocessedSplit, size: int, seed: int, device: torch.device, numbers: range,
-        progress: Callable[[int], float] = lambda number: 0.0,
+        progress: Callable[[int], float] = lambda number: 0.0, group: Group | None = None, views: int = 1,
     ) -> None:  # fmt: skip
         self.learner, self.data, self.size, self.seed, self.device = learner, data, size, seed, device
-        self.numbers, self.progress = iter(numbers), progress
+        self.numbers, self.progress, self.group, self.views = iter(numbers), progress, group, views
         self.prefetcher = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
 
     def take(self) -> tuple[TensorDict, TensorDict]:
@@ -59,26 +62,31 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         if self.prefetcher is None:
             number = next(self.numbers)
             inputs = self._inputs(number)
-            return inputs, self._draws(number, inputs)
+            return inputs, self._draws(number, inputs if self.group is None else None)
         for number in itertools.islice(self.numbers, DEPTH - len(self.prefetcher)):
             self.prefetcher.submit(number)
         inputs, draws = self.prefetcher.take()
         return inputs, draws
 
-    def _inputs(self, number: int) -> TensorDict:
+    def _inputs(self, number: int, whole: bool = False) -> TensorDict:
+        """The inputs of this process, or with `whole` those of the whole batch."""
+        group = None if whole else self.group
         index = batch_index(self.seed, number, len(self.data), self.size)
+        if group is not None:
+            index = index[rows_of(group, self.size)]
         tokenizer = self.learner.tokenizer
         if type(tokenizer).crop is Tokenizer.crop:
             return self.data.take(index, pinned=self.device.type == "cuda").inputs  # no objective sees a label
-        crop = tokenizer.draw_crop(self.size, generator(self.seed, "crop", number))
+        crop = draws_of(group, tokenizer.draw_crop(self.size, generator(self.seed, "crop", number)), self.size)
         return dict(tokenizer.crop(self.data.take(index).inputs, crop))
 
     def _draws(self, number: int, inputs: TensorDict | None = None) -> TensorDict:
         tokenizer = self.learner.tokenizer
         geometry = None
         if type(tokenizer).geometry is not Tokenizer.geometry:  # else there is none, and the inputs are not needed
-            geometry = tokenizer.geometry(self._inputs(number) if inputs is None else inputs)
+            geometry = tokenizer.geometry(self._inputs(number, whole=True) if inputs is None else inputs)
         draws = self.learner.draw(self.size, generator(self.seed, "draw", number), geometry)
+        draws = draws_of(self.group, draws, self.views * self.size, self.views)
         return draws | {PROGRESS: torch.tensor(self.progress(number), dtype=torch.float32)}
 
     def __exit__(self, *_: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,28 +18,42 @@ import numpy as np
 import torch
 
 from ssl_core.contracts import Dataset, Tokenizer
-from ssl_core.errors import BadSample, DataError
+from ssl_core.errors import BadSample, ConfigError, DataError
+from ssl_core.utils.cache_entries import MAKING, guard_file, write_about
 from ssl_core.utils.console import Console
+from ssl_core.utils.digests import file_digest, json_digest
 from ssl_core.utils.files import write_json
 from ssl_core.utils.locks import file_lock
+from ssl_core.utils.units import size_text
 
 CHUNK_SIZE = 256  # samples
 MIN_FOR_WORKERS = 1024  # samples; for fewer, starting worker processes takes longer than it saves
 SAVE_EVERY = 2.0  # seconds
 STATE = "state.json"
 META = "meta.json"
-DIGESTS, LABELS, LABELLED = "digests.npy", "labels.npy", "labelled.npy"
+DIGESTS, LABELS, LABELLED, INDEX = "digests.npy", "labels.npy", "labelled.npy", "index.npy"
+DIGEST, FILES = "digest", "files"
+"""Entries of meta.json: the digest of its other entries; size and digest of each other file, by name."""
 PARTS = "part-*.npz"
+LARGE = 1 << 30  # bytes of prepared data that are announced
+WAITING = "waiting for another run that prepares the same data"
+ALWAYS_CHECKED = 2**26  # bytes; larger arrays are read whole where a run is resumed or evaluated
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 MAX_SKIPPED_LINES = 1000  # skipped samples with a line of their own; all are counted
+
+
+class DamagedCache(Exception):
+    """A file of prepared data is missing, or is not as it was written; the message says which."""
 
 
 @dataclass
 class Chunk:
-    """Consecutive preprocessed samples: arrays (n, ...) by field, a digest (n,) of each sample, labels and the numbers
-    of the samples that have one, one line per skipped sample, or an error."""
+    """Consecutive preprocessed samples: arrays (n, ...) by field, a digest (n,) of each sample and its number in the
+    data set, labels and the numbers of the samples that have one, one line per skipped sample, or an error."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     digests: list[int] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -78,6 +94,7 @@ class Chunks(torch.utils.data.Dataset[Chunk]):
                 chunk.labels.append(sample["label"])
                 chunk.labelled.append(len(chunk.digests))
             chunk.digests.append(sample_digest(inputs))
+            chunk.index.append(index)
         chunk.arrays = {name: np.stack(values) for name, values in rows.items()}
         return chunk
 
@@ -115,24 +132,122 @@ def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: C
         DataError: if the data cannot be used; nothing is left on disk.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = folder.parent / f".making-{folder.name}"
-    with file_lock(
-        work.with_suffix(".lock"), lambda: console.info("waiting for another run that prepares the same data")
-    ):
+    _remove_unused_locks(folder.parent)
+    work = folder.parent / f"{MAKING}{folder.name}"
+    with file_lock(guard_file(folder), lambda: console.info(WAITING)):
         if (folder / META).exists():
             return
         work.mkdir(exist_ok=True)
         try:
+            write_about(work, _about(dataset))
             if not (work / META).exists():
-                write_json(work / META, _write(work, dataset, tokenizer, console, strict))
+                try:
+                    meta = _write(work, dataset, tokenizer, console, strict)
+                except DamagedCache:  # what an interrupted run left
+                    _remove(work)
+                    work.mkdir()
+                    write_about(work, _about(dataset))
+                    meta = _write(work, dataset, tokenizer, console, strict)
+                write_json(work / META, meta)
         except DataError:
-            (work / STATE).unlink(missing_ok=True)  # first, so that a kill leaves no state without the arrays it counts
-            shutil.rmtree(work)
+            _remove(work)
             raise
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _remove(work)
+            raise DataError(
+                f"cannot prepare the {dataset.split} data in {folder.parent}: {error.strerror}; free space, or set "
+                f"SSLX_CACHE_DIR to a folder with more"
+            ) from None
         # a kill from here on loses nothing: META exists, so the next process only renames the folder
-        for path in [*work.glob(PARTS), work / STATE]:
+        for path in [*work.glob(PARTS), *work.glob(".*.json-*"), work / STATE]:
             path.unlink(missing_ok=True)
         os.rename(work, folder)
+
+
+def _about(dataset: Dataset) -> dict[str, str]:
+    """What the cache says of prepared data in its list."""
+    about = {"data": f"{dataset.modality}/{dataset.name}", "split": dataset.split}
+    root = getattr(dataset.options, "root", None)
+    return about | ({"source": str(root)} if root else {})
+
+
+def _remove(work: Path) -> None:
+    (work / STATE).unlink(missing_ok=True)  # first, so that a kill leaves no state without the arrays it counts
+    shutil.rmtree(work)
+
+
+def _remove_unused_locks(parent: Path) -> None:
+    """Remove lock files of killed processes. That of work that can be continued stays, with its folder."""
+    for path in parent.glob(".making-*.lock"):
+        if path.with_suffix("").exists():
+            continue
+        with contextlib.suppress(_Busy, ConfigError), file_lock(path, _raise_busy, timeout=0):
+            pass  # it is removed on release
+
+
+class _Busy(Exception):
+    pass
+
+
+def _raise_busy() -> None:
+    raise _Busy
+
+
+def open_meta(folder: Path) -> dict[str, Any]:
+    """What meta.json of a folder of prepared data says.
+
+    Raises:
+        DamagedCache: it is missing, or is not as it was written.
+    """
+    try:
+        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
+        digest = meta.pop(DIGEST)
+        if digest != json_digest(meta):
+            raise DamagedCache(f"{META} is not as it was written")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise DamagedCache(f"{META} cannot be read ({type(error).__name__})") from None
+    return meta
+
+
+def check_files(folder: Path, meta: Mapping[str, Any], whole: bool) -> None:
+    """Compare the files of a folder of prepared data with what meta.json says of them.
+
+    Args:
+        folder: The folder.
+        meta: The content of meta.json.
+        whole: Read large arrays, too; else of these only the size is compared.
+
+    Raises:
+        DamagedCache: a file is missing, or is not as it was written.
+    """
+    for name, (size, digest) in meta[FILES].items():
+        try:
+            if (folder / name).stat().st_size != size:
+                raise DamagedCache(f"{name} has another size than when it was written")
+            if (whole or size <= ALWAYS_CHECKED) and file_digest(folder / name) != digest:
+                raise DamagedCache(f"{name} is not as it was written")
+        except OSError as error:
+            raise DamagedCache(f"{name}: {error.strerror}") from None
+
+
+def discard(folder: Path) -> None:
+    """Move a folder of prepared data away and delete it; other processes may still have its arrays open.
+
+    Raises:
+        DataError: it cannot be moved.
+    """
+    aside = folder.with_name(f".damaged-{folder.name}-{os.getpid()}")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
+    except OSError as error:
+        raise DataError(
+            f"the prepared data in {folder} are damaged and cannot be replaced ({error.strerror}); delete the folder"
+        ) from None
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def array_file(folder: Path, number: int) -> Path:
@@ -142,21 +257,24 @@ def array_file(folder: Path, number: int) -> Path:
 
 @dataclass
 class Part:
-    """Digests and labels since the last save. labelled: numbers of the samples that have a label."""
+    """Digests, numbers and labels since the last save. labelled: numbers of the samples that have a label."""
 
     digests: list[int] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
     labelled: list[int] = field(default_factory=list)
 
     def append(self, chunk: Chunk, first: int) -> None:
         """Add a chunk. first: number of its first sample."""
         self.digests += chunk.digests
+        self.index += chunk.index
         self.labels += chunk.labels
         self.labelled += [first + number for number in chunk.labelled]
 
     def clear(self) -> None:
         """Forget everything."""
         self.digests.clear()
+        self.index.clear()
         self.labels.clear()
         self.labelled.clear()
 
@@ -178,13 +296,17 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
 
     Raises:
         DataError: if the data cannot be used.
+        DamagedCache: if what an interrupted run left cannot be continued.
     """
-    state = _load_state(work)
+    arrays: dict[str, np.memmap[Any, Any]] = {}
+    try:
+        state = _load_state(work)
+        for number, name in enumerate(state.fields):
+            arrays[name] = np.lib.format.open_memmap(array_file(work, number), mode="r+")
+    except (ValueError, TypeError, AttributeError, FileNotFoundError) as error:
+        raise DamagedCache(str(error)) from None
     if strict and state.skipped:
         raise BadSample(f"{state.skipped[0]} (strict: no sample may be skipped)")
-    arrays: dict[str, np.memmap[Any, Any]] = {
-        name: np.lib.format.open_memmap(array_file(work, number), mode="r+") for number, name in enumerate(state.fields)
-    }
     total, done = len(dataset), min(state.chunks * CHUNK_SIZE, len(dataset))
     part = Part()
     saved = time.monotonic()
@@ -193,6 +315,8 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
             if chunk.error is not None:
                 raise chunk.error
             part.append(chunk, state.count)
+            if not arrays and chunk.arrays:
+                check_space(work, chunk, dataset, console)
             _append(work, chunk, state, arrays, total)
             progress.advance(min(CHUNK_SIZE, total - done))
             done += CHUNK_SIZE
@@ -213,15 +337,44 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
             f"'{dataset.name}'; what was prepared is removed, so repeat the command"
         )
     np.save(work / DIGESTS, digests)
+    np.save(work / INDEX, np.concatenate([one["index"] for one in parts]))
     if state.labelled:
         _save_labels(work, state.count, [one for one in parts if len(one["labelled"])])
-    return {
+    meta = {
         "count": state.count,
         "fields": state.fields,
         "labelled": bool(state.labelled),
+        "partly_labelled": (work / LABELLED).exists(),
         "bad": state.bad,
         "skipped": state.skipped,
+        FILES: {path.name: [path.stat().st_size, file_digest(path)] for path in sorted(work.glob("*.npy"))},
     }
+    return {**meta, DIGEST: json_digest(meta)}
+
+
+def check_space(work: Path, chunk: Chunk, dataset: Dataset, console: Console) -> None:
+    """Say how large the prepared data will be, if they are large; before any of them is written.
+
+    Raises:
+        DataError: the disk has less room. (Writing to a memory map on a full disk would kill the process.)
+    """
+    need = len(dataset) * sum(value[0].nbytes for value in chunk.arrays.values())
+    free = free_bytes(work)
+    if need > free:
+        raise DataError(
+            f"the prepared samples of the {dataset.split} split need {size_text(need)} in {work.parent}, which has "
+            f"{size_text(free)} free; `sslx cache prune --older-than 30d` makes room, or set SSLX_CACHE_DIR to a "
+            f"folder on a larger disk"
+        )
+    if need >= LARGE:
+        console.info(
+            f"preparing  {len(dataset):,} samples of the {dataset.split} split into {size_text(need)} of cache"
+        )
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can be written to the disk of a folder."""
+    return shutil.disk_usage(folder).free
 
 
 def _save_labels(work: Path, count: int, parts: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -252,7 +405,16 @@ def _iterate(chunks: Chunks) -> Iterator[Chunk]:
     threads = torch.get_num_threads()
     workers = min(threads, len(chunks)) if threads > 1 and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS else 0
     loader: Any = torch.utils.data.DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_identity)
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"a process that prepares data ended ({reason:.200}), perhaps since memory ran out; SSLX_THREADS=1 "
+            f"prepares them in one process"
+        ) from None
 
 
 def _identity(chunk: Any) -> Any:
@@ -266,7 +428,9 @@ def _append(work: Path, chunk: Chunk, state: State, arrays: dict[str, np.memmap[
         if name not in arrays:
             shape = (total, *value.shape[1:])
             path = array_file(work, len(state.fields))
-            arrays[name] = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
+            _reserve(path)
+            arrays[name] = array
             state.fields.append(name)
         arrays[name][state.count : state.count + count] = value
     state.chunks += 1
@@ -274,6 +438,17 @@ def _append(work: Path, chunk: Chunk, state: State, arrays: dict[str, np.memmap[
     state.labelled += len(chunk.labels)
     state.bad += len(chunk.skipped)
     state.skipped += chunk.skipped[: MAX_SKIPPED_LINES - len(state.skipped)]
+
+
+def _reserve(path: Path) -> None:
+    """Allocate the disk space of a new array: writing to a mapped file on a full disk kills the process.
+
+    Raises:
+        OSError: there is not enough.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], part: Part) -> None:
@@ -284,6 +459,7 @@ def _save(work: Path, state: State, arrays: Mapping[str, np.memmap[Any, Any]], p
         np.savez(
             work / f"part-{state.chunks:012d}.npz",
             digests=np.array(part.digests, np.uint64),
+            index=np.array(part.index, np.int64),
             labels=np.asarray(part.labels),
             labelled=np.array(part.labelled, np.int64),
         )

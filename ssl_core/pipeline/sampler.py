@@ -1,12 +1,15 @@
-"""Batch sampling: the indices of each batch are a pure function of the seed and the step."""
+"""Batch sampling: the indices of a batch depend on the seed and the step alone; processes take parts of a batch."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ssl_core.nn.distributed import Group
 from ssl_core.utils.seeds import generator
 
 
@@ -21,3 +24,20 @@ def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
+
+
+def rows_of(group: Group | None, count: int, views: int = 1) -> Tensor | slice:
+    """Where the rows of this process are in a batch of `count` rows, all views counted: its share of each view."""
+    if group is None:
+        return slice(None)
+    share = count // views // group.size
+    first = torch.arange(group.rank * share, (group.rank + 1) * share)
+    return (first + torch.arange(views).unsqueeze(1) * (count // views)).flatten()
+
+
+def draws_of(group: Group | None, draws: Mapping[str, Tensor], count: int, views: int = 1) -> dict[str, Tensor]:
+    """This process's part of the draws of a batch. A tensor whose first axis is not the rows is shared by all."""
+    if group is None:
+        return dict(draws)
+    rows = rows_of(group, count, views)
+    return {name: value[rows] if value.dim() and value.shape[0] == count else value for name, value in draws.items()}

@@ -7,12 +7,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from ssl_core.report.schema import FeatureKind, Report
-from ssl_core.report.scores import FEATURES, PERCENT, metric_title
+from ssl_core.report.scores import ALWAYS, FEATURES, PERCENT, features_title, metric_title, postprocess_of
 
-UNTRAINED: tuple[FeatureKind, ...] = ("random_init", "raw_input")
+UNTRAINED: tuple[FeatureKind, ...] = ("random_init", "raw_input", "classical")
 TRAIN_SPEED_OPTIONS = ("compile", "cuda_graph", "precision")
 OPTIONS_OF_PLACE = ("device", "strict", "preset_sources")
 
@@ -30,12 +31,19 @@ class Column:
     probe: str
     metric: str
     higher_is_better: bool = True
+    readout: str = "last"
+    postprocess: str = "none"
 
     @property
     def title(self) -> str:
         """In words."""
         title = metric_title(self.metric, self.higher_is_better).replace(" %", "")
-        return f"{self.data}: {self.task}, {self.probe}, {title}"
+        return f"{self.data}: {self.task}, {self.probe} on {self.features}, {title}"
+
+    @property
+    def features(self) -> str:
+        """The read-out and the post-processing in words."""
+        return features_title(self.readout, self.postprocess)
 
     @property
     def scale(self) -> float:
@@ -79,7 +87,7 @@ class Cost:
 
 @dataclass
 class Comparison:
-    """Scores and costs of methods. Rows are methods in order of appearance, then the two untrained ones."""
+    """Scores and costs of methods. Rows are methods in order of appearance, then those without pretraining."""
 
     methods: list[str]
     columns: list[Column]
@@ -89,11 +97,31 @@ class Comparison:
     curves: dict[tuple[str, Column], list[tuple[float, float, float]]] = field(default_factory=dict)
     """Steps, seconds and score during training, each a mean over seeds."""
     notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """A line for each run that failed."""
+    folder: Path | None = None
+    """Where the tables are written; None if they are not."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as records of plain values, and the failures, as in comparison.json."""
+        return {"scores": as_records(self), "failures": list(self.failures)}
+
+    def to_frame(self) -> Any:
+        """The scores as a pandas DataFrame, a row for each method, data, task, probe and metric.
+
+        Its columns are those of the records of `to_dict`: mean, std and number of seeds, the gain over the better of
+        random init and raw input with the p of a paired t-test, and the values by seed. Scores are not in percent.
+        """
+        import pandas
+
+        return pandas.DataFrame(as_records(self))
 
     @property
     def rows(self) -> list[str]:
-        """Methods, then random init and raw input."""
-        return [*self.methods, *(FEATURES[kind] for kind in UNTRAINED)]
+        """Methods, then random init, raw input and, if measured, classical features."""
+        known = {row for row, _ in self.values}
+        untrained = (kind for kind in UNTRAINED if kind in ALWAYS or FEATURES[kind] in known)
+        return [*self.methods, *(FEATURES[kind] for kind in untrained)]
 
     def ranking(self, rows: Iterable[str], column: Column) -> list[str]:
         """The rows that have a value in a column, the best mean first; of equal ones the earlier first."""
@@ -105,7 +133,7 @@ class Comparison:
         return next(iter(self.ranking(self.rows, column)), None)
 
     def baseline(self, column: Column) -> str | None:
-        """The better of random init and raw input."""
+        """The best of random init, raw input and classical features."""
         return next(iter(self.ranking((FEATURES[kind] for kind in UNTRAINED), column)), None)
 
     def best_method(self, column: Column) -> str | None:
@@ -130,14 +158,18 @@ class Comparison:
             return math.nan, None, 0
         return statistics.mean(gains), paired_t(gains), len(gains)
 
-    def ranks(self, probe: str) -> dict[str, float]:
-        """Mean rank of each method over the columns of a probe that all methods have; ties share their rank."""
+    def ranks(self, probe: str, features: str = "last") -> dict[str, float]:
+        """Mean rank of each method over the columns of a probe that all methods have; ties share their rank.
+
+        features: the columns' read-out and post-processing, as `Column.features`.
+        """
         from scipy.stats import rankdata
 
         columns = [
             column
             for column in self.columns
-            if column.probe == probe and all((row, column) in self.values for row in self.methods)
+            if (column.probe, column.features) == (probe, features)
+            and all((row, column) in self.values for row in self.methods)
         ]
         if not columns:
             return {}
@@ -240,7 +272,10 @@ def _values(
         for score in report.scores:
             # a score of another data set is that of a transfer set of a benchmark
             name = data if score.dataset == _own_dataset(report) else score.dataset
-            column = Column(name, score.dataset, score.task, score.probe, score.metric, score.higher_is_better)
+            column = Column(
+                name, score.dataset, score.task, score.probe, score.metric, score.higher_is_better, score.readout,
+                postprocess_of(score),
+            )  # fmt: skip
             columns.setdefault(column)
             if score.value is None:
                 continue
@@ -318,6 +353,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
                 {
                     "data": column.data, "dataset": column.dataset, "task": column.task, "probe": column.probe,
                     "metric": column.metric, "higher_is_better": column.higher_is_better, "method": row,
+                    "readout": column.readout, "postprocess": column.postprocess,
                     "mean": values.mean, "std": values.deviation,
                     "seeds": len(values.by_seed), "best": comparison.best(column) == row,
                     "gain_over_untrained": None if math.isnan(gain) else gain, "p_paired_t": p,

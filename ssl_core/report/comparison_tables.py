@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 LEGEND = (
-    "Mean ± standard deviation over seeds. In brackets p of a paired t-test over seeds against the better of random "
-    f"init and raw input. {LOWER}: smaller is better."
+    "Mean ± standard deviation over seeds. In brackets p of a paired t-test over seeds against the best of random "
+    f"init, raw input and, if measured, classical features. {LOWER}: smaller is better."
 )
 
 
@@ -57,11 +57,11 @@ def format_mean(value: float, deviation: float | None, column: Column) -> str:
 
 
 def score_tables(comparison: Comparison) -> list[TextTable]:
-    """One table for each probe: methods by data, then the untrained rows; data by methods where that is narrower."""
+    """One table for each probe and read-out: methods by data, then the untrained rows; data by methods if narrower."""
     tables = []
-    for probe in dict.fromkeys(column.probe for column in comparison.columns):
-        columns = [column for column in comparison.columns if column.probe == probe]
-        ranks = comparison.ranks(probe) if len(columns) > 1 else {}
+    for probe, features in dict.fromkeys((column.probe, column.features) for column in comparison.columns):
+        columns = [column for column in comparison.columns if (column.probe, column.features) == (probe, features)]
+        ranks = comparison.ranks(probe, features) if len(columns) > 1 else {}
         header = ["method", *(_column_title(column) for column in columns), *(["mean rank"] if ranks else [])]
         body, bold = [], set()
         for number, row in enumerate(comparison.rows):
@@ -73,7 +73,7 @@ def score_tables(comparison: Comparison) -> list[TextTable]:
             if ranks:
                 cells.append(f"{ranks[row]:.2f}" if row in ranks else "-")
             body.append(cells)
-        title = f"{'kNN' if probe == 'knn' else probe} probe"
+        title = f"{'kNN' if probe == 'knn' else probe} probe, read-out {features}"
         table = TextTable(title, header, body, frozenset(bold), len(comparison.methods))
         tables.append(table.transpose("data") if len(columns) > len(body) else table)
     return tables
@@ -188,8 +188,13 @@ def csv_text(comparison: Comparison) -> str:
     keys = [key for key in records[0] if key != "values"] if records else ["data", "method"]
     writer = csv.DictWriter(out, keys, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({key: _cell(value) for key, value in record.items()} for record in records)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula: names may come from others."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def latex(comparison: Comparison) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_core.report.schema import Report, save
+from ssl_core.report.schema import FeatureKind, InitReport, Report, save
 from ssl_core.report.scores import (
+    ALWAYS,
     FEATURES,
     LEGEND,
     PERCENT,
     ScoreRow,
+    ScoreValue,
+    feature_kinds,
+    features_title,
     format_score,
+    metric_title,
     score_rows,
     task_title,
     verdict,
@@ -23,6 +28,7 @@ from ssl_core.report.scores import (
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from ssl_core.report.figures import Figures
     from ssl_core.report.reconstruction import Reconstruction
 
 HTML = "report.html"
@@ -30,8 +36,9 @@ SECONDARY_METRICS = ("train/lr", "train/grad_norm", "train/samples_per_second")
 
 
 def write_html(
-    report: Report, folder: Path, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]]
-) -> None:
+    report: Report, folder: Path, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]],
+    figures: Figures | None = None,
+) -> None:  # fmt: skip
     """Write report.html atomically. It loads nothing, runs no script and follows the reader's light or dark setting.
 
     Args:
@@ -39,20 +46,29 @@ def write_html(
         folder: Folder of the file.
         pictures: Reconstructions by segment; may be empty.
         metrics: The lines of metrics.jsonl.
+        figures: Maps, predictions and neighbours; None to leave them out.
 
     Raises:
         SslxError: If the file cannot be written.
     """
-    save(folder / HTML, page(report, pictures, metrics))
+    save(folder / HTML, page(report, pictures, metrics, figures))
 
 
-def page(report: Report, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]]) -> str:
+def page(
+    report: Report, pictures: Sequence[Reconstruction], metrics: Sequence[Mapping[str, float]],
+    figures: Figures | None = None,
+) -> str:  # fmt: skip
     """The web page as text."""
     import jinja2  # with matplotlib half a second, needed only here
 
-    from ssl_core.report.pictures import COLUMNS, panel
+    from ssl_core.report import views
+    from ssl_core.report.audio import Player
+    from ssl_core.report.pictures import COLUMNS, groups, panels
 
-    panels = [panel(reconstruction) for reconstruction in pictures]
+    player = Player()
+    drawn = panels(pictures, player)
+    maps = None if figures is None else figures.maps
+    neighbours = None if figures is None else figures.neighbours
     rows = score_rows(report.scores)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -65,15 +81,20 @@ def page(report: Report, pictures: Sequence[Reconstruction], metrics: Sequence[M
         facts=facts(report),
         data_facts=data_facts(report),
         headline=headline(rows, report),
-        features=FEATURES,
+        features=feature_kinds(rows),
         legend=LEGEND,
         lower_is_better=any(not row.higher_is_better for row in rows),
-        rows=[row_content(row, report) for row in rows],
+        rows=[row_content(row, report, feature_kinds(rows)) for row in rows],
         remarks=[remark for row in rows for remark in row.remarks],
         curves=list(curves(metrics)),
         progress=list(progress(report)),
         columns=COLUMNS,
-        panels=[one for one in panels if one is not None],
+        panels=drawn,
+        map=None if maps is None else views.map_view(maps, report.split),
+        predictions=views.prediction_view(report, figures),
+        neighbours=neighbours,
+        groups=[] if neighbours is None else groups(neighbours, player),
+        silent=player.left_out,
         used_plugins=used_plugins(report),
         settings=list(flatten(report.config)),
     )
@@ -106,7 +127,26 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("Seed", str(report.seed)),
         ("Precision, attention", ", ".join(part for part in (report.precision, report.attention) if part)),
         ("Device", report.device),
+        *([] if report.init is None else initial_facts(report.init)),
     ]
+
+
+def initial_facts(init: InitReport) -> list[tuple[str, str]]:
+    """Names and values of the weights that the run started with."""
+    scores = ", ".join(
+        f"{score.probe} {metric_title(score.metric, score.higher_is_better)} "
+        f"{format_score(score.metric, ScoreValue(score.value, score.standard_error))}"
+        for score in init.scores
+    )
+    earlier = " <- ".join(row.source for row in reversed(init.history[:-1]))
+    by = "" if init.objective is None else f", {init.steps:,} steps of {init.objective} on {init.trained_on}"
+    rows = [
+        ("Started from", f"{init.source} ({init.kind}{by}; weights {init.digest[:12]})"),
+        ("which started from", earlier),
+        ("Constants of the tokenizer", init.constants),
+        ("Scores of the initial weights", scores),
+    ]
+    return [(name, value) for name, value in rows if value]
 
 
 def data_facts(report: Report) -> list[tuple[str, str]]:
@@ -161,23 +201,28 @@ def sentence(row: ScoreRow, title: str | None = None) -> str:
     unit = " %" if row.metric in PERCENT else ""
     metric = row.metric_title.replace(" %", "")
     trained, *others = (format_score(row.metric, row.values.get(kind)).split()[0] for kind in FEATURES)
-    baselines = " and ".join(
+    sources = ("a random encoder's", "the raw input", "classical features")
+    parts = [
         f"{value}{unit} from {source}"
-        for kind, value, source in zip(list(FEATURES)[1:], others, ("a random encoder's", "the raw input"), strict=True)
+        for kind, value, source in zip(list(FEATURES)[1:], others, sources, strict=True)
         if kind in row.values
-    )
+    ]
+    baselines = " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
+    other = "better of the two" if len(parts) == 2 else "best of these" if len(parts) > 2 else "other"
+    own = features_title(row.readout, row.postprocess)
+    reads = "" if own == "last" else f" (read-out {own})"
     ahead = f": the {FEATURES[row.baseline]} is ahead" if row.baseline else ""
     meaning = {"better": "", "worse": ahead, "": ": no clear difference"}[verdict(row)]
     gain = format_score(row.metric, row.gain, sign=True)
     return (
-        f"{title or row.task}, {row.probe_title} probe: {metric} {trained}{unit} from the trained features, "
+        f"{title or row.task}, {row.probe_title} probe{reads}: {metric} {trained}{unit} from the trained features, "
         f"{baselines}. "
-        f"Gain over the better of the two: {gain}{' points' if unit else ''}{meaning}."
+        f"Gain over the {other}: {gain}{' points' if unit else ''}{meaning}."
     )
 
 
-def row_content(row: ScoreRow, report: Report) -> dict[str, Any]:
-    """A row of the score table as text, and its bars."""
+def row_content(row: ScoreRow, report: Report, kinds: Iterable[FeatureKind] = ALWAYS) -> dict[str, Any]:
+    """A row of the score table as text, with a cell for each of the kinds of features, and its bars."""
     from ssl_core.report import plots
 
     scale = 100 if row.metric in PERCENT else 1
@@ -194,7 +239,7 @@ def row_content(row: ScoreRow, report: Report) -> dict[str, Any]:
     return {
         "scores": row,
         "task": task,
-        "texts": [format_score(row.metric, row.values.get(kind)) for kind in FEATURES],
+        "texts": [format_score(row.metric, row.values.get(kind)) for kind in kinds],
         "gain": format_score(row.metric, row.gain, sign=True),
         "verdict": verdict(row),
         "bars": plots.bars(bars, float(scale) if row.higher_is_better else 0.0, label) if bars else None,
@@ -246,7 +291,8 @@ def progress(report: Report) -> Iterator[tuple[str, Markup]]:
     steps = np.array([point.step for point in report.curve], dtype=float)
     for name in report.curve[-1].health:
         values = np.array([point.health.get(name, math.nan) for point in report.curve])
-        title = {"rankme": "RankMe (effective rank of the features)"}.get(name, name.replace("_", " "))
+        titles = {"rankme": "RankMe (effective rank of the features)", "alpha_req": "alpha-ReQ (decay of the spectrum)"}
+        title = titles.get(name, name.replace("_", " "))
         before = report.health.get("random_init", {}).get(name)
         yield title, plots.progress(title, steps, values, {} if before is None else {"random init": before}, "steps")
 

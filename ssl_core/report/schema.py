@@ -15,7 +15,7 @@ from ssl_core.utils.old_versions import first_version_message
 
 REPORT = "report.json"
 SCHEMA_VERSION = 2
-FeatureKind: TypeAlias = Literal["trained", "random_init", "raw_input"]
+FeatureKind: TypeAlias = Literal["trained", "random_init", "raw_input", "classical", "initial"]
 
 
 class Score(BaseModel):
@@ -28,12 +28,17 @@ class Score(BaseModel):
     probe: str = Field(description="name of the probe")
     metric: str = Field(description="name of the metric")
     higher_is_better: bool = Field(True, description="whether a larger value is the better one")
-    features: FeatureKind = Field(description="of the trained encoder, of a random initialisation, or the input itself")
+    features: FeatureKind = Field(
+        description="of the trained encoder, of a random initialisation, the input itself, or classical features; in "
+        "init.scores initial"
+    )
     value: float | None = Field(description="value of the metric, not in percent; null if undefined")
     n_train: int = Field(description="training samples of the probe; tokens for a per-token task")
     n_test: int = Field(description="samples, or tokens, of the scored split")
     seed: int = Field(description="seed of the run")
     standard_error: float | None = Field(None, description="of the value over the scored samples; null if unknown")
+    readout: str = Field("last", description="read-out of the encoder: last, layers, layers+stats, tokens, layers 1, 2")
+    postprocess: str = Field("none", description="post-processing of the features: none, standardise, whiten")
     details: dict[str, Any] = Field({}, description="of the probe: solver, converged, k, notes")
 
 
@@ -56,7 +61,9 @@ class Point(BaseModel):
     step: int = Field(description="optimiser steps done")
     seconds: float = Field(description="seconds of training until then, probes left out")
     scores: dict[str, float] = Field({}, description="of the trained features, by probe and metric: linear_accuracy")
-    health: dict[str, float] = Field({}, description="label-free figures: rankme, tokenizer_variance, encoder_variance")
+    health: dict[str, float] = Field(
+        {}, description="label-free figures: rankme, alpha_req, tokenizer_variance, encoder_variance"
+    )
 
 
 class ColumnRow(BaseModel):
@@ -90,6 +97,49 @@ class DataReport(BaseModel):
     doubts: tuple[str, ...] = Field((), description="what may have been misread")
     seconds_per_step: float | None = Field(None, description="estimated before training, uncompiled; null if unknown")
     bytes_per_step: int | None = Field(None, description="estimated memory of activations; null if unknown")
+
+
+class HistoryRow(BaseModel):
+    """A run or encoder whose weights another started from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str = Field(description="folder or file")
+    kind: str = Field(description="run, encoder, timm or transformers")
+    digest: str = Field(description="digest of the weights and constants of tokenizer and encoder")
+    steps: int = Field(0, description="optimiser steps; 0 if unknown")
+    objective: str | None = Field(None, description="name of the objective; null if unknown")
+    trained_on: str = Field("", description="modality/name of the data set; empty if unknown")
+
+
+class InitReport(HistoryRow):
+    """The weights that the run started with."""
+
+    constants: Literal["kept", "measured"] = Field(description="constants of the tokenizer")
+    loaded: dict[str, tuple[int, int]] = Field({}, description="tensors loaded and tensors in all, of each part")
+    lines: tuple[str, ...] = Field((), description="what the header says of it")
+    history: tuple[HistoryRow, ...] = Field((), description="all sources, the earliest first, this one last")
+    scores: tuple[Score, ...] = Field((), description="of features of the initial weights, before training")
+
+
+class FiguresReport(BaseModel):
+    """Numbers behind the maps, predictions and neighbours of report.html."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float = Field(description="seconds that it took to compute them")
+    map_method: Literal["PCA", "UMAP"] | None = Field(None, description="how the maps were made; null without a map")
+    map_samples: int = Field(0, description="samples of the scored split in the maps")
+    explained: dict[str, tuple[float, float]] = Field(
+        {}, description="by features: share of the variance along the two axes of a PCA map"
+    )
+    probe: str | None = Field(None, description="probe whose predictions are shown; null without labels")
+    classes: tuple[str, ...] = Field((), description="names of the classes or labels, in the order of the next two")
+    confusion: tuple[tuple[int, ...], ...] = Field(
+        (), description="rows of each true class that were predicted as each class; empty for more than 200 classes"
+    )
+    label_auroc: tuple[float | None, ...] = Field((), description="of each of several labels; null where undefined")
+    neighbours: int = Field(0, description="training samples that were searched for neighbours")
 
 
 class Report(BaseModel):
@@ -129,6 +179,8 @@ class Report(BaseModel):
         {}, description="label-free figures of the encoder: trained and random_init, each with the keys of Point.health"
     )
     data: DataReport | None = Field(None, description="what was read of the data")
+    init: InitReport | None = Field(None, description="weights that the run started with; null for random numbers")
+    figures: FiguresReport | None = Field(None, description="numbers behind the pictures; null if switched off")
     notes: tuple[str, ...] = Field((), description="notes for the reader, e.g. skipped files")
     config: dict[str, Any] = Field(description="the resolved configuration")
     versions: dict[str, str] = Field(description="versions of Python, sslx and the libraries that compute")

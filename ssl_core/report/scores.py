@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,15 @@ from rich.text import Text
 
 from ssl_core.report.schema import FeatureKind, Report, Score
 
-FEATURES: dict[FeatureKind, str] = {"trained": "trained", "random_init": "random init", "raw_input": "raw input"}
+FEATURES: dict[FeatureKind, str] = {
+    "trained": "trained", "random_init": "random init", "raw_input": "raw input", "classical": "classical",
+}  # fmt: skip
+ALWAYS: tuple[FeatureKind, ...] = ("trained", "random_init", "raw_input")
+"""Kinds of features that tables show also if they have no value."""
+SELECTED = "selected"
+"""The probe of rows whose probe and post-processing were chosen on validation samples."""
+CHOSEN = "chosen"
+POSTPROCESS_TITLES = {"none": "", "standardise": "standardised", "whiten": "whitened", CHOSEN: "chosen on validation"}
 METRIC_TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -32,7 +41,7 @@ LOWER = "↓"
 """Mark of a metric of which smaller values are better."""
 LEGEND = (
     "± is the standard error over test samples; training seeds add to it. Gain: how much better trained is than the "
-    "better of the other two; its error takes them as independent."
+    "best of the others; its error takes them as independent."
 )
 
 
@@ -40,6 +49,16 @@ def metric_title(metric: str, higher_is_better: bool = True) -> str:
     """A metric in words, with its unit in percent, and a mark if smaller values are better."""
     unit, mark = " %" if metric in PERCENT else "", "" if higher_is_better else f" {LOWER}"
     return METRIC_TITLES.get(metric, metric) + unit + mark
+
+
+def features_title(readout: str, postprocess: str) -> str:
+    """What a probe reads, in words: "last", "layers+stats, whitened"."""
+    return ", ".join(part for part in (readout, POSTPROCESS_TITLES.get(postprocess, postprocess)) if part)
+
+
+def postprocess_of(score: Score) -> str:
+    """The post-processing of a row of scores: of a selected probe, whose kinds of features differ in it, "chosen"."""
+    return CHOSEN if score.probe == SELECTED else score.postprocess
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,13 @@ class ScoreRow:
     values: Mapping[FeatureKind, ScoreValue] = field(default_factory=dict)
     details: Mapping[FeatureKind, Mapping[str, Any]] = field(default_factory=dict)
     higher_is_better: bool = True
+    readout: str = "last"
+    postprocess: str = "none"
+
+    @property
+    def features_title(self) -> str:
+        """The read-out and the post-processing in words."""
+        return features_title(self.readout, self.postprocess)
 
     @property
     def sign(self) -> int:
@@ -71,7 +97,7 @@ class ScoreRow:
 
     @property
     def baseline(self) -> FeatureKind | None:
-        """The better of random initialisation and raw input; None if neither has a value."""
+        """The best of random initialisation, raw input and classical features; None if none has a value."""
         known = [
             (self.sign * score.value, kind)
             for kind, score in self.values.items()
@@ -113,6 +139,9 @@ class ScoreRow:
             subject = f"{self.task}, {self.probe_title} probe, {FEATURES[kind]}"
             if details.get("converged") is False:
                 remarks.append(f"{subject}: the solver stopped before it converged; raise evaluate.max_iter")
+            if self.probe == SELECTED and "probe" in details:
+                chosen = features_title(details["probe"], details.get("postprocess", "none"))
+                remarks.append(f"{subject}: {chosen}; chosen on {details.get('selected_on', 'validation samples')}")
             remarks += [f"{subject}: {note}" for note in details.get("notes", ())]
         return remarks
 
@@ -130,6 +159,8 @@ def score_rows(scores: Iterable[Score]) -> list[ScoreRow]:
             values={score.features: ScoreValue(score.value, score.standard_error) for score in group},
             details={score.features: score.details for score in group},
             higher_is_better=group[0].higher_is_better,
+            readout=group[0].readout,
+            postprocess=postprocess_of(group[0]),
         )
         for key, group in groups.items()
     ]
@@ -169,18 +200,28 @@ def score_table(report: Report) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
-    for column in ("task", "probe", "metric"):
-        table.add_column(column, no_wrap=column != "task")
-    for column in (*FEATURES.values(), "gain"):
+    for column in ("task", "probe, read-out", "metric"):
+        table.add_column(column, no_wrap=column == "metric")
+    kinds = feature_kinds(rows)
+    for column in (*kinds.values(), "gain"):
         table.add_column(column, justify="right")  # in a narrow terminal the error goes below its value
     for row in rows:
         style = {"better": "bold green", "worse": "bold red", "": ""}[verdict(row)]
         table.add_row(
-            *(escape(text) for text in (task_title(row, report), row.probe_title, row.metric_title)),
-            *(format_score(row.metric, row.values.get(kind)) for kind in FEATURES),
+            escape(task_title(row, report)),
+            # a line each: the column stays narrow, and no part of a name is broken
+            Text("\n".join([row.probe_title, *textwrap.wrap(row.features_title, 16)]), no_wrap=True),
+            escape(row.metric_title),
+            *(format_score(row.metric, row.values.get(kind)) for kind in kinds),
             Text(format_score(row.metric, row.gain, sign=True), style),
         )
     return table
+
+
+def feature_kinds(rows: Iterable[ScoreRow]) -> dict[FeatureKind, str]:
+    """The kinds of features that a table of these rows has as columns, in words."""
+    known = {kind for row in rows for kind in row.values}
+    return {kind: title for kind, title in FEATURES.items() if kind in ALWAYS or kind in known}
 
 
 def sample_counts(rows: Iterable[ScoreRow], report: Report) -> list[str]:

@@ -21,6 +21,8 @@ from ssl_core.public_data.dataset import PublicDataset, data_root
 from ssl_core.report import Report, read, write_html, write_json
 from ssl_core.runs import evaluate as evaluation
 from ssl_core.runs.build import as_utf8, load_run
+from ssl_core.runs.figures import make_figures
+from ssl_core.runs.kept import Kept
 from ssl_core.runs.pretrain import RunPlan, pretrain
 from ssl_core.runs.report import write
 from ssl_core.runs.run import Run, RunContext
@@ -226,6 +228,8 @@ def rewrite(report: Report, run: Run | None, context: RunContext) -> None:
         write_json(report, folder)
         write_html(report, folder, [], metrics)
     else:
+        if run.figures is None:
+            run.figures = make_figures(run, Kept(run.config.seed))
         write(report, run, metrics, folder)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +16,38 @@ import torch
 from ssl_core import plugins as installed
 from ssl_core.config.resolve import Plugins, plugins_of
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Objective, Tokenizer
-from ssl_core.data import Fields, Split
-from ssl_core.errors import CheckpointError, ConfigError
+from ssl_core.contracts import Dataset, Objective, Tokenizer
+from ssl_core.data import Fields, Split, Task
+from ssl_core.errors import CheckpointError, ConfigError, nearest
 from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.readout import READOUTS, encoder_depth, readout_problem
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
-from ssl_core.pipeline.measure import measure_facts, measure_fields
+from ssl_core.pipeline.measure import FieldStats, measure_facts, measure_fields
 from ssl_core.plugins import Catalogue
 from ssl_core.report.page import duration
+from ssl_core.report.schema import InitReport
+from ssl_core.runs.classical import has_classical
 from ssl_core.runs.data import (
     Data,
+    DataForm,
+    OpenData,
     as_utf8,
     check_same_data,
     data_doubts,
     data_warnings,
     fact_lines,
+    far_values,
     open_splits,
     refuse_doubts,
     summary_lines,
     unlike_trained,
 )
+from ssl_core.runs.init import Initialisation, InitSource, form_of, number_columns
+from ssl_core.runs.init_distill import add_distillation, load_distillation
+from ssl_core.runs.maps import check_map
 from ssl_core.runs.resume import check_plugins
 from ssl_core.runs.run import Run, RunContext, snapshot
 from ssl_core.runs.run_dir import load_config
@@ -45,11 +56,16 @@ from ssl_core.training.accel.compiled_step import decide, key_of
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS
 from ssl_core.training.accel.memory import keep_freed_memory
 from ssl_core.training.accel.threads import describe_threads
+from ssl_core.training.best import BEST, CHOICES, LAST
 from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
+from ssl_core.training.options import TrainOptions
+from ssl_core.training.parallel import joined, local_rank
 from ssl_core.utils.cache import cache_dir
+from ssl_core.utils.reading import announced_reading
 from ssl_core.utils.seeds import seed_torch
+from ssl_core.utils.units import size_text
 
 CONSTANTS = ("tokenizer.mean", "tokenizer.std")
 """Options of the tokenizer that an evaluation on other data may change, where they were given and not measured."""
@@ -82,13 +98,48 @@ def _check_layers(objective: Objective, encoder: Encoder) -> None:
         )
 
 
+def readout_factor(config: RunConfig, encoder: Encoder, task: Task | None) -> int:
+    """The width of the run's read-out as a multiple of the encoder's.
+
+    Raises:
+        ConfigError: the read-out cannot be used with this encoder or task.
+    """
+    name, depth = config.evaluate.readout, encoder_depth(encoder)
+    per_token = task is not None and task.per_token
+    problem = readout_problem(name, depth, per_token)
+    if problem is not None:
+        raise ConfigError(f"evaluate.readout: {problem}")
+    return READOUTS[name].width(1, depth or 1)
+
+
+@dataclass(frozen=True)
+class WeightSources:
+    """Where the weights of a run come from; random numbers without any.
+
+    Attributes:
+        start: a checkpoint of the run.
+        load: puts weights into the learner, in place of those of `start`.
+        init: the encoder that a fresh run starts from, as `init.source` names it.
+        teacher: the encoder that `init.distill` names.
+    """
+
+    start: checkpoint.Checkpoint | None = None
+    load: Callable[[Learner], None] | None = None
+    init: InitSource | None = None
+    teacher: InitSource | None = None
+
+
+RANDOM_WEIGHTS = WeightSources()
+
+
 def build_run(
     config: RunConfig,
     plugins: Plugins,
     context: RunContext,
-    start: checkpoint.Checkpoint | None = None,
+    weights: WeightSources = RANDOM_WEIGHTS,
     *,
     for_training: bool = True,
+    opened: OpenData | None = None,
 ) -> Run:
     """A run ready to train or, with `for_training=False`, to evaluate.
 
@@ -96,8 +147,9 @@ def build_run(
         config: the configuration. For an evaluation it may name other data than the run was trained on.
         plugins: the classes that it names.
         context: plugins, folder and console.
-        start: the checkpoint that the weights come from; None to initialise them.
+        weights: where the weights come from.
         for_training: settle what the configuration leaves open, such as the batch size and compilation.
+        opened: its data, if they are open already.
 
     Raises:
         ConfigError: the configuration cannot work on this data or device.
@@ -107,24 +159,37 @@ def build_run(
     began = time.perf_counter()
     if config.train.keep_freed_memory:
         keep_freed_memory()
-    device = pick_device(config.device)
-    if root := config.dataset.options.get("root"):
-        context.console.info(f"reading    {as_utf8(str(root))}")
-    opened = open_splits(config, plugins, start, for_training=for_training)
+    check_map(config.evaluate)
+    device = device_of(config.device)
+    start, init, teacher = weights.start, weights.init, weights.teacher
+    if start is not None:
+        init = teacher = None  # the checkpoint holds what came from them
+    elif (init is None) != (config.init.source is None) or (teacher is None) != (config.init.distill is None):
+        raise ValueError("init.source and init.distill are paths, and build_run takes what read_source reads there")
+    initialisation = None if init is None else Initialisation(config, init)
+    form = DataForm.of(start) or form_of(config, init)
+    if opened is None:
+        opened = open_data(config, plugins, context, form, for_training=for_training)
     splits = opened.splits
     learner = build_learner(config, plugins, opened.fields)
-    initial = snapshot(learner)
+    factor = readout_factor(config, learner.encoder, splits["train"].task)
+    initial = snapshot(learner)  # random, whatever the run starts from
+    add_distillation(learner, config)
     learner.to(device)
-    if start is None:
+    if initialisation is not None:
+        initialisation.fit(learner.tokenizer, RawSamples(splits["train"]))
+    elif start is None:
         learner.tokenizer.fit(RawSamples(splits["train"]))
     else:
         constants = {} if for_training else _given_constants(config, learner.tokenizer)
-        checkpoint.load_model(start, learner)
+        (weights.load or functools.partial(checkpoint.load_model, start))(learner)
         for name, buffer in learner.tokenizer.named_buffers():
             if name in constants:
                 buffer.copy_(constants[name])
     data: dict[Split, PreprocessedSplit] = {
-        split: preprocess_dataset(dataset, learner.tokenizer, cache_dir(), context.console, config.strict)
+        split: preprocess_dataset(
+            dataset, learner.tokenizer, cache_dir(), context.console, config.strict, check=start is not None
+        )
         for split, dataset in splits.items()
     }
     notes = [*opened.notes, *learner.tokenizer.warnings]
@@ -135,10 +200,17 @@ def build_run(
     doubts, notes = doubts + fact_doubts, notes + lines
     if start is not None and not for_training:
         doubts += unlike_trained(start, stats)
+    if init is not None and form is not None:
+        trained = {name: FieldStats.from_json(entry) for name, entry in init.stats.items()}
+        doubts += far_values(trained, stats, init.schema)
     if config.strict:
         refuse_doubts(doubts)
-    if start is None:
+    report = _initialise(initialisation, learner, splits, data, teacher)
+    if start is None and initialisation is None:
         learner.tokenizer.fit_normalization(data["train"].chunks())
+    asked = config.evaluate.classical and splits["train"].task is not None
+    if asked and not has_classical(learner.tokenizer, splits["train"]):  # a missing library is named before training
+        notes.append(f"no classical features: tokenizer '{config.tokenizer.name}' has none")
     if for_training:
         if start is not None:
             check_same_data(start, splits, data)
@@ -147,13 +219,57 @@ def build_run(
     scored: Data = {"train": data["train"], "test": data.get(config.evaluate.split, data["train"])}
     task, width = splits["train"].task, config.dim
     probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
-    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes)
+    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes, factor)
     notes += data_warnings(splits, data) + lines
     run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
-    run.doubts, run.stats, run.facts = doubts, stats, facts
+    run.doubts, run.stats, run.facts, run.init = doubts, stats, facts, report
     if start is not None:
+        run.init = InitReport(**start.state["init"]) if start.state.get("init") else None
         run.steps, run.seconds = start.step, float(start.state["seconds"])
     return run
+
+
+def _initialise(
+    initialisation: Initialisation | None,
+    learner: Learner,
+    splits: Mapping[Split, Dataset],
+    data: Data,
+    teacher: InitSource | None,
+) -> InitReport | None:
+    """Load the weights that the run starts from, and those of the teacher of a distillation; None without any.
+
+    Raises:
+        ConfigError: they do not fit; the message names the option to change.
+    """
+    if initialisation is None:
+        return None
+    columns = number_columns(splits["train"].schema(), learner.tokenizer.fields)
+    initialisation.load(learner, data["train"].chunks(), columns)
+    if teacher is not None:
+        lines = load_distillation(learner, initialisation.config, teacher, initialisation.source)
+        initialisation.lines += lines
+    return initialisation.report()
+
+
+def open_data(
+    config: RunConfig,
+    plugins: Plugins,
+    context: RunContext,
+    form: DataForm | None = None,
+    *,
+    for_training: bool = True,
+) -> OpenData:
+    """Say what is read, and open it; see `open_splits`."""
+    if root := config.dataset.options.get("root"):
+        context.console.info(f"reading    {as_utf8(str(root))}")
+
+    def say(name: str, seconds: float, size: float) -> None:
+        context.console.info(
+            f"reading    {as_utf8(name)} takes about {duration(seconds)}; its values are {size_text(size)}"
+        )
+
+    with context.console.waiting("reading the data"), announced_reading(say):
+        return open_splits(config, plugins, form, for_training=for_training)
 
 
 def load_run(folder: Path, catalogue: Catalogue | None = None) -> Run:
@@ -163,16 +279,26 @@ def load_run(folder: Path, catalogue: Catalogue | None = None) -> Run:
     context = RunContext(catalogue, folder)
     for line in check_plugins(folder, config, catalogue, start):
         context.console.info(line)
-    return build_run(trained_config(config, start), plugins_of(config, catalogue), context, start, for_training=False)
+    return build_run(
+        trained_config(config, start), plugins_of(config, catalogue), context, WeightSources(start), for_training=False
+    )
 
 
-def load_checkpoint(folder: Path) -> checkpoint.Checkpoint:
-    """The newest checkpoint of a run's folder.
+def load_checkpoint(folder: Path, which: str = LAST) -> checkpoint.Checkpoint:
+    """A checkpoint of a run's folder: "last", the newest, or "best", that of `train.keep_best`.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
+        ConfigError: another name.
     """
-    start = checkpoint.latest(folder)
+    if which not in CHOICES:
+        raise ConfigError(f"unknown checkpoint '{which}'; {nearest(which, CHOICES, 'checkpoint')}")
+    start = checkpoint.latest(folder / BEST if which == BEST else folder)
+    if start is None and which == BEST:
+        load_config(folder)  # a folder that is no run is named as such
+        raise CheckpointError(
+            f"{folder} has no best checkpoint; train with --set train.keep_best=true, or use the last checkpoint"
+        )
     if start is None:
         raise CheckpointError(f"{folder} has no checkpoint to evaluate; go on with sslx run --resume")
     return start
@@ -206,6 +332,7 @@ def resolve_runtime(
         values["batch_size"] = len(train)
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
     size = values.get("batch_size", options.batch_size)
+    check_processes(options, size)
     if size < objective.min_batch_size:
         raise ConfigError(
             f"objective '{config.objective.name}' compares samples and needs a batch of at least "
@@ -216,16 +343,51 @@ def resolve_runtime(
             f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate_steps="
             f"{options.accumulate_steps} is not the same as a batch {options.accumulate_steps} times as large"
         )
+    group = joined()
+    if group is not None:
+        notes.append(f"processes  {group.size}, each with {size // group.size} of the {size} samples of a batch")
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
-    values["compile"], why = decide(
-        options.compile, options.steps, device, step_key(trial, device, learner), cache_dir(), options.max_seconds
-    )
+    if group is not None and options.compile == "auto":
+        values["compile"], why = "off", "off: there are several processes"
+    else:
+        key = step_key(trial, device, learner)
+        values["compile"], why = decide(options.compile, options.steps, device, key, cache_dir(), options.max_seconds)
     notes.append(f"compile    {why}")
     if device.type == "cpu":
         notes.append(f"cores      {describe_threads(torch.get_num_threads())}")
     if is_graphed(options, device):
         notes.append(f"launching  each step whole, as a CUDA graph, after the first {FIRST_STEPS}")
     return config.model_copy(update={"train": options.model_copy(update=values)}), notes
+
+
+def device_of(name: str) -> torch.device:
+    """The device called `name`; of several processes each has a CUDA device of its own.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    device = pick_device(name)
+    return device if joined() is None or device.type != "cuda" else pick_device(f"cuda:{local_rank()}")
+
+
+def check_processes(options: TrainOptions, size: int) -> None:
+    """Raises:
+    ConfigError: several processes cannot train so: a batch of `size` samples cannot be divided among them, or the
+        clock ends the run.
+    """
+    group = joined()
+    if group is None:
+        return
+    if size % group.size:
+        fewer = next(count for count in range(group.size, 0, -1) if size % count == 0)
+        raise ConfigError(
+            f"a batch of {size} samples cannot be divided among {group.size} processes; use {fewer}, or begin a run "
+            f"with train.batch_size={max(1, size // group.size) * group.size}"
+        )
+    if options.max_seconds is not None:
+        raise ConfigError(
+            "train.max_seconds ends a run by the clock, which differs between processes; give --steps and no --budget"
+        )
 
 
 def step_key(config: RunConfig, device: torch.device, learner: Learner) -> str:
@@ -266,6 +428,7 @@ def header(run: Run) -> list[str]:
         f"{config.train.precision}, attention {kernel}, on {hardware}",
         *cost_lines(run),
         *(f"preset     {source}" for source in config.preset_sources),
+        *(() if run.init is None else run.init.lines),
     ]
 
 

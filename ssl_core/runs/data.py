@@ -15,7 +15,7 @@ from ssl_core.contracts import Dataset
 from ssl_core.data import Column, DataSummary, Fields, Split
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.measure import FieldStats, far_channel, shared_samples
+from ssl_core.pipeline.measure import FieldStats, far_channel, measure_inputs, shared_samples
 from ssl_core.report.schema import ColumnRow, DataReport
 from ssl_core.runs.fields import adapt_fields, fields_from_json
 from ssl_core.training.checkpoint import Checkpoint
@@ -45,20 +45,34 @@ class OpenData:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class DataForm:
+    """The form of the data that an encoder was trained on. cure: what an error adds for data that do not take it."""
+
+    schema: Mapping[str, Any]
+    fields: Fields
+    cure: str = ""
+
+    @classmethod
+    def of(cls, start: Checkpoint | None) -> DataForm | None:
+        """That of a checkpoint's data."""
+        if start is None:
+            return None
+        return cls(start.state.get("data", {}).get("schema", {}), fields_from_json(start.state["fields"]))
+
+
 def open_splits(
-    config: RunConfig, plugins: Plugins, start: Checkpoint | None = None, *, for_training: bool = True
+    config: RunConfig, plugins: Plugins, form: DataForm | None = None, *, for_training: bool = True
 ) -> OpenData:
     """The training split, the split that is scored and, for training, the validation split if there is one.
 
-    The test split is opened only if it is scored. With a checkpoint, the data are presented in the form of those that
-    it was trained on.
+    The test split is opened only if it is scored. With a `form`, the data are presented in it.
 
     Raises:
         ConfigError: the data has no validation split, but it is to be scored.
-        DataError: the splits do not offer the same fields, or not those that the checkpoint was trained on.
+        DataError: the splits do not offer the same fields, or not those of the form.
     """
     options = plugins.dataset.Options(**config.dataset.options)
-    trained = {} if start is None else start.state.get("data", {})
     splits: dict[Split, Dataset] = {"train": plugins.dataset(options, "train")}
     provided, scored = splits["train"].splits, config.evaluate.split
     if scored not in provided and scored == "validation":
@@ -69,13 +83,15 @@ def open_splits(
     for split in provided:
         if split != "train" and (split == scored or (split == "validation" and for_training)):
             splits[split] = plugins.dataset(options, split)
-    for dataset in splits.values():
-        if start is not None:
-            dataset.conform(trained.get("schema", {}))
     fields, notes = splits["train"].fields, []
-    if start is not None:
-        fields = fields_from_json(start.state["fields"])
-        notes = adapt_fields(fields, splits["train"], plugins.tokenizer)
+    if form is not None:
+        fields = form.fields
+        try:
+            for dataset in splits.values():
+                dataset.conform(form.schema)
+            notes = adapt_fields(fields, splits["train"], plugins.tokenizer)
+        except DataError as error:
+            raise type(error)(f"{error}{form.cure}") from None
     for dataset in list(splits.values())[1:]:
         notes += adapt_fields(fields, dataset, plugins.tokenizer, first=splits["train"])
     return OpenData(splits, fields, list(dict.fromkeys(notes)))
@@ -87,6 +103,7 @@ def data_state(splits: Splits, data: Data, stats: Mapping[str, FieldStats]) -> d
         "schema": splits["train"].schema(),
         "task": _task_words(splits),
         "stats": {name: one.to_json() for name, one in stats.items()},
+        "inputs": {name: one.to_json() for name, one in measure_inputs(data["train"]).items()},
         "samples": {split: len(part) for split, part in data.items()},
         "digests": {split: part.content_digest() for split, part in data.items()},
     }

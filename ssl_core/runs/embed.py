@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Dataset
+from ssl_core.contracts import Dataset, Inputs
 from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import SAMPLES, FieldStats, measure_fields
@@ -21,6 +18,7 @@ from ssl_core.plugins import Catalogue
 from ssl_core.runs.data import as_utf8, far_values
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
+from ssl_core.runs.tables import TablePart, check_ending, write_csv, write_parquet, write_whole
 from ssl_core.utils.console import Console
 
 FORMATS = (".parquet", ".csv", ".npz")
@@ -44,7 +42,8 @@ class Rows:
 
 @dataclass
 class EmbedRequest:
-    """What to embed: options of the data set by name, token features instead of pooled ones, encoder layers from 1."""
+    """What to embed: options of the data set by name, token features instead of pooled ones, encoder layers from 1,
+    or a read-out of `ssl_core.nn.readout`; and how."""
 
     path: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +51,7 @@ class EmbedRequest:
     layers: tuple[int, ...] | None = None
     batch_size: int = EMBED_BATCH
     strict: bool = False
+    readout: str | None = None
 
 
 def own_options(config: RunConfig) -> dict[str, Any]:
@@ -84,6 +84,27 @@ def open_files(encoder: PretrainedEncoder, request: EmbedRequest, catalogue: Cat
     return datasets
 
 
+@dataclass(frozen=True)
+class SampleBatch:
+    """Consecutive samples that can be used.
+
+    ids: what they are called. labels: as a table has them, None where there are none. raw: as the data set has them.
+    inputs: preprocessed.
+    """
+
+    dataset: Dataset
+    ids: Sequence[str]
+    labels: Sequence[Any]
+    raw: Sequence[Any]
+    inputs: Sequence[Inputs]
+
+
+def say_findings(datasets: Sequence[Dataset], console: Console) -> None:
+    """Print the doubts and warnings of data sets, each once."""
+    for line in dict.fromkeys((*datasets[0].doubts, *(line for dataset in datasets for line in dataset.warnings))):
+        console.info(as_utf8(line))
+
+
 def embed_rows(
     encoder: PretrainedEncoder, datasets: Sequence[Dataset], request: EmbedRequest, console: Console
 ) -> Iterator[Rows]:
@@ -92,13 +113,30 @@ def embed_rows(
     Raises:
         DataError: no sample can be used, or with `strict` the first that cannot.
     """
+    for batch in sample_batches(encoder, datasets, request, console):
+        features = encoder.features(batch.inputs, request.per_token, request.layers, request.readout)
+        yield Rows(batch.ids, batch.labels, features)
+
+
+def sample_batches(
+    encoder: PretrainedEncoder,
+    datasets: Sequence[Dataset],
+    request: EmbedRequest,
+    console: Console,
+    title: str = "embedding",
+) -> Iterator[SampleBatch]:
+    """All samples that can be used, a batch at a time; the others are named on the console, as are doubts about values.
+
+    Raises:
+        DataError: no sample can be used, or with `strict` the first that cannot.
+    """
     doubt = _Doubts(encoder, console)
     count = bad = 0
-    with console.progress("embedding", sum(map(len, datasets))) as progress:
+    with console.progress(title, sum(map(len, datasets))) as progress:
         for dataset in datasets:
             for start in range(0, len(dataset), request.batch_size):
                 index = range(start, min(start + request.batch_size, len(dataset)))
-                ids, labels, inputs = [], [], []
+                ids, labels, inputs = list[str](), list[Any](), list[Inputs]()
                 for number in index:
                     try:
                         sample = dataset[number]
@@ -112,13 +150,13 @@ def embed_rows(
                             console.info(as_utf8(f"skipped    {line}"))
                         continue
                     ids.append(as_utf8(dataset.describe(number)))
-                    labels.append(_label(dataset, sample["label"]))
+                    labels.append(sample["label"])
                     inputs.append(prepared)
                 progress.advance(len(index))
                 if inputs:
                     count += len(inputs)
                     doubt.add(inputs)
-                    yield Rows(ids, labels, encoder.features(inputs, request.per_token, request.layers))
+                    yield SampleBatch(dataset, ids, [_label(dataset, label) for label in labels], labels, inputs)
     doubt.end()
     if bad > 3:
         console.info(f"skipped    {bad} samples in all")
@@ -181,28 +219,15 @@ def write_features(rows: Iterator[Rows], path: Path, numeric_labels: bool = Fals
         ConfigError: the file has another ending.
         DataError: the file cannot be written.
     """
-    writers: dict[str, Callable[[Iterator[Rows], Path, bool], int]] = {
-        ".parquet": _write_parquet, ".csv": _write_csv, ".npz": _write_npz,
-    }  # fmt: skip
-    if path.suffix.lower() not in writers:
-        raise ConfigError(f"--out {path} must end in {', '.join(FORMATS)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(path) as part:
-            return writers[path.suffix.lower()](rows, part, numeric_labels)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; free space or name another file") from None
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` that takes its place at the end, and is removed if an exception is raised."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    check_ending(path, FORMATS)
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        return write_whole(path, lambda file: _write_npz(rows, file, numeric_labels))
+    parts = (TablePart(_columns(part), len(part.ids)) for part in rows)
+    if kind == ".csv":
+        return write_whole(path, lambda file: write_csv(parts, file))
+    texts, numbers = ((), ("label",)) if numeric_labels else (("label",), ())
+    return write_whole(path, lambda file: write_parquet(parts, file, texts, numbers))
 
 
 def _columns(rows: Rows) -> dict[str, Any]:
@@ -217,39 +242,6 @@ def _columns(rows: Rows) -> dict[str, Any]:
         columns["token"] = np.tile(np.arange(length), len(x))
         x = x.reshape(-1, x.shape[-1])
     return columns | {f"f{number}": x[:, number] for number in range(x.shape[1])}
-
-
-def _write_parquet(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:
-    import pyarrow
-    import pyarrow.parquet
-
-    count, writer = 0, None
-    kind = pyarrow.float64() if numeric_labels else pyarrow.string()
-    try:
-        for part in rows:
-            columns = _columns(part)
-            labels = [None if x is None else float(x) if numeric_labels else str(x) for x in columns["label"]]
-            table = pyarrow.table(columns | {"label": pyarrow.array(labels, kind)})
-            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-            count += len(part.ids)
-    finally:
-        if writer is not None:
-            writer.close()
-    return count
-
-
-def _write_csv(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:
-    count = 0
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for part in rows:
-            columns = _columns(part)
-            if not count:
-                writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-            count += len(part.ids)
-    return count
 
 
 def _write_npz(rows: Iterator[Rows], path: Path, numeric_labels: bool) -> int:

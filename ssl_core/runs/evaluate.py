@@ -6,38 +6,111 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ssl_core.config.resolve import Plugins, flatten, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
-from ssl_core.runs.build import CONSTANTS, announce, build_run, load_checkpoint, trained_config
+from ssl_core.runs.build import CONSTANTS, WeightSources, announce, build_run, load_checkpoint, trained_config
+from ssl_core.runs.encoder import PretrainedEncoder
+from ssl_core.runs.fields import fields_to_json
+from ssl_core.runs.figures import make_figures
+from ssl_core.runs.kept import Kept
 from ssl_core.runs.pretrain import BENCHMARK
 from ssl_core.runs.report import make_report, write
 from ssl_core.runs.resume import PARTS, check_plugins
 from ssl_core.runs.run import Run, RunContext
 from ssl_core.runs.run_dir import load_config
-from ssl_core.runs.scores import baseline_health, measure_health, score_run
-from ssl_core.training.metrics_log import METRICS, read_metrics
+from ssl_core.runs.scores import baseline_health, measure_health, score_initial, score_run
+from ssl_core.training.best import LAST
+from ssl_core.training.checkpoint import Checkpoint
+from ssl_core.training.learner import Learner
+from ssl_core.training.metrics_log import METRICS, lost_text, read_lines
 
 
-def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path) -> Report:
-    """Score the newest checkpoint of a run and write the report.
+def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path, which: str = LAST) -> Report:
+    """Score a checkpoint of a run and write the report.
 
     Args:
         overrides: options by dotted path: another data set, or options of the evaluation.
         context: plugins, the run's folder and console.
         folder: where the report goes.
+        which: "last", the newest checkpoint, or "best".
 
     Raises:
-        CheckpointError: the run has no checkpoint.
+        CheckpointError: the run has no such checkpoint.
         ConfigError: an option that training depends on, or data without labels.
         DataError: the data set does not offer the fields that the encoder reads.
     """
     saved = load_config(context.folder)
-    run = load_for_evaluation(saved, overrides, context)
+    run = load_for_evaluation(saved, overrides, context, which)
+    if which != LAST:
+        run.notes.append(f"the weights are those of the {which} checkpoint, of step {run.steps:,}")
     announce(run)
-    rows = score_run(run)
+    rows = _scores(run)
+    metrics, lost = read_lines(context.folder / METRICS)
+    if lost:
+        run.notes.append(lost_text(context.folder / METRICS, lost))
+        context.console.info(run.notes[-1])
+    report = make_report(run, rows, {"trained": measure_health(run), "random_init": baseline_health(run)}, metrics)
+    if run.config.dataset != saved.dataset:  # the probes during training read the data trained on
+        report = report.model_copy(update={"curve": ()})
+    elif protocol_of(run.config) != protocol_of(saved):  # other features than the probes during training read
+        report = report.model_copy(update={"curve": tuple(p.model_copy(update={"scores": {}}) for p in report.curve)})
+    folder.mkdir(parents=True, exist_ok=True)
+    write(report, run, metrics, folder)
+    context.notify("eval_finished", folder=folder, report=report)
+    return report
+
+
+def evaluate_encoder(
+    encoder: PretrainedEncoder, overrides: Mapping[str, Any], context: RunContext, folder: Path | None
+) -> Report:
+    """Score an encoder with the weights that it has now. torch's random generators stay as they are.
+
+    Args:
+        encoder: the encoder.
+        overrides: options by dotted path: the data, and options of the evaluation.
+        context: plugins and console.
+        folder: where the report goes; None to write none.
+
+    Raises:
+        ConfigError: an option that training depends on, data without labels, or a plugin of the encoder's
+            configuration is not installed.
+        DataError: the data does not offer the fields that the encoder reads.
+    """
+    config, plugins = evaluation_config(encoder.config, {"device": str(encoder.device), **overrides}, context.catalogue)
+    state = {
+        "fields": fields_to_json(encoder.fields), "data": {"schema": encoder.schema, "stats": encoder.stats},
+        "step": encoder.provenance.steps, "seconds": 0.0,
+    }  # fmt: skip
+
+    def load(learner: Learner) -> None:
+        learner.tokenizer.load_state_dict(encoder.tokenizer.state_dict())
+        learner.encoder.load_state_dict(encoder.encoder.state_dict())
+
+    with torch.random.fork_rng():
+        start = Checkpoint(encoder.provenance.folder, state)
+        run = build_run(config, plugins, context, WeightSources(start, load), for_training=False)
+        announce(run)
+        rows = _scores(run)
+        report = make_report(run, rows, {"trained": measure_health(run), "random_init": baseline_health(run)}, [])
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(report, run, [], folder)
+    return report
+
+
+def _scores(run: Run) -> list[dict[str, Any]]:
+    """Rows of scores; the figures are kept in the run.
+
+    Raises:
+        ConfigError: the data has no labels, or no split to score.
+    """
+    kept = Kept(run.config.seed)
+    rows = score_run(run, kept)
     if not rows and run.task is not None:
         raise ConfigError(
             f"there is nothing to evaluate: the data has no {run.scored_split} split; set dataset.test_fraction, e.g. "
@@ -47,25 +120,27 @@ def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path
         raise ConfigError(
             "there is nothing to evaluate: the data has no labels; give --label-pattern or another --dataset"
         )
-    metrics = read_metrics(context.folder / METRICS)
-    report = make_report(run, rows, {"trained": measure_health(run), "random_init": baseline_health(run)}, metrics)
-    if run.config.dataset != saved.dataset:  # the probes during training read the data trained on
-        report = report.model_copy(update={"curve": ()})
-    folder.mkdir(parents=True, exist_ok=True)
-    write(report, run, metrics, folder)
-    context.notify("eval_finished", folder=folder, report=report)
-    return report
+    score_initial(run)
+    run.figures = make_figures(run, kept)
+    return rows
 
 
-def load_for_evaluation(saved: RunConfig, overrides: Mapping[str, Any], context: RunContext) -> Run:
+def protocol_of(config: RunConfig) -> tuple[str, str, int]:
+    """What is done to features before a probe reads them."""
+    return config.evaluate.readout, config.evaluate.postprocess, config.evaluate.components
+
+
+def load_for_evaluation(
+    saved: RunConfig, overrides: Mapping[str, Any], context: RunContext, which: str = LAST
+) -> Run:  # fmt: skip
     """The trained run, with other data or options of the evaluation.
 
     Raises:
-        CheckpointError: the run has no checkpoint.
+        CheckpointError: the run has no such checkpoint.
         ConfigError: an option that training depends on, or a missing plugin.
         DataError: the data set does not offer the fields that the encoder reads.
     """
-    start = load_checkpoint(context.folder)
+    start = load_checkpoint(context.folder, which)
     other_data = "dataset.name" in overrides  # the data trained on need not be there
     parts = PARTS[:-1] if other_data else PARTS
     for line in check_plugins(context.folder, saved, context.catalogue, start, parts):
@@ -74,7 +149,7 @@ def load_for_evaluation(saved: RunConfig, overrides: Mapping[str, Any], context:
         config, plugins = evaluation_config(saved, overrides, context.catalogue)
     else:
         config, plugins = saved, plugins_of(saved, context.catalogue)
-    return build_run(trained_config(config, start), plugins, context, start, for_training=False)
+    return build_run(trained_config(config, start), plugins, context, WeightSources(start), for_training=False)
 
 
 def evaluation_config(

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from ssl_core.data import Split
 from ssl_core.report import Report, write_html
 from ssl_core.report import write_json as write_report
 from ssl_core.report.schema import DataReport
 from ssl_core.runs.build import attention_kernel, versions
 from ssl_core.runs.data import data_report
+from ssl_core.runs.pictured import add_names, add_recordings
 from ssl_core.runs.reconstructions import rebuild
 from ssl_core.runs.run import Run
 from ssl_core.training.device import describe, peak_memory
 
 PICTURES = 6
+SOUNDS = 3
 
 
 def make_report(
@@ -70,7 +73,9 @@ def make_report(
         health=health,
         curve=curve(metrics),
         data=_data(run),
-        notes=list(run.notes),
+        init=run.init,
+        figures=None if run.figures is None else run.figures.report,
+        notes=[*run.notes, *(() if run.figures is None else run.figures.notes)],
         config=config.model_dump(mode="json"),
         versions=versions(),
         origins=run.context.catalogue.origins(),
@@ -108,4 +113,8 @@ def write(report: Report, run: Run, metrics: Sequence[Mapping[str, float]], fold
     data = run.pictured
     batch = data.take(np.arange(min(PICTURES, len(data))))
     write_report(report, folder)
-    write_html(report, folder, rebuild(run.learner, batch, report.seed), list(metrics))
+    sounds = min(SOUNDS, len(batch)) if run.config.evaluate.figures else 0
+    pictures = add_names(run, rebuild(run.learner, batch, report.seed, sounds))
+    split: Split = run.scored_split if run.scored_split in run.data else "train"
+    pictures = add_recordings(run, pictures, split, sounds)
+    write_html(report, folder, pictures, list(metrics), run.figures)

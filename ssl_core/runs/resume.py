@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
 from ssl_core.pipeline.memory import MEMORY
 from ssl_core.plugins import Catalogue, Kind
 from ssl_core.training import checkpoint
+from ssl_core.training.accel.threads import available_cores
+from ssl_core.utils.console import Console
 
 PARTS: tuple[Kind, ...] = ("objective", "masking", "tokenizer", "encoder", "dataset")
 """The plugins that a run depends on."""
 FREE_TO_CHANGE = frozenset(
-    {"device", "preset", "preset_sources", "label", "data_label", "benchmark", "domain", "transfer"}
+    {"device", "preset", "preset_sources", "auto", "label", "data_label", "benchmark", "domain", "transfer"}
 )
 
 
@@ -32,11 +37,53 @@ def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
             continue
         if path in (("train", "precision"), ("train", "compile")) and value == "auto":
             continue
+        if path == ("train", "on_nan"):
+            continue
         name = ".".join(path)
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
             continue
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
-    return saved.model_copy(update={"train": saved.train.model_copy(update={"steps": requested.train.steps})})
+    changed = {"steps": requested.train.steps, "on_nan": requested.train.on_nan}
+    return saved.model_copy(update={"train": saved.train.model_copy(update=changed)})
+
+
+def damage_warnings(start: checkpoint.Checkpoint | None) -> list[str]:
+    """One line that names the damaged checkpoints that are newer than the one to continue from, else none."""
+    if start is None or not start.skipped:
+        return []
+    names = ", ".join(str(folder) for folder in start.skipped)
+    several = len(start.skipped) > 1
+    return [
+        f"warning: {names} {'are' if several else 'is'} damaged, so the run goes on from the checkpoint of step "
+        f"{start.step:,}; the steps after it are repeated"
+    ]
+
+
+@contextmanager
+def same_threads(start: checkpoint.Checkpoint | None, console: Console) -> Iterator[None]:
+    """Use as many threads as the run was begun with, while the context is open: sums depend on their number.
+
+    Where there are fewer cores, a line says that the results differ.
+    """
+    before, now = None if start is None else start.state.get("threads"), torch.get_num_threads()
+    if not isinstance(before, int) or before == now:
+        yield
+        return
+    if before > available_cores():
+        console.info(
+            f"warning: the run was begun with {before} threads, and there are {available_cores()} cores now; it goes "
+            f"on with {now}, so that numbers differ in their last bits"
+        )
+        yield
+        return
+    console.info(
+        f"threads    {before} and not {now}, as the run was begun, so that its numbers are the same to the bit"
+    )
+    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
 
 
 def check_plugins(

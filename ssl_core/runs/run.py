@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from ssl_core.data import Split, Task
 from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.measure import FieldStats
+from ssl_core.pipeline.measure import FieldStats, measure_inputs
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
-from ssl_core.runs.encoder import PretrainedEncoder, Provenance
+from ssl_core.report.figures import Figures
+from ssl_core.report.schema import InitReport
+from ssl_core.runs.encoder import PretrainedEncoder, Provenance, evaluation_of
 from ssl_core.training.checkpoint import Checkpoint
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import MetricsLog
@@ -67,17 +69,19 @@ class Run:
         splits: the open data sets.
         data: their preprocessed samples.
         learner: tokenizer, encoder and objective.
-        initial: parameters and buffers before training, on the CPU, for the random-initialisation baseline.
+        initial: random parameters and buffers, on the CPU, for the random-initialisation baseline.
         sample_limits: the options of the evaluation for each kind of features.
         notes: lines for the report.
         start: the checkpoint that the weights came from; None for a fresh run.
         doubts: lines on what may have been misread of the data.
         stats: statistics of the numeric fields of the training split.
         facts: shares of the input that the tokenizer does not know or does not use, by name.
+        init: where the weights that it started with come from; None for random numbers.
         cost: the estimated cost of a step; None if it will not train.
         steps: optimiser steps done.
         seconds: seconds of training, those before a resume included.
         log: the metrics of training; None before it.
+        figures: what the report shows beside scores; None before the evaluation, or if switched off.
         report: the report; None until it is written.
     """
 
@@ -95,10 +99,12 @@ class Run:
     doubts: list[str] = field(default_factory=list)
     stats: dict[str, FieldStats] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
+    init: InitReport | None = None
     cost: Cost | None = None
     steps: int = 0
     seconds: float = 0.0
     log: MetricsLog | None = None
+    figures: Figures | None = None
     report: Report | None = None
     began: float = field(default_factory=time.perf_counter)
 
@@ -164,23 +170,40 @@ class Run:
             self.steps,
             entries.get("versions", {}),
             entries.get("origins", self.context.catalogue.origins()),
+            evaluation_of(self.report, self.steps),
+            () if self.init is None else self.init.history,
         )
         parts = self.learner.feature_parts()
         fields = self.learner.tokenizer.fields
         encoder = PretrainedEncoder(*parts, fields, self.config, provenance, self.splits["train"].schema())
         encoder.stats = {name: stats.to_json() for name, stats in self.stats.items()}
+        encoder.inputs = measure_inputs(self.data["train"])
         return encoder
 
-    @contextmanager
-    def random_init_baseline(self) -> Iterator[Learner]:
-        """The learner with the weights from before training and without a teacher, while the context is open.
+    def describe(self, row: int) -> str:
+        """The name of a training sample, by its row in the prepared data."""
+        index = self.data["train"].index
+        return self.splits["train"].describe(row if index is None else int(index[row]))
 
-        The tokenizer's buffers stay: its constants, such as mean and scale, belong to the data and not to the training.
+    def random_init_baseline(self) -> AbstractContextManager[Learner]:
+        """The learner with random weights and without a teacher, while the context is open.
+
+        The weights are random also if the run started from others. The tokenizer's buffers stay: its constants, such as
+        mean and scale, belong to the data and not to the training.
+        """
+        return self.with_weights(self.initial)
+
+    @contextmanager
+    def with_weights(self, values: Mapping[str, Tensor]) -> Iterator[Learner]:
+        """The learner with other weights and without a teacher, while the context is open.
+
+        Args:
+            values: parameters and buffers by name; those of other names and the tokenizer's buffers stay.
         """
         teacher, self.learner.teacher = self.learner.teacher, None
         current = {name: value.clone() for name, value in _tensors(self.learner).items()}
         try:
-            _put(self.learner, self.initial)
+            _put(self.learner, values)
             yield self.learner.eval()
         finally:
             _put(self.learner, current)
@@ -210,6 +233,6 @@ def _tensors(learner: Learner) -> dict[str, Tensor]:
 @torch.no_grad()
 def _put(learner: Learner, values: Mapping[str, Tensor]) -> None:
     """Write values where the tensors lie, since a CUDA graph or a compiled step may hold their addresses."""
-    tensors = _tensors(learner)
-    for name, value in values.items():
-        tensors[name].copy_(value)
+    for name, tensor in _tensors(learner).items():
+        if name in values:
+            tensor.copy_(values[name])

@@ -18,6 +18,8 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.errors import CheckpointError, ConfigError, SslxError
 from ssl_core.runs.run import RunContext
 from ssl_core.training import checkpoint
+from ssl_core.training.best import LAST
+from ssl_core.utils.console import printable
 from ssl_core.utils.files import write_json
 from ssl_core.utils.locks import file_lock
 from ssl_core.utils.old_versions import first_version_message
@@ -29,6 +31,8 @@ FAILURE = "failure.json"
 LOCK = ".lock"
 FORMAT = 2
 """Format of config.json. sslx 0.1 wrote none."""
+LEFTOVER = re.compile(r"\.(config|report|failure)\.json-.+|\.(metrics\.jsonl|report\.html)-.+")
+"""Files that a kill left: they are written under such a name, and renamed when they are complete."""
 PATIENCE = 15.0
 """Seconds to wait for another run: one that was stopped saves first."""
 
@@ -63,6 +67,7 @@ def create_run_dir(folder: Path, *, overwrite: bool = False) -> Iterator[None]:
         ConfigError: it is not empty, not writable, or another run is at work in it.
     """
     with contextlib.ExitStack() as stack:
+        check_name(folder)
         try:
             _check_free(folder, overwrite)  # at once, and not only after waiting for another run
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +91,35 @@ def _check_free(folder: Path, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--out {folder} is a file; name a folder")
-    if not folder.exists() or all(path.name in (LOCK, FAILURE) for path in folder.iterdir()):
+    if not folder.exists() or is_blank(folder):
         return
     if not overwrite:
         raise ConfigError(f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it")
     if not (folder / CONFIG).exists():
         raise ConfigError(f"--out {folder} is not a run folder, so --overwrite will not delete it; name another")
+
+
+def is_blank(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a run leaves that ended before it wrote its configuration."""
+    return all(path.name in (LOCK, FAILURE) or LEFTOVER.fullmatch(path.name) for path in folder.iterdir())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left; the caller holds the lock of the folder."""
+    for path in folder.iterdir():
+        if LEFTOVER.fullmatch(path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def check_name(folder: Path) -> None:
+    """Raises:
+    ConfigError: the name of a folder is not UTF-8, so that no report can name it.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"--out {printable(str(folder))}: the name is not UTF-8; name another folder") from None
 
 
 def lock_run_dir(folder: Path) -> AbstractContextManager[None]:
@@ -100,6 +128,8 @@ def lock_run_dir(folder: Path) -> AbstractContextManager[None]:
     Raises:
         ConfigError: if another run holds the lock for longer than `PATIENCE`, or the lock file cannot be written.
     """
+
+    check_name(folder)
 
     def refuse() -> None:
         raise ConfigError(f"another run is at work in {folder}; wait for it, or name another --out")
@@ -118,9 +148,15 @@ def load_config(folder: Path) -> RunConfig:
         entries = dict(json.loads(path.read_text(encoding="utf-8")))
         version = entries.pop("format", 1)
     except FileNotFoundError:
+        if folder.is_dir() and (folder / LOCK).exists() and is_blank(folder):
+            raise CheckpointError(
+                f"{folder} holds no run: the one before was stopped before it began; leave --resume out"
+            ) from None
         raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({str(error).splitlines()[0]}); make the run anew") from None
+    if version == 1 and "objective" not in entries:
+        raise CheckpointError(f"{folder} is not a run folder: its {CONFIG} is of another program; name another folder")
     if version == 1:
         raise CheckpointError(first_version_message(path))
     if version != FORMAT:
@@ -166,7 +202,7 @@ def read_failure(folder: Path) -> str | None:
         return None
 
 
-def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:
+def place_of_evaluation(folder: Path, dataset: str | None = None, which: str = LAST) -> Path:
     """The folder for the report of an evaluation: the run's own, or one below it.
 
     A run that is not finished has no report yet, and a report in its folder would mark it as finished.
@@ -174,10 +210,12 @@ def place_of_evaluation(folder: Path, dataset: str | None = None) -> Path:
     Args:
         folder: the run's folder.
         dataset: a name for other data than the run's own; None for its own.
+        which: the checkpoint, whose name ends that of the folder; the run's own report is that of the last.
     """
-    if dataset is None and (folder / REPORT).exists():
+    if dataset is None and which == LAST and (folder / REPORT).exists():
         return folder
-    return folder / "eval" / (re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own")
+    name = re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own"
+    return folder / "eval" / (name if which == LAST else f"{name}-{which}")
 
 
 def summary(folder: Path) -> dict[str, str]:
@@ -198,4 +236,5 @@ def summary(folder: Path) -> dict[str, str]:
 def find(root: Path) -> list[Path]:
     """Run folders in a folder and one level below it, oldest first."""
     folders = [path.parent for pattern in (CONFIG, f"*/{CONFIG}") for path in root.glob(pattern)]
+    folders = [folder for folder in folders if not (folder / "sslx.json").exists()]  # exported for Hugging Face
     return sorted(folders, key=lambda folder: (folder / CONFIG).stat().st_mtime)

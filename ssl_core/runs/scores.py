@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -15,24 +15,43 @@ from ssl_core.contracts import Tokenizer
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
-from ssl_core.evaluation.protocols import group_by_features, make_probes, probe_seed, random_subset, score
+from ssl_core.evaluation.protocols import (
+    FeatureSpec,
+    Postprocess,
+    Probe,
+    group_by_features,
+    make_probes,
+    probe_seed,
+    random_subset,
+    score,
+)
+from ssl_core.evaluation.selection import MOST_ROWS, SELECTED, held_out, select
 from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.report.schema import Score
+from ssl_core.runs.classical import MOST_COLUMNS, TREES, ClassicalFeatures, has_classical
 from ssl_core.runs.data import scored_rows
 from ssl_core.runs.encoder import EMBED_BATCH
+from ssl_core.runs.init import INITIAL
+from ssl_core.runs.kept import Kept
 from ssl_core.runs.run import Run
+from ssl_core.training import checkpoint
 from ssl_core.training.device import autocast
 
-FEATURES = ("trained", "random_init", "raw_input")
+FEATURES = ("trained", "random_init", "raw_input", "classical")
+Part: TypeAlias = tuple[PreprocessedSplit, np.ndarray]
+"""Samples by their numbers in a split."""
+Features: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+"""Features and labels of samples."""
 HELD_OUT = 0.2
-"""Share of the training split that online probes are scored on, where there is no validation split."""
+"""Share of the training split that choices are made on, where there is no validation split."""
 
 
 @dataclass(frozen=True)
 class ProbeData:
     """Samples that a probe is fitted on and samples that it is scored on, by their numbers in a split."""
 
-    fit: tuple[PreprocessedSplit, np.ndarray]
-    scored: tuple[PreprocessedSplit, np.ndarray]
+    fit: Part
+    scored: Part
 
     def limited(self, options: EvaluateOptions, seed: int) -> ProbeData:
         """At most `max_train` and `max_test` samples, chosen before their features are computed."""
@@ -65,50 +84,204 @@ def online_data(run: Run) -> ProbeData:
     return ProbeData((train, np.sort(order[held_out:])), (train, np.sort(order[:held_out])))
 
 
-def score_run(run: Run) -> list[dict[str, Any]]:
-    """Rows of scores of all kinds of features on the scored split; empty without labels or without that split."""
+@dataclass
+class Extractor:
+    """Features of one kind. With `keep`, those of the last use of each split and spec are kept for the next.
+
+    embed: maps a batch's inputs to features, with `per_token`, and for encoded features `layers` and `readout`; or
+    hand-made features.
+    """
+
+    run: Run
+    kind: str
+    embed: Callable[..., Any]
+    keep: bool = False
+    kept: dict[tuple[int, FeatureSpec], tuple[np.ndarray, Features]] = field(default_factory=dict)
+
+    def __call__(self, part: Part, spec: FeatureSpec) -> Features:
+        """Features and labels of the samples `part`."""
+        split, index = part
+        known = self.kept.get((id(split), spec))
+        if known is not None and np.array_equal(known[0], index):
+            return known[1]
+        computed = self._compute(split, index, spec)
+        if self.keep:
+            self.kept[id(split), spec] = index, computed
+        return computed
+
+    def _compute(self, split: PreprocessedSplit, index: np.ndarray, spec: FeatureSpec) -> Features:
+        run, task = self.run, self.run.task
+        assert task is not None
+        if isinstance(self.embed, ClassicalFeatures):
+            return self.embed(split, index)
+        own = {} if self.kind == "raw_input" else {"layers": spec.layers, "readout": spec.readout}
+        compute = partial(self.embed, per_token=spec.per_token, **own)
+        if spec.per_token and not task.per_token:
+            compute = partial(zero_padding, run.learner.tokenizer, compute)
+        with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
+            return features(compute, (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index)), len(index))
+
+
+def score_run(run: Run, kept: Kept | None = None) -> list[dict[str, Any]]:
+    """Rows of scores of all kinds of features on the scored split; empty without labels or without that split.
+
+    kept: takes some of the features, and the predictions from trained ones.
+    """
     if run.task is None or run.scored_split not in run.data:
         return []
     data = final_data(run)
     rows: list[dict[str, Any]] = []
-    with run.console.progress("evaluating", len(FEATURES)) as progress:
-        for kind in FEATURES:
-            options = run.sample_limits[kind]
+    kinds = [kind for kind in FEATURES if kind != "classical" or (run.config.evaluate.classical and is_pooled(run))]
+    with run.console.progress("evaluating", len(kinds)) as progress:
+        for kind in kinds:
+            options = run.sample_limits["raw_input" if kind == "classical" else kind]
             run.learner.eval()
             if kind == "random_init":
                 with run.random_init_baseline() as fresh:
-                    rows += score_features(run, kind, fresh.embed, data, options)
+                    rows += score_kind(Extractor(run, kind, fresh.embed, options.select), data, options, kept=kept)
+            elif kind == "classical":
+                rows += score_classical(run, data, options)
             else:
                 embed = run.learner.embed if kind == "trained" else run.learner.raw
-                rows += score_features(run, kind, embed, data, options)
+                rows += score_kind(Extractor(run, kind, embed, options.select), data, options, kept=kept)
             progress.advance()
     return rows
 
 
+def score_initial(run: Run) -> list[dict[str, Any]]:
+    """Rows of scores of the weights that the run started with, if they come from another; they also go to `run.init`.
+
+    Empty without labels, and if the folder has not kept the weights.
+    """
+    if run.init is None or run.task is None or run.scored_split not in run.data:
+        return []
+    start = checkpoint.latest(run.folder / INITIAL)
+    if start is None:
+        run.notes.append(f"{run.folder / INITIAL} is gone, so that the initial weights have no scores")
+        return []
+    run.learner.eval()
+    with run.with_weights(checkpoint.read_model(start)) as learner:
+        extract = Extractor(run, "initial", learner.embed)
+        rows = list(score_features(extract, final_data(run), run.sample_limits["random_init"]))
+    scores = tuple(Score(**row) for row in rows)
+    run.init = run.init.model_copy(update={"scores": scores})
+    shown = ", ".join(f"{row['probe']} {row['metric']} {row['value']:.4g}" for row in rows if row["value"] is not None)
+    run.notes.append(f"initial weights, before training: {shown}")
+    run.console.info(run.notes[-1])
+    return rows
+
+
+def is_pooled(run: Run) -> bool:
+    """Whether the labels are of samples and not of tokens, of which there are no hand-made features."""
+    return run.task is not None and not run.task.per_token
+
+
+def score_classical(run: Run, data: ProbeData, options: EvaluateOptions) -> Iterator[dict[str, Any]]:
+    """Rows of hand-made features by the run's probes and by boosted trees; none if the tokenizer has no such features.
+
+    Boosted trees are left out where there are more than `MOST_COLUMNS` features.
+    """
+    tokenizer = run.learner.tokenizer
+    if not has_classical(tokenizer, run.splits["train"]):
+        return
+    extract = Extractor(run, "classical", ClassicalFeatures(tokenizer, run.splits, run.data), keep=True)
+    # features of the first sample, for their number
+    width = extract.embed(data.fit[0], data.fit[1][:1])[0].shape[1]
+    entry = run.context.catalogue.find("probe", TREES, None)
+    classes = dict(run.plugins.probes)
+    if entry is not None and width <= MOST_COLUMNS:
+        classes.setdefault(TREES, entry.value)
+    yield from score_kind(extract, data, options, pooled_probes(run, options, classes))
+
+
+def score_kind(
+    extract: Extractor, data: ProbeData, options: EvaluateOptions, probes: Mapping[str, Probe] | None = None,
+    kept: Kept | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows of one kind of features: one for each probe, and with `evaluate.select` that of the best.
+
+    probes: by default those of the run. kept: takes some of the features, and the predictions from trained ones.
+    """
+    yield from score_features(extract, data, options, probes, kept)
+    if options.select:
+        yield from score_selected(extract, data, options, probes)
+
+
+def pooled_probes(run: Run, options: EvaluateOptions, classes: Mapping[str, Any] | None = None) -> dict[str, Probe]:
+    """The probes of some classes, by default those of the run, that read pooled features by the read-out."""
+    probes = make_probes(run.plugins.probes if classes is None else classes, options, run.config.seed)
+    return {name: probe for name, probe in probes.items() if not probe.per_token and probe.layers is None}
+
+
 def score_features(
-    run: Run, kind: str, embed: Callable[..., Tensor], data: ProbeData, options: EvaluateOptions
-) -> Iterator[dict[str, Any]]:
+    extract: Extractor, data: ProbeData, options: EvaluateOptions, probes: Mapping[str, Probe] | None = None,
+    kept: Kept | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Rows of scores of one kind of features, one for each probe."""
-    task = run.task
+    run, task = extract.run, extract.run.task
     assert task is not None
     seed = probe_seed(options, run.config.seed)
-    chosen, dataset = data.limited(options, seed), run.splits["train"]
-    for spec, probes in group_by_features(make_probes(run.plugins.probes, options, run.config.seed), task).items():
-        layers = {} if kind == "raw_input" else {"layers": spec.layers}
-        arrays = []
-        for split, index in (chosen.fit, chosen.scored):
-            with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
-                batches = (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index))
-                compute = partial(embed, per_token=spec.per_token, **layers)
-                if spec.per_token and not task.per_token:
-                    compute = partial(zero_padding, run.learner.tokenizer, compute)
-                arrays.append(features(compute, batches, len(index)))
-        train, scored = arrays
-        for row in score(task, train, scored, probes, options.metrics, seed):
-            yield {
-                "dataset": f"{dataset.modality}/{dataset.name}", "task": task.title,
-                "features": kind, "seed": run.config.seed, **row,
-            }  # fmt: skip
+    chosen = data.limited(options, seed)
+    if probes is None:
+        probes = make_probes(run.plugins.probes, options, run.config.seed)
+    for spec, group in group_by_features(probes, task, options.readout).items():
+        train, scored = extract(chosen.fit, spec), extract(chosen.scored, spec)
+        observe = kept.keep_predictions if kept is not None and extract.kind == "trained" else None
+        if kept is not None:
+            kept.keep_features(extract.kind, spec, (train[0], chosen.fit[1]), (scored[0], chosen.scored[1]))
+        for row in score(task, train, scored, group, options.metrics, seed, observe, Postprocess.of(options)):
+            yield _named(extract, spec, row)
+
+
+def score_selected(
+    extract: Extractor, data: ProbeData, options: EvaluateOptions, probes: Mapping[str, Probe] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of the probe and post-processing that are best on validation samples.
+
+    These are the validation split, if it is not the scored one, or else a share of the training samples, which are
+    left out of the fits of the choice. The samples that are scored have no part in it.
+    """
+    run, task = extract.run, extract.run.task
+    assert task is not None
+    seed = probe_seed(options, run.config.seed)
+    chosen = data.limited(options, seed)
+    spec = FeatureSpec(task.per_token, None, options.readout)
+    pooled = pooled_probes(run, options) if probes is None else probes
+    if not pooled:
+        return
+    train, scored = extract(chosen.fit, spec), extract(chosen.scored, spec)
+    if "validation" in run.data and run.scored_split != "validation":
+        validation = run.data["validation"]
+        rows = scored_rows(run.data, "validation", run.config.evaluate.shared == "drop")
+        limit = random_subset(len(rows), MOST_ROWS, seed)
+        fit, compared = train, extract((validation, rows if limit is None else rows[limit]), spec)
+        where = "the validation split"
+    else:
+        first, second = held_out(len(train[0]), HELD_OUT, seed)
+        fit, compared = (_take(train, index) for index in (first, second))
+        where = f"{HELD_OUT:.0%} of the training samples"
+    selection = select(task, fit, compared, pooled, options, seed)
+    best = selection.best
+    own = {best.probe: pooled[best.probe]}
+    postprocess = Postprocess(best.postprocess, options.components)
+    for row in score(task, train, scored, own, options.metrics, seed, postprocess=postprocess):
+        details = row["details"] | selection.details(where)
+        yield _named(extract, spec, row | {"probe": SELECTED, "details": details})
+
+
+def _take(part: Features, index: np.ndarray) -> Features:
+    return part[0][index], None if part[1] is None else part[1][index]
+
+
+def _named(extract: Extractor, spec: FeatureSpec, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its data set, task, kind of features, read-out and seed."""
+    run = extract.run
+    dataset, task = run.splits["train"], run.task
+    assert task is not None
+    return {
+        "dataset": f"{dataset.modality}/{dataset.name}", "task": task.title,
+        "features": extract.kind, "seed": run.config.seed, "readout": spec.title, **row,
+    }  # fmt: skip
 
 
 def zero_padding(
@@ -168,7 +341,8 @@ class OnlineProbe:
             return {}
         options = self.run.sample_limits["trained"]
         self.run.learner.eval()
-        return scores_named("probe/", score_features(self.run, "trained", self.run.learner.embed, self.data, options))
+        extract = Extractor(self.run, "trained", self.run.learner.embed)
+        return scores_named("probe/", score_features(extract, self.data, options))
 
     def health(self) -> dict[str, float]:
         """The learner's health now; the first collapse is printed and kept in `warning`."""

@@ -14,7 +14,7 @@ import torch
 
 from ssl_core import plugins
 from ssl_core.contracts import Dataset
-from ssl_core.data import Continuous, Sample, Split, Task, Text
+from ssl_core.data import Continuous, Recognition, Sample, Split, Task, Text
 from ssl_core.testing.check import Check, CheckSpec, expect, expect_equal, registrar
 from ssl_core.testing.layouts import DIM
 from ssl_core.testing.options import make_options
@@ -207,6 +207,27 @@ def describe_tells_samples_apart(setting: Setting) -> None:
     names = [dataset.describe(index) for index in spread_indices(dataset)]
     expect(all(isinstance(text, str) and text and "\n" not in text for text in names), f"it returned {names[0]!r}")
     expect(len(set(names)) == len(names), f"it returned {names[0]!r} for several samples")
+
+
+@check("recognise")
+def recognises_paths(setting: Setting) -> None:
+    """`recognise` returns the same Recognition or None each time, with known options, and None for an absent path."""
+    cls = setting.dataset
+    absent = cls.recognise("/sslx-kit/there is no such file")
+    expect(absent is None, f"it returned {absent!r} for a path that does not exist")
+    root = make_options(cls, setting.values).model_dump().get("root")
+    if not isinstance(root, str):
+        return
+    found = cls.recognise(root)
+    expect(
+        found is None or isinstance(found, Recognition), f"it returned {type(found).__name__}, not Recognition or None"
+    )
+    if found is None:
+        return
+    expect(found == cls.recognise(root), "it returned something else when it was asked again")
+    expect(bool(found.why) and "\n" not in found.why, f"why is {found.why!r}, not one line")
+    unknown = [name for name in found.options if name not in cls.Options.model_fields]
+    expect(not unknown, f"it returned the unknown options {', '.join(unknown)}")
 
 
 @check("__init__")

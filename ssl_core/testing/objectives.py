@@ -18,9 +18,11 @@ from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, expect_equal, join_names, registrar
 from ssl_core.testing.harness import Harness, Setting, target_tensors
 from ssl_core.testing.layouts import CASES, DIM, sample
+from ssl_core.testing.parallel import train_in_threads
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Tokens
 
 STEPS = 30
+PARALLEL = 1e-12  # tolerance in float64
 FALL = 0.05  # the loss must fall by this share of its first value
 
 CHECKS: list[CheckSpec] = []
@@ -195,6 +197,35 @@ def compiled_equals_eager(setting: Setting) -> None:
 
 def _detached(target: ContinuousTarget | DiscreteTarget) -> ContinuousTarget | DiscreteTarget:
     return target if isinstance(target, ContinuousTarget) else DiscreteTarget(target.ids, target.table.detach())
+
+
+@check("forward")
+def parallel_equals_single(setting: Setting) -> None:
+    """Two processes, each with half of every batch, train the same parameters as one. A loss that couples rows uses
+    `weighted_mean`, `gather_batch` and `batch_rows` of ssl_core.nn, and every draw of a row has the rows as first axis.
+
+    An objective that draws in `forward`, as dropout does, is not compared: each process draws its own.
+    """
+    learner = setting.build().double()
+    rows = max(setting.rows, 2 * setting.objective.min_batch_size)
+    inputs = {name: _double(value) for name, value in sample(learner.tokenizer, rows).items()}
+    batches = [(inputs, {n: _double(value) for n, value in learner.draws(rows, seed).items()}) for seed in range(3)]
+    losses = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        losses.append(learner(*batches[0]).loss.detach())
+    if not torch.equal(*losses):
+        return
+    (single,) = train_in_threads(learner, batches, 1)
+    for rank, part in enumerate(train_in_threads(learner, batches, 2)):
+        for (name, one), other in zip(single.named_parameters(), part.named_parameters(), strict=True):
+            gap = (one - other[1]).abs().max().item()
+            close = torch.allclose(one, other[1], rtol=PARALLEL, atol=PARALLEL)
+            expect(close, f"after three steps {name} of process {rank} differs by {gap:.2g} from a single process")
+
+
+def _double(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 @check("__init__")

@@ -360,6 +360,28 @@ def fit_normalization_takes_chunks_of_any_size(setting: Setting) -> None:
         expect(torch.allclose(one, other, rtol=1e-3, atol=1e-4), "the tokens depend on the sizes of the chunks")
 
 
+@check("crop")
+def crop_draws_its_randomness_before(setting: Setting) -> None:
+    """`draw_crop` is a function of its generator; `crop` draws nothing and modifies none of its inputs, and `forward`
+    makes as many tokens of what it returns as of whole inputs.
+    """
+    tokenizer, inputs = setting.ready()
+    rows = len(setting.source[1])
+    copies = {name: value.clone() for name, value in inputs.items()}
+    draws = [dict(tokenizer.draw_crop(rows, torch.Generator().manual_seed(3))) for _ in range(2)]
+    expect_equal(draws[0], draws[1], "draw_crop with the same generator")
+    crops = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        crops.append(dict(tokenizer.crop(inputs, draws[0])))
+    expect_equal(copies, dict(inputs), "the input of crop")
+    expect_equal(crops[0], crops[1], "a second crop with the same draws")
+    names = [sorted(each) for each in (inputs, crops[0])]
+    expect(names[0] == names[1], f"crop turned the inputs {names[0]} into {names[1]}")
+    whole, part = (tuple(tokenizer(each).embeddings.shape) for each in (inputs, crops[0]))
+    expect(whole == part, f"embeddings of cropped inputs are {part}, and {whole} of whole ones")
+
+
 @check("view")
 def view_draws_its_randomness_before(setting: Setting) -> None:
     """`draw_view` is a function of its generator; `view` draws nothing, keeps shapes, types and geometry of the inputs,
@@ -403,6 +425,50 @@ def to_image_inverts_patches(setting: Setting) -> None:
         changed = tokenizer.to_image(i, target.patches + 1.0)
         share = (changed != image).float().mean().item() if changed is not None else 0.0
         expect(share > 0.5, "other patches give the same image")
+
+
+@check("picture_style")
+def pictures_fit_the_layout(setting: Setting) -> None:
+    """What a tokenizer gives the report fits the layout: `picture_style` names each token and channels that exist,
+    `to_text` gives a string for each token that depends on its id, `to_audio` and `recording` finite sound with a rate.
+    """
+    tokenizer, inputs = setting.ready()
+    rows = len(setting.source[1])
+    with torch.no_grad():
+        targets = tokenizer.eval()(inputs).targets
+    for number, (segment, target) in enumerate(zip(tokenizer.layout.segments, targets, strict=True)):
+        style, where = tokenizer.picture_style(number), f"'{segment.name}'"
+        expect(
+            len(style.names) in (0, segment.length), f"{where}: {len(style.names)} names for {segment.length} tokens"
+        )
+        if isinstance(target, ContinuousTarget):
+            image = tokenizer.to_image(number, target.patches)
+            channels = 0 if image is None else image.shape[1]
+            expect(
+                max(style.rgb or (-1,)) < channels, f"{where}: rgb is {style.rgb}, and there are {channels} channels"
+            )
+            _expect_sound(tokenizer.to_audio(number, target.patches), (rows,), f"{where}: to_audio")
+        else:
+            texts = tokenizer.to_text(number, target.ids)
+            if texts is None:
+                continue
+            shape = [len(row) for row in texts]
+            expect(
+                shape == [segment.length] * rows, f"{where}: to_text gave rows of {shape}, not {segment.length} each"
+            )
+            expect(all(isinstance(text, str) for row in texts for text in row), f"{where}: to_text gave no strings")
+            changed = tokenizer.to_text(number, (target.ids + 1) % segment.size)
+            expect(segment.size == 1 or changed != texts, f"{where}: other ids give the same text")
+    _expect_sound(tokenizer.recording(copy.deepcopy(setting.source[1][0])), (), "recording")
+
+
+def _expect_sound(sound: Any, lead: tuple[int, ...], where: str) -> None:
+    """Check that a sound, if there is one, is finite, (*lead, samples), and has a rate."""
+    if sound is None:
+        return
+    wave, rate = np.asarray(sound[0]), sound[1]
+    expect(wave.ndim == len(lead) + 1 and wave.shape[:-1] == lead, f"{where} gave the shape {wave.shape}")
+    expect(bool(np.isfinite(wave).all()) and rate > 0, f"{where} is not finite, or its rate {rate} is not positive")
 
 
 def _is_close(x: Tensor, image: Tensor) -> bool:

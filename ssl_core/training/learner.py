@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from ssl_core.contracts import Draws, Objective, Tokenizer
 from ssl_core.errors import ConfigError, PluginError
 from ssl_core.nn.encoder import Encoder
+from ssl_core.nn.readout import read_out
 from ssl_core.tokens import ContinuousTarget, Geometry, Outcome
-from ssl_core.training.teacher import TeacherCopy
+from ssl_core.training.teacher import Distillation, TeacherCopy
 
 ONE_HOT_LIMIT = 64  # ids of larger vocabularies are counted per row: 30k one-hot numbers a token fill memory in vain
 VIEW = "view."  # prefix of the draws of the tokenizer's augmentations
 
 
 class Learner(nn.Module):
-    """What is trained. Its state dict holds everything that a checkpoint needs, the teacher included."""
+    """What is trained. Its state dict holds everything that a checkpoint needs, teacher and distillation included."""
 
     def __init__(self, tokenizer: Tokenizer, encoder: Encoder, objective: Objective) -> None:
         super().__init__()
@@ -27,6 +28,7 @@ class Learner(nn.Module):
         self.encoder = encoder
         self.objective = objective
         self.teacher: TeacherCopy | None = None
+        self.distillation: Distillation | None = None
 
     def forward(self, inputs: Mapping[str, Tensor], draws: Draws) -> Outcome:
         """The loss of a batch of preprocessed inputs."""
@@ -37,11 +39,12 @@ class Learner(nn.Module):
             own = {name.removeprefix(VIEW): value for name, value in draws.items() if name.startswith(VIEW)}
             inputs = self.tokenizer.view(inputs, own)
         tokens = self.tokenizer(inputs)
+        outcome: Outcome
         if self.teacher is None:
-            outcome: Outcome = self.objective(tokens, self.encoder, draws)
-            return outcome
-        outcome = self.objective(tokens, self.encoder, draws, self.teacher.view(inputs, tokens, self.encoder))
-        return outcome
+            outcome = self.objective(tokens, self.encoder, draws)
+        else:
+            outcome = self.objective(tokens, self.encoder, draws, self.teacher.view(inputs, tokens, self.encoder))
+        return outcome if self.distillation is None else self.distillation(outcome, inputs, tokens, self.encoder)
 
     def draw(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> dict[str, Tensor]:
         """All randomness of a step for `batch` samples: that of the objective, and of the tokenizer's views.
@@ -71,10 +74,13 @@ class Learner(nn.Module):
         self.teacher = TeacherCopy(self, self.objective.teacher)
 
     @torch.no_grad()
-    def update_teacher(self, progress: Tensor) -> None:
-        """One step of the teacher's moving average, after an optimiser step. progress: 0-dim, as in the draws."""
+    def update_teacher(self, progress: Tensor, frozen: Tensor | None = None) -> None:
+        """One step of the teacher's moving average, after an optimiser step.
+
+        progress: 0-dim, as in the draws. frozen: 0-dim bool on the device; where it is true, the teacher stays.
+        """
         if self.teacher is not None:
-            self.teacher.update(self, progress)
+            self.teacher.update(self, progress, frozen)
 
     def parameter_counts(self) -> dict[str, int]:
         """Trainable parameters of each part."""
@@ -90,25 +96,31 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def embed(
-        self, inputs: Mapping[str, Tensor], per_token: bool = False, layers: Sequence[int] | None = None
-    ) -> Tensor:  # fmt: skip
+        self,
+        inputs: Mapping[str, Tensor],
+        per_token: bool = False,
+        layers: Sequence[int] | None = None,
+        readout: str = "last",
+    ) -> Tensor:
         """Features of whole rows: (B, D), or (B, L, D) with `per_token`. Call in eval mode.
 
         With `layers`, numbers of encoder layers from 1, the outputs of these layers side by side in place of the
-        encoder's output.
+        encoder's output. Without, the features of a read-out of `ssl_core.nn.readout`, which has its own width.
 
         Raises:
-            ConfigError: If the encoder does not have one of the layers.
+            ConfigError: If the encoder does not have one of the layers, or the read-out cannot be used.
         """
         tokenizer, encoder = self.feature_parts()
         tokens = tokenizer(inputs)
         if layers is None:
-            outputs = [encoder(tokens.embeddings, geometry=tokens.geometry)]
-        else:
             try:
-                outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+                return read_out(readout, encoder, tokens, per_token)
             except ValueError as error:
-                raise ConfigError(f"a probe reads layers that the encoder does not have: {error}") from error
+                raise ConfigError(f"evaluate.readout: {error}") from error
+        try:
+            outputs = encoder(tokens.embeddings, geometry=tokens.geometry, layers=layers)
+        except ValueError as error:
+            raise ConfigError(f"a probe reads layers that the encoder does not have: {error}") from error
         features = [part[:, 1:] if per_token else encoder.pool(part, tokens.valid) for part in outputs]
         return torch.cat(features, dim=-1)
 

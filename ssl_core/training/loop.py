@@ -9,26 +9,39 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_core.contracts import PROGRESS
 from ssl_core.errors import ConfigError, SslxError
+from ssl_core.nn.distributed import Group, use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.prefetch import BatchStream, TensorDict
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accel.cuda_graph import GraphedStep
+from ssl_core.training.best import BestCheckpoint
 from ssl_core.training.device import Precision, autocast
+from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite, gradient_norm
 from ssl_core.training.learner import Learner
-from ssl_core.training.metrics_log import METRICS, MetricAverager, MetricsLog
+from ssl_core.training.metrics_log import LOSS, METRICS, MetricAverager, MetricsLog, loss_spike, lost_text
 from ssl_core.training.optim import is_capturable, make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.parallel import (
+    agree_on_signal,
+    average_gradients,
+    check_alike,
+    copy_from_main,
+    joined,
+    wait_for_all,
+)
+from ssl_core.training.replay import REPLAY, replay_step
 from ssl_core.training.schedule import rate_at, set_rate
 from ssl_core.training.signals import Signals
 from ssl_core.utils.console import Console, Progress
+from ssl_core.utils.files import write_json
 from ssl_core.utils.seeds import seed_torch
 
 GRAD_NORM = "train/grad_norm"
@@ -56,9 +69,17 @@ class Clock:
 
     def __init__(self, seconds_before: float) -> None:
         self.began, self.seconds_before = time.perf_counter(), seconds_before
+        self.last_call = self.began
 
     def __call__(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.began
+        self.last_call = time.perf_counter()
+        return self.seconds_before + self.last_call - self.began
+
+    def continued(self) -> None:
+        """Exclude the time since the last call, in which the process was stopped (SIGSTOP, Ctrl-Z)."""
+        now = time.perf_counter()
+        self.began += now - self.last_call
+        self.last_call = now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -73,8 +94,10 @@ class TrainingPlan:
     """What a training run is given and does not change.
 
     folder: receives metrics.jsonl and checkpoints. checkpoint_state: entries of each checkpoint's state.json. probe:
-    called at step 0 and every `probe_every` steps except the last. compiled: the learner's compiled forward pass.
-    listener: called with each line of metrics. warn: called with each warning; by default `console.info`.
+    called at step 0 and every `probe_every` steps except the last. best: keeps the best weights by what it measures,
+    those of step 0 left out. compiled: the learner's compiled forward pass. listener: called with each line of metrics.
+    warn: called with each warning; by default `console.info`. group: the processes among which each batch is divided;
+    the one of rank 0 writes. describe: names a training sample by its row.
     """
 
     options: TrainOptions
@@ -86,9 +109,26 @@ class TrainingPlan:
     checkpoint_state: Mapping[str, Any] = field(default_factory=dict)
     probe: Probe | None = None
     probe_every: int = 0
+    best: BestCheckpoint | None = None
     compiled: CompiledStep | None = None
     listener: Callable[[int, Mapping[str, float]], None] | None = None
     warn: Callable[[str], None] | None = None
+    group: Group | None = None
+    describe: Callable[[int], str] | None = None
+
+    def say(self, text: str) -> None:
+        """Give a warning."""
+        (self.warn or self.console.info)(text)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes metrics and checkpoints and calls the probe."""
+        return self.group is None or self.group.rank == 0
+
+    @property
+    def step_purpose(self) -> str:
+        """The purpose that torch is seeded for before a step: each process draws its own dropout."""
+        return "step" if self.writes or self.group is None else f"step/{self.group.rank}"
 
     @property
     def graphed(self) -> bool:
@@ -132,19 +172,19 @@ def train(
     Raises:
         Interrupted: a signal stopped the run; everything is saved.
         ConfigError: a time limit together with a schedule that needs the number of steps.
-        SslxError: the loss is not finite.
+        NotFinite: the loss or the gradient of a step is not finite; the state before it is saved.
     """
     options = plan.options
     state = begin(learner, plan, start)
-    micro_step, whole_step = step_functions(learner, state.optimizer, plan)
+    guard = FiniteGuard(learner, state.optimizer, options.on_nan, plan.device, plan.group)
+    micro_step, whole_step = step_functions(learner, state.optimizer, plan, guard)
     limit = options.max_seconds or math.inf
     if state.step == 0:
         run_probe(learner, state, plan)
     with (
-        Signals() as signals,
-        BatchStream(
-            learner, data, options.batch_size, plan.seed, plan.device, batches(plan, state), progress_of(plan, state)
-        ) as feed,
+        Signals(state.clock.continued) as signals,
+        batch_stream(learner, data, plan, state) as feed,
+        use_group(plan.group),
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
@@ -154,28 +194,41 @@ def train(
             for part in range(options.accumulate_steps):
                 number = step * options.accumulate_steps + part
                 inputs, draws = feed.take()
-                seed_torch(plan.seed, "step", number)
+                seed_torch(plan.seed, plan.step_purpose, number)
                 values = (whole_step if part + 1 == options.accumulate_steps else micro_step)(inputs, draws)
-                state.averager.add({name: value for name, value in values.items() if name != GRAD_NORM})
+                state.averager.add(
+                    {name: value for name, value in values.items() if name not in (GRAD_NORM, NOT_FINITE)}
+                )
+            guard.record(step, values[NOT_FINITE])
+            if guard.is_read_at_once:
+                check_finite(learner, data, state, plan, guard)
             state.step, seconds = step + 1, state.clock()
             last = state.step == options.steps or seconds >= limit
+            stop = agree_on_signal(signals.number, plan.group)
+            if is_due(state.step, options, plan.probe_every) or last or stop:
+                check_finite(learner, data, state, plan, guard)
             if state.step % options.log_every == 0 or last:
                 log_step(state, plan, {"train/lr": rate, GRAD_NORM: float(values[GRAD_NORM])}, seconds, progress)
             progress.move_to(state.step, seconds)
-            if plan.probe_every and state.step % plan.probe_every == 0 and not last and not signals.number:
+            if plan.probe_every and state.step % plan.probe_every == 0 and not last and not stop:
                 run_probe(learner, state, plan)
-            if signals.number or state.step % options.checkpoint_every == 0 or last:
+            if stop or state.step % options.checkpoint_every == 0 or last:
                 save(learner, state, plan)
-            if signals.number:
-                raise Interrupted(signals.number, state.step)
+            if stop:
+                raise Interrupted(stop, state.step)
             if last:
                 break
     return TrainingResult(state.step, state.clock(), state.log)
 
 
+def is_due(step: int, options: TrainOptions, probe_every: int) -> bool:
+    """Whether a line of metrics, a checkpoint or a probe follows a step."""
+    return any(every and step % every == 0 for every in (options.log_every, options.checkpoint_every, probe_every))
+
+
 def is_graphed(options: TrainOptions, device: torch.device) -> bool:
     """Whether steps are replayed as a CUDA graph."""
-    possible = is_capturable(options.optimizer) and options.accumulate_steps == 1
+    possible = is_capturable(options.optimizer) and options.accumulate_steps == 1 and joined() is None
     return options.cuda_graph and device.type == "cuda" and possible
 
 
@@ -198,9 +251,15 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
         _check_teacher_schedule(learner, options, start)
         checkpoint.load_optimizer(start, learner, optimizer)
         averager, step, seconds = MetricAverager(**start.state["window"]), start.step, float(start.state["seconds"])
-    else:
+    if learner.teacher is None:  # with a checkpoint of step 0 it is not there yet
         learner.start_teacher()
-    log = MetricsLog(plan.folder / METRICS, step, plan.listener)
+    if plan.group is not None:
+        copy_from_main(learner, plan.group)
+    path = plan.folder / METRICS
+    # at step 0, the first probe is logged anew
+    log = MetricsLog(path if plan.writes else None, step or -1, plan.listener if plan.writes else None)
+    if log.lost:
+        plan.say(lost_text(path, log.lost))
     learner.train()
     return TrainingState(optimizer, averager, Clock(seconds), log, step)
 
@@ -218,6 +277,14 @@ def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: chec
         )
 
 
+def batch_stream(learner: Learner, data: PreprocessedSplit, plan: TrainingPlan, state: TrainingState) -> BatchStream:
+    """Inputs and draws of the batches that are left, of several processes those of this one."""
+    size, views = plan.options.batch_size, learner.objective.views
+    return BatchStream(
+        learner, data, size, plan.seed, plan.device, batches(plan, state), progress_of(plan, state), plan.group, views
+    )
+
+
 def batches(plan: TrainingPlan, state: TrainingState) -> range:
     """The numbers of the batches that are left."""
     return range(plan.options.accumulate_steps * state.step, plan.options.accumulate_steps * plan.options.steps)
@@ -232,16 +299,20 @@ def progress_of(plan: TrainingPlan, state: TrainingState) -> Callable[[int], flo
 
 
 def step_functions(
-    learner: Learner, optimizer: torch.optim.Optimizer, plan: TrainingPlan
+    learner: Learner, optimizer: torch.optim.Optimizer, plan: TrainingPlan, guard: FiniteGuard | None = None
 ) -> tuple[StepFunction, StepFunction]:
     """Two functions of inputs and draws: one adds the gradient of a batch, the other also updates the weights."""
-    options, compiled = plan.options, plan.compiled
+    options, compiled, group, parameters = plan.options, plan.compiled, plan.group, list(learner.parameters())
+    finite = guard or FiniteGuard(learner, optimizer, options.on_nan, plan.device, group)
+    checked: list[bool] = []
 
     def passes(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
+        finite.before()
         with autocast(plan.device, plan.precision):
             outcome = (compiled or learner)(inputs, draws)
         with compiled.compiling() if compiled is not None else nullcontext():
             (outcome.loss / options.accumulate_steps).backward()
+        finite.after(outcome.loss.detach())
         return {"loss": outcome.loss.detach(), **outcome.metrics}
 
     def micro_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
@@ -249,18 +320,17 @@ def step_functions(
 
     def whole_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
         values = micro_step(inputs, draws)
-        if options.grad_clip:
-            values[GRAD_NORM] = nn.utils.clip_grad_norm_(learner.parameters(), options.grad_clip)
-        else:
-            values[GRAD_NORM] = nn.utils.get_total_norm([p.grad for p in learner.parameters() if p.grad is not None])
-        optimizer.step()
-        optimizer.zero_grad()
-        learner.update_teacher(draws[PROGRESS])
+        if group is not None:
+            if not checked:
+                check_alike(learner, group)
+                checked.append(True)
+            average_gradients(parameters, group)
+        values[GRAD_NORM] = gradient_norm(parameters, options.grad_clip)
+        values[NOT_FINITE] = finite.update(values[GRAD_NORM], draws[PROGRESS])
         return values
 
     if plan.graphed:
-        warn = plan.warn or plan.console.info
-        return micro_step, GraphedStep(whole_step, plan.device, warn, optimizer.zero_grad)
+        return micro_step, GraphedStep(whole_step, plan.device, plan.say, optimizer.zero_grad)
     return micro_step, whole_step
 
 
@@ -294,21 +364,74 @@ def log_step(
     """Log the means since the last line together with `values`, and show the means beside the progress bar.
 
     Raises:
-        SslxError: the loss is not finite.
+        SslxError: the loss was not finite in any step since the last line.
     """
     options, (last_step, last_seconds) = plan.options, state.last_log
+    if plan.group is not None:
+        state.averager.average_over(plan.group)
     means = state.averager.means()
     samples = (state.step - last_step) * options.batch_size * options.accumulate_steps
     speed = {"train/samples_per_second": samples / (seconds - last_seconds)}
     state.last_log = state.step, seconds
-    if not math.isfinite(means["train/loss"]):
-        precision = ", or train.precision=fp32" if plan.precision != "fp32" else ""
+    if LOSS not in means:
         raise SslxError(
-            f"the loss is not finite (within the steps before step {state.step}); lower train.lr, or set "
-            f"train.grad_clip=1{precision}"
+            f"the loss was not finite in any step since step {last_step}, so skipping does not help; {cure(plan)}"
         )
+    if (median := loss_spike(state.log.lines, means[LOSS])) is not None:
+        values = values | {"train/loss_spike": means[LOSS] / median if median else math.inf}
+        plan.say(f"loss spike at step {state.step:,}: {means[LOSS]:.4g}, after a median of {median:.4g}")
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
     state.log.append(state.step, means | values | speed)
     progress.bar.advance(0, **means, **speed)
+
+
+def cure(plan: TrainingPlan) -> str:
+    """What to change if numbers are not finite."""
+    precision = ", or train.precision=fp32" if plan.precision != "fp32" else ""
+    return f"lower train.lr, or set train.grad_clip=1{precision}"
+
+
+def check_finite(
+    learner: Learner, data: PreprocessedSplit, state: TrainingState, plan: TrainingPlan, guard: FiniteGuard
+) -> None:
+    """Read the flags of the last steps: name the steps that were skipped, or stop at the first that is not finite.
+
+    Raises:
+        NotFinite: after the state before the step is saved.
+    """
+    bad = guard.bad_steps()
+    if bad and plan.options.on_nan == "stop":
+        stop_at(bad[0], learner, data, state, plan)
+    for step in bad:
+        plan.say(f"step {step + 1:,} skipped: its loss or gradient is not finite")
+
+
+def stop_at(step: int, learner: Learner, data: PreprocessedSplit, state: TrainingState, plan: TrainingPlan) -> NoReturn:
+    """Save the state before a step, repeat the step, and say where its numbers stop being finite.
+
+    Raises:
+        NotFinite: always.
+    """
+    options = plan.options
+    state.averager = MetricAverager()
+    folder = plan.folder / NOT_FINITE
+    state.step = step
+    save(learner, state, plan, folder, keep=1)
+    if not plan.writes:
+        wait_for_all(plan.group)  # until the process of rank 0 has repeated the whole batch
+        raise NotFinite(f"step {step + 1} is not finite")
+    with use_group(None):
+        report = replay_step(
+            learner, data, step, seed=plan.seed, batch_size=options.batch_size,
+            accumulate_steps=options.accumulate_steps, device=plan.device, precision=plan.precision,
+            progress=progress_of(plan, state), describe=plan.describe,
+        )  # fmt: skip
+    write_json(folder / REPLAY, report.to_json())
+    wait_for_all(plan.group)
+    raise NotFinite(
+        f"step {step + 1} is not finite: {report.part}{report.sample_text}; {cure(plan)}, or go on with --resume "
+        f"--on-nan skip; `sslx replay {plan.folder}` repeats the step, {folder / REPLAY} names its samples"
+    )
 
 
 def run_probe(learner: Learner, state: TrainingState, plan: TrainingPlan) -> None:
@@ -318,17 +441,25 @@ def run_probe(learner: Learner, state: TrainingState, plan: TrainingPlan) -> Non
     if plan.device.type == "cuda":
         torch.cuda.synchronize(plan.device)  # the work queued so far counts as training, not as probing
     seconds = state.clock()
-    with state.clock.paused():
+    with state.clock.paused(), use_group(None):
         learner.eval()
         metrics = {"train/seconds": seconds, **plan.probe(state.step)}
         learner.train()
         state.log.append(state.step, metrics)
+        if plan.best is not None and state.step:
+            plan.best.offer(state.step, learner, metrics)
 
 
-def save(learner: Learner, state: TrainingState, plan: TrainingPlan) -> None:
-    """Save a checkpoint."""
+def save(
+    learner: Learner, state: TrainingState, plan: TrainingPlan, folder: Path | None = None, keep: int | None = None
+) -> None:
+    """Save a checkpoint, by default in the run's folder. Of several processes one writes, and all wait for it."""
+    if plan.group is not None:
+        state.averager.average_over(plan.group)  # a resumed run logs the same lines
     entries = {"seed": plan.seed, "window": state.averager.state(), "seconds": state.clock()}
-    checkpoint.save(
-        plan.folder, state.step, learner, state.optimizer, {**plan.checkpoint_state, **entries},
-        plan.options.keep_checkpoints,
-    )  # fmt: skip
+    if plan.writes:
+        checkpoint.save(
+            folder or plan.folder, state.step, learner, state.optimizer, {**plan.checkpoint_state, **entries},
+            keep or plan.options.keep_checkpoints,
+        )  # fmt: skip
+    wait_for_all(plan.group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -20,6 +21,8 @@ CAPTURABLE = ("adamw", "adam")
 TOKENS = ("cls_token", "mask_token")
 BLOCK = re.compile(r"encoder\.(?:\w+\.)*?blocks\.(\d+)\.")
 NUMBER = bool | int | float
+GROUP = "group."
+"""Prefix of state entries that belong to a parameter group."""
 TRIAL_STEPS = 3
 TRIAL_SIZE = 4
 
@@ -64,6 +67,25 @@ def _native(groups: list[Group], options: TrainOptions, capturable: bool) -> tor
     return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=decay, fused=True, capturable=capturable)
 
 
+def state_form(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
+    """The state that an optimiser keeps of a parameter: entries of the right shape and type, of no meaning otherwise.
+
+    None if it keeps none, or if a trial of a single parameter is not possible.
+    """
+    group = next(group for group in optimizer.param_groups if any(one is parameter for one in group["params"]))
+    trial = nn.Parameter(torch.zeros_like(parameter))
+    trial.grad = torch.zeros_like(trial)
+    twin = copy.copy(optimizer)  # with the same class, options and hooks
+    twin.param_groups, twin.state = [{**group, "params": [trial]}], defaultdict(dict)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            twin.step()
+    except Exception:
+        return None
+    state = {entry: value for entry, value in twin.state.get(trial, {}).items() if not entry.startswith(GROUP)}
+    return state if state and all(isinstance(value, Tensor) for value in state.values()) else None
+
+
 # --- parameter groups -------------------------------------------------------------------------------------------------
 
 
@@ -104,26 +126,35 @@ def no_decay_names(learner: nn.Module) -> frozenset[str]:
 def layer_scales(learner: nn.Module, decay: float) -> dict[str, float]:
     """By parameter name: `decay` ** (blocks + 1 - layer), as in BEiT (Bao et al., 2022, appendix H).
 
-    The tokenizer and what the encoder registers before its first block are layer 0, block i (from 0) is layer i + 1,
-    and everything else (final norm, objective) is the last layer, which trains at the full rate.
-
     Raises:
         ConfigError: If no parameter of the encoder lies in a numbered block.
     """
-    names = [name for name, _ in learner.named_parameters()]
-    blocks = {name: int(match[1]) for name in names if (match := BLOCK.match(name))}
-    if not blocks:
+    layers = layer_numbers(learner)
+    if not layers:
         raise ConfigError(
             "train.layer_decay needs an encoder with numbered blocks (parameters encoder. ... blocks.0. ...); "
             "leave train.layer_decay out"
         )
+    top = max(layers.values())
+    return {name: decay ** (top - layer) for name, layer in layers.items()}
+
+
+def layer_numbers(learner: nn.Module) -> dict[str, int]:
+    """The layer of each parameter by name; empty if no parameter of the encoder lies in a numbered block.
+
+    The tokenizer and what the encoder registers before its first block are layer 0, block i (from 0) is layer i + 1,
+    and everything else (final norm, objective, head) is the last layer, which is the number of blocks plus one.
+    """
+    names = [name for name, _ in learner.named_parameters()]
+    blocks = {name: int(match[1]) for name in names if (match := BLOCK.match(name))}
+    if not blocks:
+        return {}
     top, first = max(blocks.values()) + 2, names.index(next(iter(blocks)))
-    scales = {}
+    layers = {}
     for number, name in enumerate(names):
         embeds = name.startswith("tokenizer.") or (name.startswith("encoder.") and number < first)
-        layer = blocks[name] + 1 if name in blocks else 0 if embeds else top
-        scales[name] = decay ** (top - layer)
-    return scales
+        layers[name] = blocks[name] + 1 if name in blocks else 0 if embeds else top
+    return layers
 
 
 # --- timm's optimisers ------------------------------------------------------------------------------------------------
@@ -146,8 +177,9 @@ def _from_timm(groups: list[Group], options: TrainOptions) -> torch.optim.Optimi
 
     dims = sorted({parameter.dim() for group in groups for parameter in group["params"]})
     try:
-        scalars = _scalar_state(make, dims)
-        exact = _resumes_exactly(make, dims, scalars)
+        with torch.compiler.set_stance("force_eager"):  # kron would compile its step for the trial
+            scalars = _scalar_state(make, dims)
+            exact = _resumes_exactly(make, dims, scalars)
         optimizer = make(groups)
     except Exception as error:  # a missing package, an option that it does not take, a step that needs more than .grad
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -207,7 +239,7 @@ class ScalarState:
 
 
 def _group_entry(key: str) -> str:
-    return f"group.{key}"
+    return f"{GROUP}{key}"
 
 
 def _as_tensor(value: Any) -> Tensor:

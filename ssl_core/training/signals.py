@@ -9,10 +9,13 @@ from typing import Any
 
 
 class Signals:
-    """A context in which the first SIGINT or SIGTERM is recorded in `number` and a second one interrupts at once."""
+    """A context in which the first SIGINT or SIGTERM is recorded in `number` and a second one interrupts at once.
 
-    def __init__(self) -> None:
-        self.number = 0
+    continued: called when the process goes on after it was stopped.
+    """
+
+    def __init__(self, continued: Callable[[], None] | None = None) -> None:
+        self.number, self.continued = 0, continued
         self._old: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def _record(self, number: int, frame: FrameType | None) -> None:
@@ -20,10 +23,17 @@ class Signals:
             raise KeyboardInterrupt
         self.number = number
 
+    def _continue(self, number: int, frame: FrameType | None) -> None:
+        if self.continued is not None:
+            self.continued()
+
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        handlers = {signal.SIGINT: self._record, signal.SIGTERM: self._record}
+        if hasattr(signal, "SIGCONT"):  # not on Windows
+            handlers[signal.SIGCONT] = self._continue
+        for number, handler in handlers.items():
             try:
-                self._old[number] = signal.signal(number, self._record)
+                self._old[number] = signal.signal(number, handler)
             except ValueError:  # only the main thread can set handlers; its owner then decides what a signal does
                 break
         return self

@@ -1,4 +1,4 @@
-"""The teacher: an exponential moving average (EMA) of parts of the model, updated after each optimiser step."""
+"""Teachers: an exponential moving average (EMA) of parts of the model, and a trained encoder that does not change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ssl_core.contracts import Ema, Teacher
+from ssl_core.contracts import Ema, Teacher, Tokenizer
 from ssl_core.nn.encoder import Encoder
-from ssl_core.tokens import Tokens
+from ssl_core.tokens import Outcome, Tokens
 
 
 class TeacherCopy(nn.Module):
@@ -37,9 +37,14 @@ class TeacherCopy(nn.Module):
         return Teacher(own, parts.get("encoder", encoder), modules)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def update(self, student: nn.Module, progress: Tensor) -> None:
-        """teacher = m teacher + (1 - m) student for parameters; buffers are copied. No number leaves the device."""
+    def update(self, student: nn.Module, progress: Tensor, frozen: Tensor | None = None) -> None:
+        """teacher = m teacher + (1 - m) student for parameters; buffers are copied. No number leaves the device.
+
+        frozen: 0-dim bool; where it is true, m is 1.
+        """
         momentum = self.ema.momentum(progress)
+        if frozen is not None:
+            momentum = torch.where(frozen, torch.ones_like(momentum), momentum)
         for name, part in _parts_of(student, self.ema):
             teacher = self.parts[_key(name)]
             mine: list[Tensor] = list(teacher.parameters())
@@ -49,6 +54,53 @@ class TeacherCopy(nn.Module):
                 torch._foreach_add_(mine, list(torch._foreach_mul(theirs, 1 - momentum)))
             for own, other in zip(teacher.buffers(), part.buffers(), strict=True):
                 own.copy_(other)
+
+
+class Distillation(nn.Module):
+    """Self-distillation for further pre-training (Lee et al., ICLR 2023, section 3.2): an addition to any loss.
+
+    The teacher is an encoder that began from the same weights as the student and was trained on the same data. Both
+    encode whole rows, without a mask; the student's features are drawn towards the teacher's by the squared distance,
+    averaged over the rows of a batch.
+
+    Args:
+        tokenizer: That of the teacher. It takes the same inputs as the student's.
+        encoder: That of the teacher, of the student's width.
+        weight: Factor of the distance (Lee et al.: 1).
+        on: "pool" compares the vectors of `Encoder.pool`, "cls" the cls tokens, as the paper's published code.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, encoder: Encoder, weight: float = 1.0, on: str = "pool") -> None:
+        super().__init__()
+        self.tokenizer, self.encoder, self.weight, self.on = tokenizer, encoder, weight, on
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Distillation:
+        """The teacher stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, outcome: Outcome, inputs: Mapping[str, Tensor], tokens: Tokens, encoder: Encoder) -> Outcome:
+        """The outcome with the distance added; the metrics "objective_loss" and "distill_loss" are the two parts.
+
+        Args:
+            outcome: That of the objective.
+            inputs: The batch, as the student's tokenizer got it.
+            tokens: What the student's tokenizer made of it.
+            encoder: The student's encoder.
+        """
+        student = self._features(encoder, tokens)
+        with torch.no_grad():
+            teacher = self._features(self.encoder, self.tokenizer(inputs))
+        distance = (student - teacher).square().sum(dim=-1).mean()
+        parts = {"objective_loss": outcome.loss.detach(), "distill_loss": distance.detach()}
+        return Outcome(outcome.loss + self.weight * distance, {**outcome.metrics, **parts})
+
+    def _features(self, encoder: Encoder, tokens: Tokens) -> Tensor:
+        """(B, D), in fp32 whatever the autocast."""
+        encoded = encoder(tokens.embeddings, geometry=tokens.geometry)
+        features = encoded[:, 0] if self.on == "cls" else encoder.pool(encoded, tokens.valid)
+        return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def _parts_of(student: nn.Module, ema: Ema) -> Iterator[tuple[str, nn.Module]]:

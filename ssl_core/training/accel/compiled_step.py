@@ -27,6 +27,8 @@ from ssl_core.nn.double_backward import double_backward_attention
 from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.tokens import Outcome
 from ssl_core.training.accel.torn_objects import drop_torn, is_load_error, set_aside
+from ssl_core.utils.cache import make_private
+from ssl_core.utils.cache_entries import COMPILED, Hold, hold_entry
 from ssl_core.utils.source_digest import source_digest, source_files
 
 Choice = Literal["auto", "on", "off"]
@@ -105,19 +107,55 @@ def _code_folder(cache: Path) -> Path:
 
     Some modules of torch set the variable to a default, a temporary folder, when they are imported.
     """
-    variable, own = os.environ.get(CODE_FOLDER), (cache / "compiled" / "inductor").absolute()
+    variable, own = os.environ.get(CODE_FOLDER), _own_code_folder(cache)
     if variable is None or variable in _set_here:
         return own
     is_default = Path(variable).parent == Path(gettempdir()) and Path(variable).name.startswith("torchinductor_")
     return own if is_default else Path(variable)
 
 
+def _own_code_folder(cache: Path) -> Path:
+    return (cache / "compiled" / "inductor").absolute()
+
+
+def _make_own_code_folder(cache: Path) -> None:
+    """Raises:
+    ConfigError: other users could write to it until now.
+    """
+    folder = _own_code_folder(cache)
+    for part in (folder.parent, folder):
+        make_private(part, "SSLX_CACHE_DIR", close=True)
+
+
 def keep_code(cache: Path) -> None:
-    """Make the compiler store its code in the cache, unless the environment names another folder."""
-    folder = str(_code_folder(cache))
-    if folder != os.environ.get(CODE_FOLDER):
-        _set_here.add(folder)
-        os.environ[CODE_FOLDER] = folder
+    """Make the compiler store its code in the cache, unless the environment names another folder.
+
+    The folders in the cache are private to the user. Precompiled headers are kept there, too: torch would read them
+    from a folder below the temporary one, which another user may have made. Python processes that the compiler starts
+    import nothing from the working directory.
+
+    Raises:
+        ConfigError: if other users can write to the folder.
+    """
+    import torch._inductor.codecache as codecache  # late: it takes seconds
+    import torch._inductor.config as inductor
+
+    folder = _code_folder(cache)
+    if folder == _own_code_folder(cache):
+        _make_own_code_folder(cache)
+    else:
+        make_private(folder, CODE_FOLDER)
+    if str(folder) != os.environ.get(CODE_FOLDER):
+        _set_here.add(str(folder))
+        os.environ[CODE_FOLDER] = str(folder)
+    headers = (cache / "compiled" / "headers").absolute()
+    for part in (headers.parent, headers):
+        make_private(part, "SSLX_CACHE_DIR", close=True)
+    if hasattr(codecache, "_HEADER_DIR") and hasattr(codecache, "_HEADER_LOCK_DIR"):  # torch has no setting for it
+        codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR = str(headers), str(headers / "locks")
+    else:
+        inductor.cpp_cache_precompile_headers = False
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 class CompiledStep:
@@ -131,7 +169,8 @@ class CompiledStep:
     def __init__(self, learner: nn.Module, key: str, cache: Path, cpu_matmul: bool = True) -> None:
         self.learner, self.mark = learner, _code_folder(cache).parent / "known" / key
         self.cpu_matmul = cpu_matmul
-        self.cache = cache
+        self.cache, self.hold = cache, Hold()
+        hold_entry(cache / COMPILED, self.hold)
         keep_code(cache)
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
@@ -179,7 +218,8 @@ class CompiledStep:
             if str(folder) in _set_here:
                 set_aside(folder)
             else:  # the user's folder stays as it is
-                fresh = str((self.cache / "compiled" / "inductor").absolute())
+                _make_own_code_folder(self.cache)
+                fresh = str(_own_code_folder(self.cache))
                 _set_here.add(fresh)
                 os.environ[CODE_FOLDER] = fresh
         from torch._inductor.utils import clear_caches

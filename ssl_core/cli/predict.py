@@ -1,0 +1,67 @@
+"""The command `sslx predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssl_core.cli.common import (
+    BatchSize,
+    Block,
+    Debug,
+    Files,
+    LabelPattern,
+    SetData,
+    StrictSamples,
+    command,
+    dataset_settings,
+    load_catalogue,
+)  # fmt: skip
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to an app."""
+    app.command("predict")(command(predict))
+
+
+def predict(
+    model_folder: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, such as RUN/finetune/NAME.")
+    ],
+    path: Files,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The table of predictions: .csv or .parquet; by default MODEL/predictions/NAME.csv."),
+    ] = None,
+    batch_size: BatchSize = 256,
+    label_pattern: LabelPattern = None,
+    set_: SetData = None,
+    strict: StrictSamples = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    block: Block = None,
+    debug: Debug = False,
+) -> None:
+    """Write the predictions of a fine-tuned model for your files as a table, and the score if they have labels."""
+    from ssl_core.cli.terminal import RichConsole
+    from ssl_core.runs.data import as_utf8
+    from ssl_core.runs.embed import EmbedRequest, open_files, say_findings
+    from ssl_core.runs.finetuned import load_finetuned
+    from ssl_core.runs.predict import FORMATS, score_lines, write_predictions
+    from ssl_core.runs.tables import check_ending
+    from ssl_core.training.device import pick_device
+
+    options = dataset_settings("sslx predict", label_pattern, set_)
+    file = out or model_folder / "predictions" / f"{Path(path).resolve().stem}.csv"
+    check_ending(file, FORMATS)
+    console = RichConsole()
+    request = EmbedRequest(path, options, batch_size=batch_size, strict=strict)
+    catalogue = load_catalogue(block)
+    model = load_finetuned(model_folder, catalogue).to(pick_device(device))
+    datasets = open_files(model.encoder, request, catalogue)
+    say_findings(datasets, console)
+    count, scored = write_predictions(model, datasets, request, file, console)
+    for line in score_lines(model, scored):
+        console.info(line)
+    console.info(as_utf8(f"written: {file} ({count:,} samples)"))

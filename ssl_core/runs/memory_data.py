@@ -1,0 +1,237 @@
+"""Data in memory as the data of a run: arrays and data sets through the catalogue, tables through a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_core import plugins as installed
+from ssl_core.contracts import Dataset, Inputs
+from ssl_core.data import Fields
+from ssl_core.errors import BadSample, ConfigError, DataError
+from ssl_core.hookspecs import hookimpl
+from ssl_core.pipeline.columns import LABEL, is_hugging_face, open_hugging_face
+from ssl_core.pipeline.memory import MEMORY, NUMERIC, ORIGIN, memory_dataset, split_pair
+from ssl_core.pipeline.values import check_container
+from ssl_core.plugins import Catalogue, Origin
+from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches
+from ssl_core.runs.encoder import PretrainedEncoder
+from ssl_core.utils.cache import cache_dir
+from ssl_core.utils.cache_entries import hold_entry
+from ssl_core.utils.console import Console
+
+TABULAR = "tabular"
+
+
+class MemoryPlugin:
+    """Offers a data set in memory as a plugin does."""
+
+    def __init__(self, dataset: type[Dataset]) -> None:
+        self.dataset = dataset
+
+    @hookimpl
+    def register_datasets(self) -> list[type[Dataset]]:
+        """The data set."""
+        return [self.dataset]
+
+
+def data_options(
+    data: Any, modality: str | None, keywords: Mapping[str, Any], catalogue: Catalogue, trained: Fields | None = None
+) -> dict[str, Any]:
+    """The options that name the data; data in memory is added to the catalogue as a data set.
+
+    Args:
+        data: None, a path, or samples in memory.
+        modality: the modality's name; data in memory needs it.
+        keywords: of `sslx.pretrain`; `y` and `rate` are used.
+        catalogue: the plugins.
+        trained: the fields of the encoder that reads the data, if it is trained.
+
+    Raises:
+        ConfigError: data in memory without a modality, or in an unknown form.
+        DataError: samples differ in form, or labels do not fit them.
+    """
+    if data is None:
+        return {}
+    if isinstance(data, str | os.PathLike):
+        return {"dataset.name": "files", "dataset.root": os.fspath(data)}
+    if modality is None:
+        raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list tokenizers")
+    frame = as_frame(data, modality)
+    if frame is not None:
+        return {"dataset.name": "files", "dataset.root": str(table_file(frame, keywords.get("y")))}
+    default: type[Dataset] = catalogue.default_dataset(modality)
+    template = default(default.Options(), "train").fields
+    dataset, digest = memory_dataset(data, keywords.get("y"), modality, template, keywords.get("rate"), trained)
+    catalogue.add(Origin(ORIGIN), MemoryPlugin(dataset))
+    return {"dataset.name": MEMORY, "dataset.digest": digest}
+
+
+def as_frame(data: Any, modality: str) -> Any:
+    """Data as a pandas DataFrame, if it is a table; else None.
+
+    A DataFrame is one for every modality. For the modality tabular, so are data sets with columns of single values:
+    tables of Arrow, polars and Hugging Face, dicts of columns, sequences of dicts, structured arrays.
+    """
+    if hasattr(data, "columns") and hasattr(data, "to_parquet"):
+        return data
+    if modality != TABULAR:
+        return None
+    data = check_container(data)
+    if is_hugging_face(data):
+        if NUMERIC in data.column_names:
+            return None
+        columns = open_hugging_face(data, {})[1]
+        frame = data.to_pandas()
+        if columns.label is not None:
+            labels = [columns.label_of(row) for row in frame[[columns.label]].to_dict("records")]
+            frame = frame.drop(columns=columns.label).assign(**{LABEL: labels})
+        return frame
+    if hasattr(data, "to_pandas"):
+        return data.to_pandas()
+    import pandas
+
+    if isinstance(data, np.ndarray):
+        return pandas.DataFrame(data) if data.dtype.names else None
+    if isinstance(data, Mapping):
+        is_table = NUMERIC not in data and all(np.ndim(column) == 1 for column in data.values())
+        return pandas.DataFrame({name: np.asarray(column) for name, column in data.items()}) if is_table else None
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, str) or not len(data):
+        return None
+    first = split_pair(data[0])[0]
+    if not isinstance(first, Mapping) or NUMERIC in first or "inputs" in first:
+        return None
+    pairs = [split_pair(data[index]) for index in range(len(data))]
+    frame = pandas.DataFrame([row for row, _ in pairs])
+    labels = [label for _, label in pairs]
+    return frame if all(label is None for label in labels) else frame.assign(**{LABEL: labels})
+
+
+def table_file(frame: Any, y: Any) -> Path:
+    """A Parquet file of a DataFrame in the cache, with `y` as its column label; the same file for the same content.
+
+    Raises:
+        ConfigError: `y` is given, and the table has a column label.
+        DataError: `y` has another length, or a column cannot be written.
+    """
+    if y is not None:
+        if LABEL in frame.columns:
+            raise ConfigError("the table has a column 'label'; leave out y, or rename the column")
+        labels = list(y)  # by position: pandas would match the index of a Series
+        if len(labels) != len(frame):
+            raise DataError(f"there are {len(frame)} rows and {len(labels)} labels; give None for a row without one")
+        frame = frame.assign(**{LABEL: labels})
+    import pandas
+    from pyarrow import ArrowException
+
+    try:
+        digest = hashlib.blake2b(pandas.util.hash_pandas_object(frame).to_numpy().tobytes(), digest_size=16)
+    except TypeError as error:
+        raise DataError(f"the table holds values that are neither numbers nor texts ({error})") from None
+    digest.update(repr([*zip(frame.columns, map(str, frame.dtypes), strict=True)]).encode())
+    folder = cache_dir() / "tables" / digest.hexdigest()
+    path = folder / "table.parquet"
+    hold_entry(folder)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        try:
+            frame.rename(columns=str).to_parquet(part, index=False)
+        except (ArrowException, ValueError, TypeError) as error:
+            part.unlink(missing_ok=True)
+            raise DataError(f"the table cannot be written as Parquet: {str(error).splitlines()[0]}") from None
+        os.replace(part, path)
+    return path
+
+
+def open_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest) -> list[Dataset]:
+    """The rows of a DataFrame as data sets in the form of the data trained on: columns are matched by name.
+
+    Args:
+        encoder: trained on a table or DataFrame.
+        frame: rows of a table; for other modalities as their tables are read.
+        request: its path becomes that of the file which holds the rows.
+
+    Raises:
+        ConfigError: the encoder was not trained on tables.
+        DataError: there is no row, or the columns do not fit.
+    """
+    config = encoder.config
+    if config.dataset.name != "files":
+        raise ConfigError(
+            "a DataFrame can be read by an encoder that was trained on a table or DataFrame; give an array, e.g. "
+            "frame[columns].to_numpy(), with the columns trained on"
+        )
+    columns = {column["name"] for column in encoder.schema.get("columns", [])}
+    others = ("label", "group", "split") if config.modality == TABULAR else ("label", "split")
+    frame = frame.drop(columns=[name for name in others if name not in columns], errors="ignore")
+    if not len(frame):
+        raise DataError("the table has no row")
+    request.path = str(table_file(frame, None))
+    datasets = open_files(encoder, request, installed.load())
+    count = sum(map(len, datasets))
+    if config.modality == TABULAR and count != len(frame):
+        raise DataError(f"the table has {len(frame):,} rows, and {count:,} of them can be read")
+    return datasets
+
+
+def frame_batches(encoder: PretrainedEncoder, frame: Any, size: int) -> Iterator[Sequence[Inputs]]:
+    """The rows of a DataFrame as preprocessed samples, `size` at a time; see `open_frame`.
+
+    Raises:
+        ConfigError: the encoder was not trained on tables.
+        DataError: the columns do not fit, or a row cannot be used.
+    """
+    request = EmbedRequest("", batch_size=size, strict=True)
+    datasets = open_frame(encoder, frame, request)
+    try:
+        for batch in sample_batches(encoder, datasets, request, Console()):
+            yield batch.inputs
+    except BadSample as error:
+        raise DataError(str(error).replace(f"{request.path} ", "")) from None
+
+
+def embed_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest, console: Console) -> np.ndarray:
+    """Features of the samples of a DataFrame; see `open_frame`.
+
+    Args:
+        encoder: trained on a table or DataFrame.
+        frame: rows of a table; for other modalities as their tables are read.
+        request: token features and layers; its path is not used.
+        console: shows the progress.
+
+    Raises:
+        ConfigError: the encoder was not trained on tables.
+        DataError: the columns do not fit, or a row cannot be used.
+    """
+    return _features(encoder, open_frame(encoder, frame, request), request, console)
+
+
+def embed_path(encoder: PretrainedEncoder, request: EmbedRequest, console: Console) -> np.ndarray:
+    """Features of the samples of files, in the order of the rows of `sslx embed`.
+
+    Raises:
+        DataError: the files cannot be read, do not fit the encoder, or a sample cannot be used.
+    """
+    return _features(encoder, open_files(encoder, request, installed.load()), request, console)
+
+
+def _features(
+    encoder: PretrainedEncoder, datasets: Sequence[Dataset], request: EmbedRequest, console: Console
+) -> np.ndarray:
+    """Features of all samples; no sample is skipped, since rows have no ids."""
+    request.strict = True
+    training = encoder.training
+    encoder.eval()
+    try:
+        parts = [rows.features for rows in embed_rows(encoder, datasets, request, console)]
+    except BadSample as error:
+        raise DataError(f"{error}") from None
+    finally:
+        encoder.train(training)
+    return np.concatenate(parts)

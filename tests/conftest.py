@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from ssl_core import Geometry, Learner, Objective, Tokenizer
 from ssl_core.nn import EncoderOptions, TransformerEncoder
+from ssl_core.report import plots
 from ssl_core.tokenizers import GridTokenizer, IdTokenizer, JointTokenizer
 from ssl_plugins.maskings.random import RandomMasking
 
@@ -58,12 +60,20 @@ FAST = {
         )
     ),
 }
+DRAWN = {
+    "core/test_report.py",
+    "core/test_report_figures.py",
+    "core/test_comparison.py",
+    "core/test_run_figures.py",
+    "cli/test_ui.py",
+}
+"""The files whose tests draw plots. Others draw none in this process: a page has dozens, a tenth of a second each."""
 
 
 def pytest_configure() -> None:
-    missing = sorted(name for name in FAST if not (ROOT / "tests" / name).is_file())
+    missing = sorted(name for name in FAST | DRAWN if not (ROOT / "tests" / name).is_file())
     if missing:
-        raise pytest.UsageError(f"tests/conftest.py: no file tests/{missing[0]}, which FAST names")
+        raise pytest.UsageError(f"tests/conftest.py: no file tests/{missing[0]}, which FAST or DRAWN names")
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
@@ -81,6 +91,26 @@ def _one_thread_and_a_seed() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = request.path
+    if path.is_relative_to(ROOT / "tests") and path.relative_to(ROOT / "tests").as_posix() not in DRAWN:
+        monkeypatch.setattr(
+            plots, "to_svg", lambda figure, label: Markup('<svg role="img" aria-label="{}"/>').format(label)
+        )
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Undo what a test does to the environment: commands called in this process set variables of torch's compiler, and
+    the processes of later tests would inherit them."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from ssl_core import DataError
 from ssl_core.nn import attention, attention_xformers
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
@@ -59,6 +60,7 @@ def program(path: Path, lines: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     results, printed = run_tiny(
         tmp_path, "--shapes", "speech", "--variants", "plain", "plain, memory kept", "fp32", "bf16"
@@ -89,6 +91,7 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_steps_of_ids_and_of_dropout_run(tmp_path):
     results, _ = run_tiny(
         tmp_path, "--shapes", "genomics", "HIGGS", "--variants", "plain", "fp32", "bf16",
@@ -360,3 +363,60 @@ def test_the_benchmark_of_waiting_threads_runs(tmp_path):
     rates = json.loads(out.read_text())["samples_per_second"]
     assert {name: sorted(by_count) for name, by_count in rates.items()} == {key: ["0", "1", "2"] for key in rates}
     assert all(rate > 0 for by_count in rates.values() for values in by_count.values() for rate in values)
+
+
+# --- reliability ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a script by its name."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    yield importlib.import_module
+    for name in ("publish", "reliability", "communication", "mutations"):
+        sys.modules.pop(name, None)
+
+
+def test_pages_hold_the_tables_of_the_results(script):
+    reliability, communication, publish = map(script, ("reliability", "communication", "publish"))
+    assert reliability.PAGE.read_text() == reliability.current()
+    page = communication.PAGE.read_text()
+    assert publish.fill(page, "communication", communication.table()) == page
+
+
+def raises(error):
+    def read(path):
+        raise error
+
+    return read
+
+
+def test_outcomes_of_damaged_files(script, tmp_path):
+    mutations = script("mutations")
+    path = tmp_path / "a.csv"
+    outcomes = {
+        "read": lambda path: None,
+        "refused": raises(DataError(f"{path} is damaged")),
+        "unclear": raises(DataError("a file is damaged")),
+        "unexpected error": raises(ValueError("x")),
+        "over 1 GB": raises(MemoryError()),
+    }
+    for outcome, read in outcomes.items():
+        assert mutations._outcome(mutations.Format("csv", lambda path: None, read), path)[0] == outcome
+
+
+def test_damaged_files_are_counted_and_a_crash_is_a_fault(script, monkeypatch):
+    mutations = script("mutations")
+    count = mutations.run("csv", range(20))
+    assert sum(count.outcomes.values()) == 20
+    assert set(count.outcomes) == {"read", "refused"}
+
+    def crash(path):
+        if path.read_bytes() != whole:
+            os._exit(3)
+
+    whole = b"a"
+    monkeypatch.setitem(mutations.FORMATS, "csv", mutations.Format("csv", lambda path: path.write_bytes(whole), crash))
+    count = mutations.run("csv", range(3))
+    assert count.outcomes["crash"] >= 1
+    assert sum(count.outcomes.values()) == 3

@@ -38,6 +38,7 @@ def test_python_blocks_run(page):
         exec(compile(code, str(page), "exec"), {"__name__": "docs"})
 
 
+@pytest.mark.slow
 def test_the_numbers_beside_the_code_are_what_it_prints(capsys):
     for page in PAGES:
         for kind, code in blocks(page):

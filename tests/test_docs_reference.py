@@ -29,9 +29,81 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md", "presets.md"])
+OPTION_PAGES = {
+    **{kind: f"options/{kind}s.md" for kind in plugins.KINDS if kind != "command"},
+    "engine": "options/engine.md",
+    "index": "options/index.md",
+}
+
+
+@pytest.mark.parametrize("page", ["hooks.md", "checks.md", "reference.md", "presets.md", *OPTION_PAGES.values()])
 def test_page_is_up_to_date(reference, page):
     assert reference.PAGES[page]() == (DOCS / page).read_text("utf-8"), "run python docs/make_reference.py"
+
+
+def test_every_generated_page_is_checked_and_in_the_navigation(reference):
+    navigation = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
+    assert set(reference.PAGES) == {"hooks.md", "checks.md", "reference.md", "presets.md", *OPTION_PAGES.values()}
+    for page in reference.PAGES:
+        assert re.search(rf": {re.escape(page)}$", navigation, re.MULTILINE), page
+
+
+def rows_below(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table after a heading; escaped bars are part of a cell."""
+    text = (DOCS / page).read_text("utf-8")
+    assert f"\n{heading}\n" in text, f"{page} has no {heading!r}"
+    lines = text.partition(f"\n{heading}\n")[2].partition("\n#")[0].splitlines()
+    table = [re.split(r"(?<!\\) ?\| ?", line)[1:-1] for line in lines if line.startswith("| ")]
+    return [cells for cells in table if cells[0] != "option"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in plugins.KINDS if kind not in ("preset", "command")])
+def test_option_page_has_every_option_of_each_shipped_plugin(kind):
+    """Compared with the classes, not with the functions that write the page."""
+    page = OPTION_PAGES[kind]
+    headings = re.findall(r"^#{2,3} (.+)$", (DOCS / page).read_text("utf-8"), re.MULTILINE)
+    shipped = [entry for entry in plugins.load().entries(kind) if entry.origin.plugin.startswith("sslx:")]
+    assert shipped
+    for entry in shipped:
+        (heading,) = [one for one in headings if entry.full_name in one.split(", ")]
+        rows = rows_below(page, f"{'###' if kind == 'dataset' else '##'} {heading}")
+        section = f"evaluate.probe_options.{entry.name}" if kind == "probe" else kind
+        fields = entry.value.Options.model_fields
+        assert [row[0] for row in rows] == [f"`{section}.{name}`" for name in fields], entry.full_name
+        for row, (name, info) in zip(rows, fields.items(), strict=True):
+            assert all(row[1:]), f"{entry.full_name}: a cell of {name} is empty"
+            if name in getattr(entry.value, "evaluate_options", ()):
+                assert row[2] == f"`evaluate.{name}`"
+            elif info.is_required():
+                assert row[2] == "required"
+            else:
+                assert row[2].strip("`") == repr(info.get_default(call_default_factory=True)).replace("|", "\\|")
+
+
+def test_option_page_of_the_engine_has_every_section():
+    from ssl_core.config.resolve import ENGINE_SECTIONS
+    from ssl_core.training.options import FinetuneOptions
+
+    sections = {**ENGINE_SECTIONS, "finetune": FinetuneOptions}
+    sections.pop("encoder")  # on the page of encoders
+    for section, options in sections.items():
+        rows = rows_below("options/engine.md", f"## {section}")
+        assert [row[0] for row in rows] == [f"`{section}.{name}`" for name in options.model_fields]
+
+
+def test_option_page_of_presets_has_every_value():
+    for entry in plugins.load().entries("preset"):
+        if not entry.origin.plugin.startswith("sslx:"):
+            continue
+        rows = rows_below("options/presets.md", f"## {entry.name}")
+        for path, value in entry.value.values.items():
+            values = [row[1] for row in rows if row[0] == f"`{path}`"]
+            assert any(f"`{value!r}`" in cell for cell in values), f"{entry.name}: {path}"
+        assert all(all(row) for row in rows)
+
+
+def test_cells_show_what_markdown_would_interpret(reference):
+    assert reference.cell("a | b < c * d [e] `f|g <h>`") == r"a \| b &lt; c \* d \[e\] `f\|g <h>`"
 
 
 def test_checks_page_has_every_check_and_the_sizes(reference):

@@ -20,8 +20,8 @@ LADDER: tuple[tuple[str, ...], ...] = (
     ("plugins", "pipeline", "evaluation", "report"),
     ("training", "config", "scaffold"),
     ("runs", "testing"),
-    ("compare",),
-    ("api",),
+    ("compare", "estimator"),
+    ("api", "ui"),
     ("cli",),
 )
 ONE_UNIT = {"training.teacher": "training.learner"}  # two files of one folder that lie above the rest of it

@@ -19,7 +19,7 @@ UNIX_MODULES = ("fcntl", "resource", "termios", "pwd", "grp")
 LIBRARIES = (
     "torch", "timm.models.vision_transformer", "pydantic", "pluggy", "typer", "rich.console", "rich.progress",
     "sklearn.linear_model", "scipy.signal", "librosa", "PIL.Image", "soundfile", "tifffile", "tokenizers", "jinja2",
-    "safetensors.torch", "filelock", "pandas", "matplotlib", "torch._inductor.custom_graph_pass",
+    "safetensors.torch", "filelock", "pandas", "matplotlib.figure", "torch._inductor.custom_graph_pass",
 )  # fmt: skip
 
 IMITATE = """

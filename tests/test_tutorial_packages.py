@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIAL = ROOT / "docs" / "tutorial"
-PACKAGES = ("sslx-point-cloud", "sslx-graph", "sslx-parallel-encoder", "sslx-attentive-probe", "sslx-leaderboard")
+PACKAGES = ("sslx-point-cloud", "sslx-graph", "sslx-parallel-encoder", "sslx-leaderboard")
 PUBLIC = ("ssl_core", "ssl_core.evaluation", "ssl_core.nn", "ssl_core.report", "ssl_core.tokenizers")
 MAIN = "from ssl_core.cli.app import main; main()"
 FEATURES = ("trained", "random_init", "raw_input")
@@ -63,7 +63,10 @@ def test_package_conforms(package, tmp_path):
     assert all(check["outcome"] == "pass" for one in results for check in one["checks"])
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+HEAVY = ("sslx-parallel-encoder", "sslx-graph", "sslx-point-cloud")
+
+
+@pytest.mark.parametrize("package", [pytest.param(p, marks=pytest.mark.slow) if p in HEAVY else p for p in PACKAGES])
 def test_own_tests_pass(package, tmp_path):
     folder = TUTORIAL / package
     output = call(tmp_path, [folder / "src"], "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "tests"))
@@ -94,6 +97,7 @@ def test_package_imports_public_names_alone(package):
         assert names is None or {alias.name for alias in node.names} <= set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "modality"), [("mae", "graph"), ("metamae", "point-cloud")])
 def test_shipped_objective_runs_with_tokenizer_data_and_encoder_of_packages(objective, modality, installed, tmp_path):
     values = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
@@ -107,7 +111,8 @@ def test_shipped_objective_runs_with_tokenizer_data_and_encoder_of_packages(obje
     assert {score["features"] for score in report["scores"]} == set(FEATURES)
 
 
-def test_probe_and_command_of_packages(installed, tmp_path):
+@pytest.mark.slow
+def test_command_of_a_package_ranks_the_scores_of_probes(installed, tmp_path):
     """The probe's scores are in all three reports of a run, and the command ranks them."""
     arguments = ["run", "--objective", "mae", "--modality", "tabular", "--steps", "5", "--out", "runs/first"]
     values = ["--set", "evaluate.probes=linear,attentive", "--set", "evaluate.probe_options={attentive.epochs = 3}"]

@@ -16,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ssl_core.cli import app
+from ssl_core.cli.common import command
 
 TINY = [
     "--objective", "mae", "--steps", "1", "--batch-size", "2", "--preset", "none", "--set", "encoder.dim=16",
@@ -165,3 +166,14 @@ def test_a_file_that_is_wrong_as_a_whole_is_refused(tmp_path, run, modality, wri
     (said,) = [line for line in lines if line.startswith("error: ")]
     assert code == 1
     assert [part for part in parts if part not in said] == [], said
+
+
+@pytest.mark.parametrize(("name", "said"), [("run", "goes on with --resume"), ("finetune", "stopped by SIGINT\n")])
+def test_a_stopped_command_names_a_way_on_only_if_there_is_one(name, said, capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    stopped.__name__ = name
+    with pytest.raises(SystemExit, match="130"):
+        command(stopped)()
+    assert said in capsys.readouterr().err

@@ -128,11 +128,12 @@ def test_speech_is_pretrained_once_and_measured_on_every_transfer_set(sslx, data
     config, _ = evaluation.evaluation_config(load_config(Path("r")), given, plugins.load())
     assert config.dataset.name == "google_speech"
 
-    columns = tables(runner.collect(Path("r"))).columns  # once each, though two reports hold them
+    columns = tables(runner.collect(Path("r"))[0]).columns  # once each, though two reports hold them
     assert sorted({column.data for column in columns}) == sorted(f"speech/{name}" for name in names)
     assert len(columns) == len(set(columns)) == 2 * len(names)
 
 
+@pytest.mark.slow
 def test_missing_sets_are_named_and_measured_once_they_are_there(sslx, data, tmp_path, monkeypatch):
     root = tmp_path / "some"
     shutil.copytree(data / "natural_images" / "cifar10", root / "natural_images" / "cifar10")
@@ -329,7 +330,7 @@ def test_a_set_is_measured_with_its_own_constants(sslx, data, monkeypatch):
     seen: dict[str, list[float]] = {}
     real = evaluation.score_run
 
-    def score_run(run: Run) -> Any:
+    def score_run(run: Run, *arguments: Any) -> Any:
         with run.random_init_baseline() as fresh:
             before = [fresh.tokenizer.mean.item(), fresh.tokenizer.std.item()]
         now = [run.learner.tokenizer.mean.item(), run.learner.tokenizer.std.item()]

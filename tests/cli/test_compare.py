@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_core.utils.children import PROGRAM
+
 TINY = [
     "encoder.dim=16", "encoder.depth=1", "encoder.heads=2", "objective.depth=1", "objective.width=16",
     "objective.heads=2", "dataset.n_train=48", "dataset.n_test=30", "train.batch_size=8", "train.checkpoint_every=2",
@@ -31,6 +33,24 @@ def sslx(cache, tmp_path):
         )  # fmt: skip
 
     return start
+
+
+def test_cells_import_nothing_from_the_working_directory(tmp_path):
+    """Not even modules of the standard library by name, nor plugins."""
+    (tmp_path / "random.py").write_text("import pathlib; pathlib.Path('ran').touch(); from _random import *")
+    info = tmp_path / "evil-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[sslx]\nevil = evil\n")
+    (tmp_path / "evil.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    command = [*PROGRAM, "list", "maskings"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+    unsafe = [part for part in command if part != "-P"]
+    subprocess.run(unsafe, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert (tmp_path / "ran").exists(), "the attack works without -P, so this test can fail"
 
 
 def arguments(out: str, *more: str, steps: int = 4) -> list[str]:
@@ -94,7 +114,7 @@ def test_a_killed_comparison_gives_the_same_table(sslx, tmp_path):
     assert scores(tmp_path / "killed") == scores(tmp_path / "whole")
 
 
-def test_a_method_may_have_seeds_of_its_own(sslx, tmp_path):
+def test_a_method_may_have_seeds_of_its_own(quick, tmp_path):
     (tmp_path / "grid.toml").write_text(
         'seeds = 1\nmodalities = ["speech"]\n'
         '[[method]]\nname = "mae"\nobjective = "mae"\n'
@@ -102,25 +122,23 @@ def test_a_method_may_have_seeds_of_its_own(sslx, tmp_path):
     )
 
     def planned(*more: str) -> list[str]:
-        process = sslx("compare", "--config", "grid.toml", "--dry-run", *more)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 0, err
+        code, out, err = quick("compare", "--config", "grid.toml", "--dry-run", *more)
+        assert code == 0, err
         return [f"{method} {seed}" for method, seed in re.findall(r"(mae|thrice)\W+speech\W+(\d)", out)]
 
     assert planned() == ["mae 0", "thrice 0", "thrice 1", "thrice 2"]
     assert planned("--seeds", "5,6") == ["mae 5", "thrice 5", "mae 6", "thrice 6"]
 
 
-def test_the_command_of_the_documentation_names_its_runs(sslx):
+def test_the_command_of_the_documentation_names_its_runs(quick):
     page = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
     (command,) = re.findall(r"^sslx (compare .*)$", page, re.MULTILINE)
-    process = sslx(*command.split(), "--dry-run")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    code, out, err = quick(*command.split(), "--dry-run")
+    assert code == 0, err
     assert out.count("to do") == 6 * 3
 
 
-def test_bad_usage_is_one_line(sslx):
+def test_bad_usage_is_one_line(quick):
     for given, message in (
         (["compare"], "names nothing to compare"),
         (["compare", "--objectives", "nope", "--modality", "speech"], "unknown objective 'nope'"),
@@ -128,8 +146,7 @@ def test_bad_usage_is_one_line(sslx):
         (["compare", "--from", ".", "--steps", "9"], "leave out what is for new ones"),
         (["compare", "--objectives", "mae", "--modality", "speech", "--label-pattern", "x"], "is for --data"),
     ):
-        process = sslx(*given)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 1
+        code, _, err = quick(*given)
+        assert code == 1
         assert message in err
         assert len(err.strip().splitlines()) == 1

@@ -77,6 +77,19 @@ def test_formats_batches_and_layers(run, place, ending):
     assert sorted(path.name for path in place.iterdir() if path.name.startswith(".")) == []
 
 
+def test_readouts(run, place):
+    out = place / "readout.csv"
+    done = embed(run.folder, place / "x.csv", "--out", out, "--readout", "layers+stats")
+    assert done.exit_code == 0, done.output
+    features = pd.read_csv(out).iloc[:, 2:].to_numpy()
+    assert features.shape == (60, 64)
+    np.testing.assert_allclose(features, sslx.embed(run, frame(), readout="layers+stats"), rtol=1e-4, atol=1e-5)
+    refused = embed(run.folder, place / "x.csv", "--out", place / "no.csv", "--readout", "mean")
+    assert refused.exit_code == 1
+    assert "unknown read-out 'mean'; use one of last, layers, layers+stats" in " ".join(refused.output.split())
+    assert not (place / "no.csv").exists()
+
+
 def test_token_features(run, place):
     out = place / "tokens.parquet"
     assert embed(run.folder, place / "x.csv", "--out", out, "--per-token").exit_code == 0

@@ -24,13 +24,19 @@ SMALL = [
 
 
 @pytest.fixture
-def sslx(cache, tmp_path):
-    """Run the command in a process of its own; returns exit code, standard output, standard error."""
+def sslx(cache, tmp_path, server):
+    """Run the command in a process of its own; returns exit code, standard output, standard error.
+
+    environment: variables that matter when the program is imported, so that it is.
+    """
 
     def call(*arguments, environment=None):
+        arguments = list(map(str, arguments))
+        if environment is None:
+            return server(arguments, tmp_path, make_environment(cache))
         done = subprocess.run(
-            [sys.executable, "-m", "ssl_core.cli", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
-            env=make_environment(cache) | (environment or {}), timeout=900,
+            [sys.executable, "-m", "ssl_core.cli", *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env=make_environment(cache) | environment, timeout=900,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
@@ -118,6 +124,7 @@ def test_a_killed_run_resumes_to_the_same_bits(sslx, tmp_path, cache):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_exits(sslx, tmp_path, cache, number, code):
     arguments = ["run", "--objective", "mae", "--modality", "speech", *SMALL, "--steps", 100000, "--out", "r"]
+    arguments += ["--set", "train.compile=off"]  # a run of so many steps is compiled
     process = subprocess.Popen(
         [sys.executable, "-m", "ssl_core.cli", *map(str, arguments)], cwd=tmp_path, env=make_environment(cache),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -153,6 +160,7 @@ def test_a_folder_that_is_not_empty_is_refused_with_both_ways_out(sslx, tmp_path
     assert (tmp_path / "r" / "precious.txt").read_text() == "keep me"
 
 
+@pytest.mark.slow
 def test_a_run_of_few_samples_resumes_by_the_same_command_and_only_on_the_same_data(sslx, tmp_path, recordings):
     """Sixteen training samples or so for a batch of 64: what the batch was lowered to is no other configuration."""
     tiny = [*SMALL[4:-4], "--objective", "mae", "--modality", "speech", "--preset", "none", "--batch-size", 64]
@@ -171,6 +179,7 @@ def test_a_run_of_few_samples_resumes_by_the_same_command_and_only_on_the_same_d
     assert "samples when the run was begun" in one_error_line(err)
 
 
+@pytest.mark.slow
 def test_an_evaluation_on_other_data_leaves_the_report_of_the_run(sslx, tmp_path):
     arguments = ["run", "--objective", "mae", "--modality", "speech", *SMALL, "--steps", 2, "--out", "r"]
     assert sslx(*arguments)[0] == 0
@@ -188,6 +197,7 @@ def test_an_evaluation_on_other_data_leaves_the_report_of_the_run(sslx, tmp_path
     assert mean == own[0]["value"]
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_configuration_and_takes_more_steps(sslx, tmp_path):
     arguments = ["run", "--objective", "mae", "--modality", "speech", *SMALL, "--out", "r"]
     assert sslx(*arguments, "--steps", 4)[0] == 0
@@ -196,6 +206,7 @@ def test_resume_refuses_another_configuration_and_takes_more_steps(sslx, tmp_pat
     assert "seed was 0 and is now 5" in one_error_line(err)
     state = tmp_path / "r" / "checkpoints" / "step-00000004" / "state.json"
     saved = json.loads(state.read_text())
+    del saved["digest"]  # of the entries as they were
     state.write_text(json.dumps(saved | {"seconds": saved["seconds"] + 5000}))
     code, _, err = sslx("run", "--resume", "--out", "r", "--steps", 6)
     assert code == 0, err

@@ -182,7 +182,16 @@ def test_a_setting_without_equals_is_refused():
         parse_setting("a.b")
 
 
-@pytest.mark.parametrize(("text", "message"), [("[train", "not valid TOML"), ("[trian]\nsteps=1", "'trian.steps'")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train", "not valid TOML"),
+        ("[trian]\nsteps=1", "'trian.steps'"),
+        ('objective = "mae"', r"write objective.name = \.\.\."),
+        ("train = 3", r"train.OPTION = "),
+        ('encoder = "vit"', r"write encoder.name = "),
+    ],
+)
 def test_bad_files_are_named(catalogue, tmp_path, text, message):
     file = tmp_path / "run.toml"
     file.write_text(text)

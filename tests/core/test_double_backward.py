@@ -37,8 +37,11 @@ def padding(request, monkeypatch):
 def test_both_derivatives_equal_finite_differences(padding, monkeypatch, key_mask, chunk, recompute_tokens):
     monkeypatch.setattr(double_backward, "CHUNK_NUMBERS", chunk)
     monkeypatch.setattr(double_backward, "RECOMPUTE_TOKENS", recompute_tokens)
-    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts())
-    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts())
+    fast = (
+        chunk != 40 or recompute_tokens == 1
+    )  # random projections of the Jacobian in place of all its entries, which take far longer
+    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts(), fast_mode=fast)
+    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), parts(), fast_mode=fast)
 
 
 def outer(function, queries: int = 5, keys: int = 5, dtype: torch.dtype = torch.float64):
@@ -188,8 +191,9 @@ def test_both_derivatives_with_a_fused_forward(fused, monkeypatch, key_mask, chu
     torch.testing.assert_close(
         double_backward_attention(*qkv, key_mask), attend(*qkv, "math", key_mask), rtol=1e-12, atol=1e-14
     )
-    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), qkv)
-    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), qkv)
+    fast = chunk != 75
+    assert gradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), qkv, fast_mode=fast)
+    assert gradgradcheck(lambda q, k, v: double_backward_attention(q, k, v, key_mask), qkv, fast_mode=fast)
 
 
 @pytest.mark.parametrize("heads", [3, 1])

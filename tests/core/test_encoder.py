@@ -92,3 +92,27 @@ def test_initial_deviation_of_the_cls_token() -> None:
     layout = Layout([Segment("x", (4,), "continuous", 4)])
     cls_tokens = torch.cat([TransformerEncoder(EncoderOptions(depth=1), layout).cls_token for _ in range(20)])
     assert cls_tokens.std().item() == pytest.approx(0.02, abs=0.001)
+
+
+def test_activation_checkpointing_keeps_less_and_changes_nothing() -> None:
+    plain, saving = build(GRIDS[2], depth=6, dropout=0.1), build(GRIDS[2], depth=6, dropout=0.1)
+    saving.load_state_dict(plain.state_dict())
+    saving.transformer.activation_checkpointing = True
+    assert build(GRIDS[2], activation_checkpointing=True).transformer.activation_checkpointing
+    embeddings, kept, gradients = random_embeddings(plain), [], []
+    for encoder in (plain, saving):
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = encoder(embeddings).square().sum()
+            kept.append(sum(sizes))
+        loss.backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    assert kept[1] < kept[0] / 2
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+from ssl_core import Dataset
 from ssl_core.cli.common import errors_in_one_line
 from ssl_core.errors import ConfigError, place_of
 
@@ -46,6 +47,47 @@ def test_one_line_and_a_code(capsys, request, raised, code, said):
     if said.startswith("unexpected"):
         assert __file__ in line
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8 TiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 TiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    ],
+)
+def test_too_little_memory_is_a_line_with_a_cure(capsys, error):
+    with pytest.raises(SystemExit) as caught, errors_in_one_line(debug=False, less_memory="lower --batch-size"):
+        raise error
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: out of memory: lower --batch-size ({error})"
+
+
+def test_too_little_memory_for_the_data_has_another_cure(capsys):
+    class Large(Dataset):
+        def __init__(self):
+            raise MemoryError("Unable to allocate 8 TiB")
+
+    with pytest.raises(SystemExit), errors_in_one_line(debug=False, less_memory="lower --batch-size"):
+        Large()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory: the data do not fit; use fewer or smaller files, or a machine with")
+
+
+def test_commands_that_run_out_of_memory_name_flags_that_they_have():
+    import re
+
+    import typer
+
+    from ssl_core.cli.app import app
+    from ssl_core.cli.common import LESS_MEMORY
+
+    commands = typer.main.get_command(app).commands
+    for name, cure in LESS_MEMORY.items():
+        flags = {flag for one in commands[name].params for flag in one.opts}
+        assert set(re.findall(r"--[a-z-]+", cure)) <= flags, name
 
 
 def test_debug_lets_the_error_through():

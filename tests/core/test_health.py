@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_core.data import Batch
-from ssl_core.evaluation.health import Variance, collapse, health, rankme
+from ssl_core.evaluation.health import Variance, alpha_req, collapse, health, rankme
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
@@ -22,6 +22,28 @@ def test_rankme_by_hand():
     # singular values 3 and 1: p = 3/4, 1/4; exp(3/4 ln 4/3 + 1/4 ln 4) = 1.7547...
     assert rankme(np.diag([3.0, 1.0])) == pytest.approx(1.7547653506033138, rel=1e-5)
     assert rankme(np.zeros((5, 2))) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.5])
+def test_alpha_req_is_the_exponent_of_a_power_law(alpha):
+    """Orthogonal features of variances j^-alpha, with other numbers before the tail."""
+    rng = np.random.default_rng(0)
+    columns, _ = np.linalg.qr(np.c_[np.ones(300), rng.normal(size=(300, 120))])
+    variances = np.arange(1, 121.0) ** -alpha
+    variances[:10] = 7
+    x = columns[:, 1:] * np.sqrt(variances) + 3
+    assert alpha_req(x) == pytest.approx(alpha, rel=1e-6)
+    assert alpha_req(1000 * x) == pytest.approx(alpha, rel=1e-6)
+
+
+def test_alpha_req_by_hand_and_where_it_is_undefined():
+    # variances 4, 1, 1/4 at j = 1, 2, 3: log2 of them 2, 0, -2 over log2 j = 0, 1, 1.585
+    signs = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    j = np.log2([1, 2, 3])
+    expected = -((j - j.mean()) * np.array([2, 0, -2])).sum() / np.square(j - j.mean()).sum()
+    assert alpha_req(signs * [2, 1, 0.5], first=1) == pytest.approx(expected)
+    assert alpha_req(signs * [2, 1, 0.5]) is None
+    assert alpha_req(np.ones((50, 40))) is None
 
 
 def test_variance_does_not_depend_on_the_batches():

@@ -21,6 +21,8 @@ from ssl_core.runs.data import data_warnings
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import derive
 
+FILES = ["about.json", "digests.npy", "field-0.npy", "index.npy", "labels.npy", "meta.json"]
+
 
 @pytest.fixture
 def make(toy, tmp_path):
@@ -105,7 +107,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
         made = make(count=10, bad=(1, 8))
         assert min(asked[1:]) == at // 2 * 2, "what was done is not done again"
     (folder,) = (tmp_path / "prepared").iterdir()
-    assert sorted(path.name for path in folder.iterdir()) == ["digests.npy", "field-0.npy", "labels.npy", "meta.json"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     monkeypatch.setattr(preprocess, "CHUNK_SIZE", 256)
     shutil.rmtree(folder)
     whole = make(count=10, bad=(1, 8))
@@ -115,7 +117,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(make, toy, tmp_pa
     assert len(whole) == 8
 
 
-@pytest.mark.parametrize("moment", range(18))
+@pytest.mark.parametrize("moment", range(19))
 def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, moment):
     """Killed before the `moment`-th change on disk, and taken up by one that saves at other pieces."""
     monkeypatch.setattr(preprocess, "CHUNK_SIZE", 3)
@@ -147,7 +149,7 @@ def test_a_kill_at_any_moment_shifts_no_label(make, toy, tmp_path, monkeypatch, 
     assert made.labels.tolist() == [raw[index]["label"] for index in range(10)]
     np.testing.assert_array_equal(made.arrays["x"], [raw[index]["inputs"]["x"] for index in range(10)])
     (folder,) = [path for path in (tmp_path / "prepared").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in folder.iterdir()) == ["digests.npy", "field-0.npy", "labels.npy", "meta.json"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
 
 
 def test_labels_that_went_away_are_an_error_and_what_was_prepared_is_removed(make, toy, tmp_path, monkeypatch):

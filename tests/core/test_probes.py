@@ -90,6 +90,7 @@ def config_of(catalogue, **evaluate):
     return resolve(catalogue, {"objective.name": "mae", "modality": "toy", **small, **chosen})
 
 
+@pytest.mark.slow
 def test_scores_of_other_probes_and_metrics_are_in_report_tables_and_page(catalogue, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
     config, plugins = config_of(
@@ -107,7 +108,7 @@ def test_scores_of_other_probes_and_metrics_are_in_report_tables_and_page(catalo
     assert {s.details["shrink"] for s in report.scores if s.probe == "nearest-centroid"} == {0.25}
     assert {point.step for point in report.curve} == {0, 2, 3}
     assert "nearest-centroid_macro_f1" in report.curve[0].scores
-    assert "nearest-centroid" in list(score_table(report).columns[1].cells)
+    assert any(str(cell).startswith("nearest-centroid") for cell in score_table(report).columns[1].cells)
     page = (folder / "report.html").read_text()
     assert "nearest-centroid probe" in page
     assert "<td><code>other:probes 3</code></td>" in page

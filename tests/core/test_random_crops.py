@@ -227,3 +227,33 @@ def test_crops_without_a_choice_are_refused(make, words):
     with pytest.raises(ConfigError) as caught:
         make()
     assert words in str(caught.value)
+
+
+@dataclass
+class Rank:
+    """One of several processes; a stream of batches needs no other."""
+
+    rank: int
+    size: int = 3
+
+
+@pytest.mark.parametrize("kind", ["series", "speech"])
+def test_streams_of_processes_make_up_the_stream_of_one(kind: str) -> None:
+    """Crops, masks and padding are those of the whole batch: some samples are shorter than a crop."""
+    lengths = [5 + 3 * (i % 9) for i in range(COUNT)]
+    if kind == "series":
+        tokenizer = series_tokenizer(64)
+        samples = [np.pad(x, ((0, 0), (0, 64 - x.shape[1]))) for x in counting(lengths)]
+    else:
+        tokenizer, samples = speech_tokenizer(), sounds([500 * length for length in lengths])
+    data, learner = prepare(tokenizer, samples), learner_of(tokenizer)
+    whole = BatchStream(learner, data, 9, 5, torch.device("cpu"), range(4))
+    parts = [BatchStream(learner, data, 9, 5, torch.device("cpu"), range(4), group=Rank(r)) for r in range(3)]
+    for _ in range(4):
+        expected, own = whole.take(), [part.take() for part in parts]
+        for index, tensors in enumerate(expected):
+            for name, value in tensors.items():
+                if value.dim():
+                    assert torch.equal(torch.cat([one[index][name] for one in own]), value), name
+                else:
+                    assert all(torch.equal(one[index][name], value) for one in own)

@@ -32,7 +32,7 @@ from ssl_core.report import (
 from ssl_core.report import page as page_module
 from ssl_core.report.page import curves, duration, page, sentence
 from ssl_core.report.reconstruction import Reconstruction
-from ssl_core.report.schema import ColumnRow, DataReport
+from ssl_core.report.schema import ColumnRow, DataReport, FiguresReport, InitReport
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
@@ -102,7 +102,7 @@ def test_json_round_trip(tmp_path):
     assert content["scores"][0] | {"details": {}} == {
         "dataset": "speech/synthetic", "task": "word", "probe": "linear", "metric": "accuracy", "features": "trained",
         "higher_is_better": True, "value": 0.712, "n_train": 2000, "n_test": 1000, "seed": 0, "standard_error": 0.01,
-        "details": {},
+        "readout": "last", "postprocess": "none", "details": {},
     }  # fmt: skip
     assert {"wall_seconds", "steps", "samples_per_second", "peak_memory_bytes"} <= content.keys()
 
@@ -161,7 +161,7 @@ def test_unknown_keys_are_ignored(tmp_path):
 
 def test_every_key_is_documented_and_the_example_of_the_documentation_is_valid():
     text = DOCS.read_text()
-    for model in (Report, Score, LayoutRow, Point, DataReport, ColumnRow):
+    for model in (Report, Score, LayoutRow, Point, DataReport, FiguresReport, ColumnRow, InitReport):
         for name, info in model.model_fields.items():
             rows = re.findall(rf"^\| `{name}` \|.*\| (.*) \|$", text, re.MULTILINE)
             assert info.description in rows, f"docs/report.md does not describe {name} of {model.__name__} as the code"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -413,25 +415,31 @@ def test_resume_refuses_pictures_that_were_overwritten(tmp_path):
         sslx.pretrain(folder, out=tmp_path / "run", resume=True, **{**choice, "steps": 4})
 
 
-@pytest.mark.parametrize("modality", ["image", "speech"])
-def test_copies_of_files_are_counted(tmp_path, modality):
-    folder = tmp_path / "files"
-    folder.mkdir()
+def write_copies(folder: Path, modality: str, named: bool) -> None:
+    """Twelve files and a copy of each; in folders of the splits, with 7 of the copies in the other one, or in one."""
     for i in range(12):
-        for copy in ("a", "b"):
+        for copy in ("train", "test"):
+            path = folder / copy / f"{i:02}" if named else folder / f"{copy}{i:02}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(i if copy == "train" or i < 7 or not named else 100 + i)
             if modality == "image":
-                x = np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)
-                Image.fromarray(x).save(folder / f"{copy}{i:02}.png")
+                Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path.with_suffix(".png"))
             else:
-                x = np.random.default_rng(i).standard_normal(8000).astype(np.float32)
-                soundfile.write(folder / f"{copy}{i:02}.wav", 0.1 * x, 8000, subtype="FLOAT")
+                x = rng.standard_normal(8000).astype(np.float32)
+                soundfile.write(path.with_suffix(".wav"), 0.1 * x, 8000, subtype="FLOAT")
+
+
+@pytest.mark.parametrize("modality", ["image", "speech"])
+@pytest.mark.parametrize("named", [True, False])
+def test_copies_of_files_are_counted_or_kept_together(tmp_path, modality, named):
+    write_copies(tmp_path / "files", modality, named)
     console = Lines()
-    run = sslx.pretrain(folder, out=tmp_path / "run", set=SMALL, console=console, **{**CHOICE, "modality": modality})
-    shared = run.report.data.shared["test"]
-    assert shared > 0
-    assert any(
-        f"{shared} of 5 samples of the test split equal a training sample" in line for line in console.of("doubt")
-    )
+    choice = {**CHOICE, "modality": modality}
+    run = sslx.pretrain(tmp_path / "files", out=tmp_path / "run", set=SMALL, console=console, **choice)
+    line = "7 of 12 samples of the test split equal a training sample"
+    assert run.report.data.shared.get("test", 0) == (7 if named else 0)
+    assert any(line in doubt for doubt in console.of("doubt")) == named
+    assert any("copies are kept in one split" in warning for warning in console.lines) != named
 
 
 def test_gaps_only_in_the_new_series_are_filled(tmp_path):

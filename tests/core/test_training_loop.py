@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_is_refused_with_a_cure(go, toy):
     learner = toy.make_learner(MAE)
     with torch.no_grad():
         learner.objective.head.maps[0].weight.fill_(torch.nan)
-    with pytest.raises(SslxError, match="loss is not finite.*lower train.lr"):
+    with pytest.raises(SslxError, match="step 1 is not finite: the output of objective.head.maps.0 .*lower train.lr"):
         go(learner, steps=4)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+ROW, COLUMN = np.mgrid[:16, :24]
+SMOOTH = np.stack([10 * COLUMN, 230 - 9 * COLUMN, 14 * ROW], axis=-1).astype(np.uint8)
 
 
 def photos(folder: Path, below: str = "in") -> None:
@@ -63,6 +68,31 @@ def deep(folder: Path) -> Path:
     for number in range(COUNT):
         Image.fromarray(SCAN).save(folder / "in" / f"{number}.png")
     return lines(folder, [{"image": f"in/{n}.png", "caption": f"thing {n}"} for n in range(COUNT)])
+
+
+def saved_as(mode: str | None, ending: str, **options: Any) -> Callable[[Path], Path]:
+    """The smooth picture in a mode and format, with the orientation "turned right" where it is a JPEG of RGB."""
+
+    def make(folder: Path) -> Path:
+        exif = Image.Exif()
+        if mode is None:
+            exif[0x0112] = 6
+            options["exif"] = exif
+        for number in range(COUNT):
+            picture = Image.fromarray(SMOOTH)
+            (picture.convert(mode) if mode else picture).save(folder / f"{number}{ending}", **options)
+        return lines(folder, [{"image": f"{n}{ending}", "caption": f"thing {n}"} for n in range(COUNT)])
+
+    return make
+
+
+def shows(expected: np.ndarray) -> Callable[[Read], None]:
+    def expect(read: Read) -> None:
+        image = read.train[0]["inputs"]["image"]
+        assert image.shape == (3, *expected.shape[:2])
+        assert np.abs(image.astype(int) - np.moveaxis(expected, -1, 0)).max() <= 4
+
+    return expect
 
 
 def sixteen_bits(read: Read) -> None:
@@ -289,6 +319,11 @@ def zipped(folder: Path) -> Path:
     return folder / "photos.zip"
 
 
+def photos_of_archive(read: Read) -> None:
+    found = {one["image"].tobytes() for split in read.datasets for one in read.samples(split)}
+    assert found == {np.moveaxis(photo, -1, 0).tobytes() for photo in PHOTOS}
+
+
 def clear_picture(folder: Path) -> Path:
     (folder / "in").mkdir()
     for number in range(COUNT):
@@ -342,7 +377,10 @@ FAULTS = [
     Fault("captions: Parquet with lists", "image-text", with_lists, together),
     Fault("tar: WebDataset of captions", "image-text", webdataset, matches),
     Fault("tar: WebDataset of classes", "image", webdataset, two_classes),
-    Fault("zip: pictures", "image", zipped, error="photos.zip is an archive; unpack it and name the folder"),
+    Fault("orientation", "image-text", saved_as(None, ".jpg", quality=100, subsampling=0), shows(np.rot90(SMOOTH, -1))),
+    Fault("CMYK: JPEG", "image-text", saved_as("CMYK", ".jpg", quality=100, subsampling=0), shows(SMOOTH)),
+    Fault("CMYK: TIFF", "image-text", saved_as("CMYK", ".tif"), shows(SMOOTH)),
+    Fault("zip: pictures", "image", zipped, photos_of_archive),
     Fault("Parquet: image bytes and classes", "image", with_classes, named_classes),
     Fault("Parquet: named splits", "image", named_splits, split_sizes),
     Fault("Parquet: scans", "medical-image", with_classes, named_classes),

@@ -20,7 +20,7 @@ def wavs(folder: Path, names: list[str]) -> None:
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         tone = np.sin(np.arange(800) * (0.1 + 0.2 * (i % 2)))
-        soundfile.write(folder / name, 0.5 * tone, 8000)
+        soundfile.write(folder / name, (0.5 - 0.01 * i) * tone, 8000)  # no copies
 
 
 def pictures(folder: Path, names: list[str]) -> None:

@@ -45,18 +45,18 @@ def _ten_with_sound(read: Read) -> None:
 
 
 def _mixed_endings(folder: Path) -> None:
-    for ending in ("au", "caf", "w64", "opus", "oga", "AIF", "wave", "rf64", "snd", "voc"):
+    for i, ending in enumerate(("au", "caf", "w64", "opus", "oga", "AIF", "wave", "rf64", "snd", "voc")):
         name = folder / f"x.{ending}"
         kinds = {"opus": ("OGG", "OPUS"), "oga": ("OGG", "VORBIS"), "AIF": ("AIFF", None), "wave": ("WAV", None)}
         kind, subtype = kinds.get(ending, ({"snd": "AU"}.get(ending, ending.upper()), None))
-        soundfile.write(name, tone(), RATE, format=kind, subtype=subtype)
+        soundfile.write(name, tone(pitch=300 + 40 * i), RATE, format=kind, subtype=subtype)
 
 
 def _wrong_ending(folder: Path) -> None:
     """The content counts: flac called wav, and mp3 called ogg."""
     for i in range(5):
-        soundfile.write(folder / f"{i}.wav", tone(), RATE, format="FLAC")
-        soundfile.write(folder / f"{i}.ogg", tone(), RATE, format="MP3")
+        soundfile.write(folder / f"{i}.wav", tone(pitch=300 + 40 * i), RATE, format="FLAC")
+        soundfile.write(folder / f"{i}.ogg", tone(pitch=300 + 40 * i), RATE, format="MP3")
 
 
 def _silent_left(folder: Path) -> None:
@@ -261,6 +261,12 @@ def _groups_stay_together(read: Read) -> None:
 
 FFMPEG = importlib.util.find_spec("av") is not None
 NEEDS = r"\.m4a.*pip install 'sslx\[audio\]'"
+
+
+def _only_training(read: Read) -> None:
+    assert {split for split, size in read.sizes.items() if size} == {"train"}
+
+
 FAULTS = [
     Fault("formats: m4a alone", "speech", _m4a, _ten_with_sound)
     if FFMPEG
@@ -307,6 +313,10 @@ FAULTS = [
     Fault(
         "length: windows of one recording", "speech", _one_long, _end_is_test, options={"window": 1},
         warning="1 of 2 recordings are shorter than 1 s",
+    ),
+    Fault(
+        "length: windows of one recording, pretrained on whole", "speech", _one_long, _only_training,
+        options={"window": 1, "test_fraction": 0}, warning="1 of 2 recordings are shorter than 1 s",
     ),
     Fault("damage: wav cut in half", "speech", _cut_in_half, _two_bad),
     Fault("damage: halves are used", "speech", _cut_in_half, _halves_are_used, options={"truncated": "use"}),

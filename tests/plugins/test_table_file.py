@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import lzma
 import os
 
 import numpy as np
@@ -17,6 +18,7 @@ from ssl_core import ConfigError, DataError
 from ssl_core.options import Options
 from ssl_plugins.datasets._io.files import kind as file_kind
 from ssl_plugins.datasets._io.tables import dialect as table_dialect
+from ssl_plugins.datasets._io.tables import formats as table_formats
 from ssl_plugins.datasets._io.tables import records as table_records
 from ssl_plugins.datasets._io.tables.columns import NumberStyle, number_options, shared_number_options
 from ssl_plugins.datasets._io.tables.options import TableOptions
@@ -308,3 +310,35 @@ def test_row_numbers_count_from_the_header(tmp_path):
     path = write(tmp_path / "t.csv", "# x\na,b\n" + "1,2\n" * 30 + "1\n" + "1,2\n" * 30)
     assert "t.csv row 31: expected 2 columns, got 1" in refusal(path)
     assert "t.csv row 31: expected 2 columns, got 1" in refusal(path, skip_rows=1)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "bz2", "xz", "zstd"])
+@pytest.mark.parametrize("delimiter", [",", " "])
+def test_a_compressed_table_unpacks_to_no_more_than_its_limit(tmp_path, monkeypatch, compression, delimiter):
+    monkeypatch.setattr(file_kind, "BOMB_BYTES", 1 << 16)
+    path = tmp_path / "x.csv"
+    with lzma.open(path, "wb") if compression == "xz" else pa.CompressedOutputStream(str(path), compression) as file:
+        file.write(f"a{delimiter}b\n".encode() + f"0{delimiter}1\n".encode() * 400_000)
+    assert path.stat().st_size * file_kind.BOMB_RATIO < 400_000 * 4
+    assert "unpacks to more than 0 GB, over 200 times its size" in refusal(path)
+    assert "unpack it and name the unpacked file" in refusal(path)
+    monkeypatch.setattr(file_kind, "BOMB_RATIO", 10**6)
+    assert len(read(path)["a"]) == 400_000
+
+
+def test_a_parquet_file_of_constants_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_formats, "BOMB_BYTES", 1 << 20)
+    path = tmp_path / "x.parquet"
+    pd.DataFrame({"a": np.zeros(3_000_000), "b": 1.0}).to_parquet(path, compression="zstd")
+    message = refusal(path)
+    assert "x.parquet holds 6,000,000 values, 0.0 GB and over 1,000 times the size of the file" in message
+    assert "write it as CSV" in message
+    monkeypatch.setattr(table_formats, "PARQUET_RATIO", 10**6)
+    assert len(read(path)["a"]) == 3_000_000
+
+
+def test_a_text_of_a_parquet_file_that_is_not_utf8_is_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    pd.DataFrame({"a": ["cafe"] * 3, "b": 1.0}).to_parquet(path, compression=None)
+    path.write_bytes(path.read_bytes().replace(b"cafe", b"caf\xe9"))
+    assert "x.parquet cannot be read as Parquet" in refusal(path)

@@ -251,6 +251,46 @@ class Shortens(Waves):
         return {**inputs, "waves": inputs["waves"][..., :4]}
 
 
+class Cropped(Waves):
+    """Moves each sample by steps that are drawn before."""
+
+    def draw_crop(self, batch, generator):
+        return {"start": torch.randint(0, 8, (batch,), generator=generator)}
+
+    def crop(self, inputs, draws):
+        rows = [torch.roll(x, int(start), -1) for x, start in zip(inputs["waves"], draws["start"], strict=True)]
+        return {**inputs, "waves": torch.stack(rows)}
+
+
+class DrawsInCrop(Waves):
+    """Draws the start of a crop in crop."""
+
+    def crop(self, inputs, draws):
+        return {**inputs, "waves": inputs["waves"] + torch.randn(inputs["waves"].shape)}
+
+
+class DrawsCropAnyhow(Cropped):
+    """Draws the start of a crop from another generator."""
+
+    def draw_crop(self, batch, generator):
+        return {"start": torch.randint(0, 1 << 40, (batch,))}
+
+
+class CropsAway(Waves):
+    """Leaves rows out."""
+
+    def crop(self, inputs, draws):
+        return {**inputs, "waves": inputs["waves"][1:]}
+
+
+class CropInPlace(Waves):
+    """Changes its input."""
+
+    def crop(self, inputs, draws):
+        inputs["waves"].add_(1)
+        return inputs
+
+
 class ViewInPlace(Waves):
     """Changes its input."""
 
@@ -336,6 +376,10 @@ BROKEN_TOKENIZERS = [
     ("preprocess_is_pure", Ragged, "preprocess returned {'waves': ((2, 10), 'float32')"),
     ("normalization_is_in_the_state_dict", Forgets, "the tokens after loading"),
     ("fit_normalization_takes_chunks_of_any_size", LastChunk, "depend on the sizes of the chunks"),
+    ("crop_draws_its_randomness_before", DrawsInCrop, "a second crop with the same draws: 'waves'"),
+    ("crop_draws_its_randomness_before", DrawsCropAnyhow, "draw_crop with the same generator: 'start'"),
+    ("crop_draws_its_randomness_before", CropsAway, "embeddings of cropped inputs are"),
+    ("crop_draws_its_randomness_before", CropInPlace, "the input of crop: 'waves'"),
     ("view_draws_its_randomness_before", DrawsInView, "a second view with the same draws: 'waves'"),
     ("view_draws_its_randomness_before", DrawsAnyhow, "draw_view with the same generator: 'noise'"),
     ("view_draws_its_randomness_before", Shortens, "view turned {'waves': ((3, 2, 8)"),
@@ -350,7 +394,7 @@ BROKEN_TOKENIZERS = [
 ]
 
 
-@pytest.mark.parametrize("tokenizer", [Both, Waves, Words, Refuses, Flipped, Augmented])
+@pytest.mark.parametrize("tokenizer", [Both, Waves, Words, Refuses, Flipped, Augmented, Cropped])
 def test_correct_tokenizer_passes(assert_all_pass, tokenizer):
     field = {Words: "words"}.get(tokenizer, "waves")  # other fields are ragged
     fields = FIELDS if tokenizer is Both else {field: FIELDS[field]}

@@ -1,0 +1,121 @@
+"""`sslx run --processes`: real processes on gloo train what one process trains; signals, kills and mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+SMALL = [
+    "--objective", "metamae", "--modality", "tabular", "--preset", "none", "--batch-size", "12", "--precision", "fp32",
+    *(f"--set={value}" for value in (
+        "dataset.n_train=48", "dataset.n_test=24", "dataset.n_validation=24", "encoder.dim=32", "encoder.depth=1",
+        "encoder.heads=2", "objective.width=16", "objective.heads=1", "objective.depth=1", "train.log_every=1",
+        "evaluate.figures=false",
+    )),
+]  # fmt: skip
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(cache: Path, tmp_path: Path) -> Start:
+    """Start the command in a process of its own."""
+    environment = os.environ | {"SSLX_CACHE_DIR": str(cache), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+
+    def call(*arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ssl_core.cli", "run", *SMALL, *map(str, arguments)], cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+
+    return call
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and standard error."""
+    _, err = process.communicate(timeout=1800)
+    return process.returncode, err
+
+
+def weights(run: Path) -> dict[str, list[float]]:
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return {name: value.flatten().tolist() for name, value in load_file(newest / "model.safetensors").items()}
+
+
+def losses(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 900) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: Start, tmp_path: Path) -> None:
+    one = start("--steps", 6, "--out", "one")
+    code, err = finish(start("--steps", 4, "--out", "many", "--processes", 2))
+    assert code == 0, err
+    assert "2, each with 6 of the 12 samples of a batch" in err
+    code, err = finish(start("--steps", 6, "--out", "many", "--resume", "--processes", 3))
+    assert code == 0, err
+    assert finish(one)[0] == 0
+    assert losses(tmp_path / "many") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    expected = weights(tmp_path / "one")
+    for name, value in weights(tmp_path / "many").items():
+        assert value == pytest.approx(expected[name], rel=1e-3, abs=2e-5), name
+    reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "many")]
+    assert len(reports[0]["scores"]) == len(reports[1]["scores"]) > 0
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(start: Start) -> None:
+    code, err = finish(start("--steps", 2, "--out", "r", "--processes", 5))
+    assert code == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.endswith(
+        "a batch of 12 samples cannot be divided among 5 processes; use 4, or begin a run with train.batch_size=10"
+    )
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_signal_saves_and_the_rest_is_the_same_to_the_bit(start: Start, tmp_path: Path) -> None:
+    undisturbed = start("--steps", 40, "--out", "a", "--processes", 2)
+    stopped = start("--steps", 40, "--out", "b", "--processes", 2)
+    wait_for(lambda: (tmp_path / "b" / "metrics.jsonl").exists() and len(losses(tmp_path / "b")) > 2, stopped)
+    stopped.send_signal(signal.SIGTERM)
+    code, err = finish(stopped)
+    assert code == 128 + signal.SIGTERM, err
+    assert "go on with --resume" in err
+    code, err = finish(start("--steps", 40, "--out", "b", "--processes", 2, "--resume"))
+    assert code == 0, err
+    assert finish(undisturbed)[0] == 0
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_all_start_again_when_one_is_killed(start: Start, tmp_path: Path) -> None:
+    arguments = ("--steps", 60, "--set", "train.checkpoint_every=5", "--processes", 2)
+    undisturbed, process = start("--out", "a", *arguments), start("--out", "b", *arguments)
+    wait_for(lambda: list((tmp_path / "b" / "checkpoints").glob("step-*")), process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)  # the process of rank 1
+    code, err = finish(process)
+    assert code == 0, err
+    assert "process 1 was killed by SIGKILL" in err
+    assert "starting all 2 again from the newest checkpoint (1 of 3 times)" in err
+    assert finish(undisturbed)[0] == 0
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")

@@ -16,6 +16,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
+def fill(page: str, name: str, table: str) -> str:
+    """The text of a page with a table between the markers of its name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in page or end not in page:
+        raise SystemExit(f"the page lacks the markers '{begin}' and '{end}': add both lines where the table belongs")
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
 def main() -> None:
     """Publish one comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,13 +42,7 @@ def main() -> None:
     (HERE / "results" / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     table = (arguments.folder / "comparison.md").read_text().strip()
     page = HERE / "README.md"
-    text = page.read_text()
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    if begin not in text or end not in text:
-        raise SystemExit(f"{page} lacks the markers '{begin}' and '{end}': add both lines where the table belongs")
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    page.write_text(f"{before}{begin}\n{table}\n{end}{after}")
+    page.write_text(fill(page.read_text(), name, table))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Writes the reference pages from the code.
 
 hooks.md comes from the hooks, checks.md from the conformance kit, reference.md from the public names, presets.md from
-the shipped presets.
+the shipped presets, and the pages in options/ from the options of the shipped plugins and of the engine.
 
     python docs/make_reference.py
 """
@@ -13,16 +13,22 @@ import inspect
 import pkgutil
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import ssl_core
 import ssl_plugins.presets
-from ssl_core import Preset, hookspecs
+from ssl_core import Preset, hookspecs, plugins
+from ssl_core.config.option_table import OptionRow, option_rows, option_rows_of, section_of
+from ssl_core.config.resolve import ENGINE_SECTIONS
+from ssl_core.options import Options
+from ssl_core.plugins import Catalogue, Entry, Kind
 from ssl_core.testing import datasets, encoders, layouts, maskings, objectives, options, probes, tokenizers
 from ssl_core.testing.check import CheckSpec
 from ssl_core.tokens import Layout
+from ssl_core.training.options import FinetuneOptions
 
 DOCS = Path(__file__).resolve().parent
 
@@ -90,13 +96,56 @@ PRESETS = """\
 
 The shipped presets that follow a publication, their sources, and what they do other than these sources. `sslx show
 NAME` prints the same with all values. `--preset NAME` applies a preset; [concepts](concepts.md#presets) says which of
-several values counts.
+several values counts. [Options of the presets](options/presets.md) lists the values of all presets.
 """
 MODULES = {
     "ssl_core.nn": "Building blocks that any plugin may use.",
     "ssl_core.tokenizers": "Tokenizers for grids, ids and several segments.",
     "ssl_core.testing": "The conformance kit.",
 }
+
+OPTIONS_INDEX = """\
+# Options
+
+<!-- Written by docs/make_reference.py from the code; do not edit. -->
+
+These pages list each option of the shipped plugins and of the engine with its type, default and description.
+`sslx show NAME` prints the same table for each installed plugin, `sslx show train` for a section of the engine.
+
+An option is set by its path: `--set train.lr=0.001` on the command line, `[train]` and `lr = 0.001` in a
+configuration file, `set={"train.lr": 0.001}` from Python. A list is written `1, 2`. `none` stands for no value.
+An option whose default is "required" must be set. [Concepts](../concepts.md#presets) says which of several values
+counts.
+
+| page | sections | entries |
+|---|---|---|
+"""
+OPTION_PAGES: dict[Kind, tuple[str, str]] = {
+    "objective": ("objectives.md", "One objective is active in a run: `--objective NAME`."),
+    "masking": (
+        "maskings.md",
+        "`--masking NAME` replaces the masking that the objective chooses. Maskings of an objective that has "
+        "several are set by their name, as in `masking.target.name`. The objective may choose other defaults; `sslx "
+        "run --dry-run` prints the values of a run.",
+    ),
+    "tokenizer": ("tokenizers.md", "The modality of a run chooses its tokenizer: `--modality NAME`."),
+    "encoder": ("encoders.md", "`--set encoder.name=NAME` chooses the encoder."),
+    "dataset": (
+        "datasets.md",
+        "`--dataset NAME` with `--modality` chooses a data set. Data sets of one table have the same options.",
+    ),
+    "probe": (
+        "probes.md",
+        "`--set evaluate.probes=NAME` chooses the probes. [Evaluation](../evaluation.md) describes them.",
+    ),
+}
+DATASET_GROUPS = {"user": "Your own data", "public": "Public data", "synthetic": "Synthetic data"}
+"""Headings of data sets by the package below `ssl_plugins.datasets` that defines them."""
+ENGINE: dict[str, type[Options]] = {
+    name: options for name, options in {**ENGINE_SECTIONS, "finetune": FinetuneOptions}.items() if name != "encoder"
+}
+ENTRY_POINTS = "sslx:"
+"""Start of the names of the shipped plugins."""
 
 
 def hooks() -> dict[str, Callable[..., Any]]:
@@ -231,13 +280,198 @@ def presets_page() -> str:
     return "\n".join(out)
 
 
+@cache
+def shipped() -> Catalogue:
+    """The catalogue of the installed plugins; `entries_of` leaves out those of other packages."""
+    return plugins.load()
+
+
+def entries_of(kind: Kind) -> list[Entry[Any]]:
+    """The shipped plugins of a kind by name."""
+    entries = [entry for entry in shipped().entries(kind) if entry.origin.plugin.startswith(ENTRY_POINTS)]
+    return sorted(entries, key=lambda entry: entry.full_name)
+
+
+def cell(text: str) -> str:
+    """Text as the content of a table cell: what Markdown and HTML would interpret is escaped outside code spans."""
+    parts = text.replace("\n", " ").split("`")
+    for i in range(0, len(parts), 2):  # every second part lies between backticks
+        parts[i] = re.sub(r"([\\*\[\]|])", r"\\\1", parts[i]).replace("<", "&lt;")
+    return "`".join(part.replace("|", "\\|") if i % 2 else part for i, part in enumerate(parts))
+
+
+def code(text: str) -> str:
+    """Text as a code span of a table cell."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def option_cells(row: OptionRow) -> tuple[str, str, str, str]:
+    """The four cells of an option."""
+    default = row.default if row.default == "required" else code(row.default)
+    section, _, name = row.default.partition(".")
+    shared = section == "evaluate" and row.description == f"as {row.default}"  # the description of that option
+    text = ENGINE["evaluate"].model_fields[name].description if shared else row.description
+    return code(row.path), cell(row.type), default, cell(text or "")
+
+
+def options_table(rows: Iterable[OptionRow]) -> str:
+    """The table of some options."""
+    lines = [f"| {' | '.join(option_cells(row))} |" for row in rows]
+    head = ["| option | type | default | description |", "|---|---|---|---|"]
+    return "\n".join([*head, *lines]) + "\n" if lines else "No options.\n"
+
+
+def options_page(kind: Kind) -> str:
+    """The text of the page of one kind of plugin: its entries, those with the same options under one table."""
+    out = [options_head({"dataset": "data set"}.get(kind, kind) + "s", OPTION_PAGES[kind][1])]
+    by_group: dict[str, list[Entry[Any]]] = {}
+    for entry in entries_of(kind):
+        group = entry.value.__module__.split(".")[2] if kind == "dataset" else ""
+        by_group.setdefault(group, []).append(entry)
+    for group in DATASET_GROUPS if kind == "dataset" else by_group:
+        if group:
+            out.append(f"## {DATASET_GROUPS[group]}\n")
+        tables: dict[str, list[Entry[Any]]] = {}
+        for entry in by_group[group]:
+            table = options_table(option_rows_of(entry))
+            tables.setdefault(table if kind == "dataset" else entry.name, []).append(entry)
+        for entries in tables.values():
+            out.append(f"{'###' if group else '##'} {', '.join(entry.full_name for entry in entries)}\n")
+            bullets = [f"- {code(entry.full_name)}: {cell(entry.summary)}\n" for entry in entries]
+            out.append("".join(bullets) if len(entries) > 1 else f"{cell(entries[0].summary)}\n")
+            out.append(options_table(option_rows_of(entries[0])))
+    return "\n".join(out)
+
+
+def options_head(title: str, text: str) -> str:
+    """The beginning of a page of options."""
+    return (
+        f"# Options of the {title}\n\n<!-- Written by docs/make_reference.py from the code; do not edit. -->\n\n"
+        f"{text}\n"
+    )
+
+
+def engine_page() -> str:
+    """The text of docs/options/engine.md: training, evaluation, first weights, fine-tuning."""
+    text = (
+        "Options that are the same for every plugin. Those of `finetune` are options of `sslx finetune`; the others "
+        "are options of each command that trains."
+    )
+    out = [options_head("engine", text)]
+    for section, section_options in ENGINE.items():
+        out.append(f"## {section}\n\n{inspect.getdoc(section_options)}\n")
+        out.append(options_table(option_rows(section, section_options)))
+    return "\n".join(out)
+
+
+def options_presets_page() -> str:
+    """The text of docs/options/presets.md: for each preset the options that it sets, and the values by kind of run."""
+    text = (
+        "For each preset: the options that it sets, and their values. A preset may set other values for an objective, "
+        "a modality or a data set; these stand behind the value. `--preset NAME` applies a preset; one that is "
+        "applied automatically needs no flag. [Presets](../presets.md) gives the deviations from the publications."
+    )
+    out = [options_head("presets", text)]
+    by_name: dict[str, list[Preset]] = {}
+    for entry in entries_of("preset"):
+        by_name.setdefault(entry.name, []).append(entry.value)
+    for name, presets in by_name.items():
+        general = min(presets, key=lambda preset: preset.specificity)
+        automatic = "Applied automatically. " if all(preset.default for preset in presets) else ""
+        more = len({preset.source for preset in presets}) > 1
+        further = ", and a source for each modality or data set" if more else ""
+        out.append(f"## {name}\n\n{automatic}{cell(general.source)}{further}.\n")
+        one_objective = len({preset.objective for preset in presets}) == 1
+        values: dict[OptionRow, dict[str, list[str]]] = {}
+        for preset in sorted(presets, key=lambda preset: preset.specificity):
+            for path, value in preset.values.items():
+                for row in rows_of(preset, path):
+                    values.setdefault(row, {}).setdefault(repr(value), []).append(scope(preset, one_objective))
+        head = ["| option | value | type | default | description |", "|---|---|---|---|---|"]
+        lines = []
+        for row, scopes in values.items():
+            option, *others = option_cells(row)
+            lines.append(f"| {' | '.join([option, '<br>'.join(values_by_run(scopes)), *others])} |")
+        out.append("\n".join([*head, *lines]) + "\n")
+    return "\n".join(out)
+
+
+def values_by_run(scopes: dict[str, list[str]]) -> Iterable[str]:
+    """The values of a preset's option, each with the runs that it is for."""
+    for value, names in scopes.items():
+        runs = ", ".join(dict.fromkeys(name for name in names if name))
+        yield f"{code(value)}{f' ({runs})' if runs else ''}"
+
+
+def scope(preset: Preset, one_objective: bool) -> str:
+    """The runs that a preset is for, without an objective that all of its name have; empty for all."""
+    data = "/".join(part for part in (preset.modality, preset.dataset) if part)
+    return " on ".join(part for part in (None if one_objective else preset.objective, data) if part)
+
+
+def rows_of(preset: Preset, path: str) -> list[OptionRow]:
+    """The option that a preset sets, as each plugin to which the preset applies has it.
+
+    Raises:
+        LookupError: no plugin has the option.
+    """
+    section, _, key = path.partition(".")
+    if key == "name":
+        return [OptionRow(path, "text", "required", f"the {section}")]
+    owners = {"evaluate": ENGINE["evaluate"], "train": ENGINE["train"]}
+    if section in owners:
+        candidates = [owners[section]]
+    else:
+        candidates = [entry.value.Options for entry in entries_of(section) if applies(preset, entry)]
+    rows = [row for one in candidates for row in option_rows(section, one) if row.path == path]
+    if not rows:
+        raise LookupError(f"preset '{preset.name}' sets '{path}', which no plugin has")
+    return list(dict.fromkeys(rows))
+
+
+def applies(preset: Preset, entry: Entry[Any]) -> bool:
+    """Whether a run with the preset may use a plugin."""
+    named = preset.values.get(f"{entry.kind}.name")
+    if named is not None:
+        return named == entry.name
+    if entry.kind == "objective":
+        return preset.objective in (None, entry.name)
+    if entry.kind == "tokenizer":
+        return preset.modality in (None, entry.name)
+    if entry.kind == "dataset":
+        return preset.modality in (None, entry.modality) and preset.dataset in (None, *entry.names)
+    if entry.kind == "masking" and preset.objective is not None:
+        choices = shipped().objective(preset.objective).masking_choices().values()
+        return entry.name in [choice.name for choice in choices]
+    return True
+
+
+def options_index_page() -> str:
+    """The text of docs/options/index.md: the pages of options."""
+    rows = []
+    for kind, (page, _) in OPTION_PAGES.items():
+        names = [code(entry.name) for entry in entries_of(kind)]
+        title = {"dataset": "Data set"}.get(kind, kind.capitalize()) + "s"
+        entries = ", ".join(names) if len(names) < 20 else f"{len(names)} data sets"
+        rows.append(f"| [{title}]({page}) | {code(section_of(kind, 'NAME'))} | {entries} |")
+    rows.append(f"| [Engine](engine.md) | {', '.join(map(code, ENGINE))} | |")
+    names = list(dict.fromkeys(code(entry.name) for entry in entries_of("preset")))
+    rows.append(f"| [Presets](presets.md) | values for options of all sections | {', '.join(names)} |")
+    return OPTIONS_INDEX + "\n".join(rows) + "\n"
+
+
 PAGES = {
     "hooks.md": hooks_page,
     "checks.md": checks_page,
     "reference.md": reference_page,
     "presets.md": presets_page,
+    "options/index.md": options_index_page,
+    **{f"options/{page}": partial(options_page, kind) for kind, (page, _) in OPTION_PAGES.items()},
+    "options/engine.md": engine_page,
+    "options/presets.md": options_presets_page,
 }
 
 if __name__ == "__main__":
     for page, make in PAGES.items():
+        (DOCS / page).parent.mkdir(exist_ok=True)
         (DOCS / page).write_text(make(), encoding="utf-8")

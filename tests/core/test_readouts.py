@@ -132,7 +132,7 @@ def run(place):
     return sslx.pretrain(**values, set=SMALL, out=place / "run")
 
 
-def test_default_scores_are_those_of_scikit_learn_on_means_of_the_last_layer(run):
+def test_default_scores_are_those_of_scikit_learn_on_embeddings(run):
     """To one of the 100 test samples, which rounding may turn."""
 
     def data(split):
@@ -142,19 +142,13 @@ def test_default_scores_are_those_of_scikit_learn_on_means_of_the_last_layer(run
 
     (train, labels), (test, truth) = data("train"), data("test")
     encoder = run.encoder.eval()
-
-    def features(inputs):
-        with torch.no_grad():
-            tokens = encoder.tokenizer({name: torch.as_tensor(value) for name, value in inputs.items()})
-            return encoder.encoder(tokens.embeddings)[:, 1:].double().mean(dim=1).numpy()
-
     neighbours = KNeighborsClassifier(
         20, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)
     )
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=5000, tol=1e-6))
     scores = {(score.probe, score.metric): score.value for score in run.report.scores if score.features == "trained"}
     for name, model in {"knn": neighbours, "linear": linear}.items():
-        expected = model.fit(features(train), labels).score(features(test), truth)
+        expected = model.fit(encoder.embed(train), labels).score(encoder.embed(test), truth)
         assert scores[name, "accuracy"] == pytest.approx(expected, abs=0.0101)
     assert len(run.report.scores) == 12  # two probes, two metrics, and features of random init and raw input besides
     assert {(score.readout, score.postprocess) for score in run.report.scores} == {("last", "none")}

@@ -1,15 +1,15 @@
-"""What pretraining is worth with few labels: fine-tuned, from scratch, linear probe, and a classical baseline.
+"""What pretraining is worth with few labels: fine-tuned, from scratch, two probes, and a classical baseline.
 
     python benchmarks/real_data.py DATA real-data
     python benchmarks/finetune.py --out runs/finetune                      # four data sets, three seeds
     python benchmarks/finetune.py --out runs/trial --sets adult --steps 20 --finetune-steps 5 --seeds 1 --fractions 1
 
 The data sets are those of benchmarks/grids/real.toml. An encoder is pretrained on the training split of each, and
-trained further on 1 %, 10 % and 100 % of the labels by `sslx.finetune`. The classical baseline has the same labelled
-samples: boosted trees and logistic regression, on the table's columns, on statistics of each sensor channel, on failure
-densities of a wafer's regions, or on statistics of MFCCs. The better of the two on the validation split is fitted again
-on both. Each data set's results are written when it is done (OUT/NAME.json and OUT/table.md), and are not computed
-again.
+trained further on 1 %, 10 % and 100 % of the labels by `sslx.finetune`. The attentive probe reads the frozen tokens of
+the same samples, and holds a tenth of them out to stop. The classical baseline has the same labelled samples: boosted
+trees and logistic regression, on the table's columns, on statistics of each sensor channel, on failure densities of a
+wafer's regions, or on statistics of MFCCs. The better of the two on the validation split is fitted again on both. Each
+data set's results are written when it is done (OUT/NAME.json and OUT/table.md), and are not computed again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console as Terminal
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -32,8 +33,10 @@ import sslx
 from ssl_core import Dataset, plugins
 from ssl_core.cli.terminal import RichConsole
 from ssl_core.evaluation.metrics import METRICS, measure, tasks_by_metric
+from ssl_core.nn.readout import read_out
 from ssl_core.report.finetune import METHODS, FinetuneScore, mean_score
 from ssl_core.report.scores import format_score, metric_title
+from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.finetune import FinetuneRequest, finetune_encoder
 from ssl_core.runs.labelled import DataRequest, LabelledData, open_labelled, share_of_labels
 from ssl_core.training.options import FinetuneOptions
@@ -43,7 +46,8 @@ from ssl_core.utils.console import Console
 GRID = Path(__file__).resolve().parent / "grids" / "real.toml"
 SETS = {"har": "phone sensors", "wafer": "wm811k", "adult": "adult", "digits": "spoken digits"}
 METRIC_NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
-CLASSICAL = "classical"
+CLASSICAL, ATTENTIVE = "classical", "attentive probe"
+COLUMNS = (*METHODS, ATTENTIVE, CLASSICAL)
 
 
 # --- hand-made features ----------------------------------------------------------------------------------------------
@@ -168,6 +172,47 @@ def classical(data: LabelledData, fractions: list[float], seeds: int) -> list[Fi
     return rows
 
 
+def attentive(
+    encoder: PretrainedEncoder, data: LabelledData, fractions: list[float], seeds: int, catalogue: plugins.Catalogue
+) -> list[FinetuneScore]:  # fmt: skip
+    """Scores of the attentive probe on frozen tokens, fitted on the labels of training and validation together."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    x = {name: token_features(encoder, part) for name, part in parts.items()}
+    y = {name: part.labels.reshape(-1) for name, part in parts.items()}
+    probe_class = catalogue.probes["attentive"].value
+    rows = []
+    for seed in range(seeds):
+        for fraction in fractions:
+            index, held = (share_of_labels(data.task, y[name], fraction, seed) for name in ("train", "validation"))
+            features = np.concatenate([x["train"][index], x["validation"][held]])
+            labels = np.concatenate([y["train"][index], y["validation"][held]])
+            found = probe_class(probe_class.Options(seed=seed)).fit(features, labels, data.task)
+            scores = found.predict_scores(x["test"])
+            for task in tasks_by_metric(data.task, METRIC_NAMES):
+                result = measure(task, scores, y["test"])
+                rows.append(FinetuneScore(
+                    method="linear probe", fraction=fraction, seed=seed, metric=task.metric,
+                    higher_is_better=METRICS[task.metric].higher_is_better, value=result.value,
+                    standard_error=result.standard_error, n_train=len(index), n_validation=len(held),
+                    n_test=len(y["test"]),
+                ))  # fmt: skip
+    return rows
+
+
+@torch.no_grad()
+def token_features(encoder: PretrainedEncoder, part: LabelledRows) -> np.ndarray:
+    """(n, L, D) float32 outputs of the last layer; zeros at padding."""
+    encoder.eval()
+    out = []
+    for batch in part.sweep(EMBED_BATCH):
+        tokens = encoder.tokenizer(batch.to(encoder.device).inputs)
+        features = read_out("last", encoder.encoder, tokens, per_token=True).float()
+        if tokens.valid is not None:
+            features = features * tokens.valid.unsqueeze(-1)
+        out.append(features.cpu().numpy())
+    return np.concatenate(out)
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -194,10 +239,13 @@ def measure_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     model = finetune_encoder(encoder, request, catalogue, console)
     same = DataRequest(validation_fraction=request.options.validation_fraction)
     data = open_labelled(encoder, same, catalogue, Console())
+    console.info(f"{name}: the attentive probe")
+    attended = attentive(encoder, data, arguments.fractions, arguments.seeds, catalogue)
     console.info(f"{name}: the classical baseline")
     baseline = classical(data, arguments.fractions, arguments.seeds)
     assert model.report is not None
-    scores = [(score.method, score) for score in model.report.scores] + [(CLASSICAL, score) for score in baseline]
+    scores = [(score.method, score) for score in model.report.scores] + [(ATTENTIVE, score) for score in attended]
+    scores += [(CLASSICAL, score) for score in baseline]
     return {
         "data": name, "samples": data.counts, "options": model.report.options,
         "scores": [{**score.model_dump(mode="json"), "method": method} for method, score in scores],
@@ -206,13 +254,13 @@ def measure_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The results as a Markdown table: mean and deviation over seeds."""
-    lines = ["| data | labels | metric | " + " | ".join((*METHODS, CLASSICAL)) + " |", "|---|---|---|" + "---|" * 4]
+    lines = ["| data | labels | metric | " + " | ".join(COLUMNS) + " |", "|---|---|---|" + "---|" * len(COLUMNS)]
     for result in results:
         scores = result["scores"]
         for fraction in sorted({score["fraction"] for score in scores}):
             for metric in METRIC_NAMES:
                 cells, used = [], 0
-                for method in (*METHODS, CLASSICAL):
+                for method in COLUMNS:
                     key = (fraction, metric, method)
                     rows = [row for row in scores if (row["fraction"], row["metric"], row["method"]) == key]
                     used = max([used, *(row["n_train"] + row["n_validation"] for row in rows)])

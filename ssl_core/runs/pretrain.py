@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ssl_core.config.resolve import Plugins, read_file, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
 from ssl_core.evaluation.metrics import METRICS
+from ssl_core.nn.distributed import Group
 from ssl_core.plugins import Catalogue
 from ssl_core.runs import resume, run_dir
 from ssl_core.runs.build import WeightSources, announce, build_run, open_data, step_key, versions
@@ -27,11 +29,11 @@ from ssl_core.runs.init_source import SOURCE, check_digest, check_distillation, 
 from ssl_core.runs.kept import Kept
 from ssl_core.runs.report import make_report, write
 from ssl_core.runs.run import Run, RunContext, feature_prefixes
-from ssl_core.runs.scores import FEATURES, OnlineProbe, score_initial, score_run, scores_named
+from ssl_core.runs.scores import FEATURES, OnlineProbe, score_initial, score_run, scores_named, serve, shared
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.best import BestCheckpoint
-from ssl_core.training.loop import TrainingPlan, train
+from ssl_core.training.loop import Probe, TrainingPlan, train
 from ssl_core.training.metrics_log import MetricAverager
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import InitOptions
@@ -184,8 +186,8 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
         finish: send the notice run_finished; without it, the caller has more to do and sends it.
 
     Returns:
-        The trained run with its report. Of several processes that of rank 0 evaluates; the others return a run without
-        a report.
+        The trained run with its report. Of several processes all compute features, that of rank 0 evaluates, and the
+        others return a run without a report.
 
     Raises:
         SslxError: in the words of `build_run` and `train`.
@@ -197,8 +199,10 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     plan = replace(plan, config=apply_auto(plan.config, plan.plugins.objective, len(opened.splits["train"])))
     weights = WeightSources(plan.start, init=plan.init, teacher=plan.teacher)
     run = build_run(plan.config, plan.plugins, context, weights, opened=opened)
-    if not is_main():
-        train(run.learner, run.data["train"], training_plan(run, None), plan.start)
+    group = joined()
+    if group is not None and not is_main():
+        train(run.learner, run.data["train"], training_plan(run, partial(_serve, run, group)), plan.start)
+        serve(run, group)
         return run
     # the batch size as requested: a resumed run lowers it anew
     requested = plan.config.train.batch_size
@@ -217,12 +221,13 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     run.steps, run.seconds, run.log = result.steps, result.seconds, result.log
 
     kept = Kept(run.config.seed)
-    rows = score_run(run, kept)
-    initial = score_initial(run)
+    with shared(run, group):
+        rows = score_run(run, kept)
+        initial = score_initial(run)
+        last = {"train/seconds": run.seconds} | probe.scores()
     run.figures = make_figures(run, kept)
     figures = probe.health()
     run.notes += [probe.warning] if probe.warning else []
-    last = {"train/seconds": run.seconds} | probe.scores()
     if training.best is not None:
         training.best.offer(run.steps, run.learner, last)
         run.notes.append(best_line(training.best))
@@ -295,7 +300,13 @@ def save_initial(run: Run, training: TrainingPlan) -> None:
     checkpoint.save(run.folder / INITIAL, 0, run.learner, optimizer, {**training.checkpoint_state, **entries})
 
 
-def training_plan(run: Run, probe: OnlineProbe | None) -> TrainingPlan:
+def _serve(run: Run, group: Group, step: int) -> dict[str, float]:
+    """Take part in the probe of the process of rank 0, which alone has its scores."""
+    serve(run, group)
+    return {}
+
+
+def training_plan(run: Run, probe: Probe | None) -> TrainingPlan:
     """What the training loop needs of a run."""
     config, context = run.config, run.context
 
@@ -320,6 +331,6 @@ def training_plan(run: Run, probe: OnlineProbe | None) -> TrainingPlan:
     return TrainingPlan(
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state=state, probe=probe, probe_every=config.evaluate.every,
-        best=None if probe is None else best_checkpoint(run, state), compiled=compiled, listener=log, warn=warn,
-        group=joined(), describe=run.describe,
+        best=None if probe is None or not is_main() else best_checkpoint(run, state), compiled=compiled, listener=log,
+        warn=warn, group=joined(), describe=run.describe,
     )  # fmt: skip

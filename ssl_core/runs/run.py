@@ -18,6 +18,7 @@ from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.data import Split, Task
 from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.options import EvaluateOptions
+from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import FieldStats, measure_inputs
 from ssl_core.plugins import Catalogue
@@ -83,6 +84,7 @@ class Run:
         log: the metrics of training; None before it.
         figures: what the report shows beside scores; None before the evaluation, or if switched off.
         report: the report; None until it is written.
+        group: the processes that compute features together now; None if this one computes them by itself.
     """
 
     config: RunConfig
@@ -106,6 +108,7 @@ class Run:
     log: MetricsLog | None = None
     figures: Figures | None = None
     report: Report | None = None
+    group: Group | None = None
     began: float = field(default_factory=time.perf_counter)
 
     @classmethod

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ssl_core.contracts import Tokenizer
+from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.features import features
 from ssl_core.evaluation.health import SAMPLES, collapse, health
 from ssl_core.evaluation.options import EvaluateOptions
@@ -26,6 +29,7 @@ from ssl_core.evaluation.protocols import (
     score,
 )
 from ssl_core.evaluation.selection import MOST_ROWS, SELECTED, held_out, select
+from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.report.schema import Score
 from ssl_core.runs.classical import MOST_COLUMNS, TREES, ClassicalFeatures, has_classical
@@ -34,8 +38,10 @@ from ssl_core.runs.encoder import EMBED_BATCH
 from ssl_core.runs.init import INITIAL
 from ssl_core.runs.kept import Kept
 from ssl_core.runs.run import Run
+from ssl_core.runs.shared_features import Compute, Request, in_turns, receive, send
 from ssl_core.training import checkpoint
 from ssl_core.training.device import autocast
+from ssl_core.training.parallel import joined
 
 FEATURES = ("trained", "random_init", "raw_input", "classical")
 Part: TypeAlias = tuple[PreprocessedSplit, np.ndarray]
@@ -114,12 +120,73 @@ class Extractor:
         assert task is not None
         if isinstance(self.embed, ClassicalFeatures):
             return self.embed(split, index)
+        compute, group = self.function(spec), run.group
+        if group is not None and len(index):
+            name = next(name for name, one in run.data.items() if one is split)
+            send(group, Request(self.kind, name, spec, index))
+            parts = in_turns(group, compute, split, index, run.device)
+            # the inputs are not used: each part was computed by one of the processes
+            return features(lambda _: next(parts), split.sweep(EMBED_BATCH, index), len(index))
+        return features(compute, (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index)), len(index))
+
+    def function(self, spec: FeatureSpec) -> Compute:
+        """Maps a batch's inputs to features, in the run's precision and without gradients."""
+        run, task = self.run, self.run.task
+        assert task is not None
         own = {} if self.kind == "raw_input" else {"layers": spec.layers, "readout": spec.readout}
-        compute = partial(self.embed, per_token=spec.per_token, **own)
+        embed = partial(self.embed, per_token=spec.per_token, **own)
         if spec.per_token and not task.per_token:
-            compute = partial(zero_padding, run.learner.tokenizer, compute)
-        with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
-            return features(compute, (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index)), len(index))
+            embed = partial(zero_padding, run.learner.tokenizer, embed)
+
+        @torch.no_grad()
+        def compute(inputs: Mapping[str, Tensor]) -> Tensor:
+            with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
+                out: Tensor = embed(inputs)
+                return out
+
+        return compute
+
+
+@contextmanager
+def extractor(run: Run, kind: str, keep: bool = False) -> Iterator[Extractor]:
+    """Features of a kind, with the weights of that kind in the learner while the context is open.
+
+    Raises:
+        CheckpointError: the initial weights are gone.
+    """
+    run.learner.eval()
+    if kind == "random_init":
+        with run.random_init_baseline() as learner:
+            yield Extractor(run, kind, learner.embed, keep)
+    elif kind == "initial":
+        start = checkpoint.latest(run.folder / INITIAL)
+        if start is None:
+            raise CheckpointError(f"{run.folder / INITIAL} is gone, so that the initial weights have no scores")
+        with run.with_weights(checkpoint.read_model(start)) as learner:
+            yield Extractor(run, kind, learner.embed, keep)
+    else:
+        yield Extractor(run, kind, run.learner.raw if kind == "raw_input" else run.learner.embed, keep)
+
+
+@contextmanager
+def shared(run: Run, group: Group | None) -> Iterator[None]:
+    """All processes compute features while the context is open: for that of rank 0; the others call `serve`."""
+    run.group = group
+    try:
+        yield
+    finally:
+        run.group = None
+    if group is not None:  # after an error this process ends, which the others notice
+        send(group, None)
+
+
+def serve(run: Run, group: Group) -> None:
+    """Compute features with the process of rank 0 until it needs no more."""
+    while (request := receive(group)) is not None:
+        with extractor(run, request.kind) as extract:
+            split = run.data[request.split]  # type: ignore[index]
+            for _ in in_turns(group, extract.function(request.spec), split, request.index, run.device):
+                pass
 
 
 def score_run(run: Run, kept: Kept | None = None) -> list[dict[str, Any]]:
@@ -135,15 +202,11 @@ def score_run(run: Run, kept: Kept | None = None) -> list[dict[str, Any]]:
     with run.console.progress("evaluating", len(kinds)) as progress:
         for kind in kinds:
             options = run.sample_limits["raw_input" if kind == "classical" else kind]
-            run.learner.eval()
-            if kind == "random_init":
-                with run.random_init_baseline() as fresh:
-                    rows += score_kind(Extractor(run, kind, fresh.embed, options.select), data, options, kept=kept)
-            elif kind == "classical":
+            if kind == "classical":
                 rows += score_classical(run, data, options)
             else:
-                embed = run.learner.embed if kind == "trained" else run.learner.raw
-                rows += score_kind(Extractor(run, kind, embed, options.select), data, options, kept=kept)
+                with extractor(run, kind, options.select) as extract:
+                    rows += score_kind(extract, data, options, kept=kept)
             progress.advance()
     return rows
 
@@ -155,14 +218,12 @@ def score_initial(run: Run) -> list[dict[str, Any]]:
     """
     if run.init is None or run.task is None or run.scored_split not in run.data:
         return []
-    start = checkpoint.latest(run.folder / INITIAL)
-    if start is None:
-        run.notes.append(f"{run.folder / INITIAL} is gone, so that the initial weights have no scores")
+    try:
+        with extractor(run, "initial") as extract:
+            rows = list(score_features(extract, final_data(run), run.sample_limits["random_init"]))
+    except CheckpointError as error:
+        run.notes.append(str(error))
         return []
-    run.learner.eval()
-    with run.with_weights(checkpoint.read_model(start)) as learner:
-        extract = Extractor(run, "initial", learner.embed)
-        rows = list(score_features(extract, final_data(run), run.sample_limits["random_init"]))
     scores = tuple(Score(**row) for row in rows)
     run.init = run.init.model_copy(update={"scores": scores})
     shown = ", ".join(f"{row['probe']} {row['metric']} {row['value']:.4g}" for row in rows if row["value"] is not None)
@@ -329,7 +390,8 @@ class OnlineProbe:
 
     def __call__(self, step: int) -> dict[str, float]:
         """Figures named `probe/...` and `health/...`, for metrics.jsonl."""
-        scores = self.scores()
+        with shared(self.run, joined()):
+            scores = self.scores()
         figures = self.health()
         shown = ", ".join(f"{name.removeprefix('probe/').replace('_', ' ')} {v:.3f}" for name, v in scores.items())
         self.run.console.info(f"step {step:,}: {shown}{', ' if shown else ''}RankMe {figures['rankme']:.1f}")
@@ -340,9 +402,8 @@ class OnlineProbe:
         if self.data is None:
             return {}
         options = self.run.sample_limits["trained"]
-        self.run.learner.eval()
-        extract = Extractor(self.run, "trained", self.run.learner.embed)
-        return scores_named("probe/", score_features(extract, self.data, options))
+        with extractor(self.run, "trained") as extract:
+            return scores_named("probe/", score_features(extract, self.data, options))
 
     def health(self) -> dict[str, float]:
         """The learner's health now; the first collapse is printed and kept in `warning`."""

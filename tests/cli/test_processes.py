@@ -55,6 +55,12 @@ def losses(run: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
+def probed(run: Path) -> list[int]:
+    """Steps at which a probe was scored during training."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if any(name.startswith("probe/") for name in line)]
+
+
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 900) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -64,8 +70,8 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], se
 
 
 def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: Start, tmp_path: Path) -> None:
-    one = start("--steps", 6, "--out", "one")
-    code, err = finish(start("--steps", 4, "--out", "many", "--processes", 2))
+    one = start("--steps", 6, "--out", "one", "--probe-every", 2)
+    code, err = finish(start("--steps", 4, "--out", "many", "--probe-every", 2, "--processes", 2))
     assert code == 0, err
     assert "2, each with 6 of the 12 samples of a batch" in err
     code, err = finish(start("--steps", 6, "--out", "many", "--resume", "--processes", 3))
@@ -76,7 +82,11 @@ def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: S
     for name, value in weights(tmp_path / "many").items():
         assert value == pytest.approx(expected[name], rel=1e-3, abs=2e-5), name
     reports = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "many")]
-    assert len(reports[0]["scores"]) == len(reports[1]["scores"]) > 0
+    scores = [{(row["probe"], row["features"]): row["value"] for row in report["scores"]} for report in reports]
+    assert scores[1] == pytest.approx(scores[0], abs=0.1)  # two of 24 samples, which rounding may turn
+    assert scores[0]
+    assert probed(tmp_path / "one") == [0, 2, 4, 6]
+    assert probed(tmp_path / "many") == [0, 2, 6]  # step 4 was the last of the first command
 
 
 @pytest.mark.slow

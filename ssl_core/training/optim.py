@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.distributed import is_sharded
 from ssl_core.nn.positions import Positions
 from ssl_core.training.options import NATIVE_OPTIMIZERS, TrainOptions
 
@@ -100,10 +101,12 @@ def parameter_groups(learner: nn.Module, options: TrainOptions) -> list[Group]:
     """
     exempt = no_decay_names(learner) if options.no_decay else frozenset()
     scales = {} if options.layer_decay is None else layer_scales(learner, options.layer_decay)
-    groups: dict[tuple[float, float], Group] = {}
+    groups: dict[tuple[float, float, bool], Group] = {}
     for name, parameter in learner.named_parameters():
         decay, scale = 0.0 if name in exempt else options.weight_decay, scales.get(name, 1.0)
-        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        # one fused call takes sharded parameters or whole ones, not both
+        key = decay, scale, is_sharded(parameter)
+        group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)
     return list(groups.values())
 

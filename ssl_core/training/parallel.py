@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError, SslxError
-from ssl_core.nn.distributed import Group
+from ssl_core.nn.distributed import Group, is_sharded
 
 WAIT = timedelta(days=7)
 """Longest wait for another process: one evaluates while the others wait. A process that ends is noticed at once."""
@@ -44,7 +44,7 @@ class TorchGroup:
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the same bits in all of them."""
         total = value.clone(memory_format=torch.contiguous_format)
-        with _connection():
+        with connection():
             dist.all_reduce(total)
         return total
 
@@ -53,15 +53,17 @@ class TorchGroup:
         if value.dtype == torch.bool:  # which no backend takes
             return self.all_gather(value.to(torch.uint8)).to(torch.bool)
         rows = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
-        with _connection():
+        with connection():
             dist.all_gather_into_tensor(rows, value.contiguous())
         return rows
 
 
 @contextmanager
-def _connection() -> Iterator[None]:
-    """Raises:
-    LostProcess: another process has ended.
+def connection() -> Iterator[None]:
+    """A context in which nothing is done but sending and receiving.
+
+    Raises:
+        LostProcess: another process has ended.
     """
     try:
         yield
@@ -146,10 +148,13 @@ def wait_for_all(group: Group | None) -> None:
 
 
 def average_gradients(parameters: Iterable[Tensor], group: Group) -> None:
-    """Replace each gradient by its mean over the processes: one sum of all gradients, in a fixed order."""
+    """Replace each gradient by its mean over the processes: one sum of all gradients, in a fixed order.
+
+    Gradients that are sharded are means already.
+    """
     gradients: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not is_sharded(parameter.grad):
             gradients.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
     for parts in gradients.values():
         total = group.all_reduce(torch.cat([part.flatten() for part in parts])).div_(group.size)

@@ -36,6 +36,7 @@ from ssl_core.training.parallel import (
     copy_from_main,
     joined,
     wait_for_all,
+    watch_connection,
 )
 from ssl_core.training.replay import REPLAY, replay_step
 from ssl_core.training.schedule import rate_at, set_rate
@@ -187,6 +188,7 @@ def train(
         Signals(state.clock.continued) as signals,
         batch_stream(learner, data, plan, state) as feed,
         use_group(plan.group),
+        watch_connection(),
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
@@ -220,7 +222,7 @@ def train(
                 raise Interrupted(stop, state.step)
             if last:
                 break
-    state.shards.end()
+        state.shards.end()
     return TrainingResult(state.step, state.clock(), state.log)
 
 

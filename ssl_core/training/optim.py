@@ -61,6 +61,8 @@ def _native(groups: list[Group], options: TrainOptions, capturable: bool) -> tor
     """One of torch's optimisers in its fused implementation."""
     lr, decay = options.lr, options.weight_decay
     if options.optimizer == "sgd":
+        for group in groups:  # torch has no fused step of sgd for sharded parameters
+            group["fused"] = not is_sharded(group["params"][0])
         return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, weight_decay=decay, fused=True)
     betas = options.betas or (0.9, 0.999)
     if options.optimizer == "adam":

@@ -44,7 +44,7 @@ class TorchGroup:
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the same bits in all of them."""
         total = value.clone(memory_format=torch.contiguous_format)
-        with connection():
+        with _connection():
             dist.all_reduce(total)
         return total
 
@@ -53,14 +53,25 @@ class TorchGroup:
         if value.dtype == torch.bool:  # which no backend takes
             return self.all_gather(value.to(torch.uint8)).to(torch.bool)
         rows = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
-        with connection():
+        with _connection():
             dist.all_gather_into_tensor(rows, value.contiguous())
         return rows
 
 
 @contextmanager
-def connection() -> Iterator[None]:
-    """A context in which nothing is done but sending and receiving.
+def _connection() -> Iterator[None]:
+    """Raises:
+    LostProcess: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise _lost(error) from error
+
+
+@contextmanager
+def watch_connection() -> Iterator[None]:
+    """For code that computes and communicates, as a sharded module does: tell a lost connection from other errors.
 
     Raises:
         LostProcess: another process has ended.
@@ -68,8 +79,14 @@ def connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise LostProcess(f"the connection to another process is lost ({first}); go on with --resume") from error
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo has no class of its own
+            raise _lost(error) from error
+        raise
+
+
+def _lost(error: RuntimeError) -> LostProcess:
+    first = str(error).strip().splitlines()[0]
+    return LostProcess(f"the connection to another process is lost ({first}); go on with --resume")
 
 
 def is_worker(environment: Mapping[str, str] | None = None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,6 @@ from ssl_core.errors import ConfigError
 from ssl_core.nn.distributed import Group, is_sharded
 from ssl_core.training.learner import Learner
 from ssl_core.training.options import NATIVE_OPTIMIZERS, TrainOptions
-from ssl_core.training.parallel import connection
 
 ENCODER, BLOCKS = "encoder", "blocks"
 
@@ -148,15 +148,30 @@ def _sharded(whole: nn.Module) -> nn.Module:
     # also the root is freed after each forward pass: that of a teacher has no backward pass that would do it
     for module in (*(block for blocks in lists for block in blocks.children()), part):
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
+    part.register_forward_hook(_watch_derivatives)
     return part
+
+
+def _watch_derivatives(module: nn.Module, inputs: Any, output: Tensor | list[Tensor]) -> None:
+    """Forward hook: find a second derivative, for which FSDP2 has freed the parameters that it would need."""
+    for tensor in output if isinstance(output, list) else [output]:
+        if tensor.requires_grad:
+            tensor.register_hook(_refuse_second)
+
+
+def _refuse_second(gradient: Tensor) -> None:
+    """Raises:
+    ConfigError: The backward pass of the encoder is to be differentiated.
+    """
+    if torch.is_grad_enabled():
+        raise ConfigError(
+            "the objective differentiates the encoder twice, which train.shard=encoder cannot do; set train.shard=none"
+        )
 
 
 def _whole_tensor(value: Tensor) -> Tensor:
     """The tensor of all processes."""
-    if not is_sharded(value):
-        return value.detach()
-    with connection():
-        return value.full_tensor()
+    return value.full_tensor() if is_sharded(value) else value.detach()  # type: ignore[attr-defined, no-any-return]
 
 
 def _free(module: nn.Module) -> None:

@@ -98,7 +98,7 @@ def is_sharded(value: Tensor) -> bool:
 
 def own_part(value: Tensor) -> Tensor:
     """What this process holds of a tensor, sharing its memory: the tensor itself, unless it is sharded."""
-    return value.detach().to_local() if is_sharded(value) else value  # type: ignore[attr-defined, no-any-return]
+    return value.detach().to_local() if is_sharded(value) else value  # type: ignore[attr-defined]
 
 
 def weighted_mean(values: Tensor, weights: Tensor, whole_batch: bool = True) -> Tensor:

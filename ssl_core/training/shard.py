@@ -129,8 +129,9 @@ def place_like(value: Tensor, parameter: Tensor) -> Tensor:
     value = value.to(parameter.device)
     if not is_sharded(parameter):
         return value
-    from torch.distributed.tensor import distribute_tensor  # half a second to import, for runs that shard
+    from torch.distributed.tensor import DTensor, distribute_tensor  # half a second to import, for runs that shard
 
+    assert isinstance(parameter, DTensor)
     # each process has read the whole tensor: nothing is sent
     return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
@@ -142,6 +143,7 @@ def _sharded(whole: nn.Module) -> nn.Module:
 
     part = copy.deepcopy(whole)
     device = next(part.parameters()).device
+    assert dist.group.WORLD is not None
     mesh = DeviceMesh.from_group(dist.group.WORLD, device.type)
     scalars = {parameter for parameter in part.parameters() if not parameter.dim()}  # have no rows to divide
     lists = [module for name, module in part.named_modules() if name.rpartition(".")[2] == BLOCKS]
@@ -171,7 +173,7 @@ def _refuse_second(gradient: Tensor) -> None:
 
 def _whole_tensor(value: Tensor) -> Tensor:
     """The tensor of all processes."""
-    return value.full_tensor() if is_sharded(value) else value.detach()  # type: ignore[attr-defined, no-any-return]
+    return value.full_tensor() if is_sharded(value) else value.detach()  # type: ignore[attr-defined]
 
 
 def _free(module: nn.Module) -> None:

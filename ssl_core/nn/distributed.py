@@ -91,6 +91,16 @@ def process_count() -> int:
     return 1 if _group is None else _group.size
 
 
+def is_sharded(value: Tensor) -> bool:
+    """Whether this process holds a part of a tensor that is divided among the processes (a `DTensor`)."""
+    return hasattr(value, "to_local")
+
+
+def own_part(value: Tensor) -> Tensor:
+    """What this process holds of a tensor, sharing its memory: the tensor itself, unless it is sharded."""
+    return value.detach().to_local() if is_sharded(value) else value  # type: ignore[attr-defined]
+
+
 def weighted_mean(values: Tensor, weights: Tensor, whole_batch: bool = True) -> Tensor:
     """The weighted mean over the whole batch; 0 without any weight, with finite derivatives.
 

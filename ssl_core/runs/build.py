@@ -346,6 +346,8 @@ def resolve_runtime(
     group = joined()
     if group is not None:
         notes.append(f"processes  {group.size}, each with {size // group.size} of the {size} samples of a batch")
+    if options.shard != "none":
+        notes.append("sharding   the encoder among the processes, by FSDP2")
     trial = config.model_copy(update={"train": options.model_copy(update=values)})
     if group is not None and options.compile == "auto":
         values["compile"], why = "off", "off: there are several processes"

@@ -38,6 +38,7 @@ from ssl_core.training.metrics_log import MetricAverager
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import InitOptions
 from ssl_core.training.parallel import is_main, joined, wait_for_all
+from ssl_core.training.shard import check_shard
 from ssl_core.utils.cache import cache_dir
 
 BENCHMARK = ("benchmark", "domain", "transfer")
@@ -192,6 +193,7 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     Raises:
         SslxError: in the words of `build_run` and `train`.
     """
+    check_shard(plan.config.train, joined())
     form = DataForm.of(plan.start) or form_of(plan.config, plan.init)
     opened = open_data(plan.config, plan.plugins, context, form)
     if plan.config.train.keep_best:

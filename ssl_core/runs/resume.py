@@ -37,13 +37,13 @@ def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
             continue
         if path in (("train", "precision"), ("train", "compile")) and value == "auto":
             continue
-        if path == ("train", "on_nan"):
+        if path in (("train", "on_nan"), ("train", "shard")):
             continue
         name = ".".join(path)
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
             continue
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
-    changed = {"steps": requested.train.steps, "on_nan": requested.train.on_nan}
+    changed = {"steps": requested.train.steps, "on_nan": requested.train.on_nan, "shard": requested.train.shard}
     return saved.model_copy(update={"train": saved.train.model_copy(update=changed)})
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ssl_core.errors import CheckpointError
 from ssl_core.training.learner import Learner
 from ssl_core.training.optim import GROUP, state_form
+from ssl_core.training.shard import place_like
 from ssl_core.utils.digests import file_digest, json_digest
 from ssl_core.utils.files import apply_umask
 from ssl_core.utils.old_versions import first_version_message
@@ -264,8 +265,11 @@ def load_optimizer(checkpoint: Checkpoint, learner: nn.Module, optimizer: torch.
             )
         for entry, value in entries.items():
             # step counts stay where torch keeps them: on the CPU, but for fused and capturable optimisers
-            place = parameter.device if value.dim() or optimizer.defaults.get("fused") else value.device
-            optimizer.state[parameter][entry] = value.to(place)
+            if value.dim():
+                optimizer.state[parameter][entry] = place_like(value, parameter)
+            else:
+                place = parameter.device if optimizer.defaults.get("fused") else value.device
+                optimizer.state[parameter][entry] = value.to(place)
 
 
 def _state_problem(saved: Mapping[str, Tensor], form: Mapping[str, Tensor] | None) -> str | None:

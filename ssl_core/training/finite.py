@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_core.errors import SslxError
-from ssl_core.nn.distributed import Group
+from ssl_core.nn.distributed import Group, is_sharded, own_part
 
 OnNan = Literal["stop", "skip"]
 NOT_FINITE = "not_finite"
@@ -45,7 +45,8 @@ class FiniteGuard:
         self.group = group
         self.learner, self.optimizer, self.on_nan = learner, optimizer, on_nan
         self.flag: Tensor | None = None
-        if device.type == "cuda" and optimizer.defaults.get("fused"):
+        sharded = any(is_sharded(parameter) for parameter in learner.parameters())  # takes no flag
+        if device.type == "cuda" and optimizer.defaults.get("fused") and not sharded:
             self.flag = torch.zeros((), device=device)
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # read by fused steps, as GradScaler sets it
         norms = (module for module in learner.modules() if isinstance(module, _BatchNorm))
@@ -111,8 +112,19 @@ class FiniteGuard:
         return steps
 
 
-def gradient_norm(parameters: list[nn.Parameter], clip: float) -> Tensor:
-    """The norm of the gradient, which is clipped to the norm `clip` unless that is 0."""
+def gradient_norm(parameters: list[nn.Parameter], clip: float, group: Group | None = None) -> Tensor:
+    """The norm of the gradient, which is clipped to the norm `clip` unless that is 0.
+
+    group: the processes among which gradients may be sharded.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sharded = [own_part(gradient) for gradient in gradients if is_sharded(gradient)]
+    if sharded and group is not None:
+        rest = nn.utils.get_total_norm([gradient for gradient in gradients if not is_sharded(gradient)])
+        norm = (group.all_reduce(nn.utils.get_total_norm(sharded).square()) + rest.square()).sqrt()
+        if clip:  # as clip_grad_norm_ does, which takes no list of both kinds
+            torch._foreach_mul_([own_part(gradient) for gradient in gradients], (clip / (norm + 1e-6)).clamp(max=1.0))
+        return norm
     if clip:
         return nn.utils.clip_grad_norm_(parameters, clip)
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return nn.utils.get_total_norm(gradients)

@@ -36,9 +36,11 @@ from ssl_core.training.parallel import (
     copy_from_main,
     joined,
     wait_for_all,
+    watch_connection,
 )
 from ssl_core.training.replay import REPLAY, replay_step
 from ssl_core.training.schedule import rate_at, set_rate
+from ssl_core.training.shard import Shards
 from ssl_core.training.signals import Signals
 from ssl_core.utils.console import Console, Progress
 from ssl_core.utils.files import write_json
@@ -144,6 +146,7 @@ class TrainingState:
     averager: MetricAverager
     clock: Clock
     log: MetricsLog
+    shards: Shards
     step: int = 0
     """Optimiser steps done."""
     last_log: tuple[int, float] = (0, 0.0)
@@ -185,6 +188,7 @@ def train(
         Signals(state.clock.continued) as signals,
         batch_stream(learner, data, plan, state) as feed,
         use_group(plan.group),
+        watch_connection(),
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
@@ -218,6 +222,7 @@ def train(
                 raise Interrupted(stop, state.step)
             if last:
                 break
+        state.shards.end()
     return TrainingResult(state.step, state.clock(), state.log)
 
 
@@ -245,23 +250,25 @@ def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | N
             f"train.max_seconds ends a run at a step that is not known in advance, which "
             f"train.schedule={options.schedule} needs; give train.steps, or train.schedule=constant"
         )
-    optimizer = make_optimizer(learner, options, plan.graphed)
-    averager, step, seconds = MetricAverager(), 0, 0.0
     if start is not None:
         _check_teacher_schedule(learner, options, start)
-        checkpoint.load_optimizer(start, learner, optimizer)
-        averager, step, seconds = MetricAverager(**start.state["window"]), start.step, float(start.state["seconds"])
     if learner.teacher is None:  # with a checkpoint of step 0 it is not there yet
         learner.start_teacher()
     if plan.group is not None:
         copy_from_main(learner, plan.group)
+    shards = Shards(learner, options, plan.group)
+    optimizer = make_optimizer(learner, options, plan.graphed)
+    averager, step, seconds = MetricAverager(), 0, 0.0
+    if start is not None:
+        checkpoint.load_optimizer(start, learner, optimizer)
+        averager, step, seconds = MetricAverager(**start.state["window"]), start.step, float(start.state["seconds"])
     path = plan.folder / METRICS
     # at step 0, the first probe is logged anew
     log = MetricsLog(path if plan.writes else None, step or -1, plan.listener if plan.writes else None)
     if log.lost:
         plan.say(lost_text(path, log.lost))
     learner.train()
-    return TrainingState(optimizer, averager, Clock(seconds), log, step)
+    return TrainingState(optimizer, averager, Clock(seconds), log, shards, step)
 
 
 def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: checkpoint.Checkpoint) -> None:
@@ -325,7 +332,7 @@ def step_functions(
                 check_alike(learner, group)
                 checked.append(True)
             average_gradients(parameters, group)
-        values[GRAD_NORM] = gradient_norm(parameters, options.grad_clip)
+        values[GRAD_NORM] = gradient_norm(parameters, options.grad_clip, group)
         values[NOT_FINITE] = finite.update(values[GRAD_NORM], draws[PROGRESS])
         return values
 
@@ -417,6 +424,7 @@ def stop_at(step: int, learner: Learner, data: PreprocessedSplit, state: Trainin
     folder = plan.folder / NOT_FINITE
     state.step = step
     save(learner, state, plan, folder, keep=1)
+    state.shards.end()
     if not plan.writes:
         wait_for_all(plan.group)  # until the process of rank 0 has repeated the whole batch
         raise NotFinite(f"step {step + 1} is not finite")
@@ -436,12 +444,14 @@ def stop_at(step: int, learner: Learner, data: PreprocessedSplit, state: Trainin
 
 def run_probe(learner: Learner, state: TrainingState, plan: TrainingPlan) -> None:
     """Log the seconds of training and what the probe measures; the clock stands still meanwhile."""
-    if plan.probe is None or not plan.probe_every:
+    if not plan.probe_every:
         return
     if plan.device.type == "cuda":
         torch.cuda.synchronize(plan.device)  # the work queued so far counts as training, not as probing
     seconds = state.clock()
-    with state.clock.paused(), use_group(None):
+    with state.clock.paused(), use_group(None), state.shards.whole(keep=plan.probe is not None):
+        if plan.probe is None:
+            return
         learner.eval()
         metrics = {"train/seconds": seconds, **plan.probe(state.step)}
         learner.train()
@@ -457,9 +467,10 @@ def save(
     if plan.group is not None:
         state.averager.average_over(plan.group)  # a resumed run logs the same lines
     entries = {"seed": plan.seed, "window": state.averager.state(), "seconds": state.clock()}
-    if plan.writes:
-        checkpoint.save(
-            folder or plan.folder, state.step, learner, state.optimizer, {**plan.checkpoint_state, **entries},
-            keep or plan.options.keep_checkpoints,
-        )  # fmt: skip
+    with state.shards.whole(plan.writes, state.optimizer):
+        if plan.writes:
+            checkpoint.save(
+                folder or plan.folder, state.step, learner, state.optimizer, {**plan.checkpoint_state, **entries},
+                keep or plan.options.keep_checkpoints,
+            )  # fmt: skip
     wait_for_all(plan.group)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError
+from ssl_core.nn.distributed import is_sharded
 from ssl_core.nn.positions import Positions
 from ssl_core.training.options import NATIVE_OPTIMIZERS, TrainOptions
 
@@ -60,6 +61,8 @@ def _native(groups: list[Group], options: TrainOptions, capturable: bool) -> tor
     """One of torch's optimisers in its fused implementation."""
     lr, decay = options.lr, options.weight_decay
     if options.optimizer == "sgd":
+        for group in groups:  # torch has no fused step of sgd for sharded parameters
+            group["fused"] = not is_sharded(group["params"][0])
         return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, weight_decay=decay, fused=True)
     betas = options.betas or (0.9, 0.999)
     if options.optimizer == "adam":
@@ -100,10 +103,12 @@ def parameter_groups(learner: nn.Module, options: TrainOptions) -> list[Group]:
     """
     exempt = no_decay_names(learner) if options.no_decay else frozenset()
     scales = {} if options.layer_decay is None else layer_scales(learner, options.layer_decay)
-    groups: dict[tuple[float, float], Group] = {}
+    groups: dict[tuple[float, float, bool], Group] = {}
     for name, parameter in learner.named_parameters():
         decay, scale = 0.0 if name in exempt else options.weight_decay, scales.get(name, 1.0)
-        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        # one fused call takes sharded parameters or whole ones, not both
+        key = decay, scale, is_sharded(parameter)
+        group = groups.setdefault(key, {"params": [], "weight_decay": decay, "lr_scale": scale})
         group["params"].append(parameter)
     return list(groups.values())
 

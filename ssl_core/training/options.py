@@ -54,6 +54,11 @@ class TrainOptions(Options):
     keep_freed_memory: bool = Field(
         True, description="with glibc, keep freed memory for the next step, in huge pages where the system offers them"
     )
+    shard: Literal["none", "encoder"] = Field(
+        "none",
+        description="with several processes, divide parameters, gradients and optimiser state of the encoder among "
+        "them (FSDP2): less memory, and more is sent",
+    )
     on_nan: Literal["stop", "skip"] = Field(
         "stop",
         description="if loss or gradient is not finite: stop, and save the state before the step for `sslx replay`; or "

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_core.errors import ConfigError, SslxError
-from ssl_core.nn.distributed import Group
+from ssl_core.nn.distributed import Group, is_sharded
 
 WAIT = timedelta(days=7)
 """Longest wait for another process: one evaluates while the others wait. A process that ends is noticed at once."""
@@ -66,8 +66,27 @@ def _connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
-        raise LostProcess(f"the connection to another process is lost ({first}); go on with --resume") from error
+        raise _lost(error) from error
+
+
+@contextmanager
+def watch_connection() -> Iterator[None]:
+    """For code that computes and communicates, as a sharded module does: tell a lost connection from other errors.
+
+    Raises:
+        LostProcess: another process has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # gloo has no class of its own
+            raise _lost(error) from error
+        raise
+
+
+def _lost(error: RuntimeError) -> LostProcess:
+    first = str(error).strip().splitlines()[0]
+    return LostProcess(f"the connection to another process is lost ({first}); go on with --resume")
 
 
 def is_worker(environment: Mapping[str, str] | None = None) -> bool:
@@ -146,10 +165,13 @@ def wait_for_all(group: Group | None) -> None:
 
 
 def average_gradients(parameters: Iterable[Tensor], group: Group) -> None:
-    """Replace each gradient by its mean over the processes: one sum of all gradients, in a fixed order."""
+    """Replace each gradient by its mean over the processes: one sum of all gradients, in a fixed order.
+
+    Gradients that are sharded are means already.
+    """
     gradients: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.grad is not None:
+        if parameter.grad is not None and not is_sharded(parameter.grad):
             gradients.setdefault((parameter.grad.device, parameter.grad.dtype), []).append(parameter.grad)
     for parts in gradients.values():
         total = group.all_reduce(torch.cat([part.flatten() for part in parts])).div_(group.size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.contracts import Ema, Teacher, Tokenizer
+from ssl_core.nn.distributed import own_part
 from ssl_core.nn.encoder import Encoder
 from ssl_core.tokens import Outcome, Tokens
 
@@ -47,8 +48,8 @@ class TeacherCopy(nn.Module):
             momentum = torch.where(frozen, torch.ones_like(momentum), momentum)
         for name, part in _parts_of(student, self.ema):
             teacher = self.parts[_key(name)]
-            mine: list[Tensor] = list(teacher.parameters())
-            theirs: list[Tensor] = list(part.parameters())
+            mine = [own_part(parameter) for parameter in teacher.parameters()]
+            theirs = [own_part(parameter) for parameter in part.parameters()]
             if mine:
                 torch._foreach_mul_(mine, momentum)
                 torch._foreach_add_(mine, list(torch._foreach_mul(theirs, 1 - momentum)))

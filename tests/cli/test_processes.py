@@ -90,6 +90,24 @@ def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: S
 
 
 @pytest.mark.slow
+def test_begun_with_shards_and_resumed_by_one_process(start: Start, tmp_path: Path) -> None:
+    shards, probe = "--set=train.shard=encoder", "--set=evaluate.every=2"
+    one = start("--steps", 6, "--out", "one", probe)
+    code, err = finish(start("--steps", 4, "--out", "many", "--processes", 2, shards, probe))
+    assert code == 0, err
+    assert "the encoder among the processes, by FSDP2" in err
+    code, err = finish(start("--steps", 6, "--out", "many", "--resume", shards, probe))
+    assert code == 1
+    assert "there is one; add --processes 2, or set train.shard=none" in err
+    code, err = finish(start("--steps", 6, "--out", "many", "--resume", "--set=train.shard=none", probe))
+    assert code == 0, err
+    assert finish(one)[0] == 0
+    expected = weights(tmp_path / "one")
+    for name, value in weights(tmp_path / "many").items():
+        assert value == pytest.approx(expected[name], rel=1e-3, abs=2e-5), name
+
+
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(start: Start) -> None:
     code, err = finish(start("--steps", 2, "--out", "r", "--processes", 5))
     assert code == 1

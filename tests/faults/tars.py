@@ -178,7 +178,16 @@ def in_folders(folder: Path) -> None:
 
 
 def damaged_json(number: int) -> dict[str, bytes]:
-    return by_json(number) if number != 4 else {"wav": sound(4), "json": b"{"}
+    return by_json(number) if number != 14 else {"wav": sound(14), "json": b"{"}
+
+
+def damaged_label(number: int) -> dict[str, bytes]:
+    content = json.dumps({"label": word(number)}).encode() if number != 14 else b"{"
+    return {"wav": sound(number), "json": content}
+
+
+def one_without_label(read: Read) -> None:
+    assert (read.labels("train") + read.labels("test")).count(None) == 1
 
 
 def json_list(number: int) -> dict[str, bytes]:
@@ -308,7 +317,15 @@ FAULTS = [
         error=r"00000.tar/000.json: the key 'label' holds a list.*dataset.label", cure={"label": "word"},
     ),
     Fault("damage: a recording", "speech", shards(damaged_member), one_is_named),
-    Fault("damage: JSON", "speech", shards(damaged_json), doubt=r"1 members.*00000.tar/004.json"),
+    Fault(
+        "damage: JSON of labels", "speech", shards(damaged_label), one_without_label,
+        doubt=r"1 members cannot be read as JSON.*00001.tar/014.json.*no label",
+    ),
+    Fault(
+        "damage: JSON of groups", "speech", shards(damaged_json), first_shard,
+        error=r"00001.tar/014.json cannot be read as JSON.*dataset.exclude=00001.tar",
+        cure={"exclude": ("00001.tar",)},
+    ),
     Fault(
         "damage: the end is missing", "speech", cut_off, first_shard,
         error=r"00001.tar cannot be read as a tar file after its member 0\d+.(wav|cls): .*dataset.exclude=00001.tar",

@@ -245,7 +245,7 @@ def _json_values(path: Path, state: str, keys: tuple[str, ...]) -> tuple[dict[st
         try:
             content = json.loads(member.read())
         except (BadSample, ValueError, RecursionError):
-            unread.append(str(member.path))
+            unread.append(member.path.as_posix())
             continue
         if isinstance(content, dict):
             values[sample] = [_nested(content, key) for key in keys]
@@ -290,6 +290,12 @@ class TarShards:
         self.named: dict[str, str | None] = {kind: getattr(options, kind, None) for kind in METADATA_COLUMNS}
         self.unread: list[str] = []
         self.values = [self._values(tar) for tar in self.tars]
+        if self.unread and any({"group", "split"} & set(values) for values in self.values):
+            archive = next(path.name for path in self.paths if self.unread[0].startswith(f"{path.as_posix()}/"))
+            raise DataError(
+                f"{self.unread[0]} cannot be read as JSON, and others name groups or splits; write it again, or leave "
+                f"its tar file out with dataset.exclude={archive}"
+            )
         for kind, name in self.named.items():
             if name is not None and not any(kind in values for values in self.values):
                 endings = sorted(
@@ -349,8 +355,8 @@ class TarShards:
             )
         if self.unread:
             files.doubts.append(
-                f"{len(self.unread)} members cannot be read as JSON, e.g. {self.unread[0]}, so that nothing is known "
-                f"of their samples; write them again, or leave the tar file out with dataset.exclude"
+                f"{len(self.unread)} members cannot be read as JSON, e.g. {self.unread[0]}, so that their samples have "
+                f"no label; write them again, or leave the tar file out with dataset.exclude"
             )
         texts = sum(".txt" in parts for tar in self.tars for parts in tar.beside)
         if texts and not any("label" in values for values in self.values):

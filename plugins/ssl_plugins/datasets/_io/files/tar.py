@@ -8,8 +8,10 @@ from __future__ import annotations
 import functools
 import glob
 import io
+import itertools
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,7 @@ JSON_ENDING = ".json"
 CAPTION_ENDINGS = (".txt", ".caption")
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 """How compressed files begin. A member of one could not be read without all before it."""
+LOOK_MEMBERS = 100  # of a tar file, by whose endings its kind is recognised
 KEPT = 4096  # files whose members are remembered, since each split opens them all
 
 
@@ -439,6 +442,20 @@ def _holds(folder: Path, endings: Sequence[str], options: Any) -> bool:
         path.name.lower().endswith(tuple(endings)) and not is_excluded(path.relative_to(folder).as_posix(), options)
         for path in walk(folder)
     )
+
+
+def member_endings(path: Path, most: int = LOOK_MEMBERS) -> Counter[str]:
+    """Endings of the first members of a tar file, in lower case, by number; none if it cannot be read as one."""
+    found: Counter[str] = Counter()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in itertools.islice(archive, most):
+                name = member.name.rpartition("/")[2]
+                if member.isfile() and not name.startswith("."):
+                    found[name[name.index(".") :].lower() if "." in name else ""] += 1
+    except (tarfile.TarError, OSError, EOFError):
+        pass
+    return found
 
 
 def files_ending(root: str, ending: str) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,29 @@ def test_a_run_is_resumed_from_the_stream_or_from_what_was_kept_of_it(tmp_path, 
             np.testing.assert_array_equal(run.encoder.state_dict()[name].numpy(), value.numpy())
     with pytest.raises(SslxError, match="data"):  # other content
         sslx.pretrain(stream(), max_samples=11, out=tmp_path / "again", steps=6, resume=True)
+
+
+def test_what_was_kept_may_be_removed_and_labels_are_given_again(tmp_path, cache):
+    x = images().remove_columns("kind")
+    run = pretrained(x.to_iterable_dataset(), tmp_path / "run", "image", 3, max_samples=12, y=np.arange(12) % 3)
+    assert run.config.dataset.options["digest"] == digest(x, IMAGE, "image", np.arange(12) % 3)
+    with pytest.raises(SslxError, match="data"):  # without the labels
+        sslx.pretrain(out=tmp_path / "run", steps=4, resume=True)
+    assert sslx.pretrain(out=tmp_path / "run", steps=4, resume=True, y=np.arange(12) % 3).report.steps == 4
+    shutil.rmtree(cache / "streams")
+    with pytest.raises(ConfigError, match="trained on data in memory; give the data"):
+        sslx.pretrain(out=tmp_path / "run", steps=5, resume=True)
+    again = sslx.pretrain(
+        x.to_iterable_dataset(), out=tmp_path / "run", steps=5, resume=True, max_samples=12, y=np.arange(12) % 3
+    )
+    assert again.report.steps == 5
+
+
+def test_an_encoder_is_fine_tuned_on_a_stream(tmp_path):
+    run = pretrained(images(), tmp_path / "run", "image")
+    x = images().filter(lambda row: row["kind"] >= 0).to_iterable_dataset()
+    tuned = sslx.finetune(run.encoder, x, max_samples=11, steps=2, out=tmp_path / "tuned")
+    assert tuned.predict(PIXELS.transpose(0, 3, 1, 2)).shape == (12,)
 
 
 def test_a_streamed_table_is_a_table(tmp_path):

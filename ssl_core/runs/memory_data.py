@@ -63,6 +63,7 @@ def data_options(
     """
     folder, most = None, keywords.get("max_samples")
     if most is not None and not is_stream(data):
+        check_container(data)  # of several splits another message helps
         raise ConfigError("max_samples is for streamed data sets; leave it out, and give a part of the data")
     if data is None:
         return {}

@@ -14,7 +14,7 @@ from PIL import Image
 
 import sslx
 from ssl_core.data import Continuous, Text
-from ssl_core.errors import ConfigError, DataError, SslxError
+from ssl_core.errors import ConfigError, DataError
 from ssl_core.pipeline.memory import memory_dataset
 from ssl_core.pipeline.streams import check_end, is_stream, keep_stream, kept_stream, record_use
 from ssl_core.utils.cache_entries import cache_entries
@@ -235,7 +235,7 @@ def test_a_run_is_resumed_from_the_stream_or_from_what_was_kept_of_it(tmp_path, 
         assert run.report.steps == 5
         for name, value in whole.encoder.state_dict().items():
             np.testing.assert_array_equal(run.encoder.state_dict()[name].numpy(), value.numpy())
-    with pytest.raises(SslxError, match="data"):  # other content
+    with pytest.raises(ConfigError, match="the samples or labels in memory are not those of the run"):
         sslx.pretrain(stream(), max_samples=11, out=tmp_path / "again", steps=6, resume=True)
 
 
@@ -243,7 +243,7 @@ def test_what_was_kept_may_be_removed_and_labels_are_given_again(tmp_path, cache
     x = images().remove_columns("kind")
     run = pretrained(x.to_iterable_dataset(), tmp_path / "run", "image", 3, max_samples=12, y=np.arange(12) % 3)
     assert run.config.dataset.options["digest"] == digest(x, IMAGE, "image", np.arange(12) % 3)
-    with pytest.raises(SslxError, match="data"):  # without the labels
+    with pytest.raises(ConfigError, match="the samples or labels in memory are not those of the run"):
         sslx.pretrain(out=tmp_path / "run", steps=4, resume=True)
     assert sslx.pretrain(out=tmp_path / "run", steps=4, resume=True, y=np.arange(12) % 3).report.steps == 4
     shutil.rmtree(cache / "streams")
@@ -289,3 +289,6 @@ def test_the_limit_is_for_streams_alone(tmp_path):
     for x in (images(), str(tmp_path), None):
         with pytest.raises(ConfigError, match="max_samples is for streamed data sets"):
             pretrained(x, tmp_path / "run", "image", max_samples=3)
+    splits = hf.IterableDatasetDict({"train": texts()})
+    with pytest.raises(ConfigError, match=r"x holds the splits train; give one of them, as x\['train'\]"):
+        pretrained(splits, tmp_path / "run", "text", max_samples=3)

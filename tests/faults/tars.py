@@ -203,6 +203,17 @@ def windows(read: Read) -> None:
     )
 
 
+def twice(ending: str, content: Callable[[int], bytes]) -> Callable[[Path], None]:
+    """Each sample lies in both tar files."""
+    return shards(lambda number: {ending: content(number % 10)})
+
+
+def never_divided(read: Read) -> None:
+    numbers = [{number_of(data.describe(row)) % 10 for row in range(len(data))} for data in read.datasets.values()]
+    assert len(numbers) == 2
+    assert not set.intersection(*numbers)
+
+
 def beside_recordings(folder: Path) -> None:
     """An archive beside its own content is not read."""
     (folder / "rec").mkdir()
@@ -315,6 +326,14 @@ FAULTS = [
     Fault(
         "recordings: a list as label", "speech", shards(json_list), recordings(word),
         error=r"00000.tar/000.json: the key 'label' holds a list.*dataset.label", cure={"label": "word"},
+    ),
+    Fault("copies: recordings", "speech", twice("wav", sound), never_divided, warning="10 samples are copies"),
+    Fault(
+        "copies: arrays", TS, twice("npy", lambda n: npy(series(n))), never_divided, warning="10 samples are copies"
+    ),
+    Fault(
+        "copies: images", "image", twice("npy", lambda n: scans(n)["npy"]), never_divided,
+        warning="10 samples are copies",
     ),
     Fault("damage: a recording", "speech", shards(damaged_member), one_is_named),
     Fault(

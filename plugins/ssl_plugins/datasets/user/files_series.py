@@ -200,7 +200,7 @@ class SeriesFiles(SeriesSplit):
         shards, metadata = TarShards(self.options, (".npy",), "array"), MetadataCollector(self.options.task)
         shards.collect(metadata)
         self.summary = DataSummary()
-        self._use_samples([TarArrays(tar) for tar in shards.tars], metadata)
+        self._use_samples([TarArrays(tar) for tar in shards.tars], metadata, shards.copies())
         self.record_files(shards.paths)
         self.record_summary(shards.entries)
 
@@ -255,8 +255,8 @@ class SeriesFiles(SeriesSplit):
         recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]
         self._cut_windows(rows_of_recordings(recordings, options), "a file is a recording")
 
-    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector) -> None:
-        """Use each series of the arrays as a sample."""
+    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector, copies: np.ndarray | None = None) -> None:
+        """Use each series of the arrays as a sample. copies: (n,) equal series have one number, where that is known."""
         options, self.arrays = self.options, arrays
         self.channels_last, doubt = choose_order(arrays, options.order)
         self.doubts += (doubt,) if doubt else ()
@@ -268,7 +268,8 @@ class SeriesFiles(SeriesSplit):
             unit=[array.unit for array in self.arrays],
             names=[getattr(array, "names", ()) for array in self.arrays],
         )
-        self.assign_split(metadata.metadata(self.locations), target=metadata.target())
+        samples = replace(metadata.metadata(self.locations), copies=copies)
+        self.assign_split(samples, target=metadata.target())
         steps = lengths[0] if len(lengths) == 1 else None
         self.fields = {"series": Continuous((len(self.picked) or count, steps), longest=lengths[-1])}
         facts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,12 +108,15 @@ class SpeechFiles(UserData):
         if options.trim and self.window is not None:
             raise ConfigError("dataset.trim cuts whole recordings; leave it out, or set dataset.window=whole")
         self.members: dict[Path, TarMember] = {}
+        self.copies: np.ndarray | None = None
         files = entries = self._list_files()
         if self.members:
             files = entries.with_entries(
                 FileEntry(path, path.name) for path in dict.fromkeys(one.archive for one in self.members.values())
             )
         metadata = metadata_of_files(entries)
+        if self.members:
+            metadata = replace(metadata, copies=self.copies)
         headers = self._read_headers([entry.path for entry in entries])
         known = [header for header in headers if header is not None]
         rates = Counter(header.rate for header in known)
@@ -172,6 +176,7 @@ class SpeechFiles(UserData):
         """The recordings in tar files, each called as if the tar file were a folder."""
         shards = TarShards(self.options, extensions, "recording")
         self.members = {member.path: member for tar in shards.tars for member in tar.members}
+        self.copies = shards.copies()
         return shards.entries.with_entries(shards.samples())
 
     def _source(self, path: Path) -> Source:

@@ -21,6 +21,7 @@ import numpy as np
 
 from ssl_core import BadSample, DataError
 from ssl_plugins.datasets._io.arrow import pa
+from ssl_plugins.datasets._io.copies import copies_of_contents
 from ssl_plugins.datasets._io.files.entry import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.files.listing import (
     apply_pattern,
@@ -47,12 +48,16 @@ KEPT = 4096  # files whose members are remembered, since each split opens them a
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file in a tar file that is not compressed. offset, size: where its bytes lie in the archive."""
+    """A file in a tar file that is not compressed.
+
+    offset, size: where its bytes lie in the archive. state: of the archive, so that a changed one is another member.
+    """
 
     archive: Path
     name: str
     offset: int
     size: int
+    state: str
 
     @property
     def path(self) -> Path:
@@ -135,7 +140,7 @@ def _samples(path: Path, state: str) -> dict[str, dict[str, TarMember]]:
                 stem, dot, ending = name.partition(".")
                 if member.isfile() and not member.issparse() and stem:
                     key = f"{folder}/{stem}" if folder else stem
-                    one = TarMember(path, member.name, member.offset_data, member.size)
+                    one = TarMember(path, member.name, member.offset_data, member.size, state)
                     samples.setdefault(key, {})[(dot + ending).lower()] = one
                 last = member.name
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -375,6 +380,12 @@ class TarShards:
         """Names each sample by its member."""
         starts = np.cumsum([0, *map(len, self.tars)])
         return SampleLocations(self.paths, starts, names=tuple(tar.names for tar in self.tars))
+
+    def copies(self) -> np.ndarray | None:
+        """(n,) int64: samples of equal members have one number; None if no two are alike, or the data name splits."""
+        if any("split" in values for values in self.values) or any(entry.split for entry in self.entries):
+            return None
+        return copies_of_contents([member for tar in self.tars for member in tar.members])
 
     def collect(self, collector: MetadataCollector) -> None:
         """Append label, group and split of all samples to `collector`.

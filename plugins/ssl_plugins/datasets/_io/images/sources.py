@@ -178,7 +178,8 @@ def _open_tars(options: Any) -> ImageSource:
     locations = shards.locations
     names = [f"{tar.path.name}/{name}" for tar in shards.tars for name in tar.names]
     images = TableImages(shards.tars, locations.starts, locations)
-    return ImageSource(images, collector.metadata(locations), collector.target(), names, shards.entries)
+    metadata = replace(collector.metadata(locations), copies=shards.copies())
+    return ImageSource(images, metadata, collector.target(), names, shards.entries)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -72,10 +72,19 @@ class TarMember:
         """
         try:
             with self.archive.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size)
+                return self.read_from(file)
         except OSError as error:
             raise BadSample(f"cannot be read: {error.strerror}") from None
+
+    def read_from(self, file: BinaryIO) -> bytes:
+        """All bytes, from the archive that is open already: for many members of it.
+
+        Raises:
+            BadSample: the archive ends before.
+            OSError: it cannot be read.
+        """
+        file.seek(self.offset)
+        data = file.read(self.size)
         if len(data) < self.size:
             raise BadSample("is cut off at the end of the file")
         return data
@@ -227,12 +236,13 @@ class TarSamples:
             DataError: a member is not UTF-8 text.
         """
         members = [next((parts[one] for one in endings if one in parts), None) for parts in self.beside]
-        return [None if member is None else _text(member) for member in members]
+        with self.path.open("rb") as file:
+            return [None if member is None else _text(member, file) for member in members]
 
 
-def _text(member: TarMember) -> str:
+def _text(member: TarMember, file: BinaryIO) -> str:
     try:
-        return member.read().decode("utf-8-sig").strip()
+        return member.read_from(file).decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise DataError(f"{member.path} is not UTF-8 text; write it again as UTF-8") from None
     except BadSample as error:
@@ -247,16 +257,16 @@ def _json_values(path: Path, state: str, keys: tuple[str, ...]) -> tuple[dict[st
     """
     values: dict[str, list[Any]] = {}
     unread: list[str] = []
-    for sample, parts in _samples(path, state).items():
-        if (member := parts.get(JSON_ENDING)) is None:
-            continue
-        try:
-            content = json.loads(member.read())
-        except (BadSample, ValueError, RecursionError):
-            unread.append(member.path.as_posix())
-            continue
-        if isinstance(content, dict):
-            values[sample] = [_nested(content, key) for key in keys]
+    members = {name: parts[JSON_ENDING] for name, parts in _samples(path, state).items() if JSON_ENDING in parts}
+    with path.open("rb") as file:
+        for sample, member in members.items():
+            try:
+                content = json.loads(member.read_from(file))
+            except (BadSample, ValueError, RecursionError):
+                unread.append(member.path.as_posix())
+                continue
+            if isinstance(content, dict):
+                values[sample] = [_nested(content, key) for key in keys]
     return values, unread
 
 

@@ -34,7 +34,7 @@ from ssl_core.runs.init_source import read_source
 from ssl_core.runs.inspection.complete import complete_request
 from ssl_core.runs.inspection.inspect import OBJECTIVE, inspect_path
 from ssl_core.runs.inspection.schema import Inspection
-from ssl_core.runs.memory_data import as_frame, data_options, embed_frame, embed_path
+from ssl_core.runs.memory_data import as_frame, data_options, embed_frame, embed_path, kept_data
 from ssl_core.runs.pretrain import RunRequest, plan_run, run_folder
 from ssl_core.runs.pretrain import pretrain as pretrain_run
 from ssl_core.runs.run import Run, RunContext
@@ -81,13 +81,14 @@ def __getattr__(name: str) -> Any:
 class DataKeywords(TypedDict, total=False):
     """Keywords common to `pretrain` and `evaluate`.
 
-    rate: samples per second of recordings in memory. label_pattern: regular
-    expression over file names with the groups label and group. set: options by dotted path or by section, such as
-    {"train.lr": 1e-3} or {"train": {"lr": 1e-3}}. device: auto, cpu, cuda or cuda:N. console: where lines and progress
-    go; silent by default.
+    rate: samples per second of recordings in memory. max_samples: most samples to take of a streamed data set.
+    label_pattern: regular expression over file names with the groups label and group. set: options by dotted path or by
+    section, such as {"train.lr": 1e-3} or {"train": {"lr": 1e-3}}. device: auto, cpu, cuda or cuda:N. console: where
+    lines and progress go; silent by default.
     """
 
     rate: float
+    max_samples: int
     label_pattern: str
     set: Mapping[str, Any]
     device: str
@@ -208,6 +209,7 @@ def pretrain(
               (n, C, steps), numbers (n, columns). A missing channel axis is added.
             - A dict of arrays by field, such as {"image": (n, C, H, W), "caption": texts}.
             - A sequence, or a torch or Hugging Face data set, of such samples or of pairs (sample, label).
+            - A streamed Hugging Face data set: read once, in order, into the cache; `max_samples` limits it.
             - A pandas DataFrame: read as the modality's own tables are; `y`, or a column called label, is the label.
 
             A fifth of data in memory is held out for the test split (`set={"dataset.test_fraction": 0.2}`).
@@ -231,6 +233,8 @@ def pretrain(
     keywords = _checked(options, PretrainKeywords)
     resume, overwrite = keywords.get("resume", False), keywords.get("overwrite", False)
     source = _source_path(keywords.get("init_from"))
+    if data is None and dataset is None and resume and out is not None:
+        data = kept_data(Path(out))
     if modality is None and data is not None and resume and out is not None:
         modality = load_config(Path(out)).modality
     elif modality is None and data is not None and source is not None:

@@ -73,8 +73,8 @@ def prune(
     kind: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only entries of this kind: prepared, unfinished, archive, compiled, table or encoder. Repeatable. By "
-            "default all but tables and encoders, which came from Python."
+            help="Only entries of this kind: prepared, unfinished, archive, stream, compiled, table or encoder. "
+            "Repeatable. By default all but tables and encoders, which came from Python."
         ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All entries of these kinds.")] = False,

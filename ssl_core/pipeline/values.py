@@ -176,8 +176,8 @@ def check_container(x: Any) -> Any:
     if hasattr(x, "__iter__") and not (hasattr(x, "__len__") and hasattr(x, "__getitem__")):
         if hasattr(x, "column_names") and hasattr(x, "take"):
             raise ConfigError(
-                "x is a streamed data set, which has no length; load it with streaming=False, or give a part of it, "
-                "as list(x.take(10_000))"
+                "x is a streamed data set, which has no length; pretrain, evaluate and finetune read it, others a part "
+                "of it, as list(x.take(10_000))"
             )
         raise ConfigError(
             f"x is a {type(x).__name__}, which has no length or no [i]; give a sequence, e.g. list(x) if it fits in "

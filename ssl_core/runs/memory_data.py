@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,24 @@ import numpy as np
 from ssl_core import plugins as installed
 from ssl_core.contracts import Dataset, Inputs
 from ssl_core.data import Fields
-from ssl_core.errors import BadSample, ConfigError, DataError
+from ssl_core.errors import BadSample, CheckpointError, ConfigError, DataError
 from ssl_core.hookspecs import hookimpl
 from ssl_core.pipeline.columns import LABEL, is_hugging_face, open_hugging_face
 from ssl_core.pipeline.memory import MEMORY, NUMERIC, ORIGIN, memory_dataset, split_pair
+from ssl_core.pipeline.streams import is_stream, keep_stream, kept_stream, record_use
 from ssl_core.pipeline.values import check_container
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches
 from ssl_core.runs.encoder import PretrainedEncoder
+from ssl_core.runs.run_dir import load_config
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.cache_entries import hold_entry
 from ssl_core.utils.console import Console
+from ssl_core.utils.digests import file_digest
 
 TABULAR = "tabular"
+TABLE_ROWS = 10_000
+"""Rows of a streamed table in memory at a time."""
 
 
 class MemoryPlugin:
@@ -46,9 +51,9 @@ def data_options(
     """The options that name the data; data in memory is added to the catalogue as a data set.
 
     Args:
-        data: None, a path, or samples in memory.
+        data: None, a path, samples in memory, or a stream, which is written into the cache.
         modality: the modality's name; data in memory needs it.
-        keywords: of `sslx.pretrain`; `y` and `rate` are used.
+        keywords: of `sslx.pretrain`; `y`, `rate`, `max_samples` and `console` are used.
         catalogue: the plugins.
         trained: the fields of the encoder that reads the data, if it is trained.
 
@@ -56,20 +61,43 @@ def data_options(
         ConfigError: data in memory without a modality, or in an unknown form.
         DataError: samples differ in form, or labels do not fit them.
     """
+    folder, most = None, keywords.get("max_samples")
+    if most is not None and not is_stream(data):
+        check_container(data)  # of several splits another message helps
+        raise ConfigError("max_samples is for streamed data sets; leave it out, and give a part of the data")
     if data is None:
         return {}
     if isinstance(data, str | os.PathLike):
         return {"dataset.name": "files", "dataset.root": os.fspath(data)}
     if modality is None:
         raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list tokenizers")
+    if is_stream(data):
+        data, folder = keep_stream(data, most, keywords.get("console") or Console())
+        if modality == TABULAR and NUMERIC not in data.column_names:
+            return {"dataset.name": "files", "dataset.root": str(stream_table(data, folder, keywords.get("y")))}
     frame = as_frame(data, modality)
     if frame is not None:
         return {"dataset.name": "files", "dataset.root": str(table_file(frame, keywords.get("y")))}
     default: type[Dataset] = catalogue.default_dataset(modality)
     template = default(default.Options(), "train").fields
     dataset, digest = memory_dataset(data, keywords.get("y"), modality, template, keywords.get("rate"), trained)
+    if folder is not None:
+        record_use(folder, digest)
     catalogue.add(Origin(ORIGIN), MemoryPlugin(dataset))
     return {"dataset.name": MEMORY, "dataset.digest": digest}
+
+
+def kept_data(folder: Path) -> Any:
+    """The stream that the run in a folder was trained on, as the cache keeps it; None if there is none.
+
+    Args:
+        folder: that of the run, or one without a run.
+    """
+    try:
+        config = load_config(folder)
+    except CheckpointError:  # it is refused where the run is resumed
+        return None
+    return kept_stream(str(config.dataset.options["digest"])) if config.dataset.name == MEMORY else None
 
 
 def as_frame(data: Any, modality: str) -> Any:
@@ -120,11 +148,7 @@ def table_file(frame: Any, y: Any) -> Path:
         DataError: `y` has another length, or a column cannot be written.
     """
     if y is not None:
-        if LABEL in frame.columns:
-            raise ConfigError("the table has a column 'label'; leave out y, or rename the column")
-        labels = list(y)  # by position: pandas would match the index of a Series
-        if len(labels) != len(frame):
-            raise DataError(f"there are {len(frame)} rows and {len(labels)} labels; give None for a row without one")
+        labels = _column_of(y, frame.columns, len(frame))
         frame = frame.assign(**{LABEL: labels})
     import pandas
     from pyarrow import ArrowException
@@ -147,6 +171,66 @@ def table_file(frame: Any, y: Any) -> Path:
             raise DataError(f"the table cannot be written as Parquet: {str(error).splitlines()[0]}") from None
         os.replace(part, path)
     return path
+
+
+def _column_of(y: Any, columns: Iterable[str], count: int) -> list[Any]:
+    """Labels as a column of a table of `count` rows, by position: pandas would match the index of a Series.
+
+    Raises:
+        ConfigError: the table has a column label.
+        DataError: they have another length.
+    """
+    if LABEL in columns:
+        raise ConfigError("the table has a column 'label'; leave out y, or rename the column")
+    labels = list(y)
+    if len(labels) != count:
+        raise DataError(f"there are {count} rows and {len(labels)} labels; give None for a row without one")
+    return labels
+
+
+def stream_table(data: Any, folder: Path, y: Any) -> Path:
+    """A Parquet file, in the cache, of a kept stream of rows; the same file for the same content.
+
+    Args:
+        data: the stream as a data set with a length; it is read in parts.
+        folder: that of the kept stream.
+        y: labels (n,), which become the column label; None for those of the stream.
+
+    Raises:
+        ConfigError: `y` is given, and the table has a column label.
+        DataError: `y` has another length, or a column cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = open_hugging_face(data, {})[1]
+    part = folder / f"table.{os.getpid()}"
+    try:
+        labels = None if y is None else pa.array(_column_of(y, data.column_names, len(data)))
+        writer, start = None, 0
+        for table in data.with_format("arrow").iter(batch_size=TABLE_ROWS):
+            own = labels
+            if labels is None and columns.label is not None:
+                kind = pa.string() if columns.classes else table.schema.field(columns.label).type
+                cells = table[columns.label].to_pylist()
+                own = pa.array([columns.label_of({columns.label: cell}) for cell in cells], kind)
+                table = table.drop_columns([columns.label])
+            elif labels is not None:
+                own = labels.slice(start, len(table))
+            table = table if own is None else table.append_column(LABEL, own)
+            writer = writer or pq.ParquetWriter(part, table.schema.remove_metadata())
+            writer.write_table(table.replace_schema_metadata(None))
+            start += len(table)
+        if writer is not None:
+            writer.close()
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"the table cannot be written as Parquet: {str(error).splitlines()[0]}") from None
+    entry = cache_dir() / "tables" / file_digest(part)[:32]
+    hold_entry(entry)
+    entry.mkdir(parents=True, exist_ok=True)
+    os.replace(part, entry / "table.parquet")
+    return entry / "table.parquet"
 
 
 def open_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest) -> list[Dataset]:

@@ -42,6 +42,11 @@ def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
         name = ".".join(path)
         if path == ("train", "steps") and saved.train.schedule == "constant" and value > old:
             continue
+        if path == ("dataset", "digest"):
+            raise ConfigError(
+                f"--resume: the samples or labels in memory are not those of the run (dataset.digest was {old}, and is "
+                f"now {value}); give the same ones in the same order, or start anew"
+            )
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
     changed = {"steps": requested.train.steps, "on_nan": requested.train.on_nan, "shard": requested.train.shard}
     return saved.model_copy(update={"train": saved.train.model_copy(update=changed)})

@@ -34,11 +34,14 @@ HOLDS = ".in-use"
 """Folder of the cache with the locks of the users of entries."""
 LIMIT_VARIABLE = "SSLX_CACHE_MAX"
 UNFINISHED = "unfinished"
-FOLDERS = {"prepared": "prepared", "unpacked": "archive", "tables": "table", "encoders": "encoder"}
+FOLDERS = {
+    "prepared": "prepared", "unpacked": "archive", "streams": "stream", "tables": "table", "encoders": "encoder"
+}  # fmt: skip
 """Folders of the cache that hold entries, with the kind of these. The folder `compiled` is an entry itself."""
 COMPILED = "compiled"
-REMADE = ("prepared", UNFINISHED, "archive", COMPILED)
-"""Kinds that a run makes again when it needs them. A table or encoder came from Python; a run may name its file."""
+REMADE = ("prepared", UNFINISHED, "archive", "stream", COMPILED)
+"""Kinds that a run makes again when it needs them; a stream when it is given again. A table or encoder came from
+Python; a run may name its file."""
 KINDS = (*REMADE, "table", "encoder")
 WORKING = 3600.0
 """Seconds after its last change in which a folder that is written without a lock counts as in use."""

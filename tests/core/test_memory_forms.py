@@ -167,7 +167,7 @@ def test_images_with_texts_are_matched_by_kind(hf):
 
 def test_data_sets_without_a_length_or_of_several_splits_are_refused(hf):
     x = hf.Dataset.from_dict({"text": ["a", "b"]})
-    with pytest.raises(ConfigError, match=r"streamed data set.*streaming=False.*list\(x.take\(10_000\)\)"):
+    with pytest.raises(ConfigError, match=r"streamed data set.*pretrain.*read it.*list\(x.take\(10_000\)\)"):
         opened(x.to_iterable_dataset(), TEXT)
     assert len(opened(list(x.to_iterable_dataset().take(10_000)), TEXT)[0]) == 2
     with pytest.raises(ConfigError, match=r"x holds the splits train, test; give one of them, as x\['train'\]"):

@@ -305,8 +305,9 @@ def two_classes(read: Read) -> None:
     for split, dataset in read.datasets.items():
         assert read.bad(split) == []
         for index in range(len(dataset)):
-            shard, sample = dataset.describe(index).rsplit("/", 1)[1].split(".tar sample ")
-            number = 10 * int(shard) + int(sample) - 1
+            shard, member = dataset.describe(index).split("/")[-2:]
+            number = int(member.removesuffix(".png"))
+            assert shard == f"{number // 10:05}.tar"
             pixels = dataset[index]["inputs"]["image"]
             np.testing.assert_array_equal(pixels, np.moveaxis(PHOTOS[number], -1, 0))
             assert dataset[index]["label"] == number % 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +190,21 @@ def write_zip(make: Callable[[Path], object]) -> Callable[[Path], None]:
     return write
 
 
+def tar_of(members: dict[str, bytes]) -> Callable[[Path], None]:
+    """Two tar files of WebDataset with three samples each. members: the content by ending."""
+
+    def write(folder: Path) -> None:
+        for shard in range(2):
+            with tarfile.open(folder / f"{shard:05}.tar", "w") as archive:
+                for number in range(3):
+                    for ending, content in members.items():
+                        info = tarfile.TarInfo(f"{shard}{number}.{ending}")
+                        info.size = len(content)
+                        archive.addfile(info, io.BytesIO(content))
+
+    return write
+
+
 def write_nested_json(folder: Path) -> None:
     for language in ("de", "en"):
         articles = [{"title": str(i), "paragraphs": [{"context": phrase(i) + " " + phrase(i + 9)}]} for i in range(9)]
@@ -229,6 +246,12 @@ FORMS: dict[str, tuple[Callable[[Path], object], str, dict[str, object]]] = {
     "UCI": (write_uci, "tabular", {"root": "adult.data", "test_root": "adult.test"}),
     "zip of pictures": (write_zip(pictures), "image", {}),
     "zip of a table": (write_zip(csv(people)), "tabular", {}),
+    "tar of recordings": (tar_of({"wav": b"-", "txt": b"-"}), "speech", {}),
+    "tar of pictures": (tar_of({"jpg": b"-", "cls": b"-"}), "image", {}),
+    "tar of captions": (tar_of({"jpg": b"-", "txt": b"-", "json": b"{}"}), "image-text", {}),
+    "tar of scans": (tar_of({"dcm": b"-", "cls": b"-"}), "medical-image", {}),
+    "tar of texts": (tar_of({"txt": b"-", "json": b"{}"}), "text", {}),
+    "tar of arrays": (tar_of({"npy": b"-"}), "time-series", {}),
     "nested json of two languages": (write_nested_json, "multilingual-text", {}),
     "texts in csv": (csv(texts), "text", {"text": "sentence"}),
     "lines": (write_lines, "text", {}),
@@ -314,6 +337,7 @@ DOUBTFUL: dict[str, tuple[Callable[[Path], object], set[str]]] = {
     "recordings and pictures": (several_kinds, {"speech", "image"}),
     "only labels": (only_labels, set()),
     "binary": (lambda f: (f / "x.bin").write_bytes(bytes(range(256)) * 40), set()),
+    "tar": (lambda f: (f / "x.tar").write_bytes(b"no tar file" * 100), set()),
     "archive": (lambda f: (f / "x.zip").write_bytes(b"PK\x03\x04" + bytes(100)), set()),
     "nested records without texts": (records, set()),
     "a single protein": (lambda f: (f / "x.fasta").write_text(">a\nMKVLAW\n"), set()),

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -22,54 +24,90 @@ LOOK_ROWS = 10_000  # of which different values are counted
 POSSIBLE_ROWS = 50
 
 
-def copies_of_files(paths: Sequence[Path]) -> np.ndarray | None:
-    """(n,) int64: files of one content have one number. None if no two are alike.
+class Content(Protocol):
+    """A file, or a part of one. It is a key of caches, so that it changes when its file does."""
 
-    Only files of equal size are read, and of these at first the two ends alone. A file that cannot be read is like no
+    @property
+    def size(self) -> int:
+        """Bytes; 0 if it cannot be read."""
+
+    def open(self) -> BinaryIO:
+        """Open it for reading.
+
+        Raises:
+            BadSample, OSError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """A whole file. state: of the file, as `file_state` gives it."""
+
+    path: Path
+    state: str
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 if it is no regular file."""
+        try:
+            return self.path.stat().st_size if self.path.is_file() else 0
+        except (OSError, ValueError):
+            return 0
+
+    def open(self) -> BinaryIO:
+        """The file."""
+        return self.path.open("rb")
+
+
+def copies_of_files(paths: Sequence[Path]) -> np.ndarray | None:
+    """(n,) int64: files of one content have one number. None if no two are alike; see `copies_of_contents`."""
+    return copies_of_contents([FileContent(path, file_state(path)) for path in paths])
+
+
+def copies_of_contents(contents: Sequence[Content]) -> np.ndarray | None:
+    """(n,) int64: equal contents have one number. None if no two are alike.
+
+    Only contents of equal size are read, and of these at first the two ends alone. One that cannot be read is like no
     other.
     """
     by_size: dict[int, list[int]] = defaultdict(list)
-    for index, path in enumerate(paths):
-        try:
-            size = path.stat().st_size
-        except (OSError, ValueError):
-            continue
-        if size and path.is_file():
+    for index, content in enumerate(contents):
+        if size := content.size:
             by_size[size].append(index)
-    codes = np.arange(len(paths))
+    codes = np.arange(len(contents))
     for rows in by_size.values():
-        for alike in _alike(paths, rows, _digest_of_ends):
-            for same in _alike(paths, alike, _digest):
+        for alike in _alike(contents, rows, _digest_of_ends):
+            for same in _alike(contents, alike, _digest):
                 codes[same] = same[0]
-    return codes if (codes != np.arange(len(paths))).any() else None
+    return codes if (codes != np.arange(len(contents))).any() else None
 
 
-def _alike(paths: Sequence[Path], rows: Sequence[int], digest: Callable[[Path, str], bytes]) -> Iterable[list[int]]:
-    """The rows in groups of one digest, of two files or more."""
+def _alike(contents: Sequence[Content], rows: Sequence[int], digest: Callable[..., bytes]) -> Iterable[list[int]]:
+    """The rows in groups of one digest, of two contents or more."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for row in rows if len(rows) > 1 else ():
         try:
-            groups[digest(paths[row], file_state(paths[row]))].append(row)
-        except OSError:
+            groups[digest(contents[row])].append(row)
+        except (OSError, BadSample):
             continue
     return [group for group in groups.values() if len(group) > 1]
 
 
 @lru_cache(maxsize=1 << 18)
-def _digest_of_ends(path: Path, state: str) -> bytes:
-    """Of the first and last bytes of a file. state: of the file, as `file_state` gives it, so that results are kept."""
-    with path.open("rb") as file:
+def _digest_of_ends(content: Content) -> bytes:
+    """Of the first and last bytes."""
+    size = content.size
+    with content.open() as file:
         head = file.read(END_BYTES)
-        size = int(state.split("\0")[0])
         file.seek(max(len(head), size - END_BYTES))
         return hashlib.blake2b(head + b"\0" + file.read(END_BYTES), digest_size=16).digest()
 
 
 @lru_cache(maxsize=1 << 16)
-def _digest(path: Path, state: str) -> bytes:
-    """Of the content of a file. state: as of `_digest_of_ends`."""
-    digest = hashlib.blake2b(state.split("\0")[0].encode(), digest_size=16)
-    with path.open("rb") as file:
+def _digest(content: Content) -> bytes:
+    """Of the whole content."""
+    digest = hashlib.blake2b(str(content.size).encode(), digest_size=16)
+    with content.open() as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.digest()

@@ -82,9 +82,19 @@ class FileOptions(TableOptions, UserDataOptions):
     path_column: str | None = Field(
         None, description="column of the path in a table of files; by default path, file, filename, image or the like"
     )
-    label: str | None = Field(None, description="column of the label in a table of files; by default label")
-    group: str | None = Field(None, description="column of the group in a table of files; by default group")
-    split: str | None = Field(None, description="column of train, val or test in a table of files; by default split")
+    label: str | None = Field(
+        None,
+        description="column of the label in a table of files, by default label; for tar files the ending of the member "
+        "or the key of the JSON, by default cls, else label",
+    )
+    group: str | None = Field(
+        None, description="column of the group in a table of files, or key of the JSON in tar files; by default group"
+    )
+    split: str | None = Field(
+        None,
+        description="column of train, val or test in a table of files, or key of the JSON in tar files; by default "
+        "split",
+    )
 
     @field_validator("extensions", mode="after")
     @classmethod

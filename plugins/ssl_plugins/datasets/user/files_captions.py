@@ -15,6 +15,7 @@ from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.copies import copies_of_files
 from ssl_plugins.datasets._io.files.entry import FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources, splits_by_name
+from ssl_plugins.datasets._io.files.tar import TAR, check_archive
 from ssl_plugins.datasets._io.images.captions import (
     CaptionTable,
     read_caption_table,
@@ -31,7 +32,6 @@ from ssl_plugins.datasets._io.images.rasters import (
     read_raster,
 )
 from ssl_plugins.datasets._io.images.readers import TableImages
-from ssl_plugins.datasets._io.images.tar import TAR, check_archive
 from ssl_plugins.datasets._io.splitting import Codes, SampleMetadata
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData

@@ -32,9 +32,11 @@ from ssl_plugins.datasets._io.files.listing import (
     splits_by_name,
 )
 from ssl_plugins.datasets._io.files.stores import is_group, is_store
+from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, has_tars
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series.arrays import (
     CONTAINER_EXTENSIONS,
+    TarArrays,
     choose_array_layout,
     choose_order,
     load_array,
@@ -157,6 +159,8 @@ class SeriesFiles(SeriesSplit):
         Raises:
             DataError: a table cannot be read.
         """
+        if has_tars(options.root, EXTENSIONS, options):
+            return None
         entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         if not all(entry.path.name.lower().endswith(TABLE_EXTENSIONS) for entry in entries):
             return None
@@ -165,6 +169,10 @@ class SeriesFiles(SeriesSplit):
     def _open(self) -> None:
         """Read all files and assign the split."""
         options = self.options
+        check_archive(options.root)
+        if has_tars(options.root, EXTENSIONS, options):
+            self._read_tars()
+            return
         entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, options)
         known = (*EXTENSIONS, *TEXT_EXTENSIONS)
         check_extensions(entries, known, "table or array of time series")
@@ -186,6 +194,15 @@ class SeriesFiles(SeriesSplit):
         self.record_files(entry.path for entry in entries)
         self.record_summary(entries, tables=self.tables)
         del self.tables  # they cannot be sent to worker processes
+
+    def _read_tars(self) -> None:
+        """Use each array of tar files as a series."""
+        shards, metadata = TarShards(self.options, (".npy",), "array"), MetadataCollector(self.options.task)
+        shards.collect(metadata)
+        self.summary = DataSummary()
+        self._use_samples([TarArrays(tar) for tar in shards.tars], metadata, shards.copies())
+        self.record_files(shards.paths)
+        self.record_summary(shards.entries)
 
     def _read_tables(self, entries: FileList) -> FileList:
         """Read tables; returns those that were read."""
@@ -238,8 +255,8 @@ class SeriesFiles(SeriesSplit):
         recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]
         self._cut_windows(rows_of_recordings(recordings, options), "a file is a recording")
 
-    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector) -> None:
-        """Use each series of the arrays as a sample."""
+    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector, copies: np.ndarray | None = None) -> None:
+        """Use each series of the arrays as a sample. copies: (n,) equal series have one number, where that is known."""
         options, self.arrays = self.options, arrays
         self.channels_last, doubt = choose_order(arrays, options.order)
         self.doubts += (doubt,) if doubt else ()
@@ -249,8 +266,10 @@ class SeriesFiles(SeriesSplit):
             [array.path for array in self.arrays],
             np.cumsum([0, *map(len, self.arrays)]),
             unit=[array.unit for array in self.arrays],
+            names=[getattr(array, "names", ()) for array in self.arrays],
         )
-        self.assign_split(metadata.metadata(self.locations), target=metadata.target())
+        samples = replace(metadata.metadata(self.locations), copies=copies)
+        self.assign_split(samples, target=metadata.target())
         steps = lengths[0] if len(lengths) == 1 else None
         self.fields = {"series": Continuous((len(self.picked) or count, steps), longest=lengths[-1])}
         facts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from ssl_plugins.datasets._io.audio.recordings import (
     FFMPEG_CURE,
     FFMPEG_ENDINGS,
     Header,
+    Source,
     check_sound,
     endings,
     evenly_spaced,
@@ -23,10 +25,11 @@ from ssl_plugins.datasets._io.audio.recordings import (
     read_recording,
     select_channel,
     sound_range,
+    source_state,
 )
 from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import FileEntry, FileList, list_files, metadata_of_files
-from ssl_plugins.datasets._io.files.state import file_state
+from ssl_plugins.datasets._io.files.tar import TarMember, TarShards, check_archive, has_tars
 from ssl_plugins.datasets._io.label_kinds import look_decimal, take_labels
 from ssl_plugins.datasets._io.splitting import SampleMetadata, check_split, needs_test_split
 from ssl_plugins.datasets._io.user_data import FileOptions, UserData, with_known
@@ -40,7 +43,7 @@ QUIET_SHARE = 0.2  # share of recordings that begin with silence from which on i
 
 
 class SpeechFiles(UserData):
-    """Your own recordings (wav, flac, mp3, ogg, ...): a folder, or a table of path, label, group, split."""
+    """Your own recordings (wav, flac, mp3, ogg, ...): a folder, a table of path, label, group, split, or tar files."""
 
     modality = "speech"
 
@@ -104,8 +107,16 @@ class SpeechFiles(UserData):
             raise ConfigError("dataset.stride is for windows; set dataset.window too, e.g. to 1")
         if options.trim and self.window is not None:
             raise ConfigError("dataset.trim cuts whole recordings; leave it out, or set dataset.window=whole")
-        entries = self._list_files()
+        self.members: dict[Path, TarMember] = {}
+        self.copies: np.ndarray | None = None
+        files = entries = self._list_files()
+        if self.members:
+            files = entries.with_entries(
+                FileEntry(path, path.name) for path in dict.fromkeys(one.archive for one in self.members.values())
+            )
         metadata = metadata_of_files(entries)
+        if self.members:
+            metadata = replace(metadata, copies=self.copies)
         headers = self._read_headers([entry.path for entry in entries])
         known = [header for header in headers if header is not None]
         rates = Counter(header.rate for header in known)
@@ -124,8 +135,8 @@ class SpeechFiles(UserData):
             self.warnings += (f"recordings at other rates are resampled to {self.rate} Hz",)
         self._look_at_labels(metadata)
         self._look_for_doubts([entries[row].path for row in used], known)
-        self._summarise(entries, known, rates)
-        self.record_files(entry.path for entry in entries)
+        self._summarise(files, known, rates)
+        self.record_files(entry.path for entry in files)
 
     def _list_files(self) -> FileList:
         """All recordings that can be read.
@@ -134,6 +145,10 @@ class SpeechFiles(UserData):
             DataError: there is none.
         """
         options = self.options
+        check_archive(options.root)
+        known = options.extensions or (*endings(), *FFMPEG_ENDINGS)
+        if has_tars(options.root, known, options):
+            return self._list_members(known)
         if options.extensions:
             return list_files(options.root, options.extensions, options.label_pattern, options)
         entries = list_files(options.root, (*endings(), *FFMPEG_ENDINGS), options.label_pattern, options)
@@ -157,13 +172,25 @@ class SpeechFiles(UserData):
         kept.ignored += left_out
         return kept
 
+    def _list_members(self, extensions: Sequence[str]) -> FileList:
+        """The recordings in tar files, each called as if the tar file were a folder."""
+        shards = TarShards(self.options, extensions, "recording")
+        self.members = {member.path: member for tar in shards.tars for member in tar.members}
+        self.copies = shards.copies()
+        return shards.entries.with_entries(shards.samples())
+
+    def _source(self, path: Path) -> Source:
+        """The recording that is called so."""
+        return self.members.get(path, path)
+
     def _read_headers(self, paths: Sequence[Path]) -> list[Header | None]:
         """The headers of evenly spaced files, or of all files if they are cut into windows."""
         if self.window is None:
             paths = evenly_spaced(paths, MAX_HEADERS)
-        headers = [read_header(path, file_state(path)) for path in paths]
+        sources = [self._source(path) for path in paths]
+        headers = [read_header(source, source_state(source)) for source in sources]
         if not any(headers):
-            reason = _reason(paths[0])
+            reason = _reason(sources[0])
             raise DataError(f"none of the {len(paths)} files is a readable recording, e.g. {paths[0]}{reason}")
         return headers
 
@@ -231,9 +258,10 @@ class SpeechFiles(UserData):
         if options.silent != "auto" and options.trim is not None:
             return
         chosen = evenly_spaced(paths, MAX_CHECKED)
+        sources = [self._source(path) for path in chosen]
         checks = {
-            path: check_sound(path, file_state(path), options.channel, CHECKED_SECONDS, options.trim_db)
-            for path in chosen
+            path: check_sound(source, source_state(source), options.channel, CHECKED_SECONDS, options.trim_db)
+            for path, source in zip(chosen, sources, strict=True)
         }
         found = {path: check for path, check in checks.items() if check is not None}
         where = " that were looked at" if len(chosen) < len(paths) else ""
@@ -292,11 +320,11 @@ class SpeechFiles(UserData):
         Raises:
             BadSample: the file cannot be read, is cut off, or holds NaN or infinite values.
         """
-        options, path = self.options, self.entries[index].path
+        options, source = self.options, self._source(self.entries[index].path)
         if self.window is None:
-            sound, header = read_recording(path)
+            sound, header = read_recording(source)
         else:
-            sound, header = read_recording(path, float(self.begin[self.rows[index]]), self.window)
+            sound, header = read_recording(source, float(self.begin[self.rows[index]]), self.window)
         if header.is_truncated and options.truncated == "skip":
             raise BadSample(
                 f"ends after {header.seconds:.3g} of the {header.promised / header.rate:.3g} s that its header "
@@ -361,10 +389,10 @@ def _fix_length(clip: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(clip[:samples], (0, max(0, samples - len(clip))))
 
 
-def _reason(path: Path) -> str:
+def _reason(source: Source) -> str:
     """Why a recording cannot be read, in brackets."""
     try:
-        read_recording(path)
+        read_recording(source)
     except BadSample as error:
         return f": {error}"
     return ""

@@ -17,6 +17,7 @@ from ssl_core import BadSample, DataError, Dataset, Sample, Split, Text, hookimp
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
 from ssl_plugins.datasets._io.copies import copies_of_files, copies_of_texts
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, FileList, list_sources
+from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, has_tars
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
@@ -35,12 +36,14 @@ from ssl_plugins.datasets._io.texts.sequence_records import lengths_in_words
 from ssl_plugins.datasets._io.texts.texts import (
     JSON_EXTENSIONS,
     TextDocument,
+    TextMembers,
     locations_of,
     read_text_source,
 )
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
-PLAIN_EXTENSIONS = with_compressions((".txt", ".text", ".md", ".log"))
+MEMBER_EXTENSIONS = (".txt", ".text", ".md", ".log")
+PLAIN_EXTENSIONS = with_compressions(MEMBER_EXTENSIONS)
 EXTENSIONS = (*PLAIN_EXTENSIONS, *JSON_EXTENSIONS, *TABLE_EXTENSIONS)
 ABOUT_FILES = tuple(
     "*".join(["", "".join(f"[{letter}{letter.upper()}]" for letter in name)]) + ".*"
@@ -55,9 +58,10 @@ LOOK_LINES = 1000  # lines that are searched for tabs
 
 
 class TextFiles(UserData):
-    """Your own texts (txt or md by line or by file, JSON, CSV, Parquet): one text or a pair of texts a sample."""
+    """Your own texts (txt or md by line or by file, JSON, CSV, Parquet, tar): one text or a pair of texts a sample."""
 
     modality = "text"
+    sources: list[TextSource]
 
     class Options(RowOptions):
         """Options of the user's texts."""
@@ -74,29 +78,18 @@ class TextFiles(UserData):
         super().__init__(options, split)
         options = self.options
         listing = options.model_copy(update={"exclude": (*options.exclude, *ABOUT_FILES)})
-        entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, listing)
-        check_extensions(entries, EXTENSIONS, "file of text")
-        entries = without_other_tables(entries, "text", options)
-        entries = self._with_labels(entries)
+        check_archive(options.root)
         collector, lists = MetadataCollector(options.task), LabelLists()
-        column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
-        is_single_file = Path(options.root).is_file()
-        whole_files = options.document == "file" or (options.document == "auto" and not is_single_file)
-        fallback = self._legacy_encoding(entries) if whole_files else None
-        self.sources: list[TextSource] = []
-        for entry in entries:
-            if options.columns or not entry.path.name.lower().endswith(PLAIN_EXTENSIONS):
-                self.sources.append(read_text_source(entry, column_of, options, collector, lists))
-                continue
-            if options.pair:
-                raise DataError(f"{entry.path} is plain text, which holds no pairs; leave dataset.pair out")
-            source: TextSource = (
-                TextDocument(entry.path, options.encoding, fallback)
-                if whole_files
-                else TextLines(entry.path, options.encoding)
-            )
-            collector.append_file(entry, len(source))
-            self.sources.append(source)
+        shards = self._shards(listing)
+        if shards is not None:
+            entries = shards.entries
+            self._members(shards, collector)
+        else:
+            entries = list_sources(options.root, options.test_root, EXTENSIONS, options.label_pattern, listing)
+            check_extensions(entries, EXTENSIONS, "file of text")
+            entries = without_other_tables(entries, "text", options)
+            entries = self._with_labels(entries)
+            self._open(entries, collector, lists)
         self.locations = locations_of(self.sources, [entry.path for entry in entries])
         if not self.locations.starts[-1]:
             raise DataError(f"dataset.root {options.root} holds no text")
@@ -117,6 +110,42 @@ class TextFiles(UserData):
         self.fields = {"text": Text()}
         self._describe_files(entries)
         self.record_files(self.locations.paths)
+
+    def _shards(self, options: Any) -> TarShards | None:
+        """The tar files that the root names; None if it names other files. Indices in JSON may lie beside them."""
+        rivals = tuple(ending for ending in EXTENSIONS if ending not in JSON_EXTENSIONS)
+        return TarShards(options, MEMBER_EXTENSIONS, "text") if has_tars(options.root, rivals, options) else None
+
+    def _members(self, shards: TarShards, collector: MetadataCollector) -> None:
+        """Open tar files in which each text is a member."""
+        if self.options.pair:
+            raise DataError(f"{shards.paths[0]} holds plain texts, which are no pairs; leave dataset.pair out")
+        if self.options.document == "line":
+            raise DataError(f"each text of {shards.paths[0]} is a member; leave dataset.document=line out")
+        self.sources = [TextMembers(tar, self.options.encoding) for tar in shards.tars]
+        shards.collect(collector)
+
+    def _open(self, entries: FileList, collector: MetadataCollector, lists: LabelLists) -> None:
+        """Open the files as sources of texts."""
+        options = self.options
+        column_of = {"text": options.text} | ({"pair": options.pair} if options.pair else {})
+        is_single_file = Path(options.root).is_file()
+        whole_files = options.document == "file" or (options.document == "auto" and not is_single_file)
+        fallback = self._legacy_encoding(entries) if whole_files else None
+        self.sources = []
+        for entry in entries:
+            if options.columns or not entry.path.name.lower().endswith(PLAIN_EXTENSIONS):
+                self.sources.append(read_text_source(entry, column_of, options, collector, lists))
+                continue
+            if options.pair:
+                raise DataError(f"{entry.path} is plain text, which holds no pairs; leave dataset.pair out")
+            source: TextSource = (
+                TextDocument(entry.path, options.encoding, fallback)
+                if whole_files
+                else TextLines(entry.path, options.encoding)
+            )
+            collector.append_file(entry, len(source))
+            self.sources.append(source)
 
     def _with_labels(self, entries: FileList) -> FileList:
         """The files with the labels that their names may say."""

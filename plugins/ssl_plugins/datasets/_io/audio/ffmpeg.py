@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,14 +21,14 @@ class FfmpegFile:
         self.sound, self.samplerate, self.position = sound, rate, 0
 
     @classmethod
-    def open(cls, path: Path) -> FfmpegFile | None:
-        """Decode a file; None if it holds no sound."""
+    def open(cls, file: str | IO[bytes]) -> FfmpegFile | None:
+        """Decode a file, named or open; None if it holds no sound."""
         import av  # optional
 
         blocks: list[np.ndarray] = []
         size = 0
         try:
-            with av.open(str(path)) as container:
+            with av.open(file, "r") as container:
                 if not container.streams.audio:
                     return None
                 stream = container.streams.audio[0]

@@ -13,12 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import soundfile
 
 from ssl_core import BadSample
+from ssl_plugins.datasets._io.files.state import file_state
+from ssl_plugins.datasets._io.files.tar import TarMember
+
+Source: TypeAlias = Path | TarMember
+"""A recording: a file, or a member of a tar file."""
 
 ENDINGS = {
     "WAV": (".wav", ".wave"), "FLAC": (".flac",), "OGG": (".ogg", ".oga", ".opus"), "MP3": (".mp3", ".mp2"),
@@ -74,16 +79,16 @@ class Header:
 
 
 @functools.lru_cache(maxsize=100_000)
-def read_header(path: Path, state: str) -> Header | None:
+def read_header(source: Source, state: str) -> Header | None:
     """The header; None for an unreadable file, which is named when it is read. state: part of the cache's key."""
     try:
-        with _open(path) as file:
-            return _header(file, path)
+        with _open(source) as file:
+            return _header(file, source)
     except BadSample:
         return None
 
 
-def read_recording(path: Path, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, Header]:
+def read_recording(source: Source, start: float = 0.0, seconds: float | None = None) -> tuple[np.ndarray, Header]:
     """Read a recording, or `seconds` of it from `start` on.
 
     Returns:
@@ -92,8 +97,8 @@ def read_recording(path: Path, start: float = 0.0, seconds: float | None = None)
     Raises:
         BadSample: the file cannot be read.
     """
-    with _open(path) as file:
-        header = _header(file, path)
+    with _open(source) as file:
+        header = _header(file, source)
         first = round(start * header.rate)
         count = header.frames - first if seconds is None else round(seconds * header.rate)
         blocks = list(_blocks(file, first, count))
@@ -114,60 +119,81 @@ def _blocks(file: Any, first: int, count: int) -> Iterator[np.ndarray]:
         count -= len(block)
 
 
+def source_state(source: Source) -> str:
+    """Changes when the file that holds a recording does."""
+    return file_state(source.archive if isinstance(source, TarMember) else source)
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(source: Source) -> Iterator[Any]:
     """Open a recording with libsndfile, or with FFmpeg if libsndfile does not know its format.
 
     Raises:
         BadSample: the file cannot be opened, or reading fails in this context.
     """
-    name: Any = os.fsencode(path) if os.name == "posix" else str(path)  # soundfile refuses names that are not UTF-8
-    try:
+    with _content(source) as content:
         try:
-            file: Any = soundfile.SoundFile(name)
-        except soundfile.SoundFileError:
-            file = _open_with_ffmpeg(path)
-            if file is None:
-                raise
-        with file:
+            try:
+                file: Any = soundfile.SoundFile(content)
+            except soundfile.SoundFileError:
+                file = _open_with_ffmpeg(source)
+                if file is None:
+                    raise
+            with file:
+                yield file
+        except BadSample:
+            raise
+        except Exception as error:  # any failure of a decoder concerns this file alone
+            raise BadSample(f"cannot be read as audio ({_reason(error)})") from None
+
+
+@contextmanager
+def _content(source: Source) -> Iterator[Any]:
+    """What soundfile opens: the name of a file, which it reads fastest, or a member as a file."""
+    if isinstance(source, TarMember):
+        with source.open() as file:
             yield file
-    except BadSample:
-        raise
-    except Exception as error:  # any failure of a decoder concerns this file alone
-        raise BadSample(f"cannot be read as audio ({_reason(error, path)})") from None
+    else:
+        yield os.fsencode(source) if os.name == "posix" else str(source)  # it refuses names that are not UTF-8
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception) -> str:
     """What an exception says, without the path and the library's function."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"^Error opening .*?: ", "", text) if os.fspath(path) in text or "Error opening" in text else text
+    return re.sub(r"^Error opening .*?: ", "", " ".join(str(error).split()) or type(error).__name__)
 
 
-def _open_with_ffmpeg(path: Path) -> Any:
+def _open_with_ffmpeg(source: Source) -> Any:
     """The file in FFmpeg's hands; None if it is no recording to FFmpeg either.
 
     Raises:
         BadSample: the format needs the extra, which is not installed.
     """
     if not has_ffmpeg():
-        if path.suffix.lower() in FFMPEG_ENDINGS or _is_mpeg4(path):
+        if source.name.lower().endswith(FFMPEG_ENDINGS) or _is_mpeg4(source):
             raise BadSample(f"holds a format that libsndfile does not read; reading it needs {FFMPEG_CURE}")
         return None
     from ssl_plugins.datasets._io.audio.ffmpeg import FfmpegFile
 
-    return FfmpegFile.open(path)
+    if isinstance(source, TarMember):
+        with source.open() as file:
+            return FfmpegFile.open(file)
+    return FfmpegFile.open(str(source))
 
 
-def _is_mpeg4(path: Path) -> bool:
-    with path.open("rb") as file:
+def _is_mpeg4(source: Source) -> bool:
+    with source.open() if isinstance(source, TarMember) else source.open("rb") as file:
         return file.read(12)[4:8] == b"ftyp"
 
 
-def _header(file: Any, path: Path) -> Header:
+def _size(source: Source) -> int:
+    return source.size if isinstance(source, TarMember) else source.stat().st_size
+
+
+def _header(file: Any, source: Source) -> Header:
     rate, channels, frames = int(file.samplerate), int(file.channels), int(file.frames)
     if rate < 1 or channels < 1 or frames < 0:
         raise BadSample(f"cannot be read as audio (a rate of {rate} Hz, {channels} channels, {frames} samples)")
-    if frames > MAX_FRAMES_PER_BYTE * path.stat().st_size:
+    if frames > MAX_FRAMES_PER_BYTE * _size(source):
         raise BadSample(f"cannot be read as audio (its header promises {frames:,} samples, more than it can hold)")
     promised = frames
     match = SIZES.search(file.extra_info)
@@ -223,10 +249,10 @@ class SoundCheck:
 
 
 @functools.lru_cache(maxsize=10_000)
-def check_sound(path: Path, state: str, channel: str, seconds: float, top_db: float) -> SoundCheck | None:
+def check_sound(source: Source, state: str, channel: str, seconds: float, top_db: float) -> SoundCheck | None:
     """Listen to the first `seconds` of a recording; None if it cannot be read. state: part of the cache's key."""
     try:
-        sound, header = read_recording(path, seconds=seconds)
+        sound, header = read_recording(source, seconds=seconds)
         clip = select_channel(sound, channel)
     except BadSample:
         return None
@@ -238,6 +264,6 @@ def check_sound(path: Path, state: str, channel: str, seconds: float, top_db: fl
     return SoundCheck(is_constant, tuple(np.flatnonzero(ranges).tolist()), start, len(clip) / header.rate)
 
 
-def evenly_spaced(paths: Sequence[Path], most: int) -> Sequence[Path]:
+def evenly_spaced(paths: Sequence[Any], most: int) -> Sequence[Any]:
     """At most `most` of the paths."""
     return paths[:: max(1, -(-len(paths) // most))]

@@ -63,12 +63,14 @@ class SampleLocations:
     starts: (files + 1,) index of the first sample of each file.
     line_numbers: (n,) line of each sample from 1, if some lines hold no sample.
     unit: what a sample of each file, or of all, is called in messages; empty if the file is one sample.
+    names: of each file, the names of its samples in it; empty if they have none. Without it, no sample has one.
     """
 
     paths: Sequence[Path]
     starts: np.ndarray
     line_numbers: np.ndarray | None = None
     unit: str | Sequence[str] = "row"
+    names: Sequence[Sequence[str]] = ()
 
     def locate(self, row: int) -> tuple[int, int]:
         """The index of the file, and of the sample within it."""
@@ -77,6 +79,8 @@ class SampleLocations:
 
     def __call__(self, row: int) -> str:
         file, index = self.locate(row)
+        if self.names and self.names[file]:
+            return str(self.paths[file] / self.names[file][index])
         unit = self.unit if isinstance(self.unit, str) else self.unit[file]
         if not unit:
             return str(self.paths[file])

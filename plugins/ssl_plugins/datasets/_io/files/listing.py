@@ -189,7 +189,7 @@ def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> F
         names = {path: path.relative_to(fixed or ".").as_posix() for path in found if path.is_file()}
         if not names:
             raise DataError(f"dataset.root {root}: no file has such a name")
-    files = FileList(FileEntry(path, name) for path, name in names.items() if not _is_excluded(name, options))
+    files = FileList(FileEntry(path, name) for path, name in names.items() if not is_excluded(name, options))
     known = [entry for entry in files if entry.path.name.lower().endswith(tuple(extensions))]
     if known and len(known) < len(files):
         files.ignored.update(ending_of(entry.path.name) for entry in files if entry not in known)
@@ -233,7 +233,7 @@ def _entries_of_folder(
 ) -> FileList:
     files, parts, others = FileList(), {}, {}
     for path, names in _files_below(root, extensions, options):
-        if _is_excluded("/".join(names), options):
+        if is_excluded("/".join(names), options):
             continue
         reason = None if path.name.lower().endswith(tuple(extensions)) else ending_of(path.name)
         if (
@@ -347,7 +347,7 @@ def _shared_folders(parts: Iterable[tuple[str, ...]]) -> int:
     return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
 
 
-def _is_excluded(name: str, options: Any) -> bool:
+def is_excluded(name: str, options: Any) -> bool:
     """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
     patterns = getattr(options, "exclude", ())
     if not patterns:
@@ -373,7 +373,7 @@ def _files_below(root: Path, extensions: Sequence[str], options: Any) -> Iterato
     for path in _without_side_files(walk(root)):
         names = path.relative_to(root).parts
         is_archive = path.name.lower().endswith(ARCHIVE_ENDING) and not path.name.lower().endswith(tuple(extensions))
-        if not is_archive or _is_excluded("/".join(names), options):
+        if not is_archive or is_excluded("/".join(names), options):
             yield path, names
             continue
         folder = folder_in_place_of(path, extensions)

@@ -14,10 +14,11 @@ import numpy as np
 from ssl_core import BadSample, DataError
 from ssl_plugins.datasets._io.arrow import pa, pc, pq
 from ssl_plugins.datasets._io.files.entry import FileEntry
+from ssl_plugins.datasets._io.files.tar import CAPTION_ENDINGS, TarSamples
 from ssl_plugins.datasets._io.images.caption_columns import LOOK_ROWS, find_columns, find_images
 from ssl_plugins.datasets._io.images.parquet import ArrowImages, ParquetImages, is_image_type, stored_images
 from ssl_plugins.datasets._io.images.raster_types import Content
-from ssl_plugins.datasets._io.images.tar import CAPTION_ENDINGS, TarImages
+from ssl_plugins.datasets._io.images.rasters import RASTER_EXTENSIONS
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table, as_text
 
 ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
@@ -45,7 +46,7 @@ class CaptionTable:
     texts: list[Any]
     rows: np.ndarray
     folders: Sequence[Path]
-    stored: ParquetImages | ArrowImages | TarImages | None = None
+    stored: ParquetImages | ArrowImages | TarSamples | None = None
     table: Table | None = None
 
     def __len__(self) -> int:
@@ -266,7 +267,7 @@ def _image_folders(path: Path, name: str) -> Iterator[Path]:
 
 def read_tar(path: Path) -> CaptionTable:
     """The images of a tar file in the form of WebDataset, with the caption in a member NAME.txt."""
-    images = TarImages(path)
+    images = TarSamples(path, RASTER_EXTENSIONS, "image")
     captions = pa.array(images.texts(CAPTION_ENDINGS), pa.string())
     return CaptionTable(path, pa.array(images.names), [captions], np.arange(len(images)), [path.parent], images)
 

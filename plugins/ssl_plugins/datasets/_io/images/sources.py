@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from ssl_plugins.datasets._io.copies import copies_of_files
 from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.files.stores import is_store
+from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, files_ending, has_tars
 from ssl_plugins.datasets._io.images.bands import (
     doubt_of_bands,
     doubt_of_folders,
@@ -33,7 +33,6 @@ from ssl_plugins.datasets._io.images.parquet import (
 )
 from ssl_plugins.datasets._io.images.raster_axes import find_channel_axis
 from ssl_plugins.datasets._io.images.readers import ArrayImages, FileImages, Images, TableImages
-from ssl_plugins.datasets._io.images.tar import LABEL_ENDINGS, TAR, TarImages, check_archive
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
 from ssl_plugins.datasets._io.splitting import SampleMetadata
@@ -80,7 +79,7 @@ def open_images(options: Any) -> ImageSource:
     if Path(options.root).suffix.lower() in ARRAY_EXTENSIONS:
         return _open_arrays(options)
     check_archive(options.root)
-    if _files_ending(options.root, TAR):
+    if has_tars(options.root):
         return _open_tars(options)
     if arrays := _folder_of_arrays(options):
         return _open_arrays(options, arrays)
@@ -95,16 +94,6 @@ def _folder_of_arrays(options: Any) -> list[Path]:
     if arrays and any(path.suffix.lower() in options.extensions for path in folder.rglob("*")):
         return []
     return arrays
-
-
-def _files_ending(root: str, ending: str) -> list[Path]:
-    """The files of this ending: the root, those of a pattern, or those in its folder or in the folders in it."""
-    path = Path(root)
-    if glob.has_magic(root) and not path.exists():
-        return sorted(Path(name) for name in glob.glob(root, recursive=True) if name.lower().endswith(ending))
-    if path.is_file():
-        return [path] if path.name.lower().endswith(ending) else []
-    return sorted(path.glob(f"*{ending}")) or sorted(path.glob(f"*/*{ending}"))
 
 
 def _open_files(options: Any) -> ImageSource:
@@ -149,7 +138,7 @@ def _open_files(options: Any) -> ImageSource:
 def _image_tables(options: Any) -> FileList | None:
     """The Parquet or Arrow files of images that root names; None if it is something else."""
     for ending in (PARQUET, ARROW):
-        tables = _files_ending(options.root, ending)
+        tables = files_ending(options.root, ending)
         if tables and image_columns(tables[0]):
             return _list_shards(options, ending)
     return None
@@ -183,17 +172,14 @@ def _open_tables(entries: FileList, options: Any) -> ImageSource:
 
 
 def _open_tars(options: Any) -> ImageSource:
-    """Tar files in the form of WebDataset, with the class in a member NAME.cls."""
-    collector, entries = MetadataCollector(options.task), _list_shards(options, TAR)
-    tables = [TarImages(entry.path) for entry in entries]
-    for entry, table in zip(entries, tables, strict=True):
-        labels = pa.array(table.texts(LABEL_ENDINGS), pa.string())
-        columns = {"label": "label"} if labels.null_count < len(labels) else {}
-        collector.append({"label": labels}, columns, entry, _Row(entry.path, 0))
-    locations = SampleLocations([table.path for table in tables], np.cumsum([0, *map(len, tables)]), unit="sample")
-    names = [f"{table.path.name}/{name}" for table in tables for name in table.names]
-    images = TableImages(tables, locations.starts, locations)
-    return ImageSource(images, collector.metadata(locations), collector.target(), names, entries)
+    """Tar files in the form of WebDataset."""
+    shards, collector = TarShards(options, options.extensions, "image"), MetadataCollector(options.task)
+    shards.collect(collector)
+    locations = shards.locations
+    names = [f"{tar.path.name}/{name}" for tar in shards.tars for name in tar.names]
+    images = TableImages(shards.tars, locations.starts, locations)
+    metadata = replace(collector.metadata(locations), copies=shards.copies())
+    return ImageSource(images, metadata, collector.target(), names, shards.entries)
 
 
 @dataclass(frozen=True)

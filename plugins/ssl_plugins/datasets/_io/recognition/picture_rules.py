@@ -38,11 +38,6 @@ BESIDE = 0.8
 
 def recognise_pictures(found: Survey) -> dict[str, Recognition]:
     """Pictures in files: their modality, and captions beside them."""
-    if "image" not in found.files:
-        return {
-            "image": Recognition(0.7, f"archives ({found.words('tar')})"),
-            "image-text": Recognition(0.5, "archives"),
-        }
     weight, words = found.weight("image"), found.words("image")
     paths, options = _without_masks(found)
     headers = [(path, header) for path in spread(paths, HEADERS) if (header := _header(path)) is not None]

@@ -14,8 +14,9 @@ import numpy as np
 
 from ssl_core import DataError, Recognition
 from ssl_plugins.datasets._io.files.kind import file_kind
+from ssl_plugins.datasets._io.files.tar import CAPTION_ENDINGS, LABEL_ENDING, member_endings
 from ssl_plugins.datasets._io.recognition.picture_rules import recognise_pictures, recognise_pixels
-from ssl_plugins.datasets._io.recognition.survey import Survey, count_words, spread, survey
+from ssl_plugins.datasets._io.recognition.survey import Survey, count_words, family_of, spread, survey
 from ssl_plugins.datasets._io.recognition.table_facts import look_at_tables
 from ssl_plugins.datasets._io.recognition.table_rules import recognise_tables
 from ssl_plugins.datasets._io.recognition.text_facts import (
@@ -53,7 +54,7 @@ def _recognise(root: str, state: str) -> Mapping[str, Recognition]:
     found = survey(root)
     assert found is not None
     candidates: Found = {}
-    for part in (_recordings, _pictures, _scans, _sequences, _signals, _arrays, _tables, _texts, _unknown):
+    for part in (_recordings, _pictures, _archives, _scans, _sequences, _signals, _arrays, _tables, _texts, _unknown):
         for modality, one in part(found).items():
             if modality not in candidates or candidates[modality].confidence < one.confidence:
                 candidates[modality] = one
@@ -79,7 +80,31 @@ def _scans(found: Survey) -> Found:
 
 
 def _pictures(found: Survey) -> Found:
-    return recognise_pictures(found) if "image" in found.files or "tar" in found.files else {}
+    return recognise_pictures(found) if "image" in found.files else {}
+
+
+def _archives(found: Survey) -> Found:
+    """Tar files, as their modality reads them: by the endings of the members of the first one that can be read."""
+    paths = found.files.get("tar", [])
+    if not paths or any(family not in ("tar", "table", "text") for family in found.files):
+        return {}
+    endings = next(filter(None, map(member_endings, paths[:FEW_TABLES])), Counter[str]())
+    families = {family_of(Path(f"x{ending}")) for ending in endings}
+    why = f"tar files ({found.words('tar')}) of "
+    if "image" in families:
+        confidence = {"image": 0.9}
+        if any(ending in CAPTION_ENDINGS for ending in endings):
+            confidence = (
+                {"image": 0.8, "image-text": 0.6} if LABEL_ENDING in endings else {"image": 0.5, "image-text": 0.9}
+            )
+        return {modality: Recognition(value, f"{why}images") for modality, value in confidence.items()}
+    if "scan" in families:
+        return {"medical-image": Recognition(0.9, f"{why}scans")}
+    if "recording" in families:
+        return {"speech": Recognition(0.9, f"{why}recordings")}
+    if ".npy" in endings:
+        return {"time-series": Recognition(0.7, f"{why}arrays")}
+    return {"text": Recognition(0.8, f"{why}texts")} if ".txt" in endings else {}
 
 
 def _sequences(found: Survey) -> Found:

@@ -17,10 +17,10 @@ from ssl_plugins.datasets._io.files.archives import ENDING as ARCHIVE_ENDING
 from ssl_plugins.datasets._io.files.archives import folder_in_place_of, open_root
 from ssl_plugins.datasets._io.files.entry import ending_of
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, root_parts, walk
+from ssl_plugins.datasets._io.files.tar import TAR
 from ssl_plugins.datasets._io.images.raster_medical import VOLUME_EXTENSIONS
 from ssl_plugins.datasets._io.images.raster_pillow import PILLOW_EXTENSIONS
 from ssl_plugins.datasets._io.images.raster_tiff import TIFF_EXTENSIONS
-from ssl_plugins.datasets._io.images.tar import TAR
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS
 from ssl_plugins.datasets._io.series.arrays import CONTAINER_EXTENSIONS
 from ssl_plugins.datasets._io.series.recordings import EDF_EXTENSIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import DataError, nearest
+from ssl_core import BadSample, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
 from ssl_plugins.datasets._io.files.stores import is_store, load_store
+from ssl_plugins.datasets._io.files.tar import TarSamples
 from ssl_plugins.datasets._io.npz import (
     ARRAY_EXTENSIONS,
     GROUP_KEYS,
@@ -213,6 +215,52 @@ def read_samples(entry: FileEntry, key: str | None, metadata: MetadataCollector)
     columns = {kind: kind for kind in block if kind}
     metadata.append(block, columns, entry, lambda row: f"{path} sample {row + 1}")
     return [SampleArray(path, array)]
+
+
+class TarArrays:
+    """The arrays of a tar file, each member (.npy) a series of its own. Their headers are read at once.
+
+    Raises:
+        DataError: a member is no array of numbers (channels, steps), (steps, channels) or (steps,).
+    """
+
+    line_numbers = None
+    unit = "sample"
+
+    def __init__(self, tar: TarSamples) -> None:
+        self.tar, self.path, self.names = tar, tar.path, tar.names
+        self.shapes: set[tuple[int, ...]] = set()
+        for member in tar.members:
+            try:
+                with member.open() as file:
+                    shape, _, dtype = _npy_header(file)
+            except (BadSample, ValueError, EOFError) as error:
+                raise DataError(
+                    f"{member.path} cannot be read as an array: {' '.join(str(error).split()):.200}; write it again "
+                    f"with numpy.save, or leave its tar file out with dataset.exclude={tar.path.name}"
+                ) from None
+            if dtype.kind not in "uifb" or len(shape) not in (1, 2):
+                raise DataError(f"{member.path} holds {dtype} of shape {shape}; {SAVE_CURE}")
+            self.shapes.add(shape)
+
+    def __len__(self) -> int:
+        return len(self.tar)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        array: np.ndarray = np.load(io.BytesIO(self.tar.content(index)), allow_pickle=False)
+        return array
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of the array in an .npy file.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
 
 
 def read_array_recording(entry: FileEntry, key: str | None, channels_first: bool) -> Recording:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from ssl_core import BadSample, Column, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.entry import FileEntry, SampleLocations
+from ssl_plugins.datasets._io.files.tar import TarSamples
 from ssl_plugins.datasets._io.label_lists import LabelLists
 from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table, as_text
@@ -22,6 +24,7 @@ from ssl_plugins.datasets._io.texts.json_records import read_json
 from ssl_plugins.datasets._io.texts.lines import Findings, TextLines, TextSource, columns_of
 from ssl_plugins.datasets._io.user_data import RowOptions
 
+LOOK_MEMBERS = 200  # of a tar file, of which the encoding is looked at
 NUMBERS_OF_ROWS = ("id", "index", "idx", "row", "number", "")
 
 
@@ -68,12 +71,69 @@ class TextDocument:
         """
         try:
             data = read_bytes(self.path)
-            text, self.encoding = decode(self.path, data, self.option)
-            if self.fallback is not None and self.encoding.is_guess and self.encoding.name != self.fallback:
-                text, self.encoding = data.decode(self.fallback, "replace"), Encoding(self.fallback, is_guess=True)
         except DataError as error:
             raise BadSample(str(error).removeprefix(f"{self.path} ")) from None
-        return [text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")]
+        text, self.encoding = document_text(self.path, data, self.option, self.fallback)
+        return [text]
+
+
+def document_text(path: Path, data: bytes, encoding: str | None, fallback: str | None) -> tuple[str, Encoding]:
+    """The text of a document, with line feeds as line ends, and its encoding; arguments as of `TextDocument`.
+
+    Raises:
+        BadSample: the data are no text.
+    """
+    try:
+        text, found = decode(path, data, encoding)
+    except DataError as error:
+        raise BadSample(str(error).removeprefix(f"{path} ")) from None
+    if fallback is not None and found.is_guess and found.name != fallback:
+        text, found = data.decode(fallback, "replace"), Encoding(fallback, is_guess=True)
+    return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff"), found
+
+
+class TextMembers:
+    """The texts of a tar file, each a member.
+
+    Args:
+        tar: the samples of the file.
+        encoding: their encoding; None = it is detected.
+    """
+
+    line_numbers, unit = None, "sample"
+    columns: tuple[Column, ...] = ()
+
+    def __init__(self, tar: TarSamples, encoding: str | None = None) -> None:
+        self.tar, self.path, self.option = tar, tar.path, encoding
+        self.names = tar.names
+        self.encoding: Encoding | None = Encoding(encoding) if encoding else None
+        if encoding is None:
+            self.encoding = self._common_encoding()
+
+    def _common_encoding(self) -> Encoding | None:
+        """That of most of some members, a guess if one of them is; a single text is too short for a guess."""
+        found: Counter[Encoding] = Counter()
+        for row in np.unique(np.linspace(0, len(self) - 1, LOOK_MEMBERS).astype(int)).tolist():
+            try:
+                found[document_text(self.path, self.tar.content(row), None, None)[1]] += 1
+            except BadSample:
+                continue
+        guesses = Counter({one: count for one, count in found.items() if one.is_guess})
+        most = (guesses or found).most_common(1)
+        return most[0][0] if most else None
+
+    def __len__(self) -> int:
+        return len(self.tar)
+
+    def texts(self, index: int) -> list[str]:
+        """The text of a member; line ends are line feeds.
+
+        Raises:
+            BadSample: it cannot be read, or is no text.
+        """
+        guess = self.encoding.name if self.encoding is not None and self.encoding.is_guess else None
+        member = self.tar.members[index]
+        return [document_text(member.path, member.read(), self.option, guess)[0]]
 
 
 @contextmanager
@@ -202,4 +262,6 @@ def locations_of(sources: Sequence[TextSource], paths: Sequence[Path]) -> Sample
                 for source in sources
             ]
         )
-    return SampleLocations(paths, starts, line_numbers, tuple(source.unit for source in sources))
+    units = tuple(source.unit for source in sources)
+    names = tuple(source.names if isinstance(source, TextMembers) else () for source in sources)
+    return SampleLocations(paths, starts, line_numbers, units, names if any(names) else ())

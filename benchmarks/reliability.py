@@ -1,4 +1,4 @@
-"""Write the tables of results/kills.json and results/mutations.json to docs/reliability.md.
+"""Write the tables of results/kills.json, endurance.json and mutations.json to docs/reliability.md.
 
     python benchmarks/reliability.py
 
@@ -31,6 +31,27 @@ def kills(rows: dict[str, Any]) -> str:
     return "\n".join([*lines, f"| all | {' | '.join(f'{number:,}' for number in total)} |"])
 
 
+def endurance(result: dict[str, Any]) -> str:
+    """The table of the comparisons under kills, and that of the slopes of undisturbed processes."""
+    rows = result["comparisons"]
+    lines = [
+        "| comparison | cells | kills of all, comparison, training | starts | same scores |",
+        "|---|---|---|---|---|",
+    ]
+    for number, row in enumerate(rows, 1):
+        kills = ", ".join(str(row["kills"].count(victim)) for victim in ("all", "comparison", "training"))
+        lines.append(f"| {number} | {row['cells']} | {kills} | {row['starts']} | {'yes' if row['same'] else 'no'} |")
+    lines += ["", "| process | number | hours in all | MB an hour | descriptors an hour |", "|---|---|---|---|---|"]
+    for name, slope in result["slopes"].items():
+        if slope["processes"]:
+            memory, files = (
+                f"{slope[f'{what}_per_hour']:+.2f} ± {slope[f'{what}_per_hour_error']:.2f}"
+                for what in ("mb", "descriptors")
+            )
+            lines.append(f"| {name} | {slope['processes']} | {slope['hours']:.1f} | {memory} | {files} |")
+    return "\n".join(lines)
+
+
 def mutations(rows: dict[str, Any]) -> str:
     """The table of the mutated files."""
     good = ("read", "refused")
@@ -45,9 +66,10 @@ def mutations(rows: dict[str, Any]) -> str:
 
 def current() -> str:
     """The page with the tables of the results."""
-    read = {name: json.loads((HERE / "results" / f"{name}.json").read_text()) for name in ("kills", "mutations")}
-    page = fill(PAGE.read_text(), "kills", kills(read["kills"]))
-    return fill(page, "mutations", mutations(read["mutations"]))
+    page = PAGE.read_text()
+    for name, table in {"kills": kills, "endurance": endurance, "mutations": mutations}.items():
+        page = fill(page, name, table(json.loads((HERE / "results" / f"{name}.json").read_text())))
+    return page
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -373,7 +374,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script by its name."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     yield importlib.import_module
-    for name in ("publish", "reliability", "communication", "mutations"):
+    for name in ("publish", "reliability", "communication", "mutations", "endurance"):
         sys.modules.pop(name, None)
 
 
@@ -382,6 +383,21 @@ def test_pages_hold_the_tables_of_the_results(script):
     assert reliability.PAGE.read_text() == reliability.current()
     page = communication.PAGE.read_text()
     assert publish.fill(page, "communication", communication.table()) == page
+
+
+def test_slopes_of_memory_have_an_offset_for_each_process(script, tmp_path):
+    watch = script("endurance").Watch(tmp_path, threading.Event())
+    for pid, offset in ((1, 500.0), (2, 900.0)):
+        start = [(float(t), offset * t, 99) for t in range(0, 60, 5)]  # memory grows until a minute has passed
+        flat = [(float(t), offset + t / 100, 7) for t in range(60, 400, 5)]
+        watch.readings["training", pid] = start + flat
+    watch.readings["training", 3] = [(0.0, 1.0, 1), (70.0, 1e6, 1)]  # has too few readings
+    slope = watch.slopes("training")
+    assert (slope["processes"], slope["readings"]) == (2, 136)
+    assert slope["mb_per_hour"] == pytest.approx(36)
+    assert slope["mb_per_hour_error"] == pytest.approx(0, abs=1e-6)
+    assert slope["descriptors_per_hour"] == pytest.approx(0, abs=1e-9)
+    assert watch.slopes("comparison") == {"processes": 0}
 
 
 def raises(error):

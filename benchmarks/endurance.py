@@ -161,7 +161,7 @@ def kill(victim: str, place: Path, rng: random.Random) -> str | None:
 
 def disturbed(number: int, arguments: argparse.Namespace, place: Path, rng: random.Random) -> dict[str, Any]:
     """Make a comparison under kills."""
-    out, kills, starts, refusals = place / f"table-{number}", [], 0, []
+    out, kills, starts = place / f"table-{number}", [], 0
     while True:
         process, starts = start(comparison(number, arguments.steps, out), place), starts + 1
         while True:
@@ -177,9 +177,7 @@ def disturbed(number: int, arguments: argparse.Namespace, place: Path, rng: rand
         while any(what != "other" for what in processes(place).values()):
             time.sleep(0.5)  # trainings of a killed comparison save and end
         if code == 0:
-            return {"kills": kills, "starts": starts, "refusals": refusals}
-        if code != -signal.SIGKILL and "training" not in kills:
-            refusals.append((place / "log.txt").read_text().splitlines()[-1])
+            return {"kills": kills, "starts": starts}
         if starts > len(kills) + 3:
             raise SystemExit(f"comparison {number} does not complete; its log is {place / 'log.txt'}")
 

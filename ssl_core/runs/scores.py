@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,7 +39,7 @@ from ssl_core.runs.encoder import EMBED_BATCH
 from ssl_core.runs.init import INITIAL
 from ssl_core.runs.kept import Kept
 from ssl_core.runs.run import Run
-from ssl_core.runs.shared_features import Compute, Request, in_turns, receive, send
+from ssl_core.runs.shared_features import COMPUTED, Compute, Request, in_turns, receive, send
 from ssl_core.training import checkpoint
 from ssl_core.training.device import autocast
 from ssl_core.training.parallel import joined
@@ -124,9 +125,7 @@ class Extractor:
         if group is not None and len(index):
             name = next(name for name, one in run.data.items() if one is split)
             send(group, Request(self.kind, name, spec, index))
-            parts = in_turns(group, compute, split, index, run.device)
-            # the inputs are not used: each part was computed by one of the processes
-            return features(lambda _: next(parts), split.sweep(EMBED_BATCH, index), len(index))
+            return features(itemgetter(COMPUTED), in_turns(group, compute, split, index, run.device), len(index))
         return features(compute, (batch.to(run.device) for batch in split.sweep(EMBED_BATCH, index)), len(index))
 
     def function(self, spec: FeatureSpec) -> Compute:

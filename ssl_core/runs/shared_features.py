@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_core.data import Batch
 from ssl_core.evaluation.protocols import FeatureSpec
 from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.runs.encoder import EMBED_BATCH
 
 Compute = Callable[[Mapping[str, Tensor]], Tensor]
+COMPUTED = "features"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _sum(group: Group, value: Tensor) -> Tensor:
 
 def in_turns(
     group: Group, compute: Compute, split: PreprocessedSplit, index: np.ndarray, device: torch.device
-) -> Iterator[Tensor]:  # fmt: skip
+) -> Iterator[Batch]:  # fmt: skip
     """Features of batches of `EMBED_BATCH` samples in order; each process has to iterate to the end.
 
     Args:
@@ -79,7 +81,7 @@ def in_turns(
         device: where they are computed.
 
     Yields:
-        float32 on the CPU, the features of all batches one after the other.
+        The features of each batch as its only input, `COMPUTED`, float32 on the CPU, and its labels.
     """
     batches = [index[start : start + EMBED_BATCH] for start in range(0, len(index), EMBED_BATCH)]
     for first in range(0, len(batches), group.size):
@@ -89,4 +91,5 @@ def in_turns(
         whole[: len(part)] = part
         gathered = group.all_gather(whole).split(EMBED_BATCH)
         for rows, one in zip(batches[first : first + group.size], gathered, strict=False):
-            yield one[: len(rows)]
+            label = None if split.labels is None else torch.from_numpy(split.labels[rows])
+            yield Batch({COMPUTED: one[: len(rows)]}, label)

@@ -78,10 +78,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the fast tier, except slow ones."""
+    """Mark the tests of the fast tier, except slow ones and those of a release."""
     for item in items:
         path = item.path.relative_to(ROOT / "tests").as_posix() if item.path.is_relative_to(ROOT / "tests") else ""
-        if path in FAST and item.get_closest_marker("slow") is None:
+        if path in FAST and not any(item.get_closest_marker(name) for name in ("slow", "release")):
             item.add_marker("fast")
 
 

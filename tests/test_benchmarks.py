@@ -61,7 +61,7 @@ def program(path: Path, lines: str) -> str:
     return str(path)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     results, printed = run_tiny(
         tmp_path, "--shapes", "speech", "--variants", "plain", "plain, memory kept", "fp32", "bf16"
@@ -92,7 +92,7 @@ def test_every_part_of_the_speed_benchmark_runs(tmp_path):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_steps_of_ids_and_of_dropout_run(tmp_path):
     results, _ = run_tiny(
         tmp_path, "--shapes", "genomics", "HIGGS", "--variants", "plain", "fp32", "bf16",
@@ -106,7 +106,7 @@ def test_steps_of_ids_and_of_dropout_run(tmp_path):
     assert results["profile/HIGGS, bf16"]["random numbers"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("shape", ["speech", "genomics", "HIGGS"])
 def test_compiled_steps_run(tmp_path, shape):
     results, printed = run_tiny(
@@ -352,7 +352,7 @@ def test_real_data_is_laid_out_whole_or_not_at_all(tmp_path):
     assert (tmp_path / "out" / "adult" / "adult-test.csv").read_text() == "25, Private, <=50K\n38, ?, >50K\n"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_benchmark_of_waiting_threads_runs(tmp_path):
     script, out = SCRIPT.with_name("cores.py"), tmp_path / "cores.json"
     done = subprocess.run(

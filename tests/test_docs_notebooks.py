@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SOONER = {"first-run", "export"}  # run by .ci/run
 LARGEST_FILE, LARGEST_PICTURE = 200_000, 100_000
 """Bytes of a notebook, and of a picture in it."""
 SECONDS = 600
@@ -69,8 +70,11 @@ def test_links_of_a_notebook_lead_somewhere(path):
                 assert (FOLDER / target).exists(), target
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow if p.stem in SOONER else pytest.mark.release) for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     """Each cell runs, in an empty folder. Numbers may differ in their last digits from one machine to another."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")

@@ -262,7 +262,7 @@ def test_a_dry_run_leaves_the_result_of_every_phase(tmp_path):
     assert "synthetic word, linear accuracy: metamae, 2 steps" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_failing_phase_is_reported_and_stops_no_other(tmp_path):
     soundfile = pytest.importorskip("soundfile")
     data, results, noise = tmp_path / "recordings", tmp_path / "results", np.random.default_rng(0)

@@ -99,14 +99,14 @@ def problems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return import_alone([*modules(), *BROKEN], folder)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_each_module_imports_alone_without_warnings(problems):
     assert len(modules()) > 20
     ours = {name: text for name, text in problems.items() if name not in BROKEN}
     assert ours == {}, "\n".join(f"{name}:\n{text}" for name, text in ours.items())
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_import_problems_are_found(problems):
     found = {name: text for name, text in problems.items() if name in BROKEN}
     assert set(found) == {"kit_warns", "kit_raises", "kit_exits"}

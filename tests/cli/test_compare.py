@@ -62,6 +62,7 @@ def scores(folder: Path) -> list[dict[str, object]]:
     return json.loads((folder / "comparison.json").read_text())["scores"]
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_reported_and_the_rest_goes_on(sslx, tmp_path):
     (tmp_path / "grid.toml").write_text(
         '[[method]]\nname = "mae"\nobjective = "mae"\n'

@@ -258,7 +258,7 @@ def test_objective_is_installed_run_compared_and_uninstalled(outside):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_encoder_probe_and_command_are_installed_and_run(outside):
     """`sslx new`, pip install, its tests, `sslx check`, and the first command that `sslx new` prints, in short."""
     fine = outside.fine

@@ -69,6 +69,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], se
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: Start, tmp_path: Path) -> None:
     one = start("--steps", 6, "--out", "one", "--probe-every", 2)
     code, err = finish(start("--steps", 4, "--out", "many", "--probe-every", 2, "--processes", 2))
@@ -89,7 +90,7 @@ def test_begun_on_two_processes_and_resumed_on_three_equals_one_process(start: S
     assert probed(tmp_path / "many") == [0, 2, 6]  # step 4 was the last of the first command
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_begun_with_shards_and_resumed_by_one_process(start: Start, tmp_path: Path) -> None:
     shards, probe = "--set=train.shard=encoder", "--set=evaluate.every=2"
     one = start("--steps", 6, "--out", "one", probe)

@@ -106,7 +106,7 @@ def test_a_failing_run_fails_the_job_by_its_own_message(quick, tmp_path):
     assert "its log is" in err
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_comparison_by_jobs_gives_its_table_and_names_a_failure(quick, tmp_path):
     arguments = ("compare", "--modality", "tabular", "--objectives", "mae,shed", "--seeds", "1", "--steps", "2")
     failing = ("--set", "encoder.heads=3")  # 16 is not divisible by it

@@ -102,7 +102,7 @@ def test_compare_on_data_in_memory_is_a_row_of_runs(series, tmp_path):
         sslx.compare(x + 1, objectives=TABLE, seeds=[1], out=out, **options)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_compare_gives_the_numbers_of_the_command(tmp_path):
     common = {**EMBEDDED, "encoder.dim": 16, "encoder.depth": 1, "encoder.heads": 2, "train.batch_size": 8}
     made = sslx.compare(

@@ -273,7 +273,7 @@ def test_samples_are_looked_at_once_and_the_same(monkeypatch):
     assert len(look_at(train).index) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_table_of_ten_million_rows_needs_little_memory(tmp_path):
     """At most 500 MB beside the libraries; the number of rows, missing values and ranges are those of all rows."""
     import pyarrow as pa

@@ -193,7 +193,7 @@ print(step.retried, float(loss), grads, sums)
 
 
 @ELF
-@pytest.mark.slow
+@pytest.mark.release
 def test_training_continues_over_torn_objects(tmp_path):
     """The objects of forward and backward pass are damaged, as by a kill while they are written.
 

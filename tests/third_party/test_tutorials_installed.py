@@ -21,7 +21,7 @@ def commands(page: str) -> list[str]:
     return [line + FEWER if line.startswith(("sslx run", "sslx compare")) else line for line in lines]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_pages_lead_to_where_they_say(outside):
     """Both packages are installed, tested, run and compared by the pages' own lines; uninstalled, nothing is left."""
     pytest.importorskip("hatchling")

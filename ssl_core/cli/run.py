@@ -96,6 +96,7 @@ def run(
     from ssl_core.cli.terminal import RichConsole, show_plan, show_report
     from ssl_core.errors import ConfigError
     from ssl_core.runs import benchmark as benchmarks
+    from ssl_core.runs.build import check_processes
     from ssl_core.runs.init import form_of
     from ssl_core.runs.pretrain import pretrain, run_folder
     from ssl_core.runs.processes import run_processes
@@ -116,6 +117,8 @@ def run(
             raise ConfigError("a benchmark runs in one process; leave out --processes")
     if starts_others:
         assert processes is not None
+        if "train.batch_size" not in plan.config.auto:  # else it is chosen by the size of the data
+            check_processes(plan.config.train, plan.config.train.batch_size, processes)
         folder = out or default_folder(plan.config)
         arguments = [*sys.argv[1:], *([] if out else ["--out", str(folder)])]
         raise SystemExit(run_processes(arguments, folder, processes, say))

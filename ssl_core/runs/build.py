@@ -332,7 +332,8 @@ def resolve_runtime(
         values["batch_size"] = len(train)
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
     size = values.get("batch_size", options.batch_size)
-    check_processes(options, size)
+    group = joined()
+    check_processes(options, size, 1 if group is None else group.size)
     if size < objective.min_batch_size:
         raise ConfigError(
             f"objective '{config.objective.name}' compares samples and needs a batch of at least "
@@ -372,21 +373,19 @@ def device_of(name: str) -> torch.device:
     return device if joined() is None or device.type != "cuda" else pick_device(f"cuda:{local_rank()}")
 
 
-def check_processes(options: TrainOptions, size: int) -> None:
-    """Raises:
-    ConfigError: several processes cannot train so: a batch of `size` samples cannot be divided among them, or the
-        clock ends the run.
+def check_processes(options: TrainOptions, size: int, count: int) -> None:
+    """Check that `count` processes can train together.
+
+    Raises:
+        ConfigError: a batch of `size` samples cannot be divided among them, or the clock ends the run.
     """
-    group = joined()
-    if group is None:
-        return
-    if size % group.size:
-        fewer = next(count for count in range(group.size, 0, -1) if size % count == 0)
+    if size % count:
+        fewer = next(fewer for fewer in range(count, 0, -1) if size % fewer == 0)
         raise ConfigError(
-            f"a batch of {size} samples cannot be divided among {group.size} processes; use {fewer}, or begin a run "
-            f"with train.batch_size={max(1, size // group.size) * group.size}"
+            f"a batch of {size} samples cannot be divided among {count} processes; use {fewer}, or begin a run "
+            f"with train.batch_size={max(1, size // count) * count}"
         )
-    if options.max_seconds is not None:
+    if options.max_seconds is not None and count > 1:
         raise ConfigError(
             "train.max_seconds ends a run by the clock, which differs between processes; give --steps and no --budget"
         )

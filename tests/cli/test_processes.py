@@ -108,13 +108,35 @@ def test_begun_with_shards_and_resumed_by_one_process(start: Start, tmp_path: Pa
         assert value == pytest.approx(expected[name], rel=1e-3, abs=2e-5), name
 
 
-@pytest.mark.slow
-def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(start: Start) -> None:
-    code, err = finish(start("--steps", 2, "--out", "r", "--processes", 5))
+def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(
+    quick: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, err = quick("run", *SMALL, "--steps", 2, "--out", "r", "--processes", 5)
+    assert code == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line == (
+        "error: a batch of 12 samples cannot be divided among 5 processes; use 4, or begin a run with "
+        "train.batch_size=10"
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_run_ended_by_the_clock_is_refused_before_processes_start(
+    quick: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, _, err = quick("run", *SMALL, "--budget", "60s", "--out", "r", "--processes", 2)
+    assert code == 1
+    assert "give --steps and no --budget" in err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.release
+def test_a_batch_lowered_to_the_data_is_refused_in_the_processes(start: Start) -> None:
+    code, err = finish(start("--steps", 2, "--out", "r", "--processes", 2, "--set=dataset.n_train=9"))
     assert code == 1
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.endswith(
-        "a batch of 12 samples cannot be divided among 5 processes; use 4, or begin a run with train.batch_size=10"
+        "a batch of 9 samples cannot be divided among 2 processes; use 1, or begin a run with train.batch_size=8"
     )
     assert "Traceback" not in err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,10 @@ ProbeEvery = Annotated[int | None, typer.Option(help="Steps between probes durin
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 CheckpointName = Annotated[
     str, typer.Option(help="Weights of a run: last, or best, which train.keep_best=true has kept.")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Compute in so many processes on this machine, each with a part of the batches."),
 ]
 Files = Annotated[str, typer.Argument(metavar="PATH", help="Your files: a file, a folder or a pattern.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples in a forward pass.")]
@@ -134,6 +139,15 @@ def _is_reading(error: Exception) -> bool:
 
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(isinstance(frame.f_locals.get("self"), Dataset) for frame in frames)
+
+
+def start_processes(count: int | None) -> None:
+    """Start `count` processes of this command and end with their exit code, unless this is one of them."""
+    from ssl_core.runs.processes import run_processes
+    from ssl_core.training.parallel import is_worker
+
+    if count is not None and count > 1 and not is_worker():
+        raise SystemExit(run_processes(sys.argv[1:], Path(), count, say, restarts=0))
 
 
 def say(text: str) -> None:

@@ -14,11 +14,13 @@ from ssl_core.cli.common import (
     Debug,
     Files,
     LabelPattern,
+    Processes,
     SetData,
     StrictSamples,
     command,
     dataset_settings,
     load_catalogue,
+    start_processes,
 )  # fmt: skip
 
 
@@ -53,26 +55,35 @@ def embed(
     set_: SetData = None,
     strict: StrictSamples = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    processes: Processes = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
     """Write the features of your files as a table: labels and splits are not needed."""
+    start_processes(processes)
     from ssl_core.cli.terminal import RichConsole
     from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, say_findings, write_features
     from ssl_core.runs.trained import load_trained
+    from ssl_core.training.parallel import is_first, join
+    from ssl_core.utils.console import Console
 
     options = dataset_settings("sslx embed", label_pattern, set_)
-    console = RichConsole()
+    console = RichConsole() if is_first() else Console()
     request = EmbedRequest(path, options, per_token, numbers(layers), batch_size, strict, readout)
     catalogue = load_catalogue(block)
-    encoder = load_trained(run_folder, catalogue, checkpoint, device)
-    datasets = open_files(encoder, request, catalogue)
-    say_findings(datasets, console)
-    file = out or run_folder / "embed" / f"{Path(path).resolve().stem}.parquet"
-    task = datasets[0].task
-    rows = embed_rows(encoder, datasets, request, console)
-    count = write_features(rows, file, task is not None and task.kind == "number")
+    with join("repeat the command") as group:
+        encoder = load_trained(run_folder, catalogue, checkpoint, device)
+        datasets = open_files(encoder, request, catalogue)
+        say_findings(datasets, console)
+        file = out or run_folder / "embed" / f"{Path(path).resolve().stem}.parquet"
+        task = datasets[0].task
+        rows = embed_rows(encoder, datasets, request, console, group)
+        if group is not None and group.rank:
+            for _ in rows:  # the process of rank 0 writes
+                pass
+            return
+        count = write_features(rows, file, task is not None and task.kind == "number")
     console.info(as_utf8(f"written: {file} ({count:,} samples)"))
 
 

@@ -15,8 +15,10 @@ from ssl_core.cli.common import (
     Debug,
     Device,
     LabelPattern,
+    Processes,
     command,
     load_catalogue,
+    start_processes,
 )
 
 
@@ -47,15 +49,19 @@ def evaluate(
     ] = None,
     checkpoint: CheckpointName = "last",
     device: Device = None,
+    processes: Processes = None,
     block: Block = None,
     debug: Debug = False,
 ) -> None:
     """Measure a trained encoder again, on its own data set or on another."""
+    start_processes(processes)
     from ssl_core.cli.terminal import RichConsole, show_report
     from ssl_core.config.resolve import parse_setting
-    from ssl_core.runs.evaluate import evaluate_run
+    from ssl_core.runs.evaluate import evaluate_run, serve_evaluation
     from ssl_core.runs.run import RunContext
     from ssl_core.runs.run_dir import place_of_evaluation
+    from ssl_core.training.parallel import is_first, join
+    from ssl_core.utils.console import Console
 
     overrides: dict[str, Any] = {
         "dataset.name": dataset or ("files" if data else None), "dataset.root": data,
@@ -66,5 +72,11 @@ def evaluate(
     own = "own" if any(path.startswith("dataset.") for path in overrides) else None
     other = Path(data).resolve().stem if data else overrides.get("dataset.name", own)
     folder = out or place_of_evaluation(run_folder, other, checkpoint)
-    context = RunContext(load_catalogue(block), run_folder, RichConsole(), " ".join(["sslx", *sys.argv[1:]]))
-    show_report(evaluate_run(overrides, context, folder, checkpoint), folder)
+    console = RichConsole() if is_first() else Console()
+    context = RunContext(load_catalogue(block), run_folder, console, " ".join(["sslx", *sys.argv[1:]]))
+    with join("repeat the command") as group:
+        if group is not None and group.rank:
+            serve_evaluation(overrides, context, group, checkpoint)
+            return
+        report = evaluate_run(overrides, context, folder, checkpoint)
+    show_report(report, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from ssl_core.config.schema import RunConfig
 from ssl_core.contracts import Dataset, Inputs
 from ssl_core.errors import BadSample, ConfigError, DataError
+from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import SAMPLES, FieldStats, measure_fields
 from ssl_core.plugins import Catalogue
@@ -19,6 +21,7 @@ from ssl_core.runs.data import as_utf8, far_values
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
 from ssl_core.runs.tables import TablePart, check_ending, write_csv, write_parquet, write_whole
+from ssl_core.training.parallel import gather_bytes
 from ssl_core.utils.console import Console
 
 FORMATS = (".parquet", ".csv", ".npz")
@@ -106,16 +109,47 @@ def say_findings(datasets: Sequence[Dataset], console: Console) -> None:
 
 
 def embed_rows(
-    encoder: PretrainedEncoder, datasets: Sequence[Dataset], request: EmbedRequest, console: Console
+    encoder: PretrainedEncoder,
+    datasets: Sequence[Dataset],
+    request: EmbedRequest,
+    console: Console,
+    group: Group | None = None,
 ) -> Iterator[Rows]:
     """Features of all samples that can be used, a batch at a time; the others are named on the console.
+
+    Several processes read, prepare and compute a batch each in turn. All have to iterate to the end, and all get all
+    rows, in order. Doubts about values are of the samples of rank 0.
+
+    Args:
+        encoder: the encoder.
+        datasets: the data.
+        request: what to embed, and how.
+        console: shows the progress.
+        group: the processes.
 
     Raises:
         DataError: no sample can be used, or with `strict` the first that cannot.
     """
-    for batch in sample_batches(encoder, datasets, request, console):
-        features = encoder.features(batch.inputs, request.per_token, request.layers, request.readout)
-        yield Rows(batch.ids, batch.labels, features)
+    doubt, skipped = _Doubts(encoder, console), _Skipped(console)
+    ranges, count = _ranges(datasets, request.batch_size), 0
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    with console.progress("embedding", sum(map(len, datasets))) as progress:
+        for first in range(0, len(ranges), size):
+            rows, lines = None, list[str]()
+            if first + rank < len(ranges):
+                batch, lines = _prepare(encoder, *ranges[first + rank], request.strict)
+                if batch is not None:
+                    doubt.add(batch.inputs)
+                    features = encoder.features(batch.inputs, request.per_token, request.layers, request.readout)
+                    rows = Rows(batch.ids, batch.labels, features)
+            for part, found in [(rows, lines)] if group is None else _gather(group, rows, lines):
+                skipped.add(found)
+                if part is not None:
+                    count += len(part.ids)
+                    yield part
+            progress.advance(sum(len(index) for _, index in ranges[first : first + size]))
+    doubt.end()
+    skipped.end(request.path, count)
 
 
 def sample_batches(
@@ -130,38 +164,110 @@ def sample_batches(
     Raises:
         DataError: no sample can be used, or with `strict` the first that cannot.
     """
-    doubt = _Doubts(encoder, console)
-    count = bad = 0
+    doubt, skipped, count = _Doubts(encoder, console), _Skipped(console), 0
     with console.progress(title, sum(map(len, datasets))) as progress:
-        for dataset in datasets:
-            for start in range(0, len(dataset), request.batch_size):
-                index = range(start, min(start + request.batch_size, len(dataset)))
-                ids, labels, inputs = list[str](), list[Any](), list[Inputs]()
-                for number in index:
-                    try:
-                        sample = dataset[number]
-                        prepared = encoder.tokenizer.preprocess(sample["inputs"])
-                    except BadSample as error:
-                        line = f"{dataset.describe(number)}: {error}"
-                        if request.strict:
-                            raise BadSample(f"{line} (strict: no sample may be skipped)") from None
-                        bad += 1
-                        if bad <= 3:
-                            console.info(as_utf8(f"skipped    {line}"))
-                        continue
-                    ids.append(as_utf8(dataset.describe(number)))
-                    labels.append(sample["label"])
-                    inputs.append(prepared)
-                progress.advance(len(index))
-                if inputs:
-                    count += len(inputs)
-                    doubt.add(inputs)
-                    yield SampleBatch(dataset, ids, [_label(dataset, label) for label in labels], labels, inputs)
+        for dataset, index in _ranges(datasets, request.batch_size):
+            batch, lines = _prepare(encoder, dataset, index, request.strict)
+            skipped.add(lines)
+            progress.advance(len(index))
+            if batch is not None:
+                count += len(batch.ids)
+                doubt.add(batch.inputs)
+                yield batch
     doubt.end()
-    if bad > 3:
-        console.info(f"skipped    {bad} samples in all")
-    if not count:
-        raise DataError(f"{request.path}: no sample can be used ({bad} skipped)")
+    skipped.end(request.path, count)
+
+
+def _ranges(datasets: Sequence[Dataset], size: int) -> list[tuple[Dataset, range]]:
+    """The numbers of the samples of each batch."""
+    return [
+        (dataset, range(start, min(start + size, len(dataset))))
+        for dataset in datasets
+        for start in range(0, len(dataset), size)
+    ]
+
+
+def _prepare(
+    encoder: PretrainedEncoder, dataset: Dataset, index: range, strict: bool
+) -> tuple[SampleBatch | None, list[str]]:
+    """The samples of a batch that can be used, None without any; and a line for each of the others.
+
+    Raises:
+        BadSample: with `strict`, the first that cannot be used.
+    """
+    ids, labels, inputs, lines = list[str](), list[Any](), list[Inputs](), list[str]()
+    for number in index:
+        try:
+            sample = dataset[number]
+            prepared = encoder.tokenizer.preprocess(sample["inputs"])
+        except BadSample as error:
+            line = f"{dataset.describe(number)}: {error}"
+            if strict:
+                raise BadSample(f"{line} (strict: no sample may be skipped)") from None
+            lines.append(as_utf8(line))
+            continue
+        ids.append(as_utf8(dataset.describe(number)))
+        labels.append(sample["label"])
+        inputs.append(prepared)
+    if not inputs:
+        return None, lines
+    return SampleBatch(dataset, ids, [_label(dataset, label) for label in labels], labels, inputs), lines
+
+
+class _Skipped:
+    """Names the first samples that cannot be used, and counts all."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.count = console, 0
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Take samples, a line for each."""
+        for line in lines[: max(0, 3 - self.count)]:
+            self.console.info(f"skipped    {line}")
+        self.count += len(lines)
+
+    def end(self, path: str, used: int) -> None:
+        """Print the number of all.
+
+        Raises:
+            DataError: no sample could be used.
+        """
+        if self.count > 3:
+            self.console.info(f"skipped    {self.count} samples in all")
+        if not used:
+            raise DataError(f"{path}: no sample can be used ({self.count} skipped)")
+
+
+def _gather(group: Group, rows: Rows | None, lines: Sequence[str]) -> Iterator[tuple[Rows | None, list[str]]]:
+    """Rows and lines of all processes, in the order of their ranks."""
+    head: dict[str, Any] = {"lines": list(lines)}
+    if rows is not None:
+        head |= {"ids": list(rows.ids), "labels": list(map(_packed, rows.labels)), "shape": rows.features.shape}
+        head["dtype"] = str(rows.features.dtype)
+    text = json.dumps(head).encode()
+    data = b"" if rows is None else np.ascontiguousarray(rows.features).tobytes()
+    for one in gather_bytes(group, len(text).to_bytes(8, "little") + text + data):
+        end = 8 + int.from_bytes(one[:8], "little")
+        found = json.loads(one[8:end])
+        part = None
+        if "ids" in found:
+            features = np.frombuffer(one[end:], found["dtype"]).reshape(found["shape"])
+            part = Rows(found["ids"], list(map(_unpacked, found["labels"])), features)
+        yield part, found["lines"]
+
+
+def _packed(label: Any) -> Any:
+    """A label for JSON: None, a text, or a number with its type."""
+    if label is None or isinstance(label, str):
+        return label
+    value = np.asarray(label)
+    return {"value": value.tolist(), "dtype": str(value.dtype), "numpy": isinstance(label, np.generic | np.ndarray)}
+
+
+def _unpacked(label: Any) -> Any:
+    if not isinstance(label, dict):
+        return label
+    return np.asarray(label["value"], label["dtype"])[()] if label["numpy"] else label["value"]
 
 
 def _label(dataset: Dataset, label: Any) -> Any:

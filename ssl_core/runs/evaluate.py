@@ -11,6 +11,7 @@ import torch
 from ssl_core.config.resolve import Plugins, flatten, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
 from ssl_core.errors import ConfigError
+from ssl_core.nn.distributed import Group
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
 from ssl_core.runs.build import CONSTANTS, WeightSources, announce, build_run, load_checkpoint, trained_config
@@ -23,15 +24,18 @@ from ssl_core.runs.report import make_report, write
 from ssl_core.runs.resume import PARTS, check_plugins
 from ssl_core.runs.run import Run, RunContext
 from ssl_core.runs.run_dir import load_config
-from ssl_core.runs.scores import baseline_health, measure_health, score_initial, score_run
+from ssl_core.runs.scores import baseline_health, measure_health, score_initial, score_run, serve, shared
 from ssl_core.training.best import LAST
 from ssl_core.training.checkpoint import Checkpoint
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import METRICS, lost_text, read_lines
+from ssl_core.training.parallel import joined
 
 
 def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path, which: str = LAST) -> Report:
     """Score a checkpoint of a run and write the report.
+
+    That of rank 0 of several processes calls this function, the others call `serve_evaluation`.
 
     Args:
         overrides: options by dotted path: another data set, or options of the evaluation.
@@ -49,7 +53,8 @@ def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path
     if which != LAST:
         run.notes.append(f"the weights are those of the {which} checkpoint, of step {run.steps:,}")
     announce(run)
-    rows = _scores(run)
+    with shared(run, joined()):
+        rows = _scores(run)
     metrics, lost = read_lines(context.folder / METRICS)
     if lost:
         run.notes.append(lost_text(context.folder / METRICS, lost))
@@ -63,6 +68,15 @@ def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path
     write(report, run, metrics, folder)
     context.notify("eval_finished", folder=folder, report=report)
     return report
+
+
+def serve_evaluation(overrides: Mapping[str, Any], context: RunContext, group: Group, which: str = LAST) -> None:
+    """Compute features with the process of rank 0, which evaluates by the same arguments.
+
+    Raises:
+        SslxError: as `evaluate_run`.
+    """
+    serve(load_for_evaluation(load_config(context.folder), overrides, context, which), group)
 
 
 def evaluate_encoder(

@@ -7,14 +7,13 @@ from pathlib import Path
 from ssl_core.errors import ConfigError
 from ssl_core.pipeline.measure import InputSpec
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.build import load_checkpoint
+from ssl_core.runs.build import device_of, load_checkpoint
 from ssl_core.runs.encoder import PretrainedEncoder, Provenance, evaluation_in, history_of
 from ssl_core.runs.fields import fields_from_json
 from ssl_core.runs.run_dir import load_config
 from ssl_core.runs.saved import build_parts, is_saved, load_encoder
 from ssl_core.training import checkpoint
 from ssl_core.training.best import LAST
-from ssl_core.training.device import pick_device
 
 
 def load_trained(path: Path, catalogue: Catalogue, which: str = LAST, device: str = "cpu") -> PretrainedEncoder:
@@ -33,7 +32,7 @@ def load_trained(path: Path, catalogue: Catalogue, which: str = LAST, device: st
     if is_saved(path):
         if which != LAST:
             raise ConfigError(f"{path} is a saved encoder and has no checkpoints; leave out checkpoint '{which}'")
-        return load_encoder(path, catalogue).to(pick_device(device)).eval()
+        return load_encoder(path, catalogue).to(device_of(device)).eval()
     config, start = load_config(path), load_checkpoint(path, which)
     fields = fields_from_json(start.state["fields"])
     tokenizer, encoder = build_parts(config, fields, catalogue)
@@ -59,4 +58,4 @@ def load_trained(path: Path, catalogue: Catalogue, which: str = LAST, device: st
         if name.startswith(prefix)
     }
     checkpoint.load_tensors(start, model, own)
-    return model.to(pick_device(device)).eval()
+    return model.to(device_of(device)).eval()

@@ -26,7 +26,9 @@ LOST = 75
 """Exit code of a process that has lost another one: EX_TEMPFAIL of sysexits.h."""
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
+GO_ON = "go on with --resume"
 _joined: TorchGroup | None = None
+_cure = GO_ON
 
 
 class LostProcess(SslxError):
@@ -86,7 +88,7 @@ def watch_connection() -> Iterator[None]:
 
 def _lost(error: RuntimeError) -> LostProcess:
     first = str(error).strip().splitlines()[0]
-    return LostProcess(f"the connection to another process is lost ({first}); go on with --resume")
+    return LostProcess(f"the connection to another process is lost ({first}); {_cure}")
 
 
 def is_worker(environment: Mapping[str, str] | None = None) -> bool:
@@ -96,14 +98,17 @@ def is_worker(environment: Mapping[str, str] | None = None) -> bool:
 
 
 @contextmanager
-def join() -> Iterator[Group | None]:
+def join(cure: str = GO_ON) -> Iterator[Group | None]:
     """Join the processes that the environment describes, until the context is left. None for a process by itself.
+
+    Args:
+        cure: what to do if another process ends, in words.
 
     Raises:
         ConfigError: the environment is incomplete, or there are fewer CUDA devices than processes on this machine.
         SslxError: the other processes cannot be reached.
     """
-    global _joined
+    global _joined, _cure
     if _joined is not None or not is_worker():
         yield _joined
         return
@@ -129,11 +134,11 @@ def join() -> Iterator[Group | None]:
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise SslxError(f"process {os.environ['RANK']} cannot reach the others ({first})") from error
-    _joined = TorchGroup()
+    _joined, _cure = TorchGroup(), cure
     try:
         yield _joined
     finally:
-        _joined = None
+        _joined, _cure = None, GO_ON
         if began_here:
             dist.destroy_process_group()
 
@@ -156,6 +161,15 @@ def is_main() -> bool:
 def local_rank() -> int:
     """Number of this process on its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK") or os.environ["RANK"])
+
+
+def gather_bytes(group: Group, data: bytes) -> list[bytes]:
+    """The bytes that each process gives, in the order of their ranks."""
+    lengths = group.all_gather(torch.tensor([len(data)])).tolist()
+    padded = torch.zeros((1, max(1, *lengths)), dtype=torch.uint8)
+    padded[0, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
+    rows = group.all_gather(padded)
+    return [row[:length].numpy().tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
 def wait_for_all(group: Group | None) -> None:

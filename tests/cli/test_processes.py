@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -22,7 +23,23 @@ SMALL = [
         "evaluate.figures=false",
     )),
 ]  # fmt: skip
+TINY = ["--set=encoder.dim=32", "--set=encoder.depth=1", "--set=encoder.heads=2", "--set=evaluate.figures=false"]
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def sslx(cache: Path, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Run a command in a process of its own; exit code and standard error."""
+    environment = os.environ | {"SSLX_CACHE_DIR": str(cache), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+
+    def call(*arguments: object) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "ssl_core.cli", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True,
+            env=environment, timeout=900,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    return call
 
 
 @pytest.fixture
@@ -170,3 +187,29 @@ def test_all_start_again_when_one_is_killed(start: Start, tmp_path: Path) -> Non
     assert "starting all 2 again from the newest checkpoint (1 of 3 times)" in err
     assert finish(undisturbed)[0] == 0
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_processes_evaluate_and_embed_as_one(sslx: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    code, err = sslx("run", *SMALL, "--steps", 2, "--out", "run")
+    assert code == 0, err
+    code, err = sslx("eval", "run", "--out", "two", "--processes", 2)
+    assert code == 0, err
+    rows = [json.loads((tmp_path / place / "report.json").read_text())["scores"] for place in ("run", "two")]
+    assert rows[1] == rows[0]
+    assert rows[0]
+
+    numbers = np.random.default_rng(0).standard_normal((40, 2))
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(f"{a:.3f},{b:.3f}" for a, b in numbers) + "\n")
+    code, err = sslx("run", *SMALL[:4], "--data", "t.csv", "--steps", 2, "--out", "own", "--preset", "none", *TINY)
+    assert code == 0, err
+    for out, more in (("one.csv", ()), ("many.csv", ("--processes", 2))):
+        code, err = sslx("embed", "own", "t.csv", "--out", out, "--batch-size", 8, *more)
+        assert code == 0, err
+    assert err.count("written: many.csv (40 samples)") == 1
+    assert (tmp_path / "many.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    code, err = sslx("embed", "own", "absent.csv", "--out", "no.csv", "--processes", 2)
+    assert code == 1
+    assert "absent.csv" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "no.csv").exists()

@@ -222,6 +222,8 @@ def measure_set(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     entry = next(one for one in grid["data"] if one["name"] == SETS[name])
     folder = arguments.out / name
     options = {**grid["set"], **entry["set"]}
+    if arguments.probe_every:
+        options |= {"evaluate.every": arguments.probe_every, "evaluate.lidar_views": 10}
     length = {"budget": arguments.budget} if arguments.steps is None else {"steps": arguments.steps}
     console = RichConsole()
     if not (folder / "report.json").exists():
@@ -283,6 +285,7 @@ def main() -> None:
     parser.add_argument("--budget", default="10m", help="time of pretraining")
     parser.add_argument("--steps", type=int, help="steps of pretraining, in place of a time")
     parser.add_argument("--finetune-steps", type=int)
+    parser.add_argument("--probe-every", type=int, help="steps between probes of pretraining, for criteria.py")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -374,7 +374,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script by its name."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     yield importlib.import_module
-    for name in ("publish", "reliability", "communication", "mutations", "endurance"):
+    for name in ("publish", "reliability", "communication", "mutations", "endurance", "criteria"):
         sys.modules.pop(name, None)
 
 
@@ -436,3 +436,27 @@ def test_damaged_files_are_counted_and_a_crash_is_a_fault(script, monkeypatch):
     count = mutations.run("csv", range(3))
     assert count.outcomes["crash"] >= 1
     assert sum(count.outcomes.values()) == 3
+
+
+def test_criteria_are_compared_with_the_scores_along_a_run(script, tmp_path):
+    """By hand: RankMe orders the four checkpoints as the scores do, alpha-ReQ prefers the worst, the last loses 0.1."""
+    criteria = script("criteria")
+    rows = [(10, 0.5, 3.0, 1.0), (20, 0.7, 5.0, 1.4), (30, 0.9, 9.0, 1.9), (40, 0.8, 7.0, 1.6)]
+    lines = [{"step": 0, "probe/linear_accuracy": 0.99, "health/rankme": 90.0, "health/alpha_req": 1.0}]
+    for step, score, rank, alpha in rows:
+        lines += [
+            {"step": step, "train/loss": 1 / step},
+            {"step": step, "probe/linear_accuracy": score, "health/rankme": rank, "health/alpha_req": alpha},
+        ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = criteria.measure(tmp_path, "linear")
+    assert found["steps"] == [10, 20, 30, 40]
+    assert found["criteria"]["rankme"] == {"spearman": pytest.approx(1), "lost": 0}
+    assert found["criteria"]["alpha_req"] == {"spearman": pytest.approx(-1), "lost": pytest.approx(0.4)}
+    assert found["criteria"]["last"] == {"spearman": pytest.approx(0.8), "lost": pytest.approx(0.1)}
+    assert found["criteria"]["loss"] == found["criteria"]["last"]
+    assert "lidar" not in found["criteria"]
+    assert "| linear accuracy | 90.0, 50.0 | +1.00, 0.0 | -1.00, 40.0 | - |" in criteria.table([found])
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines[:5])))
+    with pytest.raises(SystemExit, match="has 2 probes after step 0"):
+        criteria.measure(tmp_path, "linear")

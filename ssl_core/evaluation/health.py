@@ -48,6 +48,25 @@ def alpha_req(features: np.ndarray, first: int = 11, last: int = 100) -> float |
     return float(-slope)
 
 
+def lidar(views: np.ndarray, delta: float = 1e-4) -> float:
+    """LDA rank of features of views (n, q, D), q views of each of n samples (Thilak et al., LiDAR, 2023).
+
+    Effective rank, exp of the entropy, of the eigenvalues of W^-1/2 B W^-1/2. B is the covariance of the samples'
+    means, W the covariance of views about the mean of their sample, plus `delta` on the diagonal. Directions in which
+    views of a sample differ as much as samples do count little. Between 1 and min(n - 1, D), up to 1e-7 a share.
+    """
+    x = views.astype(np.float64)
+    means = x.mean(axis=1)
+    inner, outer = (x - means[:, None]).reshape(-1, x.shape[-1]), means - means.mean(axis=0)
+    values, vectors = np.linalg.eigh(inner.T @ inner / len(inner) + delta * np.eye(x.shape[-1]))
+    root = (vectors / np.sqrt(values)) @ vectors.T
+    ratios = np.linalg.eigvalsh(root @ (outer.T @ outer / len(outer)) @ root).clip(min=0)
+    if ratios.sum() == 0:
+        return 1.0
+    share = ratios / ratios.sum() + 1e-7
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
 class Variance:
     """Variance over samples of each position and feature, in float64, from batches of any size."""
 

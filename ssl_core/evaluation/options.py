@@ -39,6 +39,12 @@ class EvaluateOptions(Options):
         description="add a row 'selected': for each kind of features, the probe and post-processing that are best on "
         "validation samples, and never on those that are scored",
     )
+    lidar_views: int = Field(
+        0,
+        ge=0,
+        description="health: random halves of the tokens of each sample for LiDAR, from 2 on, such as 10; each costs a "
+        "forward pass over the samples of the health; 0 = no LiDAR",
+    )
     classical: bool = Field(
         False,
         description="add a column 'classical': hand-made features of the raw samples, such as spectra and counts, "
@@ -90,6 +96,13 @@ class EvaluateOptions(Options):
         "pca", description="map of the features in report.html: two principal components, or UMAP (extra umap)"
     )
     every: int = Field(0, ge=0, description="steps between probes during pretraining; 0 = only at its end")
+
+    @pydantic.field_validator("lidar_views")
+    @classmethod
+    def _views_can_differ(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("evaluate.lidar_views=1: LiDAR compares views of a sample; give 2 or more, or 0")
+        return value
 
     @pydantic.model_validator(mode="after")
     def _warmup_is_shorter(self) -> EvaluateOptions:

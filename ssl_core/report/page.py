@@ -291,7 +291,11 @@ def progress(report: Report) -> Iterator[tuple[str, Markup]]:
     steps = np.array([point.step for point in report.curve], dtype=float)
     for name in report.curve[-1].health:
         values = np.array([point.health.get(name, math.nan) for point in report.curve])
-        titles = {"rankme": "RankMe (effective rank of the features)", "alpha_req": "alpha-ReQ (decay of the spectrum)"}
+        titles = {
+            "rankme": "RankMe (effective rank of the features)",
+            "alpha_req": "alpha-ReQ (decay of the spectrum)",
+            "lidar": "LiDAR (LDA rank of the features)",
+        }
         title = titles.get(name, name.replace("_", " "))
         before = report.health.get("random_init", {}).get(name)
         yield title, plots.progress(title, steps, values, {} if before is None else {"random init": before}, "steps")

@@ -62,7 +62,7 @@ class Point(BaseModel):
     seconds: float = Field(description="seconds of training until then, probes left out")
     scores: dict[str, float] = Field({}, description="of the trained features, by probe and metric: linear_accuracy")
     health: dict[str, float] = Field(
-        {}, description="label-free figures: rankme, alpha_req, tokenizer_variance, encoder_variance"
+        {}, description="label-free figures: rankme, alpha_req, lidar, tokenizer_variance, encoder_variance"
     )
 
 

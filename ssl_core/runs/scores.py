@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from torch import Tensor
 from ssl_core.contracts import Tokenizer
 from ssl_core.errors import CheckpointError
 from ssl_core.evaluation.features import features
-from ssl_core.evaluation.health import SAMPLES, collapse, health
+from ssl_core.evaluation.health import SAMPLES, collapse, health, lidar
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import (
     FeatureSpec,
@@ -43,6 +43,7 @@ from ssl_core.runs.shared_features import COMPUTED, Compute, Request, in_turns, 
 from ssl_core.training import checkpoint
 from ssl_core.training.device import autocast
 from ssl_core.training.parallel import joined
+from ssl_core.utils.seeds import generator
 
 FEATURES = ("trained", "random_init", "raw_input", "classical")
 Part: TypeAlias = tuple[PreprocessedSplit, np.ndarray]
@@ -360,7 +361,17 @@ def measure_health(run: Run) -> dict[str, float]:
     parts = np.array_split(index, math.ceil(count / EMBED_BATCH))
     run.learner.eval()
     with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
-        return health(run.learner.stages, (data.take(part).to(run.device) for part in parts))
+        figures = health(run.learner.stages, (data.take(part).to(run.device) for part in parts))
+        if run.config.evaluate.lidar_views:
+            figures["lidar"] = lidar(views_of(run, parts))
+    return figures
+
+
+def views_of(run: Run, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Features (n, q, D) of random halves of the tokens of training samples, the same halves each time."""
+    draws, count = generator(run.config.seed, "lidar"), run.config.evaluate.lidar_views
+    batches = (run.data["train"].take(part).to(run.device) for part in parts)
+    return np.concatenate([run.learner.halves(batch.inputs, count, draws).float().cpu().numpy() for batch in batches])
 
 
 def baseline_health(run: Run) -> dict[str, float]:

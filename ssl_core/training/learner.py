@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -131,6 +132,25 @@ class Learner(nn.Module):
         tokens = tokenizer(inputs)
         encoded = encoder(tokens.embeddings, geometry=tokens.geometry)
         return tokens.embeddings, encoded[:, 1:], encoder.pool(encoded, tokens.valid)
+
+    @torch.no_grad()
+    def halves(self, inputs: Mapping[str, Tensor], count: int, generator: torch.Generator) -> Tensor:
+        """Pooled features of random halves of each row's valid tokens, (B, count, D). Call in eval mode.
+
+        generator: one on the CPU.
+        """
+        tokenizer, encoder = self.feature_parts()
+        tokens = tokenizer(inputs)
+        shape, device = tokens.embeddings.shape[:2], tokens.embeddings.device
+        valid = torch.ones(shape, dtype=torch.bool, device=device) if tokens.valid is None else tokens.valid
+        kept = (valid.sum(dim=1, keepdim=True) + 1) // 2
+        views = []
+        for _ in range(count):
+            order = torch.rand(shape, generator=generator).to(device).masked_fill(~valid, 2).argsort(dim=1)
+            visible = order.argsort(dim=1) < kept
+            encoded = encoder(tokens.embeddings, geometry=replace(tokens.geometry, valid=visible))
+            views.append(encoder.pool(encoded, visible))
+        return torch.stack(views, dim=1)
 
     @torch.no_grad()
     def raw(self, inputs: Mapping[str, Tensor], per_token: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
 """How well label-free figures of checkpoints predict the scores of a linear probe.
 
     python benchmarks/finetune.py --out runs/finetune --probe-every 50
-    python benchmarks/criteria.py runs/finetune/*                            # writes results/criteria.json
+    python benchmarks/criteria.py runs/finetune/*     # writes results/criteria.json and the table in README.md
 
 Of each run the figures along its training (RankMe, alpha-ReQ, LiDAR, the loss) are compared with the probe's scores on
 validation samples: the rank correlation of Spearman over the checkpoints, and what is lost by taking the checkpoint
@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from publish import fill
 from rich.console import Console
 from scipy.stats import spearmanr
 
 RESULTS = Path(__file__).resolve().parent / "results" / "criteria.json"
+PAGE = Path(__file__).resolve().parent / "README.md"
 TITLES = {
     "rankme": "RankMe", "alpha_req": "alpha-ReQ", "lidar": "LiDAR", "loss": "training loss", "last": "last checkpoint",
 }  # fmt: skip
@@ -88,6 +90,11 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def current() -> str:
+    """The table of the kept results."""
+    return table(json.loads(RESULTS.read_text(encoding="utf-8"))).strip()
+
+
 def main() -> None:
     """Compare the criteria on runs, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,6 +107,8 @@ def main() -> None:
         raise SystemExit("none of these folders is that of a run")
     results = [measure(folder, arguments.probe) for folder in folders]
     arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if arguments.results == RESULTS:
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "criteria", current()), encoding="utf-8")
     Console().print(table(results), highlight=False)
 
 

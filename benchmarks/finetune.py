@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from publish import fill
 from rich.console import Console as Terminal
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -43,6 +44,8 @@ from ssl_core.training.options import FinetuneOptions
 from ssl_core.training.supervised import LabelledRows
 from ssl_core.utils.console import Console
 
+RESULTS = Path(__file__).resolve().parent / "results" / "finetune.json"
+PAGE = Path(__file__).resolve().parent / "README.md"
 GRID = Path(__file__).resolve().parent / "grids" / "real.toml"
 SETS = {"har": "phone sensors", "wafer": "wm811k", "adult": "adult", "digits": "spoken digits"}
 METRIC_NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -273,6 +276,11 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def current() -> str:
+    """The table of the kept results."""
+    return table(json.loads(RESULTS.read_text(encoding="utf-8"))).strip()
+
+
 def main() -> None:
     """Measure the data sets and write a table after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -287,6 +295,7 @@ def main() -> None:
     parser.add_argument("--finetune-steps", type=int)
     parser.add_argument("--probe-every", type=int, help="steps between probes of pretraining, for criteria.py")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--publish", action="store_true", help="write results/finetune.json and the table in README.md")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -298,6 +307,9 @@ def main() -> None:
             part.replace(file)
         results.append(json.loads(file.read_text()))
         (arguments.out / "table.md").write_text(table(results))
+    if arguments.publish:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "finetune", current()), encoding="utf-8")
     Terminal().print(table(results), highlight=False)
 
 

@@ -241,7 +241,7 @@ def test_the_cuda_tests_are_selected_and_one_must_run(tmp_path, absent, holds, c
     assert result[1]["outcome"] == outcome
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_dry_run_leaves_the_result_of_every_phase(tmp_path):
     results = tmp_path / "results"
     done = check("--dry-run", results)

@@ -158,7 +158,7 @@ def test_a_batch_lowered_to_the_data_is_refused_in_the_processes(start: Start) -
     assert "Traceback" not in err
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_signal_saves_and_the_rest_is_the_same_to_the_bit(start: Start, tmp_path: Path) -> None:
     undisturbed = start("--steps", 40, "--out", "a", "--processes", 2)
     stopped = start("--steps", 40, "--out", "b", "--processes", 2)

@@ -249,14 +249,8 @@ def test_a_compiler_that_fails_says_what_to_do(toy, tmp_path, monkeypatch, where
     assert not is_known("key", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("objective", "long"),
-    [
-        pytest.param(MAE, 100, marks=pytest.mark.release),
-        pytest.param(MetaMAE, 100, marks=pytest.mark.release),
-        pytest.param(MetaMAE, 1, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.release
+@pytest.mark.parametrize(("objective", "long"), [(MAE, 100), (MetaMAE, 100), (MetaMAE, 1)])
 def test_a_compiled_step_is_the_eager_one(toy, tmp_path, monkeypatch, objective, long):
     """`long`: the tokens from which attention has its derivatives written out, 1 for all."""
     monkeypatch.setitem(COMPILED_TOKENS, "cpu", long)

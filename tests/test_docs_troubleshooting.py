@@ -77,7 +77,7 @@ COMPOSED = {
     "Gain over the ...: no clear difference",
     "Gain over the ...: the ... is ahead",
     "cores      ... spinning shortly, then sleeping",
-    "error: no sample is left for the ... split; change ... or the groups",
+    "error: no sample is left for the ... split (of ..., e.g. ...); change ... or the groups",
 }
 """Messages that the code puts together from several strings; each part is a string by itself."""
 

@@ -35,6 +35,7 @@ ENGINE_SECTIONS: dict[str, type[Options]] = {
 DEFAULT_ENCODER = "transformer"
 NO_LIMIT = 10**9  # steps, where the time decides
 TOP_LEVEL = ("modality", "seed", "device", "strict", "preset", "label", "data_label", "benchmark", "domain")
+NAMES = ("modality", "preset", "benchmark", "domain")
 DERIVED = ("preset_sources", "auto")
 """Keys of a configuration that say where its values come from."""
 TRANSFER = "transfer"  # section of a benchmark's options for its transfer sets
@@ -60,6 +61,7 @@ def resolve(catalogue: Catalogue, options: Mapping[str, Any], file: Path | None 
     """
     overrides = (read_file(file) if file else {}) | dict(options)
     _check_sections(overrides)
+    _check_names(overrides)
     all_presets = [entry.value for entry in catalogue.presets]
     overrides = expand(all_presets, overrides)
 
@@ -323,6 +325,17 @@ def _check_sections(overrides: Mapping[str, Any]) -> None:
             raise ConfigError(f"'{path}' is a section of options; write {path}.{option} = ... in its place")
         if section not in known:
             raise ConfigError(f"unknown option '{path}'; {nearest(section, (*known, *TOP_LEVEL), 'section')}")
+
+
+def _check_names(overrides: Mapping[str, Any]) -> None:
+    """Raises:
+    ConfigError: a name, as of a plugin or a preset, is no text.
+    """
+    for path, value in overrides.items():
+        section = path.partition(".")[0]
+        is_name = path in NAMES or (path.endswith(".name") and section in (*PLUGIN_SECTIONS, "encoder"))
+        if is_name and value is not None and not isinstance(value, str):
+            raise ConfigError(f"{path} is {value!r}, which is no name; write the name in quotation marks")
 
 
 def validate(section: str, options: type[Options], values: Mapping[str, Any]) -> Options:

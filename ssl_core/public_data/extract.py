@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -27,7 +28,10 @@ from ssl_core.public_data.source import DONE_DIR, Archive
 
 CHUNK = 1 << 20
 MAX_RATIO, MAX_EXTRA_BYTES = 50, 1 << 30  # default bound: 50 times the archive plus 1 GiB
-DAMAGE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+DAMAGE_ERRORS = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, NotImplementedError,
+    struct.error,
+)  # fmt: skip
 Progress = Callable[[str, int, int | None], None]
 
 

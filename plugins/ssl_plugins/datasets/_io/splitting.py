@@ -260,10 +260,14 @@ def _empty_split(metadata: SampleMetadata, split: np.ndarray, name: str) -> str:
         sizes = np.bincount(label.codes[label.codes >= 0], minlength=len(label.names))
         if sizes.max(initial=0) < 2:
             return (
-                f"each of the {len(sizes)} classes has one sample, so none is left for the {name} split; if the label "
-                f"is a number set dataset.task=number, if it is a name use no label{pretrain}"
+                f"each of the {len(sizes)} classes has one sample (e.g. {metadata.describe(0)}), so none is left for "
+                f"the {name} split; if the label is a number set dataset.task=number, if it is a name use no "
+                f"label{pretrain}"
             )
-    return f"no sample is left for the {name} split; change {option} or the groups{pretrain}"
+    return (
+        f"no sample is left for the {name} split (of {count}, e.g. {metadata.describe(0)}); change {option} or the "
+        f"groups{pretrain}"
+    )
 
 
 def split_windows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ NOT_DATA = ("__MACOSX",)
 """Folders in archives that hold no data, but what a system adds to them."""
 OFFICE = ("xl/workbook.xml", "word/document.xml", "content.xml", "[Content_Types].xml")
 """Members of documents that are ZIP archives inside."""
+ZIP_ERRORS = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error)
+"""What `zipfile` raises on an archive that is damaged, or of a version that it does not know."""
 
 
 def is_archive(path: Path) -> bool:
@@ -35,8 +38,8 @@ def member_names(path: Path) -> list[str]:
     """The names of the files in an archive; none if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [one.filename for one in archive.infolist() if not one.is_dir()]
-    except (OSError, zipfile.BadZipFile):
+            names = [name for name in archive.namelist() if name and not name.endswith("/")]
+    except ZIP_ERRORS:
         return []
     return [name for name in names if is_data(name)]
 

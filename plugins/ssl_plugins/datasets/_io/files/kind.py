@@ -11,6 +11,7 @@ from typing import Any
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
+from ssl_plugins.datasets._io.files.archives import ZIP_ERRORS
 
 HEAD_BYTES = 1 << 20  # what encoding and format are detected from
 COMPRESSIONS = {
@@ -162,7 +163,7 @@ def _kind_of_zip(path: Path) -> tuple[str, str]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+    except ZIP_ERRORS:
         return "a ZIP archive that is damaged", "fetch or write it again"
     if "xl/workbook.xml" in names:
         return "xlsx", ""

@@ -174,7 +174,7 @@ FAULTS = [
         "image",
         _pictures(*[f"class{i}/x.png" for i in range(6)]),
         lambda read: _split({"train": 6}, {})(read),
-        error=r"each of the 6 classes has one sample \(e.g. .*class0/x.png\)",
+        error="each of the 6 classes has one sample, .*e.g. class0/x.png",
         cure={"test_fraction": 0},
     ),
     Fault(

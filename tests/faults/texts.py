@@ -275,7 +275,7 @@ FAULTS = [
     Fault("labels: a list of objects", "text", json_lines([{"text": t, "label": [{"a": 1}]} for t in GERMAN]),
           error="line 1: the label .* is no list of names"),
     Fault("labels: each its own", "text", json_lines([{"text": t, "label": f"c{i}"} for i, t in enumerate(GERMAN)]),
-          error="each of the 20 classes has one sample"),
+          error=r"each of the 20 classes has one sample \(e.g. .*(csv|txt|jsonl|parquet)"),
     Fault("labels: a key called Class", "text",
           json_lines([{"text": t, "Class": i % 2} for i, t in enumerate(GERMAN)]),
           doubt="did you mean dataset.label=Class"),

@@ -109,7 +109,7 @@ def main() -> None:
     arguments.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.results == RESULTS:
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "criteria", current()), encoding="utf-8")
-    Console().print(table(results), highlight=False)
+    Console().print(table(results), highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

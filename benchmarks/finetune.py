@@ -310,7 +310,7 @@ def main() -> None:
     if arguments.publish:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), "finetune", current()), encoding="utf-8")
-    Terminal().print(table(results), highlight=False)
+    Terminal().print(table(results), highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

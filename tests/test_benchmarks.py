@@ -374,7 +374,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script by its name."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     yield importlib.import_module
-    for name in ("publish", "reliability", "communication", "mutations", "endurance", "criteria"):
+    for name in ("publish", "reliability", "communication", "mutations", "endurance", "criteria", "finetune"):
         sys.modules.pop(name, None)
 
 
@@ -383,6 +383,10 @@ def test_pages_hold_the_tables_of_the_results(script):
     assert reliability.PAGE.read_text() == reliability.current()
     page = communication.PAGE.read_text()
     assert publish.fill(page, "communication", communication.table()) == page
+    for name in ("criteria", "finetune"):
+        module = script(name)
+        page = module.PAGE.read_text()
+        assert publish.fill(page, name, module.current()) == page
 
 
 def test_slopes_of_memory_have_an_offset_for_each_process(script, tmp_path):

@@ -117,7 +117,7 @@ class FinetuneOptions(Options):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps over which the rate rises linearly")
     grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 = no clipping")
     evaluations: int = Field(20, ge=1, description="evaluations on the validation split, evenly spaced over the steps")
-    patience: int = Field(8, ge=1, description="evaluations without a better one after which the training ends")
+    patience: int = Field(8, ge=1, description="evaluations without a better one of this training after which it ends")
     max_validation: int = Field(
         2000, ge=1, description="most validation samples of an evaluation, a share of each class drawn by the seed"
     )

@@ -176,7 +176,7 @@ def fit(
     """Train a model in place and leave it with the weights that were best on the validation split.
 
     Better is a better value of the task's metric or, where it is equal or undefined, a lower loss. The weights before
-    training count as well. The result depends on the arguments alone, unless `options.max_seconds` ends the training.
+    training count as well, but not for the patience. The result depends on the arguments alone, unless `options.max_seconds` ends the training.
 
     Args:
         model: on the setting's device.
@@ -223,6 +223,7 @@ def _train(
     limit = options.max_seconds or math.inf
     best = _evaluate(model, validation, setting, (0, 0.0, None))
     curve, kept = [best], _copy(parts, trained)
+    reached: tuple[float, float] | None = None
     with setting.console.progress(setting.title, steps) as bar:
         while step < steps and bad < options.patience:
             elapsed = time.perf_counter() - began
@@ -256,9 +257,10 @@ def _train(
             now = _evaluate(model, validation, setting, (step, seconds, mean))
             curve.append(now)
             if _key(model.task, now) > _key(model.task, best):
-                best, kept, bad = now, _copy(parts, trained), 0
-            else:
-                bad += 1
+                best, kept = now, _copy(parts, trained)
+            # The first steps are worse than a head of the probe, and end no training that gets better by itself.
+            bad = bad + 1 if reached is not None and _key(model.task, now) <= reached else 0
+            reached = max(_key(model.task, now), reached or _key(model.task, now))
             if seconds >= limit:
                 break
     _restore(parts, trained, kept)

@@ -176,7 +176,8 @@ def fit(
     """Train a model in place and leave it with the weights that were best on the validation split.
 
     Better is a better value of the task's metric or, where it is equal or undefined, a lower loss. The weights before
-    training count as well, but not for the patience. The result depends on the arguments alone, unless `options.max_seconds` ends the training.
+    training count as well, though not for the patience. The result depends on the arguments alone, unless
+    `options.max_seconds` ends the training.
 
     Args:
         model: on the setting's device.

@@ -256,6 +256,23 @@ def test_early_stopping_keeps_the_weights_of_the_validation_optimum(make, rows, 
     assert not torch.equal(weights[3], weights[4])
 
 
+@pytest.mark.parametrize(
+    ("values", "steps", "best"),
+    [
+        ([0.9, 0.3, 0.5, 0.5, 0.7, 0.8, 0.95], 12, 12),  # worse than the probe's head for long, and better at last
+        ([0.9, 0.3, 0.5, 0.4, 0.4, 0.8, 0.95], 8, 0),  # two evaluations that are not better than 0.5
+        ([0.9, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1], 6, 0),
+    ],
+)
+def test_patience_is_with_the_training_and_not_with_the_head_of_the_probe(make, rows, monkeypatch, values, steps, best):
+    left = iter(values)
+    monkeypatch.setattr(
+        supervised, "_evaluate", lambda model, validation, setting, at: Evaluation(*at, 1.0, next(left))
+    )
+    result = fit(make(), *rows, FinetuneOptions(steps=12, evaluations=6, patience=2), CPU)
+    assert (result.steps, result.best.step) == (steps, best)
+
+
 def test_a_fit_is_a_function_of_its_seed_and_leaves_the_generators(make, rows):
     def trained(seed: int) -> torch.Tensor:
         model = make()

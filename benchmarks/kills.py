@@ -345,6 +345,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(names), help="commands, with commas between them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument("--add", action="store_true", help="add to the results of another seed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: dict[str, Any] = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
@@ -354,7 +355,8 @@ def main() -> None:
         rng = random.Random(f"{arguments.seed}-{scenario.name}")
         with tempfile.TemporaryDirectory(prefix="kills-") as folder:
             tally = study(scenario, arguments.moments, arguments.operations, rng, Path(folder))
-        rows[scenario.name] = vars(tally)
+        before = rows.get(scenario.name, {}) if arguments.add else {}
+        rows[scenario.name] = {key: before.get(key, type(value)()) + value for key, value in vars(tally).items()}
         part = arguments.results.with_suffix(".part")
         part.write_text(json.dumps(rows, indent=1) + "\n")
         part.replace(arguments.results)

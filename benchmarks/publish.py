@@ -30,12 +30,13 @@ def main() -> None:
     """Publish one comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="output directory of sslx compare")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, of a comparison by `sslx compare --from`")
     parser.add_argument("--name", help="name of the table (default: name of the directory)")
     parser.add_argument("--command", default="", help="command that produced the comparison, stored with the results")
     arguments = parser.parse_args()
     name = arguments.name or arguments.folder.name
     results = json.loads((arguments.folder / "comparison.json").read_text())
-    first = next(arguments.folder.rglob("report.json"))
+    first = next((arguments.runs or arguments.folder).rglob("report.json"))
     versions = json.loads(first.read_text())["versions"]
     (HERE / "results").mkdir(exist_ok=True)
     record = {"command": arguments.command, "versions": versions, **results}

@@ -4,8 +4,8 @@
     python benchmarks/first_features.py real-data/fsdd --modality speech     # writes results/first-features.json
 
 A virtual environment is made and sslx is installed into it from this folder, with what it requires, from the package
-index or pip's cache. Then `sslx run` pretrains on the data and `sslx embed` writes their features; the same is done in
-Python on an array of the same data. The preset and the number of steps are those that sslx chooses.
+index or pip's cache. Then `sslx run` pretrains on the data, with the preset and the number of steps that it chooses,
+and `sslx embed` writes their features. The lines of Python do the same with an array of random series, for `--steps` steps.
 """
 
 from __future__ import annotations

@@ -257,11 +257,14 @@ def _train(
                 raise SslxError(f"the loss is not finite by step {step}; lower --lr (now {peak:g})")
             now = _evaluate(model, validation, setting, (step, seconds, mean))
             curve.append(now)
-            if _key(model.task, now) > _key(model.task, best):
+            key = _key(model.task, now)
+            if key > _key(model.task, best):
                 best, kept = now, _copy(parts, trained)
-            # The first steps are worse than a head of the probe, and end no training that gets better by itself.
-            bad = bad + 1 if reached is not None and _key(model.task, now) <= reached else 0
-            reached = max(_key(model.task, now), reached or _key(model.task, now))
+            # not compared with step 0: the first steps are often worse than the head of the probe
+            if reached is None or key > reached:
+                reached, bad = key, 0
+            else:
+                bad += 1
             if seconds >= limit:
                 break
     _restore(parts, trained, kept)

@@ -5,7 +5,8 @@
 
 A virtual environment is made and sslx is installed into it from this folder, with what it requires, from the package
 index or pip's cache. Then `sslx run` pretrains on the data, with the preset and the number of steps that it chooses,
-and `sslx embed` writes their features. The lines of Python do the same with an array of random series, for `--steps` steps.
+and `sslx embed` writes their features. The lines of Python do the same with an array of random series, for as many
+steps as `--steps` says.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ class Objective(nn.Module):
     min_batch_size: int = 1
     """The smallest batch that the loss is defined for."""
     cross_sample_loss: bool = False
-    """Whether a sample's loss depends on the other samples, so that accumulated small batches are not one large one.
+    """Whether a sample's loss depends on the other samples, so that micro-batches of a step must be computed together.
     An objective for which that depends on an option sets it in `__init__`."""
     views: int = 1
     """Number of augmented views of each sample. With 2, rows B..2B-1 are the second view of rows 0..B-1."""

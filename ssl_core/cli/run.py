@@ -118,7 +118,7 @@ def run(
     if starts_others:
         assert processes is not None
         if "train.batch_size" not in plan.config.auto:  # else it is chosen by the size of the data
-            check_processes(plan.config.train, plan.config.train.batch_size, processes)
+            check_processes(plan.config.train.batch_size, processes)
         folder = out or default_folder(plan.config)
         arguments = [*sys.argv[1:], *([] if out else ["--out", str(folder)])]
         raise SystemExit(run_processes(arguments, folder, processes, say))

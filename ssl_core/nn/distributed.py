@@ -8,34 +8,40 @@ single process all functions return their input.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class Group(Protocol):
+class Group(ABC):
     """The processes that share a batch."""
 
     @property
+    @abstractmethod
     def rank(self) -> int:
         """Number of this process, from 0."""
-        ...
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Number of processes."""
-        ...
 
+    @abstractmethod
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the same bits in all of them."""
-        ...
 
+    @abstractmethod
     def all_gather(self, value: Tensor) -> Tensor:
         """The processes' tensors, all of one shape, one after the other along the first axis."""
-        ...
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """As `all_gather`; it can be differentiated, also twice."""
+        gathered: Tensor = _Gather.apply(rows, self)
+        return gathered
 
 
 _group: Group | None = None
@@ -63,7 +69,7 @@ def gather_batch(rows: Tensor, views: int = 1) -> Tensor:
     group = _group
     if group is None:
         return rows
-    gathered: Tensor = _Gather.apply(rows, group)
+    gathered = group.gather(rows)
     if views == 1:
         return gathered
     parts = gathered.unflatten(0, (group.size, views, -1))

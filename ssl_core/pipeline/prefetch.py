@@ -9,14 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_core.contracts import PROGRESS, Tokenizer
 from ssl_core.data import send
-from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.sampler import batch_index, draws_of, rows_of
+from ssl_core.pipeline.sampler import HasRank, batch_index, draws_of, part_of, rows_of
 from ssl_core.tokens import Geometry
 from ssl_core.utils.seeds import generator
 
@@ -35,26 +35,32 @@ class Source(Protocol):
 
 
 class BatchStream(AbstractContextManager["BatchStream"]):
-    """Inputs and draws of the batches `numbers`, each a pure function of the data, the seed and its number.
+    """Inputs and draws of the micro-batches `numbers`, each a pure function of the data, the seed and its number.
+
+    The draws of a step are made for all its micro-batches at once, as for one batch.
 
     Args:
         learner: Draws the randomness of a step; its tokenizer gives the geometry of a batch.
         data: Preprocessed training data.
-        size: Samples in a batch.
+        size: Samples in a micro-batch.
         seed: Seed of the order of samples and of the draws.
         device: Where the tensors go. For CUDA they are made ahead by two threads.
-        numbers: The batches to deliver.
-        progress: Maps the number of a batch to the share of the run that is done, in [0, 1].
-        group: The processes among which each batch is divided; this one gets its own rows.
+        numbers: The micro-batches to deliver.
+        progress: Maps the number of a micro-batch to the share of the run that is done, in [0, 1].
+        group: The processes among which each micro-batch is divided; this one gets its own rows.
         views: Number of views of the objective, which its draws are made for.
+        parts: Number of micro-batches in a step.
     """
 
     def __init__(
         self, learner: Source, data: PreprocessedSplit, size: int, seed: int, device: torch.device, numbers: range,
-        progress: Callable[[int], float] = lambda number: 0.0, group: Group | None = None, views: int = 1,
+        progress: Callable[[int], float] = lambda number: 0.0, group: HasRank | None = None, views: int = 1,
+        parts: int = 1,
     ) -> None:  # fmt: skip
         self.learner, self.data, self.size, self.seed, self.device = learner, data, size, seed, device
         self.numbers, self.progress, self.group, self.views = iter(numbers), progress, group, views
+        self.parts = parts
+        self.whole: tuple[int, TensorDict] = -1, {}  # the last step whose draws were made, and these
         self.prefetcher = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
 
     def take(self) -> tuple[TensorDict, TensorDict]:
@@ -62,32 +68,47 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         if self.prefetcher is None:
             number = next(self.numbers)
             inputs = self._inputs(number)
-            return inputs, self._draws(number, inputs if self.group is None else None)
+            return inputs, self._draws(number, inputs if self.group is None and self.parts == 1 else None)
         for number in itertools.islice(self.numbers, DEPTH - len(self.prefetcher)):
             self.prefetcher.submit(number)
         inputs, draws = self.prefetcher.take()
         return inputs, draws
 
-    def _inputs(self, number: int, whole: bool = False) -> TensorDict:
-        """The inputs of this process, or with `whole` those of the whole batch."""
-        group = None if whole else self.group
+    def _inputs(self, number: int) -> TensorDict:
+        """The inputs of this process."""
         index = batch_index(self.seed, number, len(self.data), self.size)
-        if group is not None:
-            index = index[rows_of(group, self.size)]
+        if self.group is not None:
+            index = index[rows_of(self.group, self.size)]
+        step, part = divmod(number, self.parts)
+        return self._cropped(index, step, part_of(part, self.parts, self.group))
+
+    def _cropped(self, index: np.ndarray, step: int, part: HasRank | None = None) -> TensorDict:
+        """The inputs of samples, which are all of a step or a part of it, with the crops that the step draws."""
         tokenizer = self.learner.tokenizer
         if type(tokenizer).crop is Tokenizer.crop:
             return self.data.take(index, pinned=self.device.type == "cuda").inputs  # no objective sees a label
-        crop = draws_of(group, tokenizer.draw_crop(self.size, generator(self.seed, "crop", number)), self.size)
+        count = self.parts * self.size
+        crop = draws_of(part, tokenizer.draw_crop(count, generator(self.seed, "crop", step)), count)
         return dict(tokenizer.crop(self.data.take(index).inputs, crop))
 
     def _draws(self, number: int, inputs: TensorDict | None = None) -> TensorDict:
-        tokenizer = self.learner.tokenizer
-        geometry = None
-        if type(tokenizer).geometry is not Tokenizer.geometry:  # else there is none, and the inputs are not needed
-            geometry = tokenizer.geometry(self._inputs(number, whole=True) if inputs is None else inputs)
-        draws = self.learner.draw(self.size, generator(self.seed, "draw", number), geometry)
-        draws = draws_of(self.group, draws, self.views * self.size, self.views)
+        step, part = divmod(number, self.parts)
+        if self.whole[0] != step:
+            self.whole = step, self._draw(step, inputs)
+        draws, count = self.whole[1], self.views * self.parts * self.size
+        draws = draws_of(part_of(part, self.parts, self.group), draws, count, self.views)
         return draws | {PROGRESS: torch.tensor(self.progress(number), dtype=torch.float32)}
+
+    def _draw(self, step: int, inputs: TensorDict | None = None) -> TensorDict:
+        """The draws of a step. inputs: those of all its samples, if they are at hand."""
+        tokenizer, geometry = self.learner.tokenizer, None
+        if type(tokenizer).geometry is not Tokenizer.geometry:  # else there is none, and the inputs are not needed
+            if inputs is None:
+                numbers = range(step * self.parts, (step + 1) * self.parts)
+                index = [batch_index(self.seed, number, len(self.data), self.size) for number in numbers]
+                inputs = self._cropped(np.concatenate(index), step)
+            geometry = tokenizer.geometry(inputs)
+        return self.learner.draw(self.parts * self.size, generator(self.seed, "draw", step), geometry)
 
     def __exit__(self, *_: Any) -> None:
         if self.prefetcher is not None:

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_core.nn.distributed import Group
 from ssl_core.utils.seeds import generator
+
+
+class HasRank(Protocol):
+    """One of several that share a batch: a process, or a micro-batch of a process."""
+
+    @property
+    def rank(self) -> int:
+        """Its number, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+
+class Part(NamedTuple):
+    """One of several parts of a batch."""
+
+    rank: int
+    size: int
+
+
+def part_of(number: int, count: int, group: HasRank | None) -> Part | None:
+    """Which rows of the batch of a step a process takes for micro-batch `number` of `count`; None for all."""
+    rank, size = (0, 1) if group is None else (group.rank, group.size)
+    return None if size * count == 1 else Part(number * size + rank, count * size)
 
 
 def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:
@@ -26,8 +53,8 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
 
 
-def rows_of(group: Group | None, count: int, views: int = 1) -> Tensor | slice:
-    """Where the rows of this process are in a batch of `count` rows, all views counted: its share of each view."""
+def rows_of(group: HasRank | None, count: int, views: int = 1) -> Tensor | slice:
+    """Where the rows of a part are in a batch of `count` rows, all views counted: its share of each view."""
     if group is None:
         return slice(None)
     share = count // views // group.size
@@ -35,8 +62,8 @@ def rows_of(group: Group | None, count: int, views: int = 1) -> Tensor | slice:
     return (first + torch.arange(views).unsqueeze(1) * (count // views)).flatten()
 
 
-def draws_of(group: Group | None, draws: Mapping[str, Tensor], count: int, views: int = 1) -> dict[str, Tensor]:
-    """This process's part of the draws of a batch. A tensor whose first axis is not the rows is shared by all."""
+def draws_of(group: HasRank | None, draws: Mapping[str, Tensor], count: int, views: int = 1) -> dict[str, Tensor]:
+    """A part of the draws of a batch. A tensor whose first axis is not the rows is shared by all."""
     if group is None:
         return dict(draws)
     rows = rows_of(group, count, views)

@@ -60,7 +60,6 @@ from ssl_core.training.best import BEST, CHOICES, LAST
 from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
 from ssl_core.training.loop import is_graphed
-from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import joined, local_rank
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.reading import announced_reading
@@ -333,7 +332,7 @@ def resolve_runtime(
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
     size = values.get("batch_size", options.batch_size)
     group = joined()
-    check_processes(options, size, 1 if group is None else group.size)
+    check_processes(size, 1 if group is None else group.size)
     if size < objective.min_batch_size:
         raise ConfigError(
             f"objective '{config.objective.name}' compares samples and needs a batch of at least "
@@ -341,8 +340,8 @@ def resolve_runtime(
         )
     if options.accumulate_steps > 1 and objective.cross_sample_loss:
         notes.append(
-            f"warning: the loss of '{config.objective.name}' couples the samples of a batch, so train.accumulate_steps="
-            f"{options.accumulate_steps} is not the same as a batch {options.accumulate_steps} times as large"
+            f"micro-batches of {size} samples, {options.accumulate_steps} in a step: each is computed three times, "
+            f"since the loss of '{config.objective.name}' couples their samples"
         )
     group = joined()
     if group is not None:
@@ -373,21 +372,17 @@ def device_of(name: str) -> torch.device:
     return device if joined() is None or device.type != "cuda" else pick_device(f"cuda:{local_rank()}")
 
 
-def check_processes(options: TrainOptions, size: int, count: int) -> None:
+def check_processes(size: int, count: int) -> None:
     """Check that `count` processes can train together.
 
     Raises:
-        ConfigError: a batch of `size` samples cannot be divided among them, or the clock ends the run.
+        ConfigError: a batch of `size` samples cannot be divided among them.
     """
     if size % count:
         fewer = next(fewer for fewer in range(count, 0, -1) if size % fewer == 0)
         raise ConfigError(
             f"a batch of {size} samples cannot be divided among {count} processes; use {fewer}, or begin a run "
             f"with train.batch_size={max(1, size // count) * count}"
-        )
-    if options.max_seconds is not None and count > 1:
-        raise ConfigError(
-            "train.max_seconds ends a run by the clock, which differs between processes; give --steps and no --budget"
         )
 
 

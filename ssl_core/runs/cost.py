@@ -28,6 +28,8 @@ SOME = 16
 """Samples of the next trial step; the last has the whole batch."""
 SECONDS = 2.0
 """After a trial step that takes longer there is no further one."""
+PASSES = 3
+"""How often a micro-batch is computed if its loss couples samples with other micro-batches."""
 
 
 class PeakMemory(TorchDispatchMode):
@@ -77,7 +79,8 @@ def estimate_cost(run: Run) -> Cost:
         seconds *= train.batch_size / count
     parameters = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
     kept = max(0, memory.peak - parameters)  # without the gradients, which do not grow with the batch
-    return Cost(seconds * train.accumulate_steps, round(kept * train.batch_size / few))
+    coupled = train.accumulate_steps > 1 and learner.objective.cross_sample_loss
+    return Cost(seconds * train.accumulate_steps * (PASSES if coupled else 1), round(kept * train.batch_size / few))
 
 
 def cost_warnings(cost: Cost, run: Run) -> list[str]:

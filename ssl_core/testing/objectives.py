@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ from ssl_core.nn.indexing import embedding_lookup
 from ssl_core.testing.check import Check, CheckFailed, CheckSpec, expect, expect_equal, join_names, registrar
 from ssl_core.testing.harness import Harness, Setting, target_tensors
 from ssl_core.testing.layouts import CASES, DIM, sample
-from ssl_core.testing.parallel import train_in_threads
+from ssl_core.testing.parallel import train_in_micro_batches, train_in_threads
 from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Tokens
+from ssl_core.training.accumulation import NotDivisible
 
 STEPS = 30
 PARALLEL = 1e-12  # tolerance in float64
@@ -206,6 +208,32 @@ def parallel_equals_single(setting: Setting) -> None:
 
     An objective that draws in `forward`, as dropout does, is not compared: each process draws its own.
     """
+    if (examples := _examples_in_float64(setting)) is None:
+        return
+    learner, batches = examples
+    (single,) = train_in_threads(learner, batches, 1)
+    for rank, part in enumerate(train_in_threads(learner, batches, 2)):
+        _expect_same_training(single, part, f"process {rank} differs", "a single process")
+
+
+@check("forward")
+def micro_batches_equal_batch(setting: Setting) -> None:
+    """Two micro-batches, accumulated to a step, train the same parameters as one batch; see `parallel_equals_single`.
+
+    `cross_sample_loss` of a loss that couples rows is True. Not compared are an objective that draws in `forward`, and
+    one whose loss differentiates through `gather_batch`, which cannot be accumulated.
+    """
+    if (examples := _examples_in_float64(setting)) is None:
+        return
+    learner, batches = examples
+    (single,) = train_in_threads(learner, batches, 1)
+    with contextlib.suppress(NotDivisible):
+        divided = train_in_micro_batches(learner, batches, 2)
+        _expect_same_training(single, divided, "micro-batches differs", "that of a whole batch")
+
+
+def _examples_in_float64(setting: Setting) -> tuple[Harness, list[tuple[dict[str, Tensor], dict[str, Tensor]]]] | None:
+    """A learner, and three batches with their draws; None if it draws in `forward`."""
     learner = setting.build().double()
     rows = max(setting.rows, 2 * setting.objective.min_batch_size)
     inputs = {name: _double(value) for name, value in sample(learner.tokenizer, rows).items()}
@@ -214,14 +242,13 @@ def parallel_equals_single(setting: Setting) -> None:
     for seed in (0, 1):
         torch.manual_seed(seed)
         losses.append(learner(*batches[0]).loss.detach())
-    if not torch.equal(*losses):
-        return
-    (single,) = train_in_threads(learner, batches, 1)
-    for rank, part in enumerate(train_in_threads(learner, batches, 2)):
-        for (name, one), other in zip(single.named_parameters(), part.named_parameters(), strict=True):
-            gap = (one - other[1]).abs().max().item()
-            close = torch.allclose(one, other[1], rtol=PARALLEL, atol=PARALLEL)
-            expect(close, f"after three steps {name} of process {rank} differs by {gap:.2g} from a single process")
+    return (learner, batches) if torch.equal(*losses) else None
+
+
+def _expect_same_training(single: nn.Module, other: nn.Module, what: str, reference: str) -> None:
+    for (name, one), (_, two) in zip(single.named_parameters(), other.named_parameters(), strict=True):
+        close = torch.allclose(one, two, rtol=PARALLEL, atol=PARALLEL)
+        expect(close, f"after three steps {name} of {what} by {(one - two).abs().max().item():.2g} from {reference}")
 
 
 def _double(value: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Several processes, imitated by threads of one: the same steps in milliseconds, for tests and for `sslx check`."""
+"""Batches that are divided, for tests and for `sslx check`: among threads, which imitate processes and take
+milliseconds, and into micro-batches."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ssl_core.contracts import PROGRESS
-from ssl_core.nn.distributed import use_group
-from ssl_core.pipeline.sampler import draws_of, rows_of
+from ssl_core.nn.distributed import Group, use_group
+from ssl_core.pipeline.sampler import Part, draws_of, rows_of
+from ssl_core.training.accumulation import MicroBatches
+from ssl_core.training.finite import changing_buffers
 from ssl_core.training.learner import Learner
 from ssl_core.training.parallel import average_gradients
 
@@ -20,11 +23,11 @@ Result = TypeVar("Result")
 WAIT = 60.0  # seconds until a thread that others wait for counts as lost
 
 
-class ThreadGroup:
+class ThreadGroup(Group):
     """Threads that share a batch as processes do. `run` starts them."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self._size = size
         self._here = threading.local()
         self._barrier = threading.Barrier(size)
         self._slots: list[Any] = [None] * size
@@ -33,6 +36,11 @@ class ThreadGroup:
     def rank(self) -> int:
         """Number of this thread, from 0."""
         return int(self._here.rank)
+
+    @property
+    def size(self) -> int:
+        """Number of threads."""
+        return self._size
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over the threads, in the order of their numbers."""
@@ -105,3 +113,28 @@ def train_in_threads(
         return own
 
     return [train(0)] if group is None else group.run(train)
+
+
+def train_in_micro_batches(
+    learner: Learner, batches: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]], count: int
+) -> Learner:
+    """Train a copy of a learner as `train_in_threads` does, each batch divided into `count` micro-batches."""
+    own, views = copy.deepcopy(learner), learner.objective.views
+    optimiser = torch.optim.SGD(own.parameters(), lr=0.05, momentum=0.9)
+    group = MicroBatches(count, coupled=own.objective.cross_sample_loss, buffers=changing_buffers(own))
+    for inputs, draws in batches:
+        rows = len(next(iter(inputs.values())))
+
+        def loss_of(
+            number: int, rows: int = rows, inputs: Mapping[str, Tensor] = inputs, draws: Mapping[str, Tensor] = draws
+        ) -> Tensor:
+            part = Part(number, count)
+            values = {name: value[rows_of(part, rows)] for name, value in inputs.items()}
+            return own(values, draws_of(part, draws, views * rows, views)).loss
+
+        optimiser.zero_grad()
+        with use_group(group):
+            group.add_gradient(loss_of, list(own.parameters()))
+        optimiser.step()
+        own.update_teacher(draws[PROGRESS])
+    return own

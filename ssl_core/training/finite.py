@@ -20,6 +20,12 @@ class NotFinite(SslxError):
     """The loss or the gradient of a step is not finite, and the run stops. The state before the step is saved."""
 
 
+def changing_buffers(learner: Any) -> list[Tensor]:
+    """The buffers that a forward pass may change: those of the objective and of batch norms."""
+    norms = (module for module in learner.modules() if isinstance(module, _BatchNorm))
+    return list({id(b): b for part in (learner.objective, *norms) for b in part.buffers()}.values())
+
+
 class FiniteGuard:
     """Updates the weights after a backward pass, unless loss or gradient is not finite.
 
@@ -49,9 +55,7 @@ class FiniteGuard:
         if device.type == "cuda" and optimizer.defaults.get("fused") and not sharded:
             self.flag = torch.zeros((), device=device)
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]  # read by fused steps, as GradScaler sets it
-        norms = (module for module in learner.modules() if isinstance(module, _BatchNorm))
-        buffers = {id(b): b for part in (learner.objective, *norms) for b in part.buffers()}
-        self.buffers = list(buffers.values())
+        self.buffers = changing_buffers(learner)
         self.saved: list[Tensor] | None = None
         self.bad: Tensor | None = None
         self.pending: list[tuple[int, Tensor]] = []

@@ -19,18 +19,20 @@ from ssl_core.errors import ConfigError, SslxError
 from ssl_core.nn.distributed import Group, use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.prefetch import BatchStream, TensorDict
+from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accel.cuda_graph import GraphedStep
+from ssl_core.training.accumulation import MicroBatches
 from ssl_core.training.best import BestCheckpoint
 from ssl_core.training.device import Precision, autocast
-from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite, gradient_norm
+from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite, changing_buffers, gradient_norm
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import LOSS, METRICS, MetricAverager, MetricsLog, loss_spike, lost_text
 from ssl_core.training.optim import is_capturable, make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import (
-    agree_on_signal,
+    agree,
     average_gradients,
     check_alike,
     copy_from_main,
@@ -47,7 +49,10 @@ from ssl_core.utils.files import write_json
 from ssl_core.utils.seeds import seed_torch
 
 GRAD_NORM = "train/grad_norm"
-StepFunction = Callable[[TensorDict, TensorDict], TensorDict]
+Batch = tuple[TensorDict, TensorDict]
+"""Inputs and draws."""
+Values = dict[str, Tensor]
+"""Loss and metrics of a micro-batch; of the last of a step also the norm of the gradient, and whether it is finite."""
 
 
 class Interrupted(SslxError):
@@ -180,7 +185,7 @@ def train(
     options = plan.options
     state = begin(learner, plan, start)
     guard = FiniteGuard(learner, state.optimizer, options.on_nan, plan.device, plan.group)
-    micro_step, whole_step = step_functions(learner, state.optimizer, plan, guard)
+    take_step = step_function(learner, state.optimizer, plan, guard)
     limit = options.max_seconds or math.inf
     if state.step == 0:
         run_probe(learner, state, plan)
@@ -192,23 +197,24 @@ def train(
         training_progress(plan, state) as progress,
     ):
         state.last_log = state.step, state.clock()
-        for step in range(state.step, options.steps if state.clock() < limit else state.step):
+        _, seconds = agree(0, state.last_log[1], plan.group)
+        for step in range(state.step, options.steps if seconds < limit else state.step):
             rate = rate_at(options, step)
             set_rate(state.optimizer, rate)
-            for part in range(options.accumulate_steps):
-                number = step * options.accumulate_steps + part
-                inputs, draws = feed.take()
-                seed_torch(plan.seed, plan.step_purpose, number)
-                values = (whole_step if part + 1 == options.accumulate_steps else micro_step)(inputs, draws)
+            batches = [feed.take() for _ in range(options.accumulate_steps)]
+            if limit < math.inf:
+                for _, draws in batches:
+                    draws[PROGRESS] = torch.full_like(draws[PROGRESS], min(1.0, seconds / limit))
+            for values in take_step(step, batches):
                 state.averager.add(
                     {name: value for name, value in values.items() if name not in (GRAD_NORM, NOT_FINITE)}
                 )
             guard.record(step, values[NOT_FINITE])
             if guard.is_read_at_once:
                 check_finite(learner, data, state, plan, guard)
-            state.step, seconds = step + 1, state.clock()
+            state.step = step + 1
+            stop, seconds = agree(signals.number, state.clock(), plan.group)
             last = state.step == options.steps or seconds >= limit
-            stop = agree_on_signal(signals.number, plan.group)
             if is_due(state.step, options, plan.probe_every) or last or stop:
                 check_finite(learner, data, state, plan, guard)
             if state.step % options.log_every == 0 or last:
@@ -288,57 +294,93 @@ def batch_stream(learner: Learner, data: PreprocessedSplit, plan: TrainingPlan, 
     """Inputs and draws of the batches that are left, of several processes those of this one."""
     size, views = plan.options.batch_size, learner.objective.views
     return BatchStream(
-        learner, data, size, plan.seed, plan.device, batches(plan, state), progress_of(plan, state), plan.group, views
-    )
+        learner, data, size, plan.seed, plan.device, numbers(plan, state), progress_of(plan.options), plan.group, views,
+        plan.options.accumulate_steps,
+    )  # fmt: skip
 
 
-def batches(plan: TrainingPlan, state: TrainingState) -> range:
-    """The numbers of the batches that are left."""
+def numbers(plan: TrainingPlan, state: TrainingState) -> range:
+    """The numbers of the micro-batches that are left."""
     return range(plan.options.accumulate_steps * state.step, plan.options.accumulate_steps * plan.options.steps)
 
 
-def progress_of(plan: TrainingPlan, state: TrainingState) -> Callable[[int], float]:
-    """The share of the run that is done at a batch, in [0, 1]: by steps, or by the clock under a time limit."""
-    options, limit = plan.options, plan.options.max_seconds
-    if limit is not None:
-        return lambda number: min(1.0, state.clock() / limit)
+def progress_of(options: TrainOptions) -> Callable[[int], float]:
+    """The share of the run that is done at a micro-batch, in [0, 1], by steps; the loop puts the clock in its place."""
     return lambda number: number // options.accumulate_steps / max(options.steps, 1)
 
 
-def step_functions(
+def step_function(
     learner: Learner, optimizer: torch.optim.Optimizer, plan: TrainingPlan, guard: FiniteGuard | None = None
-) -> tuple[StepFunction, StepFunction]:
-    """Two functions of inputs and draws: one adds the gradient of a batch, the other also updates the weights."""
+) -> Callable[[int, list[Batch]], list[Values]]:
+    """A function of the number of a step and its micro-batches. It updates the weights."""
     options, compiled, group, parameters = plan.options, plan.compiled, plan.group, list(learner.parameters())
     finite = guard or FiniteGuard(learner, optimizer, options.on_nan, plan.device, group)
     checked: list[bool] = []
 
-    def passes(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
-        finite.before()
+    def forward(inputs: TensorDict, draws: TensorDict) -> Outcome:
         with autocast(plan.device, plan.precision):
-            outcome = (compiled or learner)(inputs, draws)
+            return (compiled or learner)(inputs, draws)
+
+    def passes(inputs: TensorDict, draws: TensorDict) -> Values:
+        finite.before()
+        outcome = forward(inputs, draws)
         with compiled.compiling() if compiled is not None else nullcontext():
-            (outcome.loss / options.accumulate_steps).backward()
+            outcome.loss.backward()
         finite.after(outcome.loss.detach())
-        return {"loss": outcome.loss.detach(), **outcome.metrics}
+        return values_of(outcome)
 
-    def micro_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
-        return passes(inputs, draws) if compiled is None else compiled.retrying(lambda: passes(inputs, draws))
-
-    def whole_step(inputs: TensorDict, draws: TensorDict) -> dict[str, Tensor]:
-        values = micro_step(inputs, draws)
+    def update(values: Values, progress: Tensor) -> None:
         if group is not None:
             if not checked:
                 check_alike(learner, group)
                 checked.append(True)
             average_gradients(parameters, group)
         values[GRAD_NORM] = gradient_norm(parameters, options.grad_clip, group)
-        values[NOT_FINITE] = finite.update(values[GRAD_NORM], draws[PROGRESS])
+        values[NOT_FINITE] = finite.update(values[GRAD_NORM], progress)
+
+    def whole_step(inputs: TensorDict, draws: TensorDict) -> Values:
+        values = passes(inputs, draws) if compiled is None else compiled.retrying(lambda: passes(inputs, draws))
+        update(values, draws[PROGRESS])
         return values
 
-    if plan.graphed:
-        return micro_step, GraphedStep(whole_step, plan.device, plan.say, optimizer.zero_grad)
-    return micro_step, whole_step
+    if options.accumulate_steps > 1:
+        count, coupled = options.accumulate_steps, learner.objective.cross_sample_loss
+        micro_batches = MicroBatches(count, group, coupled, changing_buffers(learner), compiled is not None)
+
+        def accumulated_step(step: int, batches: list[Batch]) -> list[Values]:
+            values: list[Values] = [{} for _ in batches]
+
+            def loss_of(part: int) -> Tensor:
+                seed_torch(plan.seed, plan.step_purpose, step * count + part)
+                outcome = forward(*batches[part])
+                values[part] = values_of(outcome)
+                return outcome.loss
+
+            def add_gradient() -> None:
+                with use_group(micro_batches), compiled.compiling() if compiled is not None else nullcontext():
+                    micro_batches.add_gradient(loss_of, parameters)
+
+            finite.before()
+            add_gradient() if compiled is None else compiled.retrying(add_gradient)
+            for one in values:
+                finite.after(one["loss"])
+            update(values[-1], batches[-1][1][PROGRESS])
+            return values
+
+        return accumulated_step
+
+    take_step = GraphedStep(whole_step, plan.device, plan.say, optimizer.zero_grad) if plan.graphed else whole_step
+
+    def single_step(step: int, batches: list[Batch]) -> list[Values]:
+        seed_torch(plan.seed, plan.step_purpose, step)
+        return [take_step(*batch) for batch in batches]
+
+    return single_step
+
+
+def values_of(outcome: Outcome) -> Values:
+    """Loss and metrics, without their graphs."""
+    return {"loss": outcome.loss.detach(), **outcome.metrics}
 
 
 class TrainingProgress:
@@ -428,11 +470,15 @@ def stop_at(step: int, learner: Learner, data: PreprocessedSplit, state: Trainin
     if not plan.writes:
         wait_for_all(plan.group)  # until the process of rank 0 has repeated the whole batch
         raise NotFinite(f"step {step + 1} is not finite")
+    progress, limit = progress_of(options), options.max_seconds
+    if limit is not None:
+        share = min(1.0, state.clock() / limit)
+        progress = lambda number: share  # noqa: E731 - a constant
     with use_group(None):
         report = replay_step(
             learner, data, step, seed=plan.seed, batch_size=options.batch_size,
             accumulate_steps=options.accumulate_steps, device=plan.device, precision=plan.precision,
-            progress=progress_of(plan, state), describe=plan.describe,
+            progress=progress, describe=plan.describe,
         )  # fmt: skip
     write_json(folder / REPLAY, report.to_json())
     wait_for_all(plan.group)

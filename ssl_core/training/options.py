@@ -40,7 +40,7 @@ class TrainOptions(Options):
     schedule: Literal["constant", "cosine"] = Field("constant", description="rate after warm-up: constant, or to zero")
     warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0 = no clipping")
-    accumulate_steps: int = Field(1, ge=1, description="batches whose gradients make one optimiser step")
+    accumulate_steps: int = Field(1, ge=1, description="micro-batches of train.batch_size in one optimiser step")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format; auto = bf16 where it pays")
     compile: CompileChoice = Field(
         "auto", description="compile the step whole; auto = where it pays for the planned steps, decided beforehand"

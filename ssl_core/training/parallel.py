@@ -37,11 +37,21 @@ class LostProcess(SslxError):
     exit_code = LOST
 
 
-class TorchGroup:
+class TorchGroup(Group):
     """The default group of torch.distributed."""
 
     def __init__(self) -> None:
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._rank, self._size = dist.get_rank(), dist.get_world_size()
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return self._rank
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return self._size
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the same bits in all of them."""
@@ -221,8 +231,15 @@ def copy_from_main(module: nn.Module, group: Group) -> None:
             value.copy_(rows[0].view_as(value))
 
 
-def agree_on_signal(number: int, group: Group | None) -> int:
-    """The number of a signal that any of the processes has received; 0 if none has."""
+def agree(signal: int, seconds: float, group: Group | None) -> tuple[int, float]:
+    """What all processes act on: the number of a signal that any of them has received, and the clock of rank 0.
+
+    Args:
+        signal: The number of the signal that this process has received; 0 if none.
+        seconds: Its clock.
+        group: The processes; None for a single one.
+    """
     if group is None:
-        return number
-    return int(group.all_gather(torch.tensor([number])).max())
+        return signal, seconds
+    values = group.all_gather(torch.tensor([[float(signal), seconds]], dtype=torch.float64))
+    return int(values[:, 0].max()), float(values[0, 1])

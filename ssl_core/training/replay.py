@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_core.nn.distributed import use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
+from ssl_core.training.accumulation import MicroBatches
 from ssl_core.training.device import autocast
+from ssl_core.training.finite import changing_buffers
 from ssl_core.training.learner import Learner
 from ssl_core.utils.seeds import seed_torch
 
@@ -113,39 +116,45 @@ def replay_step(
     """
     numbers = range(step * accumulate_steps, (step + 1) * accumulate_steps)
     samples = [batch_index(seed, number, len(data), batch_size).tolist() for number in numbers]
-    losses: list[float] = []
-    metrics: dict[str, float] = {}
-    watch = _Watch(learner)
+    views, parts = learner.objective.views, accumulate_steps
+    losses, metrics = [0.0] * parts, [dict[str, float]() for _ in numbers]
+    watch = _Watch(learner, batch_size)
     learner.zero_grad()
-    with BatchStream(learner, data, batch_size, seed, device, numbers, progress) as feed, watch.hooked():
-        for number in numbers:
-            inputs, draws = feed.take()
-            seed_torch(seed, "step", number)
-            watch.rows = batch_size
-            watch.samples = samples[number - numbers.start]
-            with autocast(device, precision):
-                outcome = learner(inputs, draws)
-            if not losses or np.isfinite(losses).all():
-                metrics = {name: float(value.detach()) for name, value in outcome.metrics.items()}
-            losses.append(float(outcome.loss.detach()))
-            (outcome.loss / accumulate_steps).backward()
+    with BatchStream(learner, data, batch_size, seed, device, numbers, progress, views=views, parts=parts) as feed:
+        batches = [feed.take() for _ in numbers]
+
+    def loss_of(part: int) -> Tensor:
+        seed_torch(seed, "step", numbers[part])
+        watch.samples = samples[part]
+        with autocast(device, precision):
+            outcome = learner(*batches[part])
+        losses[part] = float(outcome.loss.detach())
+        metrics[part] = {name: float(value.detach()) for name, value in outcome.metrics.items()}
+        return outcome.loss
+
+    coupled = parts > 1 and learner.objective.cross_sample_loss
+    micro_batches = MicroBatches(parts, coupled=coupled, buffers=changing_buffers(learner))
+    with watch.hooked(), use_group(micro_batches):
+        micro_batches.add_gradient(loss_of, list(learner.parameters()))
     gradients = {
         name: int((~torch.isfinite(p.grad)).sum()) for name, p in learner.named_parameters() if p.grad is not None
     }
     found = [p.grad for p in learner.parameters() if p.grad is not None]
     norm = float(nn.utils.get_total_norm(found)) if found else 0.0
     learner.zero_grad()
+    shown = next((part for part, loss in enumerate(losses) if not np.isfinite(loss)), parts - 1)
     return StepReport(
-        step, samples, [[describe(row) for row in rows] for rows in samples] if describe else [], losses, metrics,
-        watch.module, watch.culprits, {name: count for name, count in gradients.items() if count}, norm,
+        step, samples, [[describe(row) for row in rows] for rows in samples] if describe else [], losses,
+        metrics[shown], watch.module, watch.culprits, {name: count for name, count in gradients.items() if count},
+        norm,
     )  # fmt: skip
 
 
 class _Watch:
     """Forward hooks that note the first module whose output is not finite, and for which samples."""
 
-    def __init__(self, learner: nn.Module) -> None:
-        self.learner, self.rows = learner, 0
+    def __init__(self, learner: nn.Module, rows: int) -> None:
+        self.learner, self.rows = learner, rows
         self.samples: list[int] = []
         self.module: str | None = None
         self.culprits: list[int] = []

@@ -138,13 +138,16 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_one_that_can(
     assert not (tmp_path / "r").exists()
 
 
-def test_a_run_ended_by_the_clock_is_refused_before_processes_start(
-    quick: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
-    code, _, err = quick("run", *SMALL, "--budget", "60s", "--out", "r", "--processes", 2)
-    assert code == 1
-    assert "give --steps and no --budget" in err
-    assert not (tmp_path / "r").exists()
+@pytest.mark.slow
+def test_the_clock_ends_all_processes_at_the_same_step(start: Start, tmp_path: Path) -> None:
+    """Two micro-batches of two processes in a step; a process that went on would be lost by the other."""
+    options = ("--set=train.accumulate_steps=2", "--out", "r", "--processes", 2)
+    code, err = finish(start("--budget", "2s", *options))
+    assert code == 0, err
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["steps"] > 1
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == report["steps"]
 
 
 @pytest.mark.release

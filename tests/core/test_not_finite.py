@@ -22,7 +22,7 @@ from ssl_core.runs.run import RunContext
 from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
 from ssl_core.training.finite import FiniteGuard, NotFinite
-from ssl_core.training.loop import TrainingPlan, step_functions, train
+from ssl_core.training.loop import TrainingPlan, step_function, train
 from ssl_core.training.metrics_log import loss_spike, read_metrics
 from ssl_core.training.optim import make_optimizer, state_form
 from ssl_core.training.options import TrainOptions
@@ -183,13 +183,13 @@ def test_a_flag_on_the_device_freezes_weights_optimiser_and_teacher(toy, tmp_pat
     optimizer = make_optimizer(learner, options)
     guard = FiniteGuard(learner, optimizer, on_nan, plan.device)
     guard.flag = optimizer.found_inf = torch.zeros(())
-    _, step = step_functions(learner, optimizer, plan, guard)
+    step = step_function(learner, optimizer, plan, guard)
     poison(learner, 2, "loss")
     states, counts, flags = [], [], []
     for number in range(4):
         states.append(weights(learner))
         draws = learner.draw(SIZE, torch.Generator().manual_seed(number)) | {"progress": torch.tensor(0.1)}
-        flags.append(bool(step({"x": torch.randn(SIZE, 2, 16)}, draws)["not_finite"]))
+        flags.append(bool(step(number, [({"x": torch.randn(SIZE, 2, 16)}, draws)])[0]["not_finite"]))
         counts.append(next(iter(optimizer.state.values()))["step"].item())
     states.append(weights(learner))
     assert not same(states[1], states[2])

@@ -21,7 +21,7 @@ from ssl_core.testing.layouts import CASES, sample
 from ssl_core.testing.objectives import parallel_equals_single
 from ssl_core.testing.parallel import ThreadGroup, train_in_threads
 from ssl_core.training.metrics_log import MetricAverager
-from ssl_core.training.parallel import average_gradients, check_alike, copy_from_main, is_main, join
+from ssl_core.training.parallel import agree, average_gradients, check_alike, copy_from_main, is_main, join
 
 ROWS = 12
 SHIPPED = {e.name: e.value for e in plugins.load().entries("objective") if e.origin.plugin.startswith("sslx:")}
@@ -232,6 +232,12 @@ def test_metrics_are_means_over_the_batches_of_all_processes_that_count() -> Non
     for whole, resumed, empty in group.run(work):
         assert whole == resumed == {"train/loss": pytest.approx(3), "train/accuracy": pytest.approx(1 / 3)}
         assert empty == {}
+
+
+def test_processes_act_on_any_signal_and_on_the_clock_of_the_first() -> None:
+    group = ThreadGroup(3)
+    assert group.run(lambda rank: agree(15 if rank == 2 else 0, 1.5 + rank, group)) == [(15, 1.5)] * 3
+    assert agree(2, 0.1, None) == (2, 0.1)
 
 
 def test_gradients_of_different_parameters_are_refused() -> None:

@@ -33,7 +33,7 @@ from ssl_core.testing.layouts import sample
 from ssl_core.training import checkpoint, shard
 from ssl_core.training.best import BestCheckpoint
 from ssl_core.training.finite import NotFinite
-from ssl_core.training.loop import TrainingPlan, step_functions, train
+from ssl_core.training.loop import TrainingPlan, step_function, train
 from ssl_core.training.metrics_log import METRICS, read_metrics
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
@@ -108,16 +108,21 @@ class Trainer:
         self.shards = Shards(self.learner, self.options, group)
         self.optimizer = make_optimizer(self.learner, self.options)
         plan = TrainingPlan(self.options, 0, torch.device("cpu"), "fp32", Path(), group=group)
-        self.micro_step, self.whole_step = step_functions(self.learner, self.optimizer, plan)
+        self.take_step = step_function(self.learner, self.optimizer, plan)
 
     def train(self, batches: Batches) -> Trainer:
         """A step on each batch, or on as many as make one."""
-        views = self.learner.objective.views
+        views, count = self.learner.objective.views, self.options.accumulate_steps
         with use_group(self.group):
-            for number, (inputs, draws) in enumerate(batches, 1):
-                step = self.micro_step if number % self.options.accumulate_steps else self.whole_step
-                part = {name: value[rows_of(self.group, ROWS)] for name, value in inputs.items()}
-                step(part, draws_of(self.group, draws, views * ROWS, views))
+            parts = [
+                (
+                    {name: value[rows_of(self.group, ROWS)] for name, value in inputs.items()},
+                    draws_of(self.group, draws, views * ROWS, views),
+                )
+                for inputs, draws in batches
+            ]
+            for step in range(len(parts) // count):
+                self.take_step(step, parts[step * count : (step + 1) * count])
         return self
 
     def end(self) -> Arrays:

@@ -172,7 +172,7 @@ import torch
 from ssl_core import Learner
 from ssl_core.testing.harness import Setting
 from ssl_core.training.accel.compiled_step import CompiledStep
-from ssl_core.training.loop import TrainingPlan, step_functions
+from ssl_core.training.loop import TrainingPlan, step_function
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_plugins.objectives.mae import MAE
@@ -182,10 +182,10 @@ harness = Setting(MAE, {"depth": 1}, "continuous_1d").build()
 learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
 step = CompiledStep(learner, "key", folder)
 plan = TrainingPlan(TrainOptions(), 0, torch.device("cpu"), "fp32", folder, compiled=step)
-run, _ = step_functions(learner, make_optimizer(learner, plan.options), plan)
+run = step_function(learner, make_optimizer(learner, plan.options), plan)
 draws = learner.draw(8, torch.Generator().manual_seed(0))
 torch.manual_seed(0)
-loss = run(harness.inputs, draws)["loss"]
+loss = run(0, [(harness.inputs, draws)])[0]["loss"]
 grads = sum(float(p.grad.norm()) for p in learner.parameters() if p.grad is not None)
 sums = sum(float(buffer.double().sum()) for buffer in learner.buffers())
 print(step.retried, float(loss), grads, sums)

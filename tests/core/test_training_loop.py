@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -15,10 +16,9 @@ from ssl_core.errors import CheckpointError
 from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
-from ssl_core.training import checkpoint
+from ssl_core.training import checkpoint, loop
 from ssl_core.training.loop import Interrupted, TrainingPlan, train
 from ssl_core.training.metrics_log import read_metrics, trim_metrics
-from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.schedule import rate_at
 from ssl_core.utils.console import Console
@@ -254,17 +254,19 @@ def test_rates():
     assert rate_at(cosine, 10) == pytest.approx(0.0)
 
 
-def test_accumulation_is_the_mean_of_the_batches_gradients(go, toy, data):
-    options = TrainOptions(steps=1, batch_size=8, accumulate_steps=3)
-    learner, plain = toy.make_learner(MAE), toy.make_learner(MAE)
-    go(learner, steps=1, accumulate_steps=3)
-    optimizer = make_optimizer(plain, options)
-    feed = BatchStream(plain, data, 8, 3, torch.device("cpu"), range(3))
-    losses = [plain(*feed.take()).loss for _ in range(3)]
-    (sum(losses) / 3).backward()
-    optimizer.step()
-    mine, theirs = weights(learner), weights(plain)
-    assert all(torch.allclose(mine[name], theirs[name], atol=1e-6) for name in mine)
+@pytest.mark.parametrize("objective", [MAE, MetaMAE, IJEPA])
+def test_accumulated_micro_batches_are_one_batch(go, toy, objective):
+    """The same samples and draws: two steps make an epoch."""
+    whole, divided = toy.make_learner(objective), toy.make_learner(objective)
+    options = {"steps": 3, "optimizer": "sgd", "lr": 0.1, "log_every": 1}
+    folder = go(whole, "whole", batch_size=20, **options)
+    other = go(divided, "divided", batch_size=4, accumulate_steps=5, **options)
+    mine, theirs = weights(divided), weights(whole)
+    assert all(torch.allclose(mine[name], theirs[name], atol=1e-5) for name in mine)
+    assert not same(theirs, weights(toy.make_learner(objective)))
+    for one, two in zip(*(read_metrics(path / "metrics.jsonl") for path in (folder, other)), strict=True):
+        assert one["train/loss"] == pytest.approx(two["train/loss"], rel=1e-4)
+        assert one["train/grad_norm"] == pytest.approx(two["train/grad_norm"], rel=1e-3)
 
 
 def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
@@ -324,6 +326,20 @@ def test_a_budget_stops_the_training_and_a_resumed_run_keeps_to_it(go, toy, tmp_
     go(again, "short", steps=10**9, max_seconds=0.3, start=saved)
     assert checkpoint.latest(folder).step == saved.step
     assert same(weights(again), weights(learner))
+
+
+def test_progress_follows_the_clock_under_a_budget(go, toy, monkeypatch):
+    ticks, seen = itertools.count(), []
+    monkeypatch.setattr(loop.Clock, "__call__", lambda self: next(ticks) / 10)
+    update = Learner.update_teacher
+    monkeypatch.setattr(
+        Learner, "update_teacher", lambda self, progress: (seen.append(progress.item()), update(self, progress))
+    )
+    go(toy.make_learner(IJEPA), steps=10**9, max_seconds=2.0, accumulate_steps=2, log_every=100, checkpoint_every=100)
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] < 0.1
+    assert 0.9 < seen[-1] < 1
+    assert len(set(seen)) == len(seen) > 3
 
 
 def test_a_budget_needs_a_constant_rate(go, toy):

@@ -487,7 +487,7 @@ def shown(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
         ("metamae", ["100,000 steps", "Google Speech: test files", "secondary structure"]),
         ("metamae-shared3", ["image with text: published without code"]),
         ("metamae-shared-modality", ["TensorFlow Datasets"]),
-        ("mae-vit-l", ["already resized to 224 x 224", "fine-tuning", "16 of 256"]),
+        ("mae-vit-l", ["already resized to 224 x 224", "fine-tuning", "16 micro-batches of 256"]),
         ("m3ae", ["unpaired text", "special tokens", "VQGAN"]),
     ],
 )

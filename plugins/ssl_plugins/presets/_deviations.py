@@ -22,8 +22,8 @@ METAMAE = (
     "the mean of both losses (docs/methods/metamae.md)",
     "length: training ends after exactly 100,000 steps; the published code ends with an epoch and evaluates its "
     "checkpoint of step 100,000",
-    "several GPUs: none, so BatchNorm, contrast and inner loss see the whole batch; the published code divides the "
-    "contrast among GPUs",
+    "several GPUs: BatchNorm, contrast and inner loss see the whole batch; the published code divides the contrast "
+    "and the inner loss among GPUs",
     "BERT's vocabulary: without the 30 unused rows of the published table (30,552); tokenizer.file names it",
     "splits of 90 % and 10 %: 10 % rounded down; the published code loses one more sample where 10 % is a whole "
     "number, as dataset.protocol=published does",

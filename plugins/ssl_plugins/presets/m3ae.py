@@ -38,7 +38,7 @@ DEVIATIONS = (
     "length: published 100 epochs with 5 of warm-up (released weights: 50 epochs; default of the code: 200 without); "
     "for n pairs set train.steps to 100 n / 4096 and train.warmup_steps to 5 n / 4096",
     "weight of the text loss: 0.5, as in the README; the default of the published code is 0.1",
-    "accumulation: 16 batches of 256 make one of 4,096, each with a mask of its own; published: one mask for 4,096",
+    "the batch of 4,096 is accumulated from 16 micro-batches of 256, and can be divided among GPUs by --processes",
     "captions: with the special tokens [CLS] and [SEP]; published: without. tokenizer.file names BERT's vocabulary",
     "images: crops are taken from the picture already resized to 256 x 256 without its aspect ratio; published: from "
     "the picture as it is",

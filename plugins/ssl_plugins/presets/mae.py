@@ -67,7 +67,7 @@ DEVIATIONS = (
     "precision: bf16 where the hardware supports it, else fp32; published PyTorch code: 16-bit floats, mixed",
     "warm-up: starts at the first step's share of the peak rate; published: at 0",
     "weight decay: cls and mask token have none; in the published code they have it, as they have three axes",
-    "several GPUs: none; the batch of 4,096 is accumulated from 16 of 256",
+    "the batch of 4,096 is accumulated from 16 micro-batches of 256, and can be divided among GPUs by --processes",
     "linear probe: features of whole images, computed once; published: of random crops and flips drawn in each epoch. "
     "On fewer than 16,384 training images the batch is smaller; lower evaluate.lr in proportion",
     "fine-tuning: the settings of Table 9 are no part of the preset, and mixup, cutmix, random augmentation and "

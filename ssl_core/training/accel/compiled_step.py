@@ -257,6 +257,8 @@ class CompiledStep:
         """
         try:
             yield
+        except SslxError:
+            raise
         except Exception as error:
             if self.calls > 1:  # compiled already
                 raise

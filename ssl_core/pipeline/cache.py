@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +23,20 @@ from ssl_core.pipeline.preprocess import (
     LABELLED,
     LABELS,
     META,
+    STATE,
     WAITING,
     DamagedCache,
+    State,
     array_file,
     build_cache,
     check_files,
     discard,
+    join_labels,
     open_meta,
+    read_parts,
+    work_folder,
 )
+from ssl_core.pipeline.sampler import batch_index
 from ssl_core.utils.cache_entries import Hold, hold_entry, keep_limit
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator
@@ -83,6 +91,19 @@ class PreprocessedSplit:
         inputs = {name: gather(array, index) for name, array in self.arrays.items()}
         return Batch(inputs, None if self.labels is None else torch.from_numpy(self.labels[index]))
 
+    def batch_index(self, seed: int, number: int, size: int) -> np.ndarray:
+        """The rows of batch `number` of a training, (size,)."""
+        return batch_index(seed, number, len(self), size)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """A context in which the samples may still be prepared; here they are."""
+        yield
+
+    def number_of(self, row: int) -> int:
+        """The number of a sample in the data set."""
+        return row if self.index is None else int(self.index[row])
+
     def sweep(self, size: int, subset: np.ndarray | None = None) -> Iterator[Batch]:
         """All samples in order, or those at the indices `subset`, in batches of at most `size`."""
         index = range(len(self)) if subset is None else subset
@@ -122,6 +143,8 @@ def preprocess_dataset(
     strict: bool = False,
     *,
     check: bool = False,
+    shuffled: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> PreprocessedSplit:
     """Preprocess all samples of a data set with `tokenizer.preprocess`, or open the cache of an earlier call.
 
@@ -136,16 +159,19 @@ def preprocess_dataset(
         console: Where progress and warnings go.
         strict: Refuse bad samples.
         check: Compare also large arrays with their digests, which reads them once.
+        shuffled: Prepare chunks of samples in random order, as for `GrowingSplit`.
+        stop: Tells after each chunk whether to stop.
 
     Raises:
         DataError: if the data cannot be read or has no usable sample, or, with `strict`, for the first bad sample.
+        PreparationStopped: `stop` has returned True.
     """
-    folder, hold = cache / "prepared" / _key(dataset, tokenizer), Hold()
+    folder, hold = cache_folder(cache, dataset, tokenizer, shuffled), Hold()
     hold_entry(folder, hold, lambda: console.info(WAITING))
 
     def build() -> None:
         while not (folder / META).exists():  # another process may remove what it finds without a hold
-            build_cache(folder, dataset, tokenizer, console, strict)
+            build_cache(folder, dataset, tokenizer, console, strict, shuffled=shuffled, stop=stop)
             for line in keep_limit(cache):
                 console.info(line)
 
@@ -177,7 +203,34 @@ def _open(folder: Path, strict: bool, check: bool, hold: Hold) -> PreprocessedSp
     return PreprocessedSplit(arrays, labels, tuple(meta["skipped"]), meta["bad"], digests, labelled, index, hold)
 
 
-def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
+def open_prepared(folder: Path, chunks: int) -> tuple[int | None, PreprocessedSplit] | None:
+    """What is prepared so far of a folder that may not be complete: the number of chunks, and their samples.
+
+    The number is None if the folder is complete. None if fewer than `chunks` are prepared, or if it is being completed.
+    """
+    try:
+        if (folder / META).exists():
+            return None, _open(folder, False, False, Hold())
+        work = work_folder(folder)
+        state = State(**json.loads((work / STATE).read_text()))
+        if state.chunks < chunks or not state.count:
+            return None
+        parts = read_parts(work, state.chunks)
+        labels, labelled = join_labels(state.count, parts) if state.labelled else (None, None)
+        files = {name: array_file(work, number) for number, name in enumerate(state.fields)}
+        arrays = {name: np.load(file, mmap_mode="r")[: state.count] for name, file in files.items()}
+        digests, index = (np.concatenate([one[name] for one in parts]) for name in ("digests", "index"))
+    except (FileNotFoundError, DamagedCache):
+        return None
+    return state.chunks, PreprocessedSplit(arrays, labels, tuple(state.skipped), state.bad, digests, labelled, index)
+
+
+def cache_folder(cache: Path, dataset: Dataset, tokenizer: Tokenizer, shuffled: bool = False) -> Path:
+    """The folder of the prepared samples of a data set."""
+    return cache / "prepared" / _key(dataset, tokenizer, shuffled)
+
+
+def _key(dataset: Dataset, tokenizer: Tokenizer, shuffled: bool) -> str:
     """The key of the cache: a digest of everything that the arrays depend on (data, options, code, format)."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [str(FORMAT), dataset.fingerprint(), tokenizer.name, tokenizer.options.model_dump_json()]
@@ -186,6 +239,8 @@ def _key(dataset: Dataset, tokenizer: Tokenizer) -> str:
         tokenizer.fit_fingerprint(),
         *map(source_digest, source_files(_classes(dataset, tokenizer))),
     ]
+    if shuffled:
+        parts.append("shuffled")
     for part in parts:
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from torch import Tensor
 from ssl_core.contracts import PROGRESS, Tokenizer
 from ssl_core.data import send
 from ssl_core.pipeline.cache import PreprocessedSplit
-from ssl_core.pipeline.sampler import HasRank, batch_index, draws_of, part_of, rows_of
+from ssl_core.pipeline.sampler import HasRank, draws_of, part_of, rows_of
 from ssl_core.tokens import Geometry
 from ssl_core.utils.seeds import generator
 
@@ -76,7 +76,7 @@ class BatchStream(AbstractContextManager["BatchStream"]):
 
     def _inputs(self, number: int) -> TensorDict:
         """The inputs of this process."""
-        index = batch_index(self.seed, number, len(self.data), self.size)
+        index = self.data.batch_index(self.seed, number, self.size)
         if self.group is not None:
             index = index[rows_of(self.group, self.size)]
         step, part = divmod(number, self.parts)
@@ -105,7 +105,7 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         if type(tokenizer).geometry is not Tokenizer.geometry:  # else there is none, and the inputs are not needed
             if inputs is None:
                 numbers = range(step * self.parts, (step + 1) * self.parts)
-                index = [batch_index(self.seed, number, len(self.data), self.size) for number in numbers]
+                index = [self.data.batch_index(self.seed, number, self.size) for number in numbers]
                 inputs = self._cropped(np.concatenate(index), step)
             geometry = tokenizer.geometry(inputs)
         return self.learner.draw(self.parts * self.size, generator(self.seed, "draw", step), geometry)

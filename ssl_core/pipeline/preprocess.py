@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ssl_core.utils.console import Console
 from ssl_core.utils.digests import file_digest, json_digest
 from ssl_core.utils.files import write_json
 from ssl_core.utils.locks import file_lock
+from ssl_core.utils.seeds import generator
 from ssl_core.utils.units import size_text
 
 CHUNK_SIZE = 256  # samples
@@ -63,16 +66,19 @@ class Chunk:
 class Chunks(torch.utils.data.Dataset[Chunk]):
     """The chunks of a data set, each preprocessed on access."""
 
-    def __init__(self, dataset: Dataset, tokenizer: Tokenizer, first: int, strict: bool) -> None:
-        self.dataset, self.tokenizer, self.first, self.strict = dataset, tokenizer, first, strict
+    def __init__(
+        self, dataset: Dataset, tokenizer: Tokenizer, first: int, strict: bool, order: np.ndarray | None = None
+    ) -> None:
+        self.dataset, self.tokenizer, self.first, self.strict, self.order = dataset, tokenizer, first, strict, order
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // CHUNK_SIZE) - self.first
+        return chunk_count(self.dataset) - self.first
 
     def __getitem__(self, number: int) -> Chunk:
         if number >= len(self):
             raise IndexError(number)
-        start = (self.first + number) * CHUNK_SIZE
+        place = self.first + number
+        start = (place if self.order is None else int(self.order[place])) * CHUNK_SIZE
         chunk = Chunk()
         rows: dict[str, list[np.ndarray]] = {}
         for index in range(start, min(start + CHUNK_SIZE, len(self.dataset))):
@@ -99,6 +105,16 @@ class Chunks(torch.utils.data.Dataset[Chunk]):
         return chunk
 
 
+def chunk_count(dataset: Dataset) -> int:
+    """Number of chunks of a data set."""
+    return -(-len(dataset) // CHUNK_SIZE)
+
+
+def chunk_order(count: int) -> np.ndarray:
+    """The order in which `count` chunks are prepared if it is random; always the same."""
+    return torch.randperm(count, generator=generator(0, "chunks")).numpy()
+
+
 def check_finite(inputs: Mapping[str, np.ndarray]) -> None:
     """Check that no field holds NaN or infinity.
 
@@ -121,19 +137,47 @@ def sample_digest(inputs: Mapping[str, np.ndarray]) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> None:
+class LostWorker(DataError):
+    """A process that prepares data has ended. What is prepared stays."""
+
+
+class PreparationStopped(Exception):
+    """The preparation was asked to stop; its progress is saved."""
+
+
+def build_cache(
+    folder: Path,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    console: Console,
+    strict: bool,
+    *,
+    shuffled: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Write the folder of preprocessed data: field-0.npy and so on, digests.npy, labels.npy, meta.json.
 
     If some samples have a label and others have none, labels.npy holds zeros for these, and labelled.npy says which.
 
     The folder appears complete or not at all. If another process writes the same folder, wait for it.
 
+    Args:
+        folder: The folder.
+        dataset: The data set.
+        tokenizer: The tokenizer, fitted.
+        console: Where progress goes.
+        strict: Refuse bad samples.
+        shuffled: Prepare the chunks in random order; the samples of a chunk stay together.
+        stop: Tells after each chunk whether to stop.
+
     Raises:
         DataError: if the data cannot be used; nothing is left on disk.
+        PreparationStopped: `stop` has returned True.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_unused_locks(folder.parent)
-    work = folder.parent / f"{MAKING}{folder.name}"
+    work = work_folder(folder)
+    order = chunk_order(chunk_count(dataset)) if shuffled else None
     with file_lock(guard_file(folder), lambda: console.info(WAITING)):
         if (folder / META).exists():
             return
@@ -142,13 +186,15 @@ def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: C
             write_about(work, _about(dataset))
             if not (work / META).exists():
                 try:
-                    meta = _write(work, dataset, tokenizer, console, strict)
+                    meta = _write(work, dataset, tokenizer, console, strict, order, stop)
                 except DamagedCache:  # what an interrupted run left
                     _remove(work)
                     work.mkdir()
                     write_about(work, _about(dataset))
-                    meta = _write(work, dataset, tokenizer, console, strict)
+                    meta = _write(work, dataset, tokenizer, console, strict, order, stop)
                 write_json(work / META, meta)
+        except LostWorker:
+            raise
         except DataError:
             _remove(work)
             raise
@@ -164,6 +210,11 @@ def build_cache(folder: Path, dataset: Dataset, tokenizer: Tokenizer, console: C
         for path in [*work.glob(PARTS), *work.glob(".*.json-*"), work / STATE]:
             path.unlink(missing_ok=True)
         os.rename(work, folder)
+
+
+def work_folder(folder: Path) -> Path:
+    """Where the folder of prepared data lies until it is complete."""
+    return folder.parent / f"{MAKING}{folder.name}"
 
 
 def _about(dataset: Dataset) -> dict[str, str]:
@@ -291,12 +342,21 @@ class State:
     skipped: list[str] = field(default_factory=list)
 
 
-def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console, strict: bool) -> dict[str, Any]:
+def _write(
+    work: Path,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    console: Console,
+    strict: bool,
+    order: np.ndarray | None,
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
     """Write arrays and labels, and return the content of META.
 
     Raises:
         DataError: if the data cannot be used.
         DamagedCache: if what an interrupted run left cannot be continued.
+        PreparationStopped: `stop` has returned True.
     """
     arrays: dict[str, np.memmap[Any, Any]] = {}
     try:
@@ -311,7 +371,7 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
     part = Part()
     saved = time.monotonic()
     with console.progress(f"preparing {dataset.split} data", total, done) as progress:
-        for chunk in _iterate(Chunks(dataset, tokenizer, state.chunks, strict)):
+        for chunk in _iterate(Chunks(dataset, tokenizer, state.chunks, strict, order)):
             if chunk.error is not None:
                 raise chunk.error
             part.append(chunk, state.count)
@@ -320,16 +380,19 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
             _append(work, chunk, state, arrays, total)
             progress.advance(min(CHUNK_SIZE, total - done))
             done += CHUNK_SIZE
-            if time.monotonic() - saved > SAVE_EVERY:
+            stopped = stop()
+            if stopped or time.monotonic() - saved > SAVE_EVERY:
                 _save(work, state, arrays, part)
                 saved = time.monotonic()
+            if stopped:
+                raise PreparationStopped
     _save(work, state, arrays, part)
     if state.count == 0:
         raise DataError(
             f"no usable sample in the {dataset.split} split of '{dataset.name}'"
             + (f": {state.bad} skipped, the first: {state.skipped[0]}" if state.skipped else "")
         )
-    parts = [np.load(path) for path in sorted(work.glob(PARTS))]
+    parts = read_parts(work)
     digests = np.concatenate([one["digests"] for one in parts])
     if len(digests) != state.count:
         raise DataError(
@@ -339,7 +402,10 @@ def _write(work: Path, dataset: Dataset, tokenizer: Tokenizer, console: Console,
     np.save(work / DIGESTS, digests)
     np.save(work / INDEX, np.concatenate([one["index"] for one in parts]))
     if state.labelled:
-        _save_labels(work, state.count, [one for one in parts if len(one["labelled"])])
+        labels, labelled = join_labels(state.count, parts)
+        np.save(work / LABELS, labels)
+        if labelled is not None:
+            np.save(work / LABELLED, labelled)
     meta = {
         "count": state.count,
         "fields": state.fields,
@@ -377,17 +443,27 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _save_labels(work: Path, count: int, parts: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Write labels.npy and, if only some samples have a label, labelled.npy."""
+def read_parts(work: Path, chunks: int | None = None) -> list[Mapping[str, np.ndarray]]:
+    """What the parts in a folder hold, in order; those up to a number of chunks."""
+    paths = sorted(work.glob(PARTS))
+    return [np.load(path) for path in paths if chunks is None or _chunks_of(path) <= chunks]
+
+
+def _chunks_of(part: Path) -> int:
+    """The number of chunks up to the end of a part."""
+    return int(part.stem.removeprefix("part-"))
+
+
+def join_labels(count: int, parts: Sequence[Mapping[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels of `count` samples, and a mask of those that have one if only some have; others have zeros."""
+    parts = [one for one in parts if len(one["labelled"])]
     index = np.concatenate([one["labelled"] for one in parts])
     labels = np.concatenate([one["labels"] for one in parts])
-    if len(index) < count:
-        whole = np.zeros((count, *labels.shape[1:]), labels.dtype)
-        whole[index] = labels
-        labels, mask = whole, np.zeros(count, bool)
-        mask[index] = True
-        np.save(work / LABELLED, mask)
-    np.save(work / LABELS, labels)
+    if len(index) == count:
+        return labels, None
+    whole, mask = np.zeros((count, *labels.shape[1:]), labels.dtype), np.zeros(count, bool)
+    whole[index], mask[index] = labels, True
+    return whole, mask
 
 
 def _load_state(work: Path) -> State:
@@ -395,26 +471,38 @@ def _load_state(work: Path) -> State:
     path = work / STATE
     state = State(**json.loads(path.read_text())) if path.exists() else State()
     for part in work.glob(PARTS):
-        if int(part.stem.removeprefix("part-")) > state.chunks:
+        if _chunks_of(part) > state.chunks:
             part.unlink()
     return state
 
 
 def _iterate(chunks: Chunks) -> Iterator[Chunk]:
-    """All chunks in order, from one worker process per thread of the run."""
-    threads = torch.get_num_threads()
-    workers = min(threads, len(chunks)) if threads > 1 and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS else 0
-    loader: Any = torch.utils.data.DataLoader(chunks, batch_size=None, num_workers=workers, collate_fn=_identity)
+    """All chunks in order, from one worker process per thread of the run; not from this one beside a training."""
+    threads, alone = torch.get_num_threads(), threading.current_thread() is threading.main_thread()
+    use = (threads > 1 or not alone) and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS
+    workers = min(threads, len(chunks)) if use else 0
+    loader: Any = torch.utils.data.DataLoader(
+        chunks,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_identity,
+        worker_init_fn=None if alone else _ignore_sigint,
+    )
     try:
         yield from loader
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         reason = " ".join(str(error).split())
-        raise DataError(
+        raise LostWorker(
             f"a process that prepares data ended ({reason:.200}), perhaps since memory ran out; SSLX_THREADS=1 "
             f"prepares them in one process"
         ) from None
+
+
+def _ignore_sigint(worker: int) -> None:
+    """Leave Ctrl-C, which all processes of a terminal get, to the training, which then stops the preparation."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _identity(chunk: Any) -> Any:

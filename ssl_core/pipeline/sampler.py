@@ -40,10 +40,13 @@ def part_of(number: int, count: int, group: HasRank | None) -> Part | None:
     return None if size * count == 1 else Part(number * size + rank, count * size)
 
 
-def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:
-    """Indices of batch `step`, (size,): each epoch has a new order, and its incomplete last batch is dropped."""
+def batch_index(seed: int, step: int, count: int, size: int, first_epoch: int = 0) -> np.ndarray:
+    """Indices of batch `step`, (size,): each epoch has a new order, and its incomplete last batch is dropped.
+
+    first_epoch: number of the epoch that batch 0 begins.
+    """
     per_epoch = count // size
-    order = _epoch_order(seed, step // per_epoch, count)
+    order = _epoch_order(seed, first_epoch + step // per_epoch, count)
     start = (step % per_epoch) * size
     return order[start : start + size]
 
@@ -51,6 +54,16 @@ def batch_index(seed: int, step: int, count: int, size: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return torch.randperm(count, generator=generator(seed, "order", epoch)).numpy()
+
+
+def block_index(seed: int, block: int, step: int, count: int, size: int) -> np.ndarray:
+    """Indices of batch `step` in the order of one block of `count` samples, (size,)."""
+    return _block_order(seed, block, count)[step * size : (step + 1) * size]
+
+
+@functools.lru_cache(maxsize=4)
+def _block_order(seed: int, block: int, count: int) -> np.ndarray:
+    return torch.randperm(count, generator=generator(seed, "block", block)).numpy()
 
 
 def rows_of(group: HasRank | None, count: int, views: int = 1) -> Tensor | slice:

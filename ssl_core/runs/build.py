@@ -19,12 +19,14 @@ from ssl_core.config.schema import RunConfig
 from ssl_core.contracts import Dataset, Objective, Tokenizer
 from ssl_core.data import Fields, Split, Task
 from ssl_core.errors import CheckpointError, ConfigError, nearest
+from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import make_probes
 from ssl_core.evaluation.sample_limits import limit_samples
 from ssl_core.nn.attention import choose_kernel
 from ssl_core.nn.encoder import Encoder
 from ssl_core.nn.readout import READOUTS, encoder_depth, readout_problem
 from ssl_core.pipeline.cache import PreprocessedSplit, RawSamples, preprocess_dataset
+from ssl_core.pipeline.growing import GrowingSplit, grow
 from ssl_core.pipeline.measure import FieldStats, measure_facts, measure_fields
 from ssl_core.plugins import Catalogue
 from ssl_core.report.page import duration
@@ -171,7 +173,7 @@ def build_run(
         opened = open_data(config, plugins, context, form, for_training=for_training)
     splits = opened.splits
     learner = build_learner(config, plugins, opened.fields)
-    factor = readout_factor(config, learner.encoder, splits["train"].task)
+    readout_factor(config, learner.encoder, splits["train"].task)  # refuses a read-out that does not fit
     initial = snapshot(learner)  # random, whatever the run starts from
     add_distillation(learner, config)
     learner.to(device)
@@ -185,12 +187,7 @@ def build_run(
         for name, buffer in learner.tokenizer.named_buffers():
             if name in constants:
                 buffer.copy_(constants[name])
-    data: dict[Split, PreprocessedSplit] = {
-        split: preprocess_dataset(
-            dataset, learner.tokenizer, cache_dir(), context.console, config.strict, check=start is not None
-        )
-        for split, dataset in splits.items()
-    }
+    data = prepare_splits(config, splits, learner.tokenizer, context, check=start is not None, grows=for_training)
     notes = [*opened.notes, *learner.tokenizer.warnings]
     stats = measure_fields(data["train"], splits["train"].fields)
     doubts = [*data_doubts(splits, data, stats), *learner.tokenizer.doubts]
@@ -215,10 +212,7 @@ def build_run(
             check_same_data(start, splits, data)
         config, lines = resolve_runtime(config, learner, device, data["train"])
         notes += lines
-    scored: Data = {"train": data["train"], "test": data.get(config.evaluate.split, data["train"])}
-    task, width = splits["train"].task, config.dim
-    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
-    limits, lines = limit_samples(config.evaluate, task, scored, learner.raw, width, device, probes, factor)
+    limits, lines = limits_of(config, plugins, splits, data, learner, device)
     notes += data_warnings(splits, data) + lines
     run = Run(config, plugins, context, device, splits, data, learner, initial, limits, notes, start, began=began)
     run.doubts, run.stats, run.facts, run.init = doubts, stats, facts, report
@@ -226,6 +220,72 @@ def build_run(
         run.init = InitReport(**start.state["init"]) if start.state.get("init") else None
         run.steps, run.seconds = start.step, float(start.state["seconds"])
     return run
+
+
+def prepare_splits(
+    config: RunConfig,
+    splits: Mapping[Split, Dataset],
+    tokenizer: Tokenizer,
+    context: RunContext,
+    *,
+    check: bool,
+    grows: bool,
+) -> dict[Split, PreprocessedSplit]:
+    """The samples of all splits as the tokenizer prepares them.
+
+    With `grows` and `train.start_after`, the training split is a `GrowingSplit`, which is prepared last.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    first, cache, console = config.train.start_after, cache_dir(), context.console
+    data: dict[Split, PreprocessedSplit] = {}
+    for split, dataset in sorted(splits.items(), key=lambda item: item[0] == "train"):
+        if split == "train" and first is not None and grows:
+            data[split] = grow(dataset, tokenizer, cache, console, first, strict=config.strict, check=check)
+        else:
+            shuffled = split == "train" and first is not None
+            data[split] = preprocess_dataset(
+                dataset, tokenizer, cache, console, config.strict, check=check, shuffled=shuffled
+            )
+    return {split: data[split] for split in splits}
+
+
+def complete_data(run: Run) -> None:
+    """Wait until all training samples are prepared, and measure what was measured on the first of them.
+
+    Raises:
+        DataError: they cannot be prepared.
+    """
+    train = run.data["train"]
+    if not isinstance(train, GrowingSplit):
+        return
+    with run.console.waiting("waiting for the rest of the training data"):
+        data = {**run.data, "train": train.whole()}
+    stats = measure_fields(data["train"], run.splits["train"].fields)
+    doubts = [*data_doubts(run.splits, data, stats), *run.learner.tokenizer.doubts]
+    for line in [*data_warnings(run.splits, data), *doubts]:
+        if line not in [*run.notes, *run.doubts]:
+            run.console.info(line)
+    run.notes = list(dict.fromkeys([*run.notes, *data_warnings(run.splits, data)]))
+    run.data, run.stats, run.doubts = data, stats, list(dict.fromkeys([*run.doubts, *doubts]))
+    run.sample_limits, lines = limits_of(run.config, run.plugins, run.splits, data, run.learner, run.device)
+    run.notes += [line for line in lines if line not in run.notes]
+
+
+def limits_of(
+    config: RunConfig,
+    plugins: Plugins,
+    splits: Mapping[Split, Dataset],
+    data: Data,
+    learner: Learner,
+    device: torch.device,
+) -> tuple[Mapping[str, EvaluateOptions], list[str]]:
+    """The options of the evaluation for each kind of features, and lines that say what they leave out."""
+    scored: Data = {"train": data["train"], "test": data.get(config.evaluate.split, data["train"])}
+    task, factor = splits["train"].task, readout_factor(config, learner.encoder, splits["train"].task)
+    probes = make_probes(plugins.probes, config.evaluate, config.seed).values()
+    return limit_samples(config.evaluate, task, scored, learner.raw, config.dim, device, probes, factor)
 
 
 def _initialise(
@@ -327,6 +387,11 @@ def resolve_runtime(
     """
     options, objective, notes = config.train, learner.objective, []
     values: dict[str, Any] = {"precision": pick_precision(options.precision, device)}
+    if options.start_after is not None and options.start_after < options.batch_size:
+        raise ConfigError(
+            f"train.start_after={options.start_after} is less than a batch of {options.batch_size} samples; set "
+            f"train.start_after={10 * options.batch_size}"
+        )
     if options.batch_size > len(train):
         values["batch_size"] = len(train)
         notes.append(f"batch size {options.batch_size} lowered to {len(train)}: there are no more training samples")
@@ -397,11 +462,19 @@ def announce(run: Run, lines: Sequence[str] = ()) -> None:
         run.console.info(line)
 
 
+def count_text(run: Run, split: Split) -> str:
+    """The number of samples of a split; of one that is still prepared, how many there are so far."""
+    prepared = run.data[split]
+    if isinstance(prepared, GrowingSplit) and prepared.preparation is not None:
+        return f"{len(prepared):,} of {len(run.splits[split]):,} so far"
+    return f"{len(prepared):,}"
+
+
 def header(run: Run) -> list[str]:
     """Data, tokens, model and training of a run in a few lines."""
     config, learner = run.config, run.learner
     about = (type(run.splits["train"]).__doc__ or "").strip().splitlines()[0]
-    counts = ", ".join(f"{split} {len(prepared):,}" for split, prepared in run.data.items())
+    counts = ", ".join(f"{split} {count_text(run, split)}" for split in run.data)
     grids = " + ".join(
         f"{segment.length} tokens ({' x '.join(map(str, segment.grid))}, {segment.target} of {segment.size})"
         for segment in learner.tokenizer.layout.segments

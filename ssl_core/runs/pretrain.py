@@ -19,7 +19,7 @@ from ssl_core.evaluation.metrics import METRICS
 from ssl_core.nn.distributed import Group
 from ssl_core.plugins import Catalogue
 from ssl_core.runs import resume, run_dir
-from ssl_core.runs.build import WeightSources, announce, build_run, open_data, step_key, versions
+from ssl_core.runs.build import WeightSources, announce, build_run, complete_data, open_data, step_key, versions
 from ssl_core.runs.cost import cost_warnings, estimate_cost
 from ssl_core.runs.data import DataForm, OpenData, data_state
 from ssl_core.runs.fields import fields_to_json
@@ -202,8 +202,15 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     weights = WeightSources(plan.start, init=plan.init, teacher=plan.teacher)
     run = build_run(plan.config, plan.plugins, context, weights, opened=opened)
     group = joined()
+    with run.data["train"].preparing():
+        return _train_and_report(run, plan, group, finish)
+
+
+def _train_and_report(run: Run, plan: RunPlan, group: Group | None, finish: bool) -> Run:
+    context = run.context
     if group is not None and not is_main():
         train(run.learner, run.data["train"], training_plan(run, partial(_serve, run, group)), plan.start)
+        complete_data(run)
         serve(run, group)
         return run
     # the batch size as requested: a resumed run lowers it anew
@@ -222,6 +229,7 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
     result = train(run.learner, run.data["train"], training, plan.start)
     run.steps, run.seconds, run.log = result.steps, result.seconds, result.log
 
+    complete_data(run)
     kept = Kept(run.config.seed)
     with shared(run, group):
         rows = score_run(run, kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ssl_core.config.resolve import plugins_of
 from ssl_core.errors import CheckpointError
+from ssl_core.pipeline.growing import in_blocks
 from ssl_core.runs.build import WeightSources, build_run, trained_config
 from ssl_core.runs.data import check_same_data
 from ssl_core.runs.resume import check_plugins
@@ -40,13 +41,15 @@ def replay_run(context: RunContext, device: str | None = None) -> StepReport:
     if device is not None:
         config = config.model_copy(update={"device": device})
     run = build_run(config, plugins_of(config, context.catalogue), context, WeightSources(start), for_training=False)
-    check_same_data(start, run.splits, run.data)
-    train = run.config.train
+    train, data = run.config.train, run.data
+    if train.start_after is not None:
+        data = {**data, "train": in_blocks(data["train"], run.splits["train"], train.start_after)}
+    check_same_data(start, run.splits, data)
     learner = run.learner.train()
     steps, limit, seconds = train.steps, train.max_seconds, float(start.state["seconds"])
     share = min(1.0, seconds / limit) if limit is not None else start.step / max(steps, 1)
     return replay_step(
-        learner, run.data["train"], start.step, seed=config.seed, batch_size=train.batch_size,
+        learner, data["train"], start.step, seed=config.seed, batch_size=train.batch_size,
         accumulate_steps=train.accumulate_steps, device=run.device,
         precision=start.state.get("precision") or pick_precision(train.precision, run.device),
         progress=lambda number: share, describe=run.describe,

@@ -185,8 +185,7 @@ class Run:
 
     def describe(self, row: int) -> str:
         """The name of a training sample, by its row in the prepared data."""
-        index = self.data["train"].index
-        return self.splits["train"].describe(row if index is None else int(index[row]))
+        return self.splits["train"].describe(self.data["train"].number_of(row))
 
     def random_init_baseline(self) -> AbstractContextManager[Learner]:
         """The learner with random weights and without a teacher, while the context is open.

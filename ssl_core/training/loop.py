@@ -18,7 +18,9 @@ from ssl_core.contracts import PROGRESS
 from ssl_core.errors import ConfigError, SslxError
 from ssl_core.nn.distributed import Group, use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.pipeline.growing import GrowingSplit
 from ssl_core.pipeline.prefetch import BatchStream, TensorDict
+from ssl_core.pipeline.preprocess import PreparationStopped
 from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
@@ -196,12 +198,19 @@ def train(
         watch_connection(),
         training_progress(plan, state) as progress,
     ):
+        if isinstance(data, GrowingSplit):
+            data.blocks.is_stopped = lambda: bool(signals.number)
         state.last_log = state.step, state.clock()
         _, seconds = agree(0, state.last_log[1], plan.group)
         for step in range(state.step, options.steps if seconds < limit else state.step):
             rate = rate_at(options, step)
             set_rate(state.optimizer, rate)
-            batches = [feed.take() for _ in range(options.accumulate_steps)]
+            try:
+                batches = [feed.take() for _ in range(options.accumulate_steps)]
+            except PreparationStopped:  # a signal came while data were waited for
+                check_finite(learner, data, state, plan, guard)
+                save(learner, state, plan)
+                raise Interrupted(signals.number, state.step) from None
             if limit < math.inf:
                 for _, draws in batches:
                     draws[PROGRESS] = torch.full_like(draws[PROGRESS], min(1.0, seconds / limit))

@@ -25,6 +25,9 @@ class TrainOptions(Options):
     max_seconds: float | None = Field(
         None, gt=0, description="stop after so many seconds of training, should the steps not be done by then"
     )
+    start_after: int | None = Field(
+        None, ge=1, description="train once so many samples are prepared, while the others are; none = once all are"
+    )
     batch_size: int = Field(64, ge=1, description="samples in a batch")
     optimizer: str = Field("adamw", description="adamw, adam, sgd, or a name of timm.optim.list_optimizers()")
     lr: float = Field(3e-4, gt=0, description="peak learning rate (MetaMAE paper: beta = 1e-4)")

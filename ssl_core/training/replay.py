@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ssl_core.nn.distributed import use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.prefetch import BatchStream
-from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training.accumulation import MicroBatches
 from ssl_core.training.device import autocast
 from ssl_core.training.finite import changing_buffers
@@ -115,7 +114,7 @@ def replay_step(
         describe: Names a sample by its row in the training data.
     """
     numbers = range(step * accumulate_steps, (step + 1) * accumulate_steps)
-    samples = [batch_index(seed, number, len(data), batch_size).tolist() for number in numbers]
+    samples = [data.batch_index(seed, number, batch_size).tolist() for number in numbers]
     views, parts = learner.objective.views, accumulate_steps
     losses, metrics = [0.0] * parts, [dict[str, float]() for _ in numbers]
     watch = _Watch(learner, batch_size)

@@ -193,6 +193,25 @@ def test_all_start_again_when_one_is_killed(start: Start, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_training_while_data_are_prepared_survives_a_kill(start: Start, cache: Path, tmp_path: Path) -> None:
+    """In one process and in two; the undisturbed run finds all data prepared."""
+    arguments = (
+        "--steps", 80, "--set=dataset.n_train=3000", "--set=train.start_after=256", "--set=train.checkpoint_every=5",
+    )  # fmt: skip
+    process = start("--out", "killed", *arguments)
+    wait_for(lambda: list((tmp_path / "killed" / "checkpoints").glob("step-*")), process)
+    process.kill()
+    process.communicate()
+    code, err = finish(start("--out", "killed", *arguments, "--resume"))
+    assert code == 0, err
+    for out, more in (("whole", ()), ("two", ("--processes", 2))):
+        code, err = finish(start("--out", out, *arguments, *more))
+        assert code == 0, err
+    assert weights(tmp_path / "whole") == weights(tmp_path / "killed")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3)
+
+
+@pytest.mark.slow
 def test_processes_evaluate_and_embed_as_one(sslx: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     code, err = sslx("run", *SMALL, "--steps", 2, "--out", "run")
     assert code == 0, err

@@ -33,6 +33,7 @@ from sklearn.preprocessing import StandardScaler
 import sslx
 from ssl_core import Dataset, plugins
 from ssl_core.cli.terminal import RichConsole
+from ssl_core.data import Split
 from ssl_core.evaluation.metrics import METRICS, measure, tasks_by_metric
 from ssl_core.nn.readout import read_out
 from ssl_core.report.finetune import METHODS, FinetuneScore, mean_score
@@ -144,7 +145,7 @@ def class_scores(
 
 def classical(data: LabelledData, fractions: list[float], seeds: int) -> list[FinetuneScore]:
     """Scores of the better of boosted trees and logistic regression, on the labels that the networks have."""
-    held = "validation" if "validation" in data.splits else "train"
+    held: Split = "validation" if "validation" in data.splits else "train"
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     sets = {"train": data.splits["train"], "validation": data.splits[held], "test": data.splits["test"]}
     x = {name: features_of(part, sets[name]) for name, part in parts.items()}
@@ -182,7 +183,7 @@ def attentive(
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     x = {name: token_features(encoder, part) for name, part in parts.items()}
     y = {name: part.labels.reshape(-1) for name, part in parts.items()}
-    probe_class = catalogue.probes["attentive"].value
+    probe_class: Any = catalogue.probes["attentive"].value
     rows = []
     for seed in range(seeds):
         for fraction in fractions:

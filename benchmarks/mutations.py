@@ -170,7 +170,8 @@ def _safetensors(path: Path) -> None:
 
 def _read_data(path: Path, modality: str, folder: bool = False) -> None:
     kind = CATALOGUE().dataset("files", modality)
-    options = kind.Options(root=str(path.parent if folder else path))
+    options_of: Any = kind.Options
+    options = options_of(root=str(path.parent if folder else path))
     train = kind(options, "train")
     for split in train.splits:
         dataset = train if split == "train" else kind(options, split)
@@ -241,7 +242,7 @@ FORMATS: dict[str, Format] = {
 # --- mutations -------------------------------------------------------------------------------------------------------
 
 EXTREMES = [
-    *(value.to_bytes(size, order) for size in (1, 2, 4, 8) for order in ("little", "big")  # type: ignore[arg-type]
+    *(value.to_bytes(size, order) for size in (1, 2, 4, 8) for order in ("little", "big")
       for value in (0, 1, 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1)),
     *(b"nan", b"1e999", b"-1", b"9" * 40, b'"', b"'", b",", b"\n", b"\r", b"\t", b"\x00", b"\xff\xfe", b"{", b"[", b">",
       b"inf", b"999999999999"),

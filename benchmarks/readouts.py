@@ -20,14 +20,14 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import rankdata
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "readouts.json"
-POSTPROCESSES = ("none", "standardise", "whiten")
+POSTPROCESSES: tuple[Literal["none", "standardise", "whiten"], ...] = ("none", "standardise", "whiten")
 PROBES = ("linear", "knn")
 SMALL = {
     "train.lr": 1e-3, "train.warmup_steps": 50, "encoder.dim": 128, "encoder.depth": 4, "encoder.heads": 4,
@@ -96,6 +96,8 @@ def measure(root: Path, data: str, objective: str, seed: int, steps: int, result
             steps=steps, set=SMALL | options,
         )  # fmt: skip
         run.learner.eval()
+        task = run.task
+        assert task is not None
         evaluate = run.config.evaluate
         limits = evaluate.model_copy(update={"max_train": MOST_TRAIN, "max_test": MOST_VALIDATION})
         part = final_data(run).limited(limits, seed)
@@ -125,12 +127,12 @@ def measure(root: Path, data: str, objective: str, seed: int, steps: int, result
                 if (postprocess, probe) == ("standardise", "linear"):
                     continue  # logistic regression standardises
                 one = {probe: probes[probe]}
-                put(kind, readout, score(run.task, train, scored, one, (), seed, Postprocess(postprocess)))
+                put(kind, readout, score(task, train, scored, one, (), seed, postprocess=Postprocess(postprocess)))
 
         def score_tokens(kind: str, extract: Any) -> None:
             spec = FeatureSpec(True, None, "last")
             one = {"attentive": probes["attentive"]}
-            put(kind, "tokens", score(run.task, extract(part.fit, spec), extract(part.scored, spec), one, (), seed))
+            put(kind, "tokens", score(task, extract(part.fit, spec), extract(part.scored, spec), one, (), seed))
 
         for kind, embed in (("trained", run.learner.embed), ("raw_input", run.learner.raw)):
             score_all(kind, Extractor(run, kind, embed))

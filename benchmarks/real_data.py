@@ -93,7 +93,7 @@ def water(data: Path, out: Path) -> None:
                         labels.append(COVER.index(code))
         arrays |= {f"{split}_images": np.stack(images), f"{split}_labels": np.array(labels)}
     out.mkdir()
-    np.savez(out / "patches.npz", **arrays)
+    np.savez(out / "patches.npz", **arrays)  # type: ignore[arg-type]
 
 
 def pneumonia(data: Path, out: Path) -> None:

@@ -644,7 +644,7 @@ def measure_loop(arguments: argparse.Namespace, keep: Callable[[str, Any], None]
         compiled = CompiledStep(subject.learner, "speed-loop", arguments.cache) if how == "compiled" else None
         keep_freed_memory()
         plan = TrainingPlan(
-            options, seed=0, device=device, precision=precision,  # type: ignore[arg-type]
+            options, seed=0, device=device, precision=precision,
             folder=Path(folder), compiled=compiled, warn=fail,
         )  # fmt: skip
         lines = train(subject.learner, data, plan).log.lines

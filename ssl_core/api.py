@@ -241,18 +241,18 @@ def pretrain(
         modality = read_source(source, catalogue).options.get("modality")
     if objective is None and source is None and not resume:
         objective = "metamae"
-    values: dict[str, Any] = {"objective.name": objective, "modality": modality, "dataset.name": dataset}
-    values |= data_options(data, modality, keywords, catalogue)
-    values |= {"init.source": None if source is None else str(source)}
-    values |= budgeted(keywords.get("budget")) | _option_paths(keywords)
-    values = {path: value for path, value in values.items() if value is not None}
-    folder = None if out is None else Path(out)
-    console = keywords.get("console") or Console()
-    values, lines = (values, []) if resume else complete_request(values, None, catalogue)
-    plan = plan_run(RunRequest(values, None, folder, resume, overwrite), catalogue)
-    for line in (*lines, *plan.warnings):
-        console.info(line)
     with join():  # the processes of torchrun, if it has started this one
+        values: dict[str, Any] = {"objective.name": objective, "modality": modality, "dataset.name": dataset}
+        values |= data_options(data, modality, keywords, catalogue)
+        values |= {"init.source": None if source is None else str(source)}
+        values |= budgeted(keywords.get("budget")) | _option_paths(keywords)
+        values = {path: value for path, value in values.items() if value is not None}
+        folder = None if out is None else Path(out)
+        console = keywords.get("console") or Console()
+        values, lines = (values, []) if resume else complete_request(values, None, catalogue)
+        plan = plan_run(RunRequest(values, None, folder, resume, overwrite), catalogue)
+        for line in (*lines, *plan.warnings):
+            console.info(line)
         own = folder or (default_folder(plan.config) if is_main() else Path("runs"))  # rank 0 alone uses it
         context = RunContext(catalogue, own, console)
         with run_folder(plan, context) as current:

@@ -169,6 +169,13 @@ def keep_stream(x: Any, max_samples: int | None, console: Console) -> tuple[Any,
     return _open(folder), folder
 
 
+def open_stream(name: str) -> tuple[Any, Path] | None:
+    """A kept stream by the name of its folder, and the folder; None if the cache does not have it."""
+    folder = cache_dir() / FOLDER / name
+    hold_entry(folder)
+    return (_open(folder), folder) if (folder / ROWS).exists() else None
+
+
 def _write(path: Path, x: Any, max_samples: int | None, console: Console) -> None:
     writer_of = importlib.import_module("datasets.arrow_writer").ArrowWriter
     features = x.features

@@ -17,12 +17,13 @@ from ssl_core.errors import BadSample, CheckpointError, ConfigError, DataError
 from ssl_core.hookspecs import hookimpl
 from ssl_core.pipeline.columns import LABEL, is_hugging_face, open_hugging_face
 from ssl_core.pipeline.memory import MEMORY, NUMERIC, ORIGIN, memory_dataset, split_pair
-from ssl_core.pipeline.streams import is_stream, keep_stream, kept_stream, record_use
+from ssl_core.pipeline.streams import is_stream, keep_stream, kept_stream, open_stream, record_use
 from ssl_core.pipeline.values import check_container
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches
 from ssl_core.runs.encoder import PretrainedEncoder
 from ssl_core.runs.run_dir import load_config
+from ssl_core.training.parallel import gather_bytes, joined, local_rank
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.cache_entries import hold_entry
 from ssl_core.utils.console import Console
@@ -72,7 +73,7 @@ def data_options(
     if modality is None:
         raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list tokenizers")
     if is_stream(data):
-        data, folder = keep_stream(data, most, keywords.get("console") or Console())
+        data, folder = _kept_once(data, most, keywords.get("console") or Console())
         if modality == TABULAR and NUMERIC not in data.column_names:
             return {"dataset.name": "files", "dataset.root": str(stream_table(data, folder, keywords.get("y")))}
     frame = as_frame(data, modality)
@@ -85,6 +86,19 @@ def data_options(
         record_use(folder, digest)
     catalogue.add(Origin(ORIGIN), MemoryPlugin(dataset))
     return {"dataset.name": MEMORY, "dataset.digest": digest}
+
+
+def _kept_once(data: Any, most: int | None, console: Console) -> tuple[Any, Path]:
+    """A stream as `keep_stream` gives it. Of the processes of a machine, the first reads it."""
+    group = joined()
+    if group is None:
+        return keep_stream(data, most, console)
+    kept = keep_stream(data, most, console) if local_rank() == 0 else None
+    names = gather_bytes(group, b"" if kept is None else kept[1].name.encode())
+    if kept is not None:
+        return kept
+    first = next(name for name in reversed(names[: group.rank]) if name)
+    return open_stream(first.decode()) or keep_stream(data, most, console)  # of a cache that is not shared
 
 
 def kept_data(folder: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import soundfile
 from PIL import Image
 
 import sslx
+from ssl_core import plugins
 from ssl_core.data import Continuous, Text
 from ssl_core.errors import ConfigError, DataError
 from ssl_core.pipeline.memory import memory_dataset
 from ssl_core.pipeline.streams import check_end, is_stream, keep_stream, kept_stream, record_use
+from ssl_core.runs.memory_data import data_options
 from ssl_core.utils.cache_entries import cache_entries
 from ssl_core.utils.console import Console
+from tests.core.test_shard import in_processes
 
 hf = pytest.importorskip("datasets")
 
@@ -292,3 +296,24 @@ def test_the_limit_is_for_streams_alone(tmp_path):
     splits = hf.IterableDatasetDict({"train": texts()})
     with pytest.raises(ConfigError, match=r"x holds the splits train; give one of them, as x\['train'\]"):
         pretrained(splits, tmp_path / "run", "text", max_samples=3)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_of_the_processes_of_a_machine_the_first_reads_the_stream(tmp_path, shared):
+    """Unless they have caches of their own."""
+
+    def work(group):
+        def rows():
+            (tmp_path / f"read by {group.rank}").touch()
+            yield from ({"text": f"word {number}"} for number in range(12))
+
+        if not shared:
+            os.environ["SSLX_CACHE_DIR"] = str(tmp_path / f"cache {group.rank}")
+        stream = hf.IterableDataset.from_generator(rows)
+        return data_options(stream, "text", {"max_samples": 10}, plugins.load())
+
+    options = in_processes(3, work)
+    assert options[0]["dataset.name"] == "memory"
+    assert options[1] == options[2] == options[0]
+    readers = {path.name for path in tmp_path.glob("read by *")}
+    assert readers == ({"read by 0"} if shared else {f"read by {rank}" for rank in range(3)})

@@ -405,8 +405,8 @@ def resolve_runtime(
         )
     if options.accumulate_steps > 1 and objective.cross_sample_loss:
         notes.append(
-            f"micro-batches of {size} samples, {options.accumulate_steps} in a step: each is computed three times, "
-            f"since the loss of '{config.objective.name}' couples their samples"
+            f"batches    {options.accumulate_steps} micro-batches of {size} in a step, each computed three times: the "
+            f"loss of '{config.objective.name}' couples their samples"
         )
     group = joined()
     if group is not None:

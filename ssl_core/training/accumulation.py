@@ -181,13 +181,14 @@ class MicroBatches(Group):
 
         They are right if the pass before had the same.
         """
-        right = self._compute(forward, lambda loss: loss.backward())
+        right, same = self._compute(forward, lambda loss: loss.backward()), list[Tensor]()
         for _, exchange in sorted(self.exchanges.items()):
             if exchange.partial is not None:
                 total = exchange.partial if self.group is None else self.group.all_reduce(exchange.partial)
-                right = right and exchange.gradient is not None and _is_same(exchange.gradient, total)
+                right = right and exchange.gradient is not None
+                same += [] if exchange.gradient is None else [_is_same(exchange.gradient, total)]
                 exchange.gradient = total
-        right = right or self.passes > 2 * len(self.exchanges) + 1
+        right = (right and _all(same)) or self.passes > 2 * len(self.exchanges) + 1
         self.coupled = self.coupled or not right
         return right
 
@@ -216,7 +217,7 @@ class MicroBatches(Group):
     def _settle(self) -> bool:
         """Compute the results of the exchanges from the values of this pass; return whether it has used these."""
         self.passes += 1
-        right = True
+        same: list[Tensor] = []
         for _, exchange in sorted(self.exchanges.items()):
             if exchange.gathers:
                 parts = exchange.own if self.group is None else [self.group.all_gather(own) for own in exchange.own]
@@ -224,7 +225,8 @@ class MicroBatches(Group):
             else:
                 total = torch.stack(exchange.own).sum(dim=0).to(exchange.own[0].dtype)
                 exchange.result = total if self.group is None else self.group.all_reduce(total)
-            right = right and all(_is_same(used, exchange.result) for used in exchange.used)
+            same += [_is_same(used, exchange.result) for used in exchange.used]
+        right = _all(same)
         # a pass makes one more result right; the limit is for devices that give other bits each time
         right = right or self.passes > len(self.exchanges)
         if self.group is None or not self.exchanges:
@@ -369,9 +371,16 @@ def _gather_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
 _gather_operator.register_autograd(_gather_backward, setup_context=_remember_position)
 
 
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same values; NaN is the same as NaN."""
-    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+def _is_same(one: Tensor, other: Tensor) -> Tensor:
+    """Whether two tensors have the same values, 0-dim; NaN is the same as NaN."""
+    if one.shape != other.shape:
+        return torch.zeros((), dtype=torch.bool, device=one.device)
+    return ((one == other) | ((one != one) & (other != other))).all()
+
+
+def _all(flags: Sequence[Tensor]) -> bool:
+    """Whether all flags are set; looks at the device once."""
+    return not flags or bool(torch.stack(list(flags)).all())
 
 
 def _depends(value: Tensor, other: Tensor) -> bool:

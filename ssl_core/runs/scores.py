@@ -32,6 +32,7 @@ from ssl_core.evaluation.protocols import (
 from ssl_core.evaluation.selection import MOST_ROWS, SELECTED, held_out, select
 from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
+from ssl_core.pipeline.growing import GrowingSplit
 from ssl_core.report.schema import Score
 from ssl_core.runs.classical import MOST_COLUMNS, TREES, ClassicalFeatures, has_classical
 from ssl_core.runs.data import scored_rows
@@ -353,11 +354,15 @@ def zero_padding(
     return embedded if valid is None else embedded.masked_fill(~valid.unsqueeze(-1), 0)
 
 
-def measure_health(run: Run) -> dict[str, float]:
-    """Label-free figures of the learner on some training samples, the same samples each time."""
+def measure_health(run: Run, count: int | None = None) -> dict[str, float]:
+    """Label-free figures of the learner on some training samples, the same samples each time.
+
+    count: they are among so many first samples; by default among all.
+    """
     data = run.data["train"]
-    count = min(len(data), SAMPLES)
-    index = np.sort(np.random.default_rng(run.config.seed).choice(len(data), count, replace=False))
+    length = len(data) if count is None else count
+    count = min(length, SAMPLES)
+    index = np.sort(np.random.default_rng(run.config.seed).choice(length, count, replace=False))
     parts = np.array_split(index, math.ceil(count / EMBED_BATCH))
     run.learner.eval()
     with autocast(run.device, run.config.train.precision):  # type: ignore[arg-type]
@@ -395,6 +400,7 @@ class OnlineProbe:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.data = online_data(run) if run.task is not None and run.config.evaluate.every else None
+        self.count = len(run.data["train"])  # there may be more later
         self.baseline = baseline_health(run)
         self.warning: str | None = None
 
@@ -413,11 +419,14 @@ class OnlineProbe:
             return {}
         options = self.run.sample_limits["trained"]
         with extractor(self.run, "trained") as extract:
-            return scores_named("probe/", score_features(extract, self.data, options))
+            train = self.run.data["train"]
+            parts = ((train if isinstance(split, GrowingSplit) else split, rows) for split, rows in
+                     (self.data.fit, self.data.scored))  # fmt: skip
+            return scores_named("probe/", score_features(extract, ProbeData(*parts), options))
 
     def health(self) -> dict[str, float]:
         """The learner's health now; the first collapse is printed and kept in `warning`."""
-        figures = measure_health(self.run)
+        figures = measure_health(self.run, self.count)
         problem = collapse(figures, self.baseline)
         if problem and self.warning is None:
             self.warning = f"warning: {problem}"

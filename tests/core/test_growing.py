@@ -19,6 +19,7 @@ from ssl_core import BadSample, ConfigError, DataError
 from ssl_core.pipeline import growing, preprocess
 from ssl_core.pipeline.cache import PreprocessedSplit, preprocess_dataset
 from ssl_core.pipeline.growing import Blocks, Complete, GrowingSplit, grow, in_blocks
+from ssl_core.runs import scores
 from ssl_core.training import checkpoint
 from ssl_core.training.loop import Interrupted, TrainingPlan, train
 from ssl_core.training.options import TrainOptions
@@ -212,13 +213,29 @@ def test_a_run_scores_all_samples_and_is_evaluated_and_resumed(tmp_path: Path, m
     report = first.finished_report
     assert report.data.samples["train"] == 64
     assert {row.n_train for row in report.scores} == {64}
-    scores = sslx.evaluate(tmp_path / "first").scores
-    assert [row.value for row in scores] == [row.value for row in report.scores]
+    evaluated = sslx.evaluate(tmp_path / "first").scores
+    assert [row.value for row in evaluated] == [row.value for row in report.scores]
     monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "other"))
     second = sslx.pretrain(out=tmp_path / "second", **{**SMALL, "steps": 7})
     assert second.steps == 7
     more = sslx.pretrain(out=tmp_path / "second", resume=True, steps=12)
     assert [row.value for row in more.finished_report.scores] == [row.value for row in report.scores]
+
+
+def test_the_probe_during_training_keeps_to_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
+    fitted: list[int] = []
+    found = scores.score_features
+    monkeypatch.setattr(
+        scores, "score_features",
+        lambda extract, data, *more: (fitted.append(len(data.fit[1])), found(extract, data, *more))[1],
+    )  # fmt: skip
+    more = {"evaluate.every": 4, "train.keep_best": True, "evaluate.probes": ["linear"]}
+    run = sslx.pretrain(out=tmp_path / "run", **{**SMALL, "set": SMALL["set"] | more})
+    lines = [line for line in run.log.lines if "probe/linear_accuracy" in line]
+    assert [line["step"] for line in lines] == [0, 4, 8, 12]
+    assert [count for count in fitted if count != 64] == [16] * 4
+    assert run.finished_report.health["random_init"]["rankme"] == pytest.approx(lines[0]["health/rankme"], rel=0.3)
 
 
 def test_a_block_smaller_than_a_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

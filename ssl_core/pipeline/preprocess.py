@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import torch
 from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.utils.cache_entries import MAKING, guard_file, write_about
+from ssl_core.utils.children import end_with_parent
 from ssl_core.utils.console import Console
 from ssl_core.utils.digests import file_digest, json_digest
 from ssl_core.utils.files import write_json
@@ -482,12 +484,9 @@ def _iterate(chunks: Chunks) -> Iterator[Chunk]:
     use = (threads > 1 or not alone) and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS
     workers = min(threads, len(chunks)) if use else 0
     loader: Any = torch.utils.data.DataLoader(
-        chunks,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_identity,
-        worker_init_fn=None if alone else _ignore_sigint,
-    )
+        chunks, batch_size=None, num_workers=workers, collate_fn=_identity,
+        worker_init_fn=functools.partial(_begin_worker, alone),
+    )  # fmt: skip
     try:
         yield from loader
     except RuntimeError as error:
@@ -500,9 +499,15 @@ def _iterate(chunks: Chunks) -> Iterator[Chunk]:
         ) from None
 
 
-def _ignore_sigint(worker: int) -> None:
-    """Leave Ctrl-C, which all processes of a terminal get, to the training, which then stops the preparation."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(alone: bool, worker: int) -> None:
+    """Called in each worker process.
+
+    It is killed with its parent: by itself it would wait for ever for a reader of its results. Ctrl-C, which all
+    processes of a terminal get, is left to the training, if there is one, which then stops the preparation.
+    """
+    end_with_parent(signal.SIGKILL)
+    if not alone:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _identity(chunk: Any) -> Any:

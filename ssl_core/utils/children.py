@@ -27,10 +27,11 @@ def start_child(arguments: Sequence[str], environment: Mapping[str, str], **stre
     """
     return subprocess.Popen(
         [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, env=dict(environment), start_new_session=True,
-        preexec_fn=_die_with_parent if _LIBC else None, **streams,
+        preexec_fn=end_with_parent if _LIBC else None, **streams,
     )  # fmt: skip
 
 
-def _die_with_parent() -> None:
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have this process get a signal when the thread that has started it ends; on Linux."""
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)

@@ -200,8 +200,12 @@ def test_training_while_data_are_prepared_survives_a_kill(start: Start, cache: P
     )  # fmt: skip
     process = start("--out", "killed", *arguments)
     wait_for(lambda: list((tmp_path / "killed" / "checkpoints").glob("step-*")), process)
+    children = [int(child) for task in Path(f"/proc/{process.pid}/task").iterdir()
+                for child in (task / "children").read_text().split()]  # fmt: skip
     process.kill()
     process.communicate()
+    time.sleep(1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
     code, err = finish(start("--out", "killed", *arguments, "--resume"))
     assert code == 0, err
     for out, more in (("whole", ()), ("two", ("--processes", 2))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -206,14 +207,15 @@ def _open(folder: Path, strict: bool, check: bool, hold: Hold) -> PreprocessedSp
 def open_prepared(folder: Path, chunks: int) -> tuple[int | None, PreprocessedSplit] | None:
     """What is prepared so far of a folder that may not be complete: the number of chunks, and their samples.
 
-    The number is None if the folder is complete. None if fewer than `chunks` are prepared, or if it is being completed.
+    The number is None if the folder is complete. None if fewer than `chunks` are prepared, if it is being completed, or
+    if another machine prepares it: of a file that is still written, a shared disk may show what was there before.
     """
     try:
         if (folder / META).exists():
             return None, _open(folder, False, False, Hold())
         work = work_folder(folder)
         state = State(**json.loads((work / STATE).read_text()))
-        if state.chunks < chunks or not state.count:
+        if state.chunks < chunks or not state.count or state.host != socket.gethostname():
             return None
         parts = read_parts(work, state.chunks)
         labels, labelled = join_labels(state.count, parts) if state.labelled else (None, None)

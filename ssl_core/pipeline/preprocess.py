@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -334,7 +335,10 @@ class Part:
 
 @dataclass
 class State:
-    """Progress of a preprocessing run. skipped: lines for the first `bad` samples, at most MAX_SKIPPED_LINES."""
+    """Progress of a preprocessing run.
+
+    skipped: lines for the first `bad` samples, at most MAX_SKIPPED_LINES. host: name of the machine that runs it.
+    """
 
     chunks: int = 0
     count: int = 0
@@ -342,6 +346,7 @@ class State:
     bad: int = 0
     fields: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    host: str = ""
 
 
 def _write(
@@ -369,6 +374,7 @@ def _write(
         raise DamagedCache(str(error)) from None
     if strict and state.skipped:
         raise BadSample(f"{state.skipped[0]} (strict: no sample may be skipped)")
+    state.host = socket.gethostname()
     total, done = len(dataset), min(state.chunks * CHUNK_SIZE, len(dataset))
     part = Part()
     saved = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import sslx
 from ssl_core import BadSample, ConfigError, DataError
 from ssl_core.pipeline import growing, preprocess
-from ssl_core.pipeline.cache import PreprocessedSplit, preprocess_dataset
+from ssl_core.pipeline.cache import PreprocessedSplit, open_prepared, preprocess_dataset
 from ssl_core.pipeline.growing import Blocks, Complete, GrowingSplit, grow, in_blocks
 from ssl_core.runs import scores
 from ssl_core.training import checkpoint
@@ -176,6 +177,23 @@ def test_a_bad_sample_behind_the_first_block_ends_a_strict_run(toy: Any, gated: 
     data = begin(toy, gated(gated.Options(count=80, bad=(last,)), "train"), tmp_path / "cache", 16, strict=True)
     with pytest.raises(BadSample, match="it is corrupt.*strict: no sample may be skipped"):
         run(toy, data, tmp_path / "run", 40, listener=lambda step, values: gated.gate.set())
+
+
+def test_what_another_machine_prepares_is_used_once_it_is_complete(toy: Any, gated: Any, tmp_path: Path) -> None:
+    gated.free = 24
+    data = begin(toy, gated(gated.Options(count=80), "train"), tmp_path, 16)
+    (folder,) = (path for path in (tmp_path / "prepared").glob(".making-*") if path.is_dir())
+    complete = folder.with_name(folder.name.removeprefix(".making-"))
+    assert open_prepared(complete, 2) is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "another")
+        assert open_prepared(complete, 2) is None
+        gated.gate.set()
+        assert len(data.whole()) == 80
+        found = open_prepared(complete, 10)
+    assert found is not None
+    assert found[0] is None
+    assert len(found[1]) == 80
 
 
 def test_a_first_block_without_a_usable_sample_is_refused(toy: Any, tmp_path: Path) -> None:

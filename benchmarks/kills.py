@@ -44,6 +44,8 @@ from ssl_core.cli import app
 RESULTS = Path(__file__).resolve().parent / "results" / "kills.json"
 OBJECTIVES = ("metamae", "mae", "emix", "shed", "capri", "dabs-mae", "m3ae", "ijepa")
 STEPS, EVERY = 12, 4
+LONG = 60
+"""Steps of a run whose data are prepared meanwhile."""
 SECONDS = 300.0
 """A command that takes longer hangs."""
 EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
@@ -191,6 +193,7 @@ class Scenario:
     """Arguments that are added when the command is given again."""
     checkpoints: str = ""
     """Folder of the checkpoints, if the command trains in steps."""
+    steps: int = STEPS
 
 
 SMALL = [
@@ -203,8 +206,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def training(objective: str, *data: str) -> tuple[str, ...]:
-    """The command of a small run."""
+def training(objective: str, *data: str, steps: int | None = STEPS) -> tuple[str, ...]:
+    """The command of a small run; without `steps` their number is to be added."""
     known = plugins.load().objective(objective).Options.model_fields
     options = []
     for option in SMALL:
@@ -213,7 +216,7 @@ def training(objective: str, *data: str) -> tuple[str, ...]:
             options += ["--set", option]
     return (
         *("run", "--objective", objective, "--modality", "image-text" if objective == "m3ae" else "tabular", *data),
-        *("--preset", "none", "--steps", str(STEPS), "--out", "run", *options),
+        *("--preset", "none", *(() if steps is None else ("--steps", str(steps))), "--out", "run", *options),
     )
 
 
@@ -223,10 +226,17 @@ def scenarios() -> list[Scenario]:
         Scenario(f"run {name}", training(name), run_result, again=("--resume",), checkpoints="run/checkpoints")
         for name in OBJECTIVES
     ]
+    growing = (
+        *("--set", "dataset.n_train=3000", "--set", "train.start_after=256", "--set", f"train.steps={LONG}"),
+    )  # fmt: skip
     mae = training("mae", "--data", "data.csv")
     options = [part for option in SMALL for part in ("--set", option)]
     return [
         *runs,
+        Scenario(
+            "run while data are prepared", (*training("mae", steps=None), *growing), run_result, again=("--resume",),
+            checkpoints="run/checkpoints", steps=LONG,
+        ),
         Scenario("eval", ("eval", "run", "--out", "again"), eval_result, before=mae),
         Scenario("embed", ("embed", "run", "data.csv", "--out", "features.parquet"), embed_result, before=mae),
         Scenario("export", ("export", "run", "--to", "safetensors", "--out", "exported"), export_result, before=mae),
@@ -287,7 +297,7 @@ def disturb(scenario: Scenario, whole: Any, start: Path, work: Path, **kill: Any
     ended, refusals = _again(scenario, work)
     if ended.code:
         return {"kill": kill, "why": f"no way on: {refusals}"}
-    if scenario.checkpoints and ended.steps != STEPS - newest:
+    if scenario.checkpoints and ended.steps != scenario.steps - newest:
         return {
             "kill": kill,
             "why": f"checkpoint of step {newest}, but {ended.steps} steps were computed",

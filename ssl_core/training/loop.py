@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -53,6 +54,8 @@ from ssl_core.utils.seeds import seed_torch
 GRAD_NORM = "train/grad_norm"
 Batch = tuple[TensorDict, TensorDict]
 """Inputs and draws."""
+Batches: TypeAlias = "list[Batch] | StepBatches"
+"""The micro-batches of a step."""
 Values = dict[str, Tensor]
 """Loss and metrics of a micro-batch; of the last of a step also the norm of the gradient, and whether it is finite."""
 
@@ -193,7 +196,7 @@ def train(
         run_probe(learner, state, plan)
     with (
         Signals(state.clock.continued) as signals,
-        batch_stream(learner, data, plan, state) as feed,
+        batch_stream(learner, data, plan, numbers(plan, state.step, options.steps)) as feed,
         use_group(plan.group),
         watch_connection(),
         training_progress(plan, state) as progress,
@@ -206,14 +209,14 @@ def train(
             rate = rate_at(options, step)
             set_rate(state.optimizer, rate)
             try:
-                batches = [feed.take() for _ in range(options.accumulate_steps)]
-            except PreparationStopped:  # a signal came while data were waited for
+                wait_for_samples(data, plan, step)
+            except PreparationStopped:  # a signal came meanwhile
                 check_finite(learner, data, state, plan, guard)
                 save(learner, state, plan)
                 raise Interrupted(signals.number, state.step) from None
+            batches = StepBatches(feed, partial(batch_stream, learner, data, plan), numbers(plan, step, step + 1))
             if limit < math.inf:
-                for _, draws in batches:
-                    draws[PROGRESS] = torch.full_like(draws[PROGRESS], min(1.0, seconds / limit))
+                batches.progress = min(1.0, seconds / limit)
             for values in take_step(step, batches):
                 state.averager.add(
                     {name: value for name, value in values.items() if name not in (GRAD_NORM, NOT_FINITE)}
@@ -299,18 +302,52 @@ def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: chec
         )
 
 
-def batch_stream(learner: Learner, data: PreprocessedSplit, plan: TrainingPlan, state: TrainingState) -> BatchStream:
-    """Inputs and draws of the batches that are left, of several processes those of this one."""
+def batch_stream(learner: Learner, data: PreprocessedSplit, plan: TrainingPlan, numbers: range) -> BatchStream:
+    """Inputs and draws of some micro-batches, of several processes those of this one."""
     size, views = plan.options.batch_size, learner.objective.views
     return BatchStream(
-        learner, data, size, plan.seed, plan.device, numbers(plan, state), progress_of(plan.options), plan.group, views,
+        learner, data, size, plan.seed, plan.device, numbers, progress_of(plan.options), plan.group, views,
         plan.options.accumulate_steps,
     )  # fmt: skip
 
 
-def numbers(plan: TrainingPlan, state: TrainingState) -> range:
-    """The numbers of the micro-batches that are left."""
-    return range(plan.options.accumulate_steps * state.step, plan.options.accumulate_steps * plan.options.steps)
+def numbers(plan: TrainingPlan, step: int, end: int) -> range:
+    """The numbers of the micro-batches from a step on, before step `end`."""
+    return range(plan.options.accumulate_steps * step, plan.options.accumulate_steps * end)
+
+
+def wait_for_samples(data: PreprocessedSplit, plan: TrainingPlan, step: int) -> None:
+    """Wait until the samples of a step are prepared.
+
+    Raises:
+        DataError: they cannot be prepared.
+        PreparationStopped: a signal came meanwhile.
+    """
+    if isinstance(data, GrowingSplit):
+        data.batch_index(plan.seed, numbers(plan, step, step + 1)[-1], plan.options.batch_size)
+
+
+class StepBatches:
+    """The micro-batches of a step by number; each is taken from the stream at its first use, and made again later.
+
+    So on CUDA, the next ones are prepared while one is computed. progress: put in place of that of the draws.
+    """
+
+    def __init__(self, feed: BatchStream, stream: Callable[[range], BatchStream], numbers: range) -> None:
+        self.feed, self.stream, self.numbers = feed, stream, numbers
+        self.taken = 0
+        self.progress: float | None = None
+
+    def __getitem__(self, part: int) -> Batch:
+        if part == self.taken:
+            self.taken += 1
+            inputs, draws = self.feed.take()
+        else:
+            with self.stream(self.numbers[part : part + 1]) as again:
+                inputs, draws = again.take()
+        if self.progress is not None:
+            draws[PROGRESS] = torch.full_like(draws[PROGRESS], self.progress)
+        return inputs, draws
 
 
 def progress_of(options: TrainOptions) -> Callable[[int], float]:
@@ -320,7 +357,7 @@ def progress_of(options: TrainOptions) -> Callable[[int], float]:
 
 def step_function(
     learner: Learner, optimizer: torch.optim.Optimizer, plan: TrainingPlan, guard: FiniteGuard | None = None
-) -> Callable[[int, list[Batch]], list[Values]]:
+) -> Callable[[int, Batches], list[Values]]:
     """A function of the number of a step and its micro-batches. It updates the weights."""
     options, compiled, group, parameters = plan.options, plan.compiled, plan.group, list(learner.parameters())
     finite = guard or FiniteGuard(learner, optimizer, options.on_nan, plan.device, group)
@@ -356,12 +393,18 @@ def step_function(
         count, coupled = options.accumulate_steps, learner.objective.cross_sample_loss
         micro_batches = MicroBatches(count, group, coupled, changing_buffers(learner), compiled is not None)
 
-        def accumulated_step(step: int, batches: list[Batch]) -> list[Values]:
-            values: list[Values] = [{} for _ in batches]
+        def accumulated_step(step: int, batches: Batches) -> list[Values]:
+            values: list[Values] = [{} for _ in range(count)]
+            kept: dict[int, Batch] = {}
+            progress = torch.zeros(())
 
             def loss_of(part: int) -> Tensor:
+                nonlocal progress
+                inputs, draws = kept[part] if part in kept else batches[part]
+                if micro_batches.coupled:  # there are more passes
+                    kept[part] = inputs, draws
                 seed_torch(plan.seed, plan.step_purpose, step * count + part)
-                outcome = forward(*batches[part])
+                outcome, progress = forward(inputs, draws), draws[PROGRESS]
                 values[part] = values_of(outcome)
                 return outcome.loss
 
@@ -373,16 +416,17 @@ def step_function(
             add_gradient() if compiled is None else compiled.retrying(add_gradient)
             for one in values:
                 finite.after(one["loss"])
-            update(values[-1], batches[-1][1][PROGRESS])
+            update(values[-1], progress)
             return values
 
         return accumulated_step
 
     take_step = GraphedStep(whole_step, plan.device, plan.say, optimizer.zero_grad) if plan.graphed else whole_step
 
-    def single_step(step: int, batches: list[Batch]) -> list[Values]:
+    def single_step(step: int, batches: Batches) -> list[Values]:
+        inputs, draws = batches[0]
         seed_torch(plan.seed, plan.step_purpose, step)
-        return [take_step(*batch) for batch in batches]
+        return [take_step(inputs, draws)]
 
     return single_step
 

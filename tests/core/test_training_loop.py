@@ -254,10 +254,13 @@ def test_rates():
     assert rate_at(cosine, 10) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("objective", [MAE, MetaMAE, IJEPA])
-def test_accumulated_micro_batches_are_one_batch(go, toy, objective):
-    """The same samples and draws: two steps make an epoch."""
+@pytest.mark.parametrize(("objective", "told"), [(MAE, True), (MetaMAE, True), (MetaMAE, False), (IJEPA, True)])
+def test_accumulated_micro_batches_are_one_batch(go, toy, objective, told):
+    """The same samples and draws: two steps make an epoch. If a loss does not tell that it couples samples, the first
+    step finds out, and makes its micro-batches again."""
     whole, divided = toy.make_learner(objective), toy.make_learner(objective)
+    if not told:
+        divided.objective.cross_sample_loss = False
     options = {"steps": 3, "optimizer": "sgd", "lr": 0.1, "log_every": 1}
     folder = go(whole, "whole", batch_size=20, **options)
     other = go(divided, "divided", batch_size=4, accumulate_steps=5, **options)

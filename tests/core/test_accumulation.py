@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_core import SslxError
+from ssl_core import Learner, SslxError
 from ssl_core.nn.distributed import batch_rows, batch_total, gather_batch, process_count, use_group, weighted_mean
+from ssl_core.pipeline.sampler import Part, draws_of
+from ssl_core.testing.harness import Setting
+from ssl_core.testing.layouts import sample
 from ssl_core.testing.parallel import train_in_micro_batches, train_in_threads
+from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accumulation import MicroBatches
+from ssl_core.training.loop import Batch, TrainingPlan, step_function
+from ssl_core.training.optim import make_optimizer
+from ssl_core.training.options import TrainOptions
+from ssl_plugins.objectives.metamae import MetaMAE
 from tests.core.test_parallel import VARIANTS, gap, padded
 
 
@@ -166,3 +176,27 @@ def test_values_that_are_not_finite_end() -> None:
     step = Step(mean_of_positive)
     step.values[3] = torch.nan
     assert step.gradient() != step.gradient()
+
+
+@pytest.mark.slow
+def test_compiled_micro_batches_share_one_graph(tmp_path: Path) -> None:
+    """Of a loss with two gathers: the step of eager code, in float32."""
+    harness = Setting(MetaMAE, {"depth": 1}, "continuous_1d").build()
+    first = Learner(harness.tokenizer, harness.encoder, harness.objective)
+    second, options = copy.deepcopy(first), TrainOptions(accumulate_steps=3, optimizer="sgd", lr=0.1)
+    batches: list[Batch] = []
+    for seed in range(6):
+        draws = first.draw(24, torch.Generator().manual_seed(seed // 3)) | {"progress": torch.tensor(0.5)}
+        batches.append((sample(first.tokenizer, 8), draws_of(Part(seed % 3, 3), draws, 24)))
+    losses = []
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    for learner, compiled in ((first, None), (second, CompiledStep(second, "key", tmp_path))):
+        before = counted["unique_graphs"]
+        plan = TrainingPlan(options, 0, torch.device("cpu"), "fp32", tmp_path, compiled=compiled)
+        step = step_function(learner, make_optimizer(learner, options), plan)
+        losses.append([[one["loss"].item() for one in step(number, batches[3 * number :][:3])] for number in range(2)])
+        assert counted["unique_graphs"] - before == (compiled is not None)
+    assert losses[1] == pytest.approx(np.array(losses[0]), rel=1e-4)
+    for (name, one), other in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)

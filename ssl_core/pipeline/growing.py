@@ -53,9 +53,12 @@ class Preparation(threading.Thread):
             self.error = error
 
     def check(self) -> None:
-        """Raise the error that ended the preparation, if one has."""
+        """Raise the error that ended the preparation, or that it was stopped."""
+        has_ended = not self.is_alive()  # first: what it leaves is final then
         if self.error is not None:
             raise self.error
+        if has_ended and self.result is None:
+            raise PreparationStopped
 
     def whole(self) -> PreprocessedSplit:
         """All samples, once they are prepared.
@@ -94,8 +97,9 @@ class Growing(Source):
     preparation: Preparation
 
     def read(self, chunks: int) -> tuple[int | None, PreprocessedSplit] | None:
-        """What the folder holds."""
-        return open_prepared(self.folder, chunks)
+        """What the folder holds, or what the preparation has made of it."""
+        result = self.preparation.result
+        return open_prepared(self.folder, chunks) if result is None else (None, result)
 
     def check(self) -> None:
         """Raise the error of the preparation."""

@@ -240,15 +240,16 @@ def prepare_splits(
     """
     first, cache, console = config.train.start_after, cache_dir(), context.console
     data: dict[Split, PreprocessedSplit] = {}
-    for split, dataset in sorted(splits.items(), key=lambda item: item[0] == "train"):
-        if split == "train" and first is not None and grows:
-            data[split] = grow(dataset, tokenizer, cache, console, first, strict=config.strict, check=check)
-        else:
-            shuffled = split == "train" and first is not None
+    for split, dataset in splits.items():
+        if split != "train" or first is None or not grows:
             data[split] = preprocess_dataset(
-                dataset, tokenizer, cache, console, config.strict, check=check, shuffled=shuffled
-            )
-    return {split: data[split] for split in splits}
+                dataset, tokenizer, cache, console, config.strict, check=check,
+                shuffled=split == "train" and first is not None,
+            )  # fmt: skip
+    if first is not None and grows:
+        train = grow(splits["train"], tokenizer, cache, console, first, strict=config.strict, check=check)
+        data = {"train": train} | data
+    return data
 
 
 def complete_data(run: Run) -> None:

@@ -248,7 +248,7 @@ def prepare_splits(
             )  # fmt: skip
     if first is not None and grows:
         train = grow(splits["train"], tokenizer, cache, console, first, strict=config.strict, check=check)
-        data = {"train": train} | data
+        return {"train": train, **data}
     return data
 
 

@@ -221,12 +221,11 @@ def test_prefetcher_raises_where_the_failed_batch_is_taken(fake_cuda, monkeypatc
 
 def test_batch_stream_is_bounded_and_ends_after_its_steps(fake_cuda, monkeypatch):
     monkeypatch.setattr(prefetch, "send", lambda value, device: value)
-    monkeypatch.setattr(prefetch, "batch_index", lambda seed, number, count, size: number)
     indices = []
 
     class Data:
-        def __len__(self):
-            return 100
+        def batch_index(self, seed, number, size):
+            return number
 
         def take(self, index, pinned):
             assert pinned

@@ -77,6 +77,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def current() -> str:
+    """The table of the published results."""
+    return table(json.loads(RESULTS.read_text()))
+
+
 def main() -> None:
     """Measure what is missing, or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -383,10 +383,10 @@ def test_pages_hold_the_tables_of_the_results(script):
     assert reliability.PAGE.read_text() == reliability.current()
     page = communication.PAGE.read_text()
     assert publish.fill(page, "communication", communication.table()) == page
-    for name in ("criteria", "finetune"):
+    for name in ("criteria", "finetune", "throughput", "auto_preset"):
         module = script(name)
         page = module.PAGE.read_text()
-        assert publish.fill(page, name, module.current()) == page
+        assert publish.fill(page, name.replace("_", "-"), module.current()) == page
 
 
 def test_slopes_of_memory_have_an_offset_for_each_process(script, tmp_path):

@@ -485,8 +485,13 @@ def _load_state(work: Path) -> State:
 
 
 def _iterate(chunks: Chunks) -> Iterator[Chunk]:
-    """All chunks in order, from one worker process per thread of the run; not from this one beside a training."""
+    """All chunks in order, from one worker process per thread of the run; not from this one beside a training.
+
+    Of several processes on this machine the others wait meanwhile, so there are workers for their threads, too.
+    """
     threads, alone = torch.get_num_threads(), threading.current_thread() is threading.main_thread()
+    if alone:
+        threads *= int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     use = (threads > 1 or not alone) and len(chunks) * CHUNK_SIZE >= MIN_FOR_WORKERS
     workers = min(threads, len(chunks)) if use else 0
     loader: Any = torch.utils.data.DataLoader(

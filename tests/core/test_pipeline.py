@@ -274,3 +274,24 @@ def test_derived_seeds_are_in_range_and_differ_by_purpose(seed, purpose, step):
     assert 0 <= derive(seed, purpose, step) < 2**63
     assert derive(seed, purpose, step) != derive(seed, purpose + "x", step)
     assert derive(seed, purpose, step) != derive(seed, purpose, step + 1)
+
+
+@pytest.mark.parametrize(("processes", "expected"), [("", 2), ("3", 6)])
+def test_the_threads_of_waiting_processes_prepare_data_too(make, monkeypatch, processes, expected):
+    seen = []
+
+    class Loader:
+        def __init__(self, chunks, num_workers, **options):
+            self.chunks = chunks
+            seen.append(num_workers)
+
+        def __iter__(self):
+            return iter(self.chunks)
+
+    monkeypatch.setattr(preprocess, "CHUNK_SIZE", 4)
+    monkeypatch.setattr(preprocess, "MIN_FOR_WORKERS", 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch.utils.data, "DataLoader", Loader)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert len(make(count=40)) == 40
+    assert seen == [expected]

@@ -3,7 +3,7 @@
 Each micro-batch counts as the batch of a process of its own. What the loss takes of the whole batch, by the functions
 of `ssl_core.nn.distributed`, is not known while the first micro-batch is computed. So micro-batches are computed more
 than once: without gradients, for the values; then for the gradients of gathered rows; at last for the gradients of the
-parameters. For one gather of features these are the passes of GradCache (Gao et al., 2021, section 3.2).
+parameters. For one gather of features these are the passes of GradCache (Gao et al., arXiv 2101.06983).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Forward = Callable[[int], Tensor]
 
 
 @dataclass
-class Exchange:
+class Collective:
     """One call of the group by the loss.
 
     Attributes:
@@ -81,7 +81,7 @@ class MicroBatches(Group):
     ) -> None:
         self.count, self.group, self.coupled, self.buffers, self.compiled = count, group, coupled, buffers, compiled
         self.saved: list[Tensor] = []
-        self.exchanges: dict[int, Exchange] = {}
+        self.collectives: dict[int, Collective] = {}
         self.part, self.position, self.passes = 0, 0, 0
         self.is_computing = False
         self.waits: dict[int, set[int]] | None = None
@@ -101,7 +101,7 @@ class MicroBatches(Group):
         position = self._next()
         if self.compiled:
             return _sum_operator(value.detach(), position)
-        return self.exchange(value, position, gathers=False).used[-1].clone()
+        return self.take_part(value, position, gathers=False).used[-1].clone()
 
     def all_gather(self, value: Tensor) -> Tensor:
         """The rows of all micro-batches; before they are known, as if those of all were these."""
@@ -112,33 +112,33 @@ class MicroBatches(Group):
         position = self._next()
         if self.compiled:
             return _gather_operator(rows, position, self.size)
-        exchange = self.exchange(rows, position, gathers=True)
-        gathered: Tensor = _Gathered.apply(rows, exchange.used[-1], self)
-        exchange.rows, exchange.gathered = rows, gathered
-        exchange.differentiable = gathered.requires_grad or not torch.is_grad_enabled()
+        collective = self.take_part(rows, position, gathers=True)
+        gathered: Tensor = _Gathered.apply(rows, collective.used[-1], self)
+        collective.rows, collective.gathered = rows, gathered
+        collective.differentiable = gathered.requires_grad or not torch.is_grad_enabled()
         return gathered
 
     def _next(self) -> int:
         self.position += 1
         return self.position - 1
 
-    def exchange(self, value: Tensor, position: int, gathers: bool) -> Exchange:
-        """The exchange at a position, with the value of the current micro-batch and what it takes for the result.
+    def take_part(self, value: Tensor, position: int, gathers: bool) -> Collective:
+        """The collective at a position, with the value of the current micro-batch and what it takes for the result.
 
         Raises:
             SslxError: the first micro-batch has another one there.
         """
-        if self.part == 0 and position not in self.exchanges:
-            self.exchanges[position] = Exchange(gathers)
-        exchange, own = self.exchanges.get(position), value.detach()
-        if exchange is None or exchange.gathers != gathers:
+        if self.part == 0 and position not in self.collectives:
+            self.collectives[position] = Collective(gathers)
+        collective, own = self.collectives.get(position), value.detach()
+        if collective is None or collective.gathers != gathers:
             raise _unlike()
-        exchange.own.append(own.clone())
-        if exchange.result is not None:
-            exchange.used.append(exchange.result)
+        collective.own.append(own.clone())
+        if collective.result is not None:
+            collective.used.append(collective.result)
         else:
-            exchange.used.append(own.repeat(self.size, *[1] * (own.dim() - 1)) if gathers else own * self.size)
-        return exchange
+            collective.used.append(own.repeat(self.size, *[1] * (own.dim() - 1)) if gathers else own * self.size)
+        return collective
 
     def add_gradient(self, forward: Forward, parameters: Sequence[nn.Parameter]) -> None:
         """Compute the gradient of the mean loss of the micro-batches, in `grad` of the parameters.
@@ -154,25 +154,27 @@ class MicroBatches(Group):
             SslxError: the loss cannot be computed in micro-batches.
         """
         global _running
-        self.exchanges, self.passes, _running = {}, 0, self
-        self.saved = [buffer.clone() for buffer in self.buffers]
-        if self.coupled:
-            with torch.set_grad_enabled(self.compiled):
-                self._compute(forward, lambda loss: None)
-        while not (self._compiled_pass(forward) if self.compiled else self._pass(forward)):
-            for parameter in parameters:
-                parameter.grad = None
-        self.exchanges, _running = {}, None
+        self.collectives, self.passes, _running = {}, 0, self
+        try:
+            self.saved = [buffer.clone() for buffer in self.buffers]
+            if self.coupled:
+                with torch.set_grad_enabled(self.compiled):
+                    self._compute(forward, lambda loss: None)
+            while not (self._compiled_pass(forward) if self.compiled else self._pass(forward)):
+                for parameter in parameters:
+                    parameter.grad = None
+        finally:
+            self.collectives, _running = {}, None
 
     def _pass(self, forward: Forward) -> bool:
         """Compute all micro-batches for what is not known yet. Returns whether the parameters have their gradient."""
-        waiting = [number for number, exchange in self.exchanges.items() if exchange.is_open]
+        waiting = [number for number, collective in self.collectives.items() if collective.is_open]
         if waiting:
             if self._compute(forward, self._collect):
                 self._close(waiting)
             return False
         right = self._compute(forward, self._backward)
-        right = right and not any(exchange.is_open for exchange in self.exchanges.values())
+        right = right and not any(collective.is_open for collective in self.collectives.values())
         self.coupled = self.coupled or not right
         return right
 
@@ -182,13 +184,13 @@ class MicroBatches(Group):
         They are right if the pass before had the same.
         """
         right, same = self._compute(forward, lambda loss: loss.backward()), list[Tensor]()
-        for _, exchange in sorted(self.exchanges.items()):
-            if exchange.partial is not None:
-                total = exchange.partial if self.group is None else self.group.all_reduce(exchange.partial)
-                right = right and exchange.gradient is not None
-                same += [] if exchange.gradient is None else [_is_same(exchange.gradient, total)]
-                exchange.gradient = total
-        right = (right and _all(same)) or self.passes > 2 * len(self.exchanges) + 1
+        for _, collective in sorted(self.collectives.items()):
+            if collective.partial is not None:
+                total = collective.partial if self.group is None else self.group.all_reduce(collective.partial)
+                right = right and collective.gradient is not None
+                same += [] if collective.gradient is None else [_is_same(collective.gradient, total)]
+                collective.gradient = total
+        right = (right and _all(same)) or self.passes > 2 * len(self.collectives) + 1
         self.coupled = self.coupled or not right
         return right
 
@@ -196,10 +198,10 @@ class MicroBatches(Group):
         """Compute each micro-batch and call `use` with its part of the mean loss.
 
         Returns:
-            Whether what they took for the results of the exchanges was right.
+            Whether what they took for the results of the collectives was right.
         """
-        for exchange in self.exchanges.values():
-            exchange.own, exchange.used, exchange.partial = [], [], None
+        for collective in self.collectives.values():
+            collective.own, collective.used, collective.partial = [], [], None
         for part in range(self.count):
             self.part, self.position, self.is_computing = part, 0, True
             with torch.no_grad():
@@ -207,31 +209,31 @@ class MicroBatches(Group):
                     buffer.copy_(value)
             loss = forward(part)
             self.is_computing = False
-            if any(len(exchange.own) != part + 1 for exchange in self.exchanges.values()):
+            if any(len(collective.own) != part + 1 for collective in self.collectives.values()):
                 raise _unlike()
             use(loss / self.count)
-            for exchange in self.exchanges.values():
-                exchange.rows = exchange.gathered = None  # else they keep the graph
+            for collective in self.collectives.values():
+                collective.rows = collective.gathered = None  # else they keep the graph
         return self._settle()
 
     def _settle(self) -> bool:
-        """Compute the results of the exchanges from the values of this pass; return whether it has used these."""
+        """Compute the results of the collectives from the values of this pass; return whether it has used these."""
         self.passes += 1
         same: list[Tensor] = []
-        for _, exchange in sorted(self.exchanges.items()):
-            if exchange.gathers:
-                parts = exchange.own if self.group is None else [self.group.all_gather(own) for own in exchange.own]
-                exchange.result = torch.cat(parts)
+        for _, collective in sorted(self.collectives.items()):
+            if collective.gathers:
+                parts = collective.own if self.group is None else [self.group.all_gather(own) for own in collective.own]
+                collective.result = torch.cat(parts)
             else:
-                total = torch.stack(exchange.own).sum(dim=0).to(exchange.own[0].dtype)
-                exchange.result = total if self.group is None else self.group.all_reduce(total)
-            same += [_is_same(used, exchange.result) for used in exchange.used]
+                total = torch.stack(collective.own).sum(dim=0).to(collective.own[0].dtype)
+                collective.result = total if self.group is None else self.group.all_reduce(total)
+            same += [_is_same(used, collective.result) for used in collective.used]
         right = _all(same)
         # a pass makes one more result right; the limit is for devices that give other bits each time
-        right = right or self.passes > len(self.exchanges)
-        if self.group is None or not self.exchanges:
+        right = right or self.passes > len(self.collectives)
+        if self.group is None or not self.collectives:
             return right
-        wrong = torch.tensor(float(not right), device=self.exchanges[0].own[0].device)
+        wrong = torch.tensor(float(not right), device=self.collectives[0].own[0].device)
         return not bool(self.group.all_reduce(wrong))
 
     def _collect(self, loss: Tensor) -> None:
@@ -240,9 +242,9 @@ class MicroBatches(Group):
         These are computed in the order of the graph: rows that depend on an earlier result pass their gradient on.
         """
         targets = {
-            number: exchange.gathered
-            for number, exchange in self.exchanges.items()
-            if exchange.is_open and exchange.gathered is not None
+            number: collective.gathered
+            for number, collective in self.collectives.items()
+            if collective.is_open and collective.gathered is not None
         }
         if not targets:
             return
@@ -252,23 +254,23 @@ class MicroBatches(Group):
         found = torch.autograd.grad(roots, list(targets.values()), gradients, allow_unused=True)
         for number, gradient in zip(targets, found, strict=True):
             if gradient is not None:
-                self.exchanges[number].add(gradient)
+                self.collectives[number].add(gradient)
 
     def _later(self, number: int, targets: Sequence[int]) -> set[int]:
-        """The numbers of the later exchanges whose rows depend on the result of this one."""
-        gathered = self.exchanges[number].gathered
+        """The numbers of the later collectives whose rows depend on the result of this one."""
+        gathered = self.collectives[number].gathered
         assert gathered is not None
-        later = ((one, self.exchanges[one].rows) for one in targets if one > number)
+        later = ((one, self.collectives[one].rows) for one in targets if one > number)
         return {one for one, rows in later if rows is not None and _depends(rows, gathered)}
 
     def _close(self, waiting: Sequence[int]) -> None:
         """Keep the gradients of the results that no later result without a gradient depends on."""
         for number in waiting:
-            exchange = self.exchanges[number]
-            if exchange.is_open and (self.waits or {}).get(number, set()).isdisjoint(waiting):
-                assert exchange.result is not None
-                partial = torch.zeros_like(exchange.result) if exchange.partial is None else exchange.partial
-                exchange.gradient = partial if self.group is None else self.group.all_reduce(partial)
+            collective = self.collectives[number]
+            if collective.is_open and (self.waits or {}).get(number, set()).isdisjoint(waiting):
+                assert collective.result is not None
+                partial = torch.zeros_like(collective.result) if collective.partial is None else collective.partial
+                collective.gradient = partial if self.group is None else self.group.all_reduce(partial)
 
     def _backward(self, loss: Tensor) -> None:
         """Add to the gradients of the parameters, from the loss and from gathered rows whose gradients are known."""
@@ -278,11 +280,11 @@ class MicroBatches(Group):
         """The loss and the rows that the current micro-batch gathers, with their gradients as far as known."""
         roots: list[Tensor] = [loss]
         gradients: list[Tensor | None] = [None]
-        for exchange in self.exchanges.values():
-            if exchange.gradient is not None and exchange.rows is not None:
-                first = self.rank * len(exchange.rows)
-                roots.append(exchange.rows)
-                gradients.append(exchange.gradient[first : first + len(exchange.rows)])
+        for collective in self.collectives.values():
+            if collective.gradient is not None and collective.rows is not None:
+                first = self.rank * len(collective.rows)
+                roots.append(collective.rows)
+                gradients.append(collective.gradient[first : first + len(collective.rows)])
         return roots, gradients
 
 
@@ -322,7 +324,7 @@ _running: MicroBatches | None = None
 def _sum_operator(value: Tensor, position: int) -> Tensor:
     """`MicroBatches.all_reduce` as one operator."""
     assert _running is not None
-    return _running.exchange(value, position, gathers=False).used[-1].clone()
+    return _running.take_part(value, position, gathers=False).used[-1].clone()
 
 
 @_sum_operator.register_fake
@@ -334,7 +336,7 @@ def _(value: Tensor, position: int) -> Tensor:
 def _gather_operator(rows: Tensor, position: int, size: int) -> Tensor:
     """`MicroBatches.gather` as one operator."""
     assert _running is not None
-    return _running.exchange(rows, position, gathers=True).used[-1].clone()
+    return _running.take_part(rows, position, gathers=True).used[-1].clone()
 
 
 @_gather_operator.register_fake
@@ -348,11 +350,11 @@ def _gradient_operator(gradient: Tensor, position: int, size: int) -> Tensor:
     assert _running is not None
     if _running.is_computing:
         raise NotDivisible
-    exchange, count = _running.exchanges[position], len(gradient) // size
-    exchange.add(gradient.clone())
-    if exchange.gradient is None:
+    collective, count = _running.collectives[position], len(gradient) // size
+    collective.add(gradient.clone())
+    if collective.gradient is None:
         return torch.zeros_like(gradient[:count])
-    return exchange.gradient[_running.rank * count :][:count].clone()
+    return collective.gradient[_running.rank * count :][:count].clone()
 
 
 @_gradient_operator.register_fake

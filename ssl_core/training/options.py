@@ -26,7 +26,7 @@ class TrainOptions(Options):
         None, gt=0, description="stop after so many seconds of training, should the steps not be done by then"
     )
     start_after: int | None = Field(
-        None, ge=1, description="preprocess so many samples, then train while the rest is preprocessed; none = all first"
+        None, ge=1, description="preprocess so many samples, then train while the rest is preprocessed; none = all"
     )
     batch_size: int = Field(64, ge=1, description="samples in a batch")
     optimizer: str = Field("adamw", description="adamw, adam, sgd, or a name of timm.optim.list_optimizers()")

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -45,6 +44,8 @@ class TransformerBlock(nn.Module):
         act: Activation = "gelu",
         norm_eps: float = LAYER_NORM_EPS,
     ) -> None:
+        from timm.layers import DropPath, LayerScale, Mlp  # takes half of the time that most commands need to start
+
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = attention

@@ -8,8 +8,14 @@ by turns drawn at random; then the same command is given again. The same compari
 time, in another folder with a cache of its own. Scores must have the same bits.
 
 Resident memory and open file descriptors of the undisturbed processes are read every five seconds. The slope of a
-training is fitted to the readings from a minute after its first step to its last step; that of a comparison to those
-from a minute after its start.
+training is fitted to the readings from a minute after its first step to its last step; that of a comparison to the
+readings during its trainings, from a minute after the first step. So neither the imports at its start nor the tables
+at its end count as growth.
+
+    python benchmarks/endurance.py --watch DIR --minutes 120
+
+Starts nothing: it reads the memory of running comparisons whose SSLX_CACHE_DIR is in DIR, and replaces only the slopes
+in the results.
 """
 
 from __future__ import annotations
@@ -85,14 +91,16 @@ def reading(pid: int) -> tuple[float, int] | None:
         return None
 
 
-def is_training(place: Path, pid: int) -> bool:
+def is_training(pid: int) -> bool:
     """Whether a training is between its first and its last step."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        out = Path(words[words.index("--out") + 1])
-        steps = json.loads((out / "config.json").read_text())["train"]["steps"]
+        out = Path(f"/proc/{pid}/cwd") / words[words.index("--out") + 1]
+        options = json.loads((out / "config.json").read_text())["train"]
         last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-        return bool(last["step"] + 20 < steps)
+        if options["max_seconds"] is not None:  # it began after its configuration was written
+            return bool(time.time() - (out / "config.json").stat().st_mtime < options["max_seconds"])
+        return bool(last["step"] + 20 < options["steps"])
     except (OSError, ValueError, IndexError, KeyError):
         return False
 
@@ -108,8 +116,10 @@ class Watch:
     def run(self) -> None:
         """Read every few seconds."""
         while not self.done.wait(PAUSE):
-            for pid, what in processes(self.place).items():
-                value = reading(pid) if what == "comparison" or is_training(self.place, pid) else None
+            found = processes(self.place)
+            training = {pid for pid, what in found.items() if what == "training" and is_training(pid)}
+            for pid, what in found.items():
+                value = reading(pid) if pid in training or (what == "comparison" and training) else None
                 if value is not None:
                     self.readings.setdefault((what, pid), []).append((time.monotonic(), *value))
 
@@ -182,6 +192,32 @@ def disturbed(number: int, arguments: argparse.Namespace, place: Path, rng: rand
             raise SystemExit(f"comparison {number} does not complete; its log is {place / 'log.txt'}")
 
 
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write the results so far."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def slopes(watch: Watch) -> dict[str, Any]:
+    """Slopes of both kinds of processes."""
+    return {what: watch.slopes(what) for what in ("comparison", "training")}
+
+
+def watch_only(place: Path, minutes: float, path: Path) -> None:
+    """Read memory for some minutes, and replace the slopes in the results every minute."""
+    done = threading.Event()
+    watch = Watch(place, done)
+    thread = threading.Thread(target=watch.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + minutes * 60
+    while time.monotonic() < end:
+        time.sleep(min(60.0, max(0.0, end - time.monotonic())))
+        write(path, json.loads(path.read_text(encoding="utf-8")) | {"slopes": slopes(watch)})
+    done.set()
+    thread.join()
+
+
 def main() -> None:
     """Make comparisons with and without kills."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,7 +226,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="steps of each training")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results")
+    parser.add_argument("--watch", type=Path, metavar="DIR", help="only watch comparisons whose cache is in here")
     arguments = parser.parse_args()
+    if arguments.watch is not None:
+        watch_only(arguments.watch, arguments.minutes, arguments.results)
+        return
     rng = random.Random(arguments.seed)
     began, wanted, done = time.monotonic(), threading.Semaphore(0), threading.Event()
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
@@ -224,11 +264,9 @@ def main() -> None:
             rows[-1] |= {"cells": 8, "same": same, "minutes": (time.monotonic() - began) / 60}
             result = {
                 "minutes": (time.monotonic() - began) / 60, "every": list(arguments.every), "steps": arguments.steps,
-                "comparisons": rows, "slopes": {what: watch.slopes(what) for what in ("comparison", "training")},
+                "comparisons": rows, "slopes": slopes(watch),
             }  # fmt: skip
-            part = arguments.results.with_suffix(".part")
-            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            part.replace(arguments.results)
+            write(arguments.results, result)
             print(json.dumps(rows[-1]), flush=True)
         done.set()
         wanted.release()

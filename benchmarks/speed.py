@@ -50,9 +50,10 @@ from ssl_core.training.accel.cpu_matmul import mkl_is_slow
 from ssl_core.training.accel.cuda_graph import FIRST_STEPS, GraphedStep
 from ssl_core.training.accel.memory import M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, keep_freed_memory
 from ssl_core.training.device import autocast, describe, peak_memory
-from ssl_core.training.loop import TrainingPlan, train
+from ssl_core.training.loop import train
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("steps", "objectives", "kernels", "memory", "scaling", "starts", "data", "loop", "floor", "profile")

@@ -61,8 +61,8 @@ from ssl_core.training.accel.threads import describe_threads
 from ssl_core.training.best import BEST, CHOICES, LAST
 from ssl_core.training.device import describe, pick_device, pick_precision
 from ssl_core.training.learner import Learner
-from ssl_core.training.loop import is_graphed
 from ssl_core.training.parallel import joined, local_rank
+from ssl_core.training.plan import is_graphed
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.reading import announced_reading
 from ssl_core.utils.seeds import seed_torch

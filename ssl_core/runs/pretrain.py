@@ -33,11 +33,12 @@ from ssl_core.runs.scores import FEATURES, OnlineProbe, score_initial, score_run
 from ssl_core.training import checkpoint
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.best import BestCheckpoint
-from ssl_core.training.loop import Probe, TrainingPlan, train
+from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import MetricAverager
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import InitOptions
 from ssl_core.training.parallel import is_main, joined, wait_for_all
+from ssl_core.training.plan import Probe, TrainingPlan
 from ssl_core.training.shard import check_shard
 from ssl_core.utils.cache import cache_dir
 

@@ -5,59 +5,40 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import NoReturn
 
 import torch
-from torch import Tensor
 
-from ssl_core.contracts import PROGRESS
 from ssl_core.errors import ConfigError, SslxError
-from ssl_core.nn.distributed import Group, use_group
+from ssl_core.nn.distributed import use_group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.growing import GrowingSplit
-from ssl_core.pipeline.prefetch import BatchStream, TensorDict
 from ssl_core.pipeline.preprocess import PreparationStopped
-from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
-from ssl_core.training.accel.compiled_step import CompiledStep
-from ssl_core.training.accel.cuda_graph import GraphedStep
-from ssl_core.training.accumulation import MicroBatches
-from ssl_core.training.best import BestCheckpoint
-from ssl_core.training.device import Precision, autocast
-from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite, changing_buffers, gradient_norm
+from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite
 from ssl_core.training.learner import Learner
 from ssl_core.training.metrics_log import LOSS, METRICS, MetricAverager, MetricsLog, loss_spike, lost_text
-from ssl_core.training.optim import is_capturable, make_optimizer
+from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import (
     agree,
-    average_gradients,
-    check_alike,
     copy_from_main,
-    joined,
     wait_for_all,
     watch_connection,
 )
+from ssl_core.training.plan import TrainingPlan
 from ssl_core.training.replay import REPLAY, replay_step
 from ssl_core.training.schedule import rate_at, set_rate
 from ssl_core.training.shard import Shards
 from ssl_core.training.signals import Signals
-from ssl_core.utils.console import Console, Progress
+from ssl_core.training.step import GRAD_NORM, StepBatches, batch_stream, micro_batch_numbers, progress_of, step_function
+from ssl_core.utils.console import Progress
 from ssl_core.utils.files import write_json
-from ssl_core.utils.seeds import seed_torch
-
-GRAD_NORM = "train/grad_norm"
-Batch = tuple[TensorDict, TensorDict]
-"""Inputs and draws."""
-Batches: TypeAlias = "list[Batch] | StepBatches"
-"""The micro-batches of a step."""
-Values = dict[str, Tensor]
-"""Loss and metrics of a micro-batch; of the last of a step also the norm of the gradient, and whether it is finite."""
 
 
 class Interrupted(SslxError):
@@ -66,14 +47,6 @@ class Interrupted(SslxError):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} at step {step}; saved, go on with --resume")
         self.exit_code = 128 + number
-
-
-class Probe(Protocol):
-    """A measurement of the learner during training. It leaves the weights unchanged."""
-
-    def __call__(self, step: int) -> Mapping[str, float]:
-        """Return figures by name for metrics.jsonl."""
-        ...
 
 
 class Clock:
@@ -99,53 +72,6 @@ class Clock:
         stopped = time.perf_counter()
         yield
         self.began += time.perf_counter() - stopped
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a training run is given and does not change.
-
-    folder: receives metrics.jsonl and checkpoints. checkpoint_state: entries of each checkpoint's state.json. probe:
-    called at step 0 and every `probe_every` steps except the last. best: keeps the best weights by what it measures,
-    those of step 0 left out. compiled: the learner's compiled forward pass. listener: called with each line of metrics.
-    warn: called with each warning; by default `console.info`. group: the processes among which each batch is divided;
-    the one of rank 0 writes. describe: names a training sample by its row.
-    """
-
-    options: TrainOptions
-    seed: int
-    device: torch.device
-    precision: Precision
-    folder: Path
-    console: Console = field(default_factory=Console)
-    checkpoint_state: Mapping[str, Any] = field(default_factory=dict)
-    probe: Probe | None = None
-    probe_every: int = 0
-    best: BestCheckpoint | None = None
-    compiled: CompiledStep | None = None
-    listener: Callable[[int, Mapping[str, float]], None] | None = None
-    warn: Callable[[str], None] | None = None
-    group: Group | None = None
-    describe: Callable[[int], str] | None = None
-
-    def say(self, text: str) -> None:
-        """Give a warning."""
-        (self.warn or self.console.info)(text)
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes metrics and checkpoints and calls the probe."""
-        return self.group is None or self.group.rank == 0
-
-    @property
-    def step_purpose(self) -> str:
-        """The purpose that torch is seeded for before a step: each process draws its own dropout."""
-        return "step" if self.writes or self.group is None else f"step/{self.group.rank}"
-
-    @property
-    def graphed(self) -> bool:
-        """Whether steps are replayed as a CUDA graph."""
-        return is_graphed(self.options, self.device)
 
 
 @dataclass
@@ -196,7 +122,7 @@ def train(
         run_probe(learner, state, plan)
     with (
         Signals(state.clock.continued) as signals,
-        batch_stream(learner, data, plan, numbers(plan, state.step, options.steps)) as feed,
+        batch_stream(learner, data, plan, micro_batch_numbers(plan, state.step, options.steps)) as feed,
         use_group(plan.group),
         watch_connection(),
         training_progress(plan, state) as progress,
@@ -214,7 +140,9 @@ def train(
                 check_finite(learner, data, state, plan, guard)
                 save(learner, state, plan)
                 raise Interrupted(signals.number, state.step) from None
-            batches = StepBatches(feed, partial(batch_stream, learner, data, plan), numbers(plan, step, step + 1))
+            batches = StepBatches(
+                feed, partial(batch_stream, learner, data, plan), micro_batch_numbers(plan, step, step + 1)
+            )
             if limit < math.inf:
                 batches.progress = min(1.0, seconds / limit)
             for values in take_step(step, batches):
@@ -247,12 +175,6 @@ def train(
 def is_due(step: int, options: TrainOptions, probe_every: int) -> bool:
     """Whether a line of metrics, a checkpoint or a probe follows a step."""
     return any(every and step % every == 0 for every in (options.log_every, options.checkpoint_every, probe_every))
-
-
-def is_graphed(options: TrainOptions, device: torch.device) -> bool:
-    """Whether steps are replayed as a CUDA graph."""
-    possible = is_capturable(options.optimizer) and options.accumulate_steps == 1 and joined() is None
-    return options.cuda_graph and device.type == "cuda" and possible
 
 
 def begin(learner: Learner, plan: TrainingPlan, start: checkpoint.Checkpoint | None) -> TrainingState:
@@ -302,20 +224,6 @@ def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: chec
         )
 
 
-def batch_stream(learner: Learner, data: PreprocessedSplit, plan: TrainingPlan, numbers: range) -> BatchStream:
-    """Inputs and draws of some micro-batches, of several processes those of this one."""
-    size, views = plan.options.batch_size, learner.objective.views
-    return BatchStream(
-        learner, data, size, plan.seed, plan.device, numbers, progress_of(plan.options), plan.group, views,
-        plan.options.accumulate_steps,
-    )  # fmt: skip
-
-
-def numbers(plan: TrainingPlan, step: int, end: int) -> range:
-    """The numbers of the micro-batches from a step on, before step `end`."""
-    return range(plan.options.accumulate_steps * step, plan.options.accumulate_steps * end)
-
-
 def wait_for_samples(data: PreprocessedSplit, plan: TrainingPlan, step: int) -> None:
     """Wait until the samples of a step are prepared.
 
@@ -324,116 +232,7 @@ def wait_for_samples(data: PreprocessedSplit, plan: TrainingPlan, step: int) -> 
         PreparationStopped: a signal came meanwhile.
     """
     if isinstance(data, GrowingSplit):
-        data.batch_index(plan.seed, numbers(plan, step, step + 1)[-1], plan.options.batch_size)
-
-
-class StepBatches:
-    """The micro-batches of a step by number; each is taken from the stream at its first use, and made again later.
-
-    So on CUDA, the next ones are prepared while one is computed. progress: put in place of that of the draws.
-    """
-
-    def __init__(self, feed: BatchStream, stream: Callable[[range], BatchStream], numbers: range) -> None:
-        self.feed, self.stream, self.numbers = feed, stream, numbers
-        self.taken = 0
-        self.progress: float | None = None
-
-    def __getitem__(self, part: int) -> Batch:
-        if part == self.taken:
-            self.taken += 1
-            inputs, draws = self.feed.take()
-        else:
-            with self.stream(self.numbers[part : part + 1]) as again:
-                inputs, draws = again.take()
-        if self.progress is not None:
-            draws[PROGRESS] = torch.full_like(draws[PROGRESS], self.progress)
-        return inputs, draws
-
-
-def progress_of(options: TrainOptions) -> Callable[[int], float]:
-    """The share of the run that is done at a micro-batch, in [0, 1], by steps; the loop puts the clock in its place."""
-    return lambda number: number // options.accumulate_steps / max(options.steps, 1)
-
-
-def step_function(
-    learner: Learner, optimizer: torch.optim.Optimizer, plan: TrainingPlan, guard: FiniteGuard | None = None
-) -> Callable[[int, Batches], list[Values]]:
-    """A function of the number of a step and its micro-batches. It updates the weights."""
-    options, compiled, group, parameters = plan.options, plan.compiled, plan.group, list(learner.parameters())
-    finite = guard or FiniteGuard(learner, optimizer, options.on_nan, plan.device, group)
-    checked: list[bool] = []
-
-    def forward(inputs: TensorDict, draws: TensorDict) -> Outcome:
-        with autocast(plan.device, plan.precision):
-            return (compiled or learner)(inputs, draws)
-
-    def passes(inputs: TensorDict, draws: TensorDict) -> Values:
-        finite.before()
-        outcome = forward(inputs, draws)
-        with compiled.compiling() if compiled is not None else nullcontext():
-            outcome.loss.backward()
-        finite.after(outcome.loss.detach())
-        return values_of(outcome)
-
-    def update(values: Values, progress: Tensor) -> None:
-        if group is not None:
-            if not checked:
-                check_alike(learner, group)
-                checked.append(True)
-            average_gradients(parameters, group)
-        values[GRAD_NORM] = gradient_norm(parameters, options.grad_clip, group)
-        values[NOT_FINITE] = finite.update(values[GRAD_NORM], progress)
-
-    def whole_step(inputs: TensorDict, draws: TensorDict) -> Values:
-        values = passes(inputs, draws) if compiled is None else compiled.retrying(lambda: passes(inputs, draws))
-        update(values, draws[PROGRESS])
-        return values
-
-    if options.accumulate_steps > 1:
-        count, coupled = options.accumulate_steps, learner.objective.cross_sample_loss
-        micro_batches = MicroBatches(count, group, coupled, changing_buffers(learner), compiled is not None)
-
-        def accumulated_step(step: int, batches: Batches) -> list[Values]:
-            values: list[Values] = [{} for _ in range(count)]
-            kept: dict[int, Batch] = {}
-            progress = torch.zeros(())
-
-            def loss_of(part: int) -> Tensor:
-                nonlocal progress
-                inputs, draws = kept[part] if part in kept else batches[part]
-                if micro_batches.coupled:  # there are more passes
-                    kept[part] = inputs, draws
-                seed_torch(plan.seed, plan.step_purpose, step * count + part)
-                outcome, progress = forward(inputs, draws), draws[PROGRESS]
-                values[part] = values_of(outcome)
-                return outcome.loss
-
-            def add_gradient() -> None:
-                with use_group(micro_batches), compiled.compiling() if compiled is not None else nullcontext():
-                    micro_batches.add_gradient(loss_of, parameters)
-
-            finite.before()
-            add_gradient() if compiled is None else compiled.retrying(add_gradient)
-            for one in values:
-                finite.after(one["loss"])
-            update(values[-1], progress)
-            return values
-
-        return accumulated_step
-
-    take_step = GraphedStep(whole_step, plan.device, plan.say, optimizer.zero_grad) if plan.graphed else whole_step
-
-    def single_step(step: int, batches: Batches) -> list[Values]:
-        inputs, draws = batches[0]
-        seed_torch(plan.seed, plan.step_purpose, step)
-        return [take_step(inputs, draws)]
-
-    return single_step
-
-
-def values_of(outcome: Outcome) -> Values:
-    """Loss and metrics, without their graphs."""
-    return {"loss": outcome.loss.detach(), **outcome.metrics}
+        data.batch_index(plan.seed, micro_batch_numbers(plan, step, step + 1)[-1], plan.options.batch_size)
 
 
 class TrainingProgress:

@@ -19,9 +19,10 @@ from ssl_core.testing.layouts import sample
 from ssl_core.testing.parallel import train_in_micro_batches, train_in_threads
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.accumulation import MicroBatches
-from ssl_core.training.loop import Batch, TrainingPlan, step_function
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
+from ssl_core.training.step import Batch, step_function
 from ssl_plugins.objectives.metamae import MetaMAE
 from tests.core.test_parallel import VARIANTS, gap, padded
 

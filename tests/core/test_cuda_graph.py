@@ -24,10 +24,11 @@ from ssl_core.pipeline.prefetch import DEPTH, BatchStream, Prefetcher
 from ssl_core.training import checkpoint
 from ssl_core.training.accel import cuda_graph as module
 from ssl_core.training.accel.cuda_graph import AHEAD, FIRST_STEPS, PATIENCE, GraphedStep
-from ssl_core.training.loop import TrainingPlan, is_graphed, train
+from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import read_metrics
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan, is_graphed
 from ssl_core.training.schedule import set_rate
 from ssl_core.utils.console import Console
 from ssl_plugins.objectives.metamae import MetaMAE

@@ -22,8 +22,9 @@ from ssl_core.pipeline.cache import PreprocessedSplit, open_prepared, preprocess
 from ssl_core.pipeline.growing import Blocks, Complete, GrowingSplit, grow, in_blocks
 from ssl_core.runs import scores
 from ssl_core.training import checkpoint
-from ssl_core.training.loop import Interrupted, TrainingPlan, train
+from ssl_core.training.loop import Interrupted, train
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
 from ssl_core.utils.console import Console
 from ssl_plugins.objectives.metamae import MetaMAE
 

@@ -22,10 +22,12 @@ from ssl_core.runs.run import RunContext
 from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
 from ssl_core.training.finite import FiniteGuard, NotFinite
-from ssl_core.training.loop import TrainingPlan, step_function, train
+from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import loss_spike, read_metrics
 from ssl_core.training.optim import make_optimizer, state_form
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
+from ssl_core.training.step import step_function
 from ssl_core.utils.console import Console
 from ssl_plugins.objectives.ijepa import IJEPA
 from ssl_plugins.objectives.mae import MAE

@@ -10,9 +10,9 @@ from ssl_core.errors import ConfigError
 from ssl_core.nn.encoder import EncoderOptions, TransformerEncoder
 from ssl_core.tokens import Layout, Segment
 from ssl_core.training import checkpoint
-from ssl_core.training.loop import is_graphed
 from ssl_core.training.optim import layer_scales, make_optimizer, no_decay_names, parameter_groups
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import is_graphed
 from ssl_core.training.schedule import set_rate
 
 

@@ -15,9 +15,10 @@ from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.tokenizers import JointTokenizer
 from ssl_core.training import checkpoint
-from ssl_core.training.loop import TrainingPlan, train
+from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import read_metrics
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
 from ssl_core.utils.seeds import generator
 from ssl_plugins.maskings.random import RandomMasking
 from ssl_plugins.objectives.mae import MAE

@@ -33,12 +33,14 @@ from ssl_core.testing.layouts import sample
 from ssl_core.training import checkpoint, shard
 from ssl_core.training.best import BestCheckpoint
 from ssl_core.training.finite import NotFinite
-from ssl_core.training.loop import TrainingPlan, step_function, train
+from ssl_core.training.loop import train
 from ssl_core.training.metrics_log import METRICS, read_metrics
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import LostProcess, join, watch_connection
+from ssl_core.training.plan import TrainingPlan
 from ssl_core.training.shard import Shards, check_shard
+from ssl_core.training.step import step_function
 from ssl_core.utils.console import Console
 from ssl_plugins.objectives.ijepa import IJEPA
 from ssl_plugins.objectives.mae import MAE

@@ -172,7 +172,8 @@ import torch
 from ssl_core import Learner
 from ssl_core.testing.harness import Setting
 from ssl_core.training.accel.compiled_step import CompiledStep
-from ssl_core.training.loop import TrainingPlan, step_function
+from ssl_core.training.plan import TrainingPlan
+from ssl_core.training.step import step_function
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_plugins.objectives.mae import MAE

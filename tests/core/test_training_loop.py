@@ -17,9 +17,10 @@ from ssl_core.pipeline.cache import preprocess_dataset
 from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training import checkpoint, loop
-from ssl_core.training.loop import Interrupted, TrainingPlan, train
+from ssl_core.training.loop import Interrupted, train
 from ssl_core.training.metrics_log import read_metrics, trim_metrics
 from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
 from ssl_core.training.schedule import rate_at
 from ssl_core.utils.console import Console
 from ssl_core.utils.seeds import generator

@@ -74,7 +74,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     Attributes:
         encoder_: the trained `PretrainedEncoder`.
         modality_: the modality that was taken.
-        loss_curve_: mean losses between two lines of the log, in order.
+        loss_curve_: mean losses between two lines of the log, in order; of more than 4,096 lines every n-th.
         n_steps_: optimiser steps done.
         columns_: kinds and categories of the columns of a table; None for other data.
         n_features_in_: size of the second axis of the data.

@@ -22,7 +22,16 @@ from ssl_core.pipeline.preprocess import PreparationStopped
 from ssl_core.training import checkpoint
 from ssl_core.training.finite import NOT_FINITE, FiniteGuard, NotFinite
 from ssl_core.training.learner import Learner
-from ssl_core.training.metrics_log import LOSS, METRICS, MetricAverager, MetricsLog, loss_spike, lost_text
+from ssl_core.training.metrics_log import (
+    LOSS,
+    LOSS_SPIKE,
+    METRICS,
+    SECONDS,
+    MetricAverager,
+    MetricsLog,
+    loss_spike,
+    lost_text,
+)
 from ssl_core.training.optim import make_optimizer
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import (
@@ -278,8 +287,8 @@ def log_step(
         raise SslxError(
             f"the loss was not finite in any step since step {last_step}, so skipping does not help; {cure(plan)}"
         )
-    if (median := loss_spike(state.log.lines, means[LOSS])) is not None:
-        values = values | {"train/loss_spike": means[LOSS] / median if median else math.inf}
+    if (median := loss_spike(state.log.kept.losses, means[LOSS])) is not None:
+        values = values | {LOSS_SPIKE: means[LOSS] / median if median else math.inf}
         plan.say(f"loss spike at step {state.step:,}: {means[LOSS]:.4g}, after a median of {median:.4g}")
     values = {name: value for name, value in values.items() if math.isfinite(value)}
     state.log.append(state.step, means | values | speed)
@@ -351,7 +360,7 @@ def run_probe(learner: Learner, state: TrainingState, plan: TrainingPlan) -> Non
         if plan.probe is None:
             return
         learner.eval()
-        metrics = {"train/seconds": seconds, **plan.probe(state.step)}
+        metrics = {SECONDS: seconds, **plan.probe(state.step)}
         learner.train()
         state.log.append(state.step, metrics)
         if plan.best is not None and state.step:

@@ -1,11 +1,12 @@
-"""metrics.jsonl: one line per logged step, kept in memory too, and the running mean that a line reports."""
+"""metrics.jsonl: one line per logged step, of which some stay in memory, and the running mean that a line reports."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from ssl_core.utils.files import write_text
 
 METRICS = "metrics.jsonl"
 LOSS = "train/loss"
+SECONDS, LOSS_SPIKE = "train/seconds", "train/loss_spike"
+MAX_LINES = 4096
+"""Lines of training in memory, at most: enough for every plot."""
 SPIKE_LINES, MIN_SPIKE_LINES = 20, 5
 """Lines whose median a loss is compared with, at most and at least."""
 SPIKE, SPIKE_DEVIATIONS = 2.0, 8.0
@@ -75,8 +79,57 @@ class MetricAverager:
         return {"count": self.count, "sums": self.sums}
 
 
+class KeptLines:
+    """Lines of metrics.jsonl in bounded memory, so that a run may last for weeks.
+
+    Lines with probes, scores or spikes are all kept. Of those of training the first, every n-th after it and the last
+    are kept, where n is a power of 2: 1, and twice as large whenever there are more than `most`. So what is kept
+    depends on the lines alone.
+    """
+
+    def __init__(self, most: int = MAX_LINES) -> None:
+        self.most, self.every = most, 1
+        self.losses: deque[float] = deque(maxlen=SPIKE_LINES)
+        """The last losses."""
+        self._lines: dict[int, dict[str, float]] = {}  # by arrival
+        self._training: dict[int, int] = {}  # arrivals of the kept lines of training, by their number among those
+        self._arrived = self._trained = 0
+
+    def append(self, line: dict[str, float]) -> None:
+        """Add a line."""
+        self._lines[self._arrived] = line
+        if LOSS in line:
+            self.losses.append(line[LOSS])
+        if is_plain(line):
+            if self._trained and (self._trained - 1) % self.every:
+                self._drop(self._trained - 1)
+            self._training[self._trained] = self._arrived
+            self._trained += 1
+            if len(self._training) > self.most:
+                self.every *= 2
+                for number in list(self._training)[:-1]:
+                    if number % self.every:
+                        self._drop(number)
+        self._arrived += 1
+
+    def _drop(self, number: int) -> None:
+        del self._lines[self._training.pop(number)]
+
+    @property
+    def lines(self) -> list[dict[str, float]]:
+        """The kept lines, in order."""
+        return list(self._lines.values())
+
+
+def is_plain(line: Mapping[str, float]) -> bool:
+    """Whether a line holds nothing but means of training."""
+    return (
+        SECONDS not in line and LOSS_SPIKE not in line and all(name[:6] == "train/" for name in line.keys() - {"step"})
+    )
+
+
 class MetricsLog:
-    """The metrics of a run: each line goes to metrics.jsonl, to `lines` in memory, and to a listener.
+    """The metrics of a run: each line goes to metrics.jsonl and to a listener, and some stay in memory.
 
     Args:
         path: metrics.jsonl; it need not exist. None: nothing is written.
@@ -84,7 +137,7 @@ class MetricsLog:
         listener: called with the step and the metrics of each new line.
 
     Attributes:
-        lines: all lines.
+        kept: the lines in memory.
         lost: the number of lines of the file that were damaged.
 
     Raises:
@@ -95,7 +148,12 @@ class MetricsLog:
         self, path: Path | None, step: int = 0, listener: Callable[[int, Mapping[str, float]], None] | None = None
     ) -> None:
         self.path, self.listener = path, listener
-        self.lines, self.lost = ([], 0) if path is None else trim_metrics(path, step)
+        self.kept, self.lost = (KeptLines(), 0) if path is None else trim_metrics(path, step)
+
+    @property
+    def lines(self) -> list[dict[str, float]]:
+        """The lines in memory."""
+        return self.kept.lines
 
     def append(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log one line."""
@@ -103,17 +161,16 @@ class MetricsLog:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self.lines.append(line)
+        self.kept.append(line)
         if self.listener is not None:
             self.listener(step, metrics)
 
 
-def loss_spike(lines: Sequence[Mapping[str, float]], loss: float) -> float | None:
-    """The median loss of the last lines if `loss` is far above it, else None.
+def loss_spike(before: Collection[float], loss: float) -> float | None:
+    """The median of the last losses if `loss` is far above it, else None.
 
-    lines: of the metrics so far, in order. Only these count, so that a resumed run finds the same spikes.
+    before: losses in metrics.jsonl, in order. Only these count, so that a resumed run finds the same spikes.
     """
-    before = [line[LOSS] for line in lines if LOSS in line][-SPIKE_LINES:]
     if len(before) < MIN_SPIKE_LINES:
         return None
     median = statistics.median(before)
@@ -122,7 +179,7 @@ def loss_spike(lines: Sequence[Mapping[str, float]], loss: float) -> float | Non
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return all complete lines of metrics.jsonl; a line that a kill cut short is left out."""
+    """The lines of metrics.jsonl that `KeptLines` keeps; one that a kill cut short is left out."""
     return read_lines(path)[0]
 
 
@@ -136,30 +193,54 @@ def lost_text(path: Path, lost: int) -> str:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, float]], int]:
-    """The lines of metrics.jsonl that can be read, and the number of damaged ones, without one cut short by a kill."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return [], 0
-    lines, lost = [], 0
-    for text in content.split(b"\n")[:-1]:  # what follows the last end of line is empty, or was cut short
-        try:
-            line = json.loads(text)
-            if not isinstance(line.get("step"), int):
-                raise ValueError
-            lines.append(line)
-        except (ValueError, AttributeError, RecursionError):
+    """The lines of metrics.jsonl that `KeptLines` keeps, and the number of damaged ones, without one cut short by a
+    kill."""
+    kept, lost = KeptLines(), 0
+    for _, line in parsed_lines(path):
+        if line is None:
             lost += 1
-    return lines, lost
+        else:
+            kept.append(line)
+    return kept.lines, lost
 
 
-def trim_metrics(path: Path, step: int) -> tuple[list[dict[str, float]], int]:
+def parsed_lines(path: Path) -> Iterator[tuple[str, dict[str, float] | None]]:
+    """Each line of metrics.jsonl as it is written, and what it holds; for a damaged one an empty text and None."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return  # a kill cut it short
+            try:
+                text = raw.decode("utf-8")
+                line = json.loads(text)
+                if not isinstance(line.get("step"), int):
+                    raise ValueError
+            except (ValueError, AttributeError, RecursionError):
+                yield "", None
+            else:
+                yield text, line
+
+
+def trim_metrics(path: Path, step: int) -> tuple[KeptLines, int]:
     """Drop the lines after a step, and those of the final scores; return the others, and the number of damaged lines.
 
     Raises:
         OSError: the file cannot be written; its old lines stay.
     """
-    found, lost = read_lines(path)
-    lines = [line for line in found if line["step"] <= step and not any(key.startswith("eval/") for key in line)]
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    return lines, lost
+    kept, lost = KeptLines(), 0
+
+    def remaining() -> Iterator[str]:
+        nonlocal lost
+        for text, line in parsed_lines(path):
+            if line is None:
+                lost += 1
+            elif line["step"] <= step and not any(key.startswith("eval/") for key in line):
+                kept.append(line)
+                yield text
+
+    write_text(path, remaining())
+    return kept, lost

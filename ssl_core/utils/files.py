@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text atomically: to a temporary file in the same folder, flushed to disk, then renamed.
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write text, whole or in parts, atomically: to a temporary file in the same folder, flushed to disk, then renamed.
 
     Temporary files that killed processes left of the same file are removed.
 
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
     lock = None if fcntl is None else os.dup(handle)  # Windows does not rename open files
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         apply_umask(Path(name))

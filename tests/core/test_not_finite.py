@@ -23,7 +23,7 @@ from ssl_core.tokens import Outcome
 from ssl_core.training import checkpoint
 from ssl_core.training.finite import FiniteGuard, NotFinite
 from ssl_core.training.loop import train
-from ssl_core.training.metrics_log import loss_spike, read_metrics
+from ssl_core.training.metrics_log import KeptLines, loss_spike, read_metrics
 from ssl_core.training.optim import make_optimizer, state_form
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.plan import TrainingPlan
@@ -258,7 +258,10 @@ def test_a_trial_of_the_optimiser_does_not_see_the_flag(toy):
     ],
 )
 def test_a_spike_is_far_above_the_median_of_the_last_lines(before, loss, median):
-    assert loss_spike([{"train/loss": value} for value in before] + [{"eval/x": 9.0}], loss) == median
+    kept = KeptLines()
+    for line in [*({"step": 0, "train/loss": value} for value in before), {"step": 0, "eval/x": 9.0}]:
+        kept.append(line)
+    assert loss_spike(kept.losses, loss) == median
 
 
 def test_a_loss_spike_is_logged(go, toy, tmp_path):

@@ -10,6 +10,8 @@ import stat
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssl_core import ConfigError, Learner, SslxError
 from ssl_core.errors import CheckpointError
@@ -18,7 +20,7 @@ from ssl_core.pipeline.prefetch import BatchStream
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.training import checkpoint, loop
 from ssl_core.training.loop import Interrupted, train
-from ssl_core.training.metrics_log import read_metrics, trim_metrics
+from ssl_core.training.metrics_log import KeptLines, MetricsLog, read_metrics, trim_metrics
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.plan import TrainingPlan
 from ssl_core.training.schedule import rate_at
@@ -279,6 +281,38 @@ def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "tra')
     trim_metrics(path, 2)
     assert read_metrics(path) == lines[:1]
+
+
+@given(kinds=st.lists(st.sampled_from(["training", "training", "training", "probe", "spike"]), max_size=60))
+def test_lines_of_metrics_take_bounded_memory(kinds):
+    """Of training the first, every n-th and the last stay, all others stay; a resumed run keeps the same."""
+    more = {"training": {}, "probe": {"train/seconds": 1.0, "probe/x": 0.5}, "spike": {"train/loss_spike": 9.0}}
+    lines = [{"step": step, "train/loss": 1.0 * step} | more[kind] for step, kind in enumerate(kinds)]
+    kept = KeptLines(most=4)
+    for line in lines:
+        kept.append(line)
+    training = [line for line, kind in zip(lines, kinds, strict=True) if kind == "training"]
+    chosen = [line for line in kept.lines if line.keys() == {"step", "train/loss"}]
+    assert len(chosen) <= 4
+    assert kept.every == 1 or len(training) > 1.5 * kept.every + 1  # no more are left out than need be
+    assert [line for line in kept.lines if line not in chosen] == [line for line in lines if line not in training]
+    assert chosen == [line for n, line in enumerate(training) if n % kept.every == 0 or n == len(training) - 1]
+    assert [line["step"] for line in kept.lines] == sorted(line["step"] for line in kept.lines)
+    assert list(kept.losses) == [line["train/loss"] for line in lines][-20:]
+
+
+def test_a_resumed_run_keeps_the_lines_of_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(KeptLines.__init__, "__defaults__", (8,))
+    whole = MetricsLog(tmp_path / "whole")
+    for step in range(1, 51):
+        whole.append(step, {"train/loss": 1.0 / step})
+    (tmp_path / "resumed").write_bytes((tmp_path / "whole").read_bytes())
+    resumed = MetricsLog(tmp_path / "resumed", 30)
+    for step in range(31, 51):
+        resumed.append(step, {"train/loss": 1.0 / step})
+    assert resumed.lines == whole.lines == read_metrics(tmp_path / "resumed")
+    assert len(whole.lines) < 10
+    assert len((tmp_path / "resumed").read_text().splitlines()) == 50
 
 
 def test_trimming_metrics_leaves_the_old_lines_whole_until_the_new_are(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from ssl_core.pipeline.preprocess import (
     STATE,
     WAITING,
     DamagedCache,
+    PreparationStopped,
     State,
     array_file,
     build_cache,
@@ -40,6 +41,7 @@ from ssl_core.pipeline.preprocess import (
 from ssl_core.pipeline.sampler import batch_index
 from ssl_core.utils.cache_entries import Hold, hold_entry, keep_limit
 from ssl_core.utils.console import Console
+from ssl_core.utils.locks import WaitStopped
 from ssl_core.utils.seeds import generator
 from ssl_core.utils.source_digest import source_digest, source_files
 
@@ -92,8 +94,10 @@ class PreprocessedSplit:
         inputs = {name: gather(array, index) for name, array in self.arrays.items()}
         return Batch(inputs, None if self.labels is None else torch.from_numpy(self.labels[index]))
 
-    def batch_index(self, seed: int, number: int, size: int) -> np.ndarray:
-        """The rows of batch `number` of a training, (size,)."""
+    def batch_index(
+        self, seed: int, number: int, size: int, is_stopped: Callable[[], bool] = lambda: False
+    ) -> np.ndarray:
+        """The rows of batch `number` of a training, (size,). is_stopped: whether to end a wait for samples."""
         return batch_index(seed, number, len(self), size)
 
     @contextmanager
@@ -161,14 +165,13 @@ def preprocess_dataset(
         strict: Refuse bad samples.
         check: Compare also large arrays with their digests, which reads them once.
         shuffled: Prepare chunks of samples in random order, as for `GrowingSplit`.
-        stop: Tells after each chunk whether to stop.
+        stop: Tells after each chunk, and while another process prepares the data, whether to stop.
 
     Raises:
         DataError: if the data cannot be read or has no usable sample, or, with `strict`, for the first bad sample.
         PreparationStopped: `stop` has returned True.
     """
     folder, hold = cache_folder(cache, dataset, tokenizer, shuffled), Hold()
-    hold_entry(folder, hold, lambda: console.info(WAITING))
 
     def build() -> None:
         while not (folder / META).exists():  # another process may remove what it finds without a hold
@@ -176,16 +179,20 @@ def preprocess_dataset(
             for line in keep_limit(cache):
                 console.info(line)
 
-    if not (folder / META).exists() and folder.exists():
-        discard(folder)
-    build()
     try:
+        hold_entry(folder, hold, lambda: console.info(WAITING), stop)
+        if not (folder / META).exists() and folder.exists():
+            discard(folder)
+        build()
+        try:
+            return _open(folder, strict, check, hold)
+        except DamagedCache as error:
+            console.info(f"warning: the prepared data in {folder} are damaged ({error}), so they are prepared anew")
+        discard(folder)
+        build()
         return _open(folder, strict, check, hold)
-    except DamagedCache as error:
-        console.info(f"warning: the prepared data in {folder} are damaged ({error}), so they are prepared anew")
-    discard(folder)
-    build()
-    return _open(folder, strict, check, hold)
+    except WaitStopped:
+        raise PreparationStopped from None
 
 
 def _open(folder: Path, strict: bool, check: bool, hold: Hold) -> PreprocessedSplit:
@@ -218,6 +225,8 @@ def open_prepared(folder: Path, chunks: int) -> tuple[int | None, PreprocessedSp
         if state.chunks < chunks or not state.count or state.host != socket.gethostname():
             return None
         parts = read_parts(work, state.chunks)
+        if sum(len(one["index"]) for one in parts) != state.count:
+            return None  # it is being completed: the parts are removed
         labels, labelled = join_labels(state.count, parts) if state.labelled else (None, None)
         files = {name: array_file(work, number) for number, name in enumerate(state.fields)}
         arrays = {name: np.load(file, mmap_mode="r")[: state.count] for name, file in files.items()}

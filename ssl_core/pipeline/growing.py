@@ -138,38 +138,39 @@ class Blocks:
         self.split: PreprocessedSplit | None = None
         self.ready = 0
         self.lock = threading.Lock()
-        self.is_stopped: Callable[[], bool] = lambda: False
-        """Whether to stop waiting."""
 
     def __len__(self) -> int:
         return -(-self.chunks // self.per_block)
 
-    def rows(self, block: int) -> tuple[int, int]:
+    def rows(self, block: int, is_stopped: Callable[[], bool] = lambda: False) -> tuple[int, int]:
         """First row of a block and the row after its last; waits until they are prepared.
 
         Raises:
             DataError: they cannot be prepared.
             PreparationStopped: `is_stopped` returned True meanwhile.
         """
-        with self.lock:
-            while len(self.ends) <= block:
-                self._wait(min(self.chunks, (len(self.ends) + 1) * self.per_block))
-                assert self.split is not None
-                assert self.split.index is not None
-                places = self.rank[self.split.index // CHUNK_SIZE]  # ascending
-                self.ends.append(int(np.searchsorted(places, (len(self.ends) + 1) * self.per_block)))
-            return self.ends[block - 1] if block else 0, self.ends[block]
-
-    def _wait(self, chunks: int) -> None:
-        while self.ready < chunks:
-            found = self.source.read(chunks)
-            if found is not None:
-                self.ready, self.split = self.chunks if found[0] is None else found[0], found[1]
-                return
-            if self.is_stopped():
+        while not self._has(block):  # the lock is free while a thread waits
+            if is_stopped():
                 raise PreparationStopped
             self.source.check()
             time.sleep(POLL)
+        return self.ends[block - 1] if block else 0, self.ends[block]
+
+    def _has(self, block: int) -> bool:
+        """Whether a block is prepared; if so, `ends` and `split` hold it."""
+        with self.lock:
+            while len(self.ends) <= block:
+                end = (len(self.ends) + 1) * self.per_block
+                if self.ready < min(self.chunks, end):
+                    found = self.source.read(min(self.chunks, end))
+                    if found is None:
+                        return False
+                    self.ready, self.split = self.chunks if found[0] is None else found[0], found[1]
+                assert self.split is not None
+                assert self.split.index is not None
+                places = self.rank[self.split.index // CHUNK_SIZE]  # ascending
+                self.ends.append(int(np.searchsorted(places, end)))
+            return True
 
 
 @dataclass(frozen=True)
@@ -201,15 +202,17 @@ class GrowingSplit(PreprocessedSplit):
         values["arrays"] = {name: array[:end] for name, array in values["arrays"].items()}
         return cls(**values, blocks=blocks, preparation=preparation)
 
-    def batch_index(self, seed: int, number: int, size: int) -> np.ndarray:
+    def batch_index(
+        self, seed: int, number: int, size: int, is_stopped: Callable[[], bool] = lambda: False
+    ) -> np.ndarray:
         """The rows of batch `number`, (size,). A block's incomplete last batch is dropped.
 
         Raises:
             DataError: they cannot be prepared.
-            PreparationStopped: a signal came while they were waited for.
+            PreparationStopped: `is_stopped` returned True while they were waited for.
         """
         for block in range(len(self.blocks)):
-            first, end = self.blocks.rows(block)
+            first, end = self.blocks.rows(block, is_stopped)
             batches = (end - first) // size
             if number < batches:
                 return first + block_index(seed, block, number, end - first, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -60,6 +61,7 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         self.learner, self.data, self.size, self.seed, self.device = learner, data, size, seed, device
         self.numbers, self.progress, self.group, self.views = iter(numbers), progress, group, views
         self.parts = parts
+        self.closed = threading.Event()
         self.whole: tuple[int, TensorDict] = -1, {}  # the last step whose draws were made, and these
         self.prefetcher = Prefetcher((self._inputs, self._draws), device) if device.type == "cuda" else None
 
@@ -76,11 +78,14 @@ class BatchStream(AbstractContextManager["BatchStream"]):
 
     def _inputs(self, number: int) -> TensorDict:
         """The inputs of this process."""
-        index = self.data.batch_index(self.seed, number, self.size)
+        index = self._index(number)
         if self.group is not None:
             index = index[rows_of(self.group, self.size)]
         step, part = divmod(number, self.parts)
         return self._cropped(index, step, part_of(part, self.parts, self.group))
+
+    def _index(self, number: int) -> np.ndarray:
+        return self.data.batch_index(self.seed, number, self.size, self.closed.is_set)
 
     def _cropped(self, index: np.ndarray, step: int, part: HasRank | None = None) -> TensorDict:
         """The inputs of samples, which are all of a step or a part of it, with the crops that the step draws."""
@@ -105,12 +110,12 @@ class BatchStream(AbstractContextManager["BatchStream"]):
         if type(tokenizer).geometry is not Tokenizer.geometry:  # else there is none, and the inputs are not needed
             if inputs is None:
                 numbers = range(step * self.parts, (step + 1) * self.parts)
-                index = [self.data.batch_index(self.seed, number, self.size) for number in numbers]
-                inputs = self._cropped(np.concatenate(index), step)
+                inputs = self._cropped(np.concatenate([self._index(number) for number in numbers]), step)
             geometry = tokenizer.geometry(inputs)
         return self.learner.draw(self.parts * self.size, generator(self.seed, "draw", step), geometry)
 
     def __exit__(self, *_: Any) -> None:
+        self.closed.set()  # a thread may wait for samples
         if self.prefetcher is not None:
             self.prefetcher.close()
 

@@ -175,13 +175,13 @@ def build_cache(
 
     Raises:
         DataError: if the data cannot be used; nothing is left on disk.
-        PreparationStopped: `stop` has returned True.
+        PreparationStopped, WaitStopped: `stop` has returned True, the second while another process was waited for.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_unused_locks(folder.parent)
     work = work_folder(folder)
     order = chunk_order(chunk_count(dataset)) if shuffled else None
-    with file_lock(guard_file(folder), lambda: console.info(WAITING)):
+    with file_lock(guard_file(folder), lambda: console.info(WAITING), stop=stop):
         if (folder / META).exists():
             return
         work.mkdir(exist_ok=True)
@@ -210,7 +210,7 @@ def build_cache(
                 f"SSLX_CACHE_DIR to a folder with more"
             ) from None
         # a kill from here on loses nothing: META exists, so the next process only renames the folder
-        for path in [*work.glob(PARTS), *work.glob(".*.json-*"), work / STATE]:
+        for path in [work / STATE, *work.glob(PARTS), *work.glob(".*.json-*")]:  # without STATE nobody reads the parts
             path.unlink(missing_ok=True)
         os.rename(work, folder)
 
@@ -454,7 +454,12 @@ def free_bytes(folder: Path) -> int:
 def read_parts(work: Path, chunks: int | None = None) -> list[Mapping[str, np.ndarray]]:
     """What the parts in a folder hold, in order; those up to a number of chunks."""
     paths = sorted(work.glob(PARTS))
-    return [np.load(path) for path in paths if chunks is None or _chunks_of(path) <= chunks]
+    return [_read_part(path) for path in paths if chunks is None or _chunks_of(path) <= chunks]
+
+
+def _read_part(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as part:  # closed: there may be more parts than files that a process may open
+        return dict(part)
 
 
 def _chunks_of(part: Path) -> int:

@@ -37,6 +37,7 @@ from ssl_core.training.options import TrainOptions
 from ssl_core.training.parallel import (
     agree,
     copy_from_main,
+    largest,
     wait_for_all,
     watch_connection,
 )
@@ -48,6 +49,9 @@ from ssl_core.training.signals import Signals
 from ssl_core.training.step import GRAD_NORM, StepBatches, batch_stream, micro_batch_numbers, progress_of, step_function
 from ssl_core.utils.console import Progress
 from ssl_core.utils.files import write_json
+
+WAIT_ROUND = 1.0
+"""Seconds in which each of several processes waits for samples before it looks at the signals of all."""
 
 
 class Interrupted(SslxError):
@@ -136,19 +140,15 @@ def train(
         watch_connection(),
         training_progress(plan, state) as progress,
     ):
-        if isinstance(data, GrowingSplit):
-            data.blocks.is_stopped = lambda: bool(signals.number)
         state.last_log = state.step, state.clock()
         _, seconds = agree(0, state.last_log[1], plan.group)
         for step in range(state.step, options.steps if seconds < limit else state.step):
             rate = rate_at(options, step)
             set_rate(state.optimizer, rate)
-            try:
-                wait_for_samples(data, plan, step)
-            except PreparationStopped:  # a signal came meanwhile
+            if stop := wait_for_samples(data, plan, step, signals):
                 check_finite(learner, data, state, plan, guard)
                 save(learner, state, plan)
-                raise Interrupted(signals.number, state.step) from None
+                raise Interrupted(stop, state.step)
             batches = StepBatches(
                 feed, partial(batch_stream, learner, data, plan), micro_batch_numbers(plan, step, step + 1)
             )
@@ -233,15 +233,37 @@ def _check_teacher_schedule(learner: Learner, options: TrainOptions, start: chec
         )
 
 
-def wait_for_samples(data: PreprocessedSplit, plan: TrainingPlan, step: int) -> None:
-    """Wait until the samples of a step are prepared.
+def wait_for_samples(data: PreprocessedSplit, plan: TrainingPlan, step: int, signals: Signals) -> int:
+    """Wait until all processes have the samples of a step, or one of them has received a signal.
+
+    Several processes look at the signals of all every `WAIT_ROUND` seconds.
+
+    Returns:
+        The number of the signal; 0 for none.
 
     Raises:
-        DataError: they cannot be prepared.
-        PreparationStopped: a signal came meanwhile.
+        DataError: the samples cannot be prepared.
     """
-    if isinstance(data, GrowingSplit):
-        data.batch_index(plan.seed, micro_batch_numbers(plan, step, step + 1)[-1], plan.options.batch_size)
+    if not isinstance(data, GrowingSplit):
+        return 0
+    last, end = micro_batch_numbers(plan, step, step + 1)[-1], math.inf
+
+    def is_stopped() -> bool:
+        return bool(signals.number) or time.monotonic() > end
+
+    while True:
+        if plan.group is not None:
+            end = time.monotonic() + WAIT_ROUND
+        waiting = False
+        try:
+            data.batch_index(plan.seed, last, plan.options.batch_size, is_stopped)
+        except PreparationStopped:
+            if not is_stopped():
+                raise
+            waiting = True
+        signal, anyone_waits = largest((signals.number if waiting else 0, waiting), plan.group)
+        if signal or not anyone_waits:
+            return int(signal)
 
 
 class TrainingProgress:

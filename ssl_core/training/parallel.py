@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -229,6 +229,14 @@ def copy_from_main(module: nn.Module, group: Group) -> None:
         for value in (*module.parameters(), *module.buffers()):
             rows = group.all_gather(value.detach().reshape(1, -1))
             value.copy_(rows[0].view_as(value))
+
+
+def largest(values: Sequence[float], group: Group | None) -> list[float]:
+    """The largest of each value over all processes."""
+    if group is None:
+        return list(values)
+    found: list[float] = group.all_gather(torch.tensor([list(values)], dtype=torch.float64)).amax(0).tolist()
+    return found
 
 
 def agree(signal: int, seconds: float, group: Group | None) -> tuple[int, float]:

@@ -87,23 +87,30 @@ def _holds(entry: Path) -> tuple[Path, str]:
     return entry.parent.parent / HOLDS, f"{entry.parent.name}-{entry.name}-"
 
 
-def hold_entry(entry: Path, owner: Hold | None = None, on_busy: Callable[[], None] = lambda: None) -> None:
+def hold_entry(
+    entry: Path,
+    owner: Hold | None = None,
+    on_busy: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Mark an entry as used by this process, so that no other removes it, and as used now.
 
     Args:
         entry: the folder. It may have been removed just before; look for its content after the call.
         owner: the owner of the hold. By default it lasts as long as the process.
         on_busy: called if another process makes the entry, which is then waited for.
+        stop: tells meanwhile whether to stop.
 
     Raises:
         ConfigError: the cache cannot be written.
+        WaitStopped: `stop` has returned True.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     folder, prefix = _holds(entry)
     folder.mkdir(exist_ok=True)
     path = folder / f"{prefix}{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.lock"
     lock = FileLock(path)
-    with file_lock(guard_file(entry), on_busy):
+    with file_lock(guard_file(entry), on_busy, stop=stop):
         lock.acquire()
         with contextlib.suppress(OSError):
             os.utime(entry)

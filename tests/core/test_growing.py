@@ -7,24 +7,27 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sslx
 from ssl_core import BadSample, ConfigError, DataError
 from ssl_core.pipeline import growing, preprocess
-from ssl_core.pipeline.cache import PreprocessedSplit, open_prepared, preprocess_dataset
+from ssl_core.pipeline.cache import PreprocessedSplit, cache_folder, open_prepared, preprocess_dataset
 from ssl_core.pipeline.growing import Blocks, Complete, GrowingSplit, grow, in_blocks
 from ssl_core.runs import scores
-from ssl_core.training import checkpoint
+from ssl_core.training import checkpoint, loop
 from ssl_core.training.loop import Interrupted, train
 from ssl_core.training.options import TrainOptions
 from ssl_core.training.plan import TrainingPlan
+from ssl_core.utils.cache_entries import guard_file
 from ssl_core.utils.console import Console
 from ssl_plugins.objectives.metamae import MetaMAE
 
@@ -195,6 +198,95 @@ def test_what_another_machine_prepares_is_used_once_it_is_complete(toy: Any, gat
     assert found is not None
     assert found[0] is None
     assert len(found[1]) == 80
+
+
+def test_what_is_being_completed_is_read_whole_or_not_at_all(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = toy.Data(toy.Data.Options(count=80), "train")
+    tokenizer = toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16)
+    folder, seen, real = cache_folder(tmp_path, dataset, tokenizer, shuffled=True), [], Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        real(path, missing_ok)
+        if path.parent == preprocess.work_folder(folder):
+            seen.append(open_prepared(folder, 1))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    preprocess_dataset(dataset, tokenizer, tmp_path, Console(), shuffled=True)
+    assert len(seen) > 10
+    assert all(found is None or len(found[1].index) == len(found[1]) == 80 for found in seen)
+
+
+def test_more_parts_than_a_process_may_open_files(toy: Any, tmp_path: Path) -> None:
+    """A part is saved every few seconds, so a long preparation has thousands."""
+    resource = pytest.importorskip("resource")
+    dataset = toy.Data(toy.Data.Options(count=80 * CHUNK), "train")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 40, before[1]))
+    try:
+        data = begin(toy, dataset, tmp_path, 16)
+        assert len(data.whole()) == 80 * CHUNK
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_preparation_stops_while_it_waits_for_that_of_another_process(toy: Any, tmp_path: Path) -> None:
+    dataset = toy.Data(toy.Data.Options(count=80), "train")
+    tokenizer = toy.Tokenizer(toy.Tokenizer.Options(), dataset.fields, 16)
+    folder = cache_folder(tmp_path, dataset, tokenizer, shuffled=True)
+    folder.parent.mkdir(parents=True)
+
+    def prepare(stop: Any) -> PreprocessedSplit:
+        return preprocess_dataset(dataset, tokenizer, tmp_path, Console(), shuffled=True, stop=stop)
+
+    with FileLock(guard_file(folder)):
+        preparation = growing.Preparation(prepare)
+        preparation.join(1)
+        assert preparation.is_alive()
+        preparation.stopping.set()
+        preparation.join(30)
+        assert not preparation.is_alive()
+    with pytest.raises(preprocess.PreparationStopped):
+        preparation.check()
+
+
+class Pair:
+    """Two processes, of which the other one's values are given."""
+
+    rank, size = 0, 2
+
+    def __init__(self, *other: tuple[int, bool]) -> None:
+        self.other, self.own = list(other), []
+
+    def all_gather(self, value: torch.Tensor) -> torch.Tensor:
+        self.own.append(tuple(value[0].tolist()))
+        return torch.cat([value, torch.tensor([self.other.pop(0)], dtype=value.dtype)])
+
+
+def test_processes_that_wait_for_samples_go_on_and_stop_together(
+    toy: Any, gated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that one process received while it waited stops the other, which has its samples, at the same step."""
+    monkeypatch.setattr(loop, "WAIT_ROUND", 0.05)
+    gated.free = 24
+    data = begin(toy, gated(gated.Options(count=80), "train"), tmp_path, 16)
+    options = TrainOptions(batch_size=5, steps=40)
+
+    def wait(step: int, number: int, *other: tuple[int, bool]) -> tuple[int, Any]:
+        group = Pair(*other)
+        plan = TrainingPlan(options, 3, torch.device("cpu"), "fp32", tmp_path, group=group)  # type: ignore[arg-type]
+        return loop.wait_for_samples(data, plan, step, SimpleNamespace(number=number)), group.own  # type: ignore[arg-type]
+
+    term = int(signal.SIGTERM)
+    assert wait(0, 0, (0, False)) == (0, [(0, 0)])
+    assert wait(0, 0, (0, True), (term, True)) == (term, [(0, 0), (0, 0)])
+    assert wait(0, term, (0, False)) == (0, [(0, 0)]), "both have their samples; they stop after the step"
+    assert wait(10, 0, (0, True), (term, True)) == (term, [(0, 1), (0, 1)])
+    assert wait(10, term, (0, False)) == (term, [(term, 1)])
+    gated.gate.set()
+    data.whole()
+    assert wait(10, 0, (0, False)) == (0, [(0, 0)])
 
 
 def test_a_first_block_without_a_usable_sample_is_refused(toy: Any, tmp_path: Path) -> None:

@@ -7,15 +7,24 @@ import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from ssl_core import Learner
+from ssl_core.contracts import PROGRESS
 from ssl_core.errors import SslxError
+from ssl_core.testing.harness import Setting
 from ssl_core.training.accel import compiled_step as module
-from ssl_core.training.accel.compiled_step import CompiledStep
+from ssl_core.training.accel.compiled_step import CompiledStep, is_known
 from ssl_core.training.accel.torn_objects import drop_torn, is_load_error, is_torn, set_aside
+from ssl_core.training.optim import make_optimizer
+from ssl_core.training.options import TrainOptions
+from ssl_core.training.plan import TrainingPlan
+from ssl_core.training.step import step_function
+from ssl_plugins.objectives.metamae import MetaMAE
 
 ELF = pytest.mark.skipif(sys.platform != "linux", reason="objects of Linux")
 
@@ -91,7 +100,6 @@ class Recorder:
 
     def __call__(self) -> float:
         self.calls += 1
-        self.step.calls += 1
         drawn = float(torch.rand(()))
         self.step.learner.seen += 1
         if self.causes:
@@ -158,11 +166,50 @@ def test_other_failures_and_a_second_failure_are_raised(tmp_path, step):
     with pytest.raises(SslxError):
         step.retrying(attempt)
     assert attempt.calls == 2
-    step.calls = 2  # compiled: nothing is repeated
+    step.ready = True  # compiled: nothing is repeated
     later = Recorder(step, OSError("file too short"))
     with pytest.raises(SslxError):
         step.retrying(later)
     assert later.calls == 1
+
+
+class TornGradient(torch.autograd.Function):
+    """The identity, whose first gradient comes from a torn object."""
+
+    is_torn = True
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if TornGradient.is_torn:
+            TornGradient.is_torn = False
+            raise ImportError("file too short")
+        return gradient
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_gradient_is_compiled_again_whatever_number_of_forward_passes_came_before(tmp_path, monkeypatch, parts):
+    harness = Setting(MetaMAE, {"depth": 1}, "continuous_1d").build()
+    learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
+    step = CompiledStep(learner, "key", tmp_path / "cache")
+    monkeypatch.setattr(
+        step, "_compile",
+        lambda: lambda *batch: replace(made := learner(*batch), loss=TornGradient.apply(made.loss)),
+    )  # fmt: skip
+    monkeypatch.setattr(TornGradient, "is_torn", True)
+    torn_file(tmp_path / "cache")
+    options = TrainOptions(accumulate_steps=parts)
+    plan = TrainingPlan(options, 0, torch.device("cpu"), "fp32", tmp_path, compiled=step)
+    run = step_function(learner, make_optimizer(learner, options), plan)
+    batch = harness.inputs, learner.draw(8, torch.Generator().manual_seed(0)) | {PROGRESS: torch.zeros(())}
+    assert not is_known("key", tmp_path / "cache")
+    run(0, [batch] * parts)
+    assert step.retried
+    assert step.ready
+    assert is_known("key", tmp_path / "cache")
 
 
 ONE_STEP = """
@@ -170,6 +217,7 @@ import sys
 from pathlib import Path
 import torch
 from ssl_core import Learner
+from ssl_core.contracts import PROGRESS
 from ssl_core.testing.harness import Setting
 from ssl_core.training.accel.compiled_step import CompiledStep
 from ssl_core.training.plan import TrainingPlan
@@ -184,7 +232,7 @@ learner = Learner(harness.tokenizer, harness.encoder, harness.objective)
 step = CompiledStep(learner, "key", folder)
 plan = TrainingPlan(TrainOptions(), 0, torch.device("cpu"), "fp32", folder, compiled=step)
 run = step_function(learner, make_optimizer(learner, plan.options), plan)
-draws = learner.draw(8, torch.Generator().manual_seed(0))
+draws = learner.draw(8, torch.Generator().manual_seed(0)) | {"progress": torch.zeros(())}
 torch.manual_seed(0)
 loss = run(0, [(harness.inputs, draws)])[0]["loss"]
 grads = sum(float(p.grad.norm()) for p in learner.parameters() if p.grad is not None)

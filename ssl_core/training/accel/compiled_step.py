@@ -161,9 +161,9 @@ def keep_code(cache: Path) -> None:
 class CompiledStep:
     """A learner's forward pass, compiled for one set of shapes. Inputs of other shapes use the eager learner.
 
-    The first call compiles the forward pass, and the first backward pass compiles the gradient. The second call follows
-    both, and marks `key` as known in the cache. Without `cpu_matmul` the compiler's own matrix products are used.
-    `retrying` calls a step of training and compiles it a second time if the cache holds damaged code.
+    The first call compiles the forward pass, and the first backward pass compiles the gradient. `retrying` calls a step
+    of training and compiles it a second time if the cache holds damaged code. When the step is done, it is `ready`, and
+    `key` is marked as known in the cache. Without `cpu_matmul` the compiler's own matrix products are used.
     """
 
     def __init__(self, learner: nn.Module, key: str, cache: Path, cpu_matmul: bool = True) -> None:
@@ -174,7 +174,7 @@ class CompiledStep:
         keep_code(cache)
         self.shapes: dict[str, torch.Size] | None = None
         self.step: Any = None
-        self.calls = 0
+        self.ready = False
         self.retried = False
 
     def retrying(self, attempt: Callable[[], Result]) -> Result:
@@ -186,8 +186,15 @@ class CompiledStep:
         Raises:
             SslxError: if the compiler fails, at the second attempt where there is one.
         """
-        if self.calls > 1 or self.retried:
+        if self.ready:
             return attempt()
+        result = self._first(attempt)
+        self.ready = True
+        self.mark.parent.mkdir(parents=True, exist_ok=True)
+        self.mark.touch()
+        return result
+
+    def _first(self, attempt: Callable[[], Result]) -> Result:
         parameters, buffers = list(self.learner.parameters()), list(self.learner.buffers())
         devices = sorted({p.device.index or 0 for p in parameters if p.is_cuda})
         gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
@@ -196,7 +203,7 @@ class CompiledStep:
         try:
             return attempt()
         except SslxError as error:
-            if not self._repair(error):
+            if self.retried or not self._repair(error):
                 raise
         self.retried = True
         torch.set_rng_state(before[0])
@@ -226,7 +233,7 @@ class CompiledStep:
 
         clear_caches()
         torch.compiler.reset()
-        self.step, self.shapes, self.calls = None, None, 0
+        self.step, self.shapes = None, None
         return True
 
     def __call__(self, inputs: Mapping[str, Tensor], draws: Mapping[str, Tensor]) -> Outcome:
@@ -240,10 +247,6 @@ class CompiledStep:
             self.shapes, self.step = shapes, self._compile()
         elif shapes != self.shapes:  # draws of unusual size: rare, and not worth a compilation
             return self.learner(inputs, draws)
-        self.calls += 1
-        if self.calls == 2:
-            self.mark.parent.mkdir(parents=True, exist_ok=True)
-            self.mark.touch()
         with self.compiling():
             outcome: Outcome = self.step(inputs, draws)
         return outcome
@@ -260,7 +263,7 @@ class CompiledStep:
         except SslxError:
             raise
         except Exception as error:
-            if self.calls > 1:  # compiled already
+            if self.ready:  # compiled already
                 raise
             cause = getattr(error, "inner_exception", error)  # the first line of torch's own error names no cause
             first = next(iter(str(cause).strip().splitlines()), type(cause).__name__)

@@ -40,7 +40,8 @@ class SampleInputs:
     Args:
         x: an array or tensor (n, ...), a sequence of samples or a data set with `len` and `[i]`, or a dict of arrays or
             sequences by field. A sample of a sequence is an array, a text, an image, a recording, a dict by field, or
-            a tuple (sample, label). Names of columns need not be those of fields where the kind of values tells.
+            a tuple (sample, label). In dicts "label" is the label. Names of columns need not be those of fields where
+            the kind of values tells.
         fields: what the samples must hold. Without a dict, samples hold the first field.
         known: whether the fields are those of a trained encoder; else samples may have other channels, sizes and
             further fields.
@@ -52,6 +53,7 @@ class SampleInputs:
     def __init__(self, x: Any, fields: Fields, *, known: bool = True) -> None:
         self.fields, self.known, self.reader = fields, known, ValueReader(known)
         self.columns: Mapping[str, Any] | None = None
+        self.labels: Any = None
         self.matched: Columns | None = None
         x = check_container(x)
         if isinstance(x, Mapping):
@@ -87,6 +89,8 @@ class SampleInputs:
         lengths = {name: len(part) for name, part in x.items()}
         if not lengths or len(set(lengths.values())) > 1:
             raise ConfigError(f"the arrays by field must have one length and not be none, got {lengths}")
+        if LABEL not in self.fields and len(x) > 1:
+            self.labels = x.pop(LABEL, None)
         if next(iter(lengths.values())):
             names = self._names({name: part[0] for name, part in x.items()})
             x = {names.get(name, name): part for name, part in x.items()}
@@ -110,7 +114,8 @@ class SampleInputs:
             ConfigError: a field is missing.
         """
         if self.columns is not None:
-            return {name: self._array(name, part[index]) for name, part in self.columns.items()}, None
+            label = None if self.labels is None else self.labels[index]
+            return {name: self._array(name, part[index]) for name, part in self.columns.items()}, label
         if not self.pairs:
             return {next(iter(self.fields)): self._array(next(iter(self.fields)), self.x[index])}, None
         item, label = split_pair(self.x[index])

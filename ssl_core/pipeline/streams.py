@@ -155,8 +155,11 @@ def keep_stream(x: Any, max_samples: int | None, console: Console) -> tuple[Any,
             _write(work / ROWS, x, max_samples, console)
             folder = parent / file_digest(work / ROWS)[:DIGITS]
             hold_entry(folder)
-            if not folder.exists():
+            try:
                 os.rename(work, folder)
+            except OSError:
+                if not (folder / ROWS).exists():  # else it is kept already
+                    raise
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

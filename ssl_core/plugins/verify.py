@@ -28,7 +28,10 @@ METHODS = {  # methods that a class of each kind must define
     "encoder": ("forward",),
     "probe": ("fit",),
 }
-BUILT_IN_COMMANDS = ("run", "eval", "compare", "data", "list", "show", "check", "new", "plugins")
+BUILT_IN_COMMANDS = (
+    "run", "replay", "inspect", "eval", "embed", "finetune", "predict", "export", "compare", "submit", "ui", "data",
+    "cache", "list", "show", "check", "new", "plugins",
+)  # fmt: skip
 API_VARIABLE = "SSLX_API"
 MAX_LENGTH = 300  # longest quote of a plugin's message, in characters
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,8 @@ class BestCheckpoint:
             CheckpointError: They cannot be written.
         """
         value = figures.get(self.name)
-        if value is None or not self._is_better(value):
+        if value is None or not math.isfinite(value) or not self._is_better(value):
             return False
-        if self.step is not None and self.step > step:  # of a run that was killed and went on with other rounding
-            shutil.rmtree(self.folder / checkpoint.FOLDER, ignore_errors=True)
         entries = {
             BEST: {"name": self.name, "value": value}, "window": MetricAverager().state(),
             "seconds": figures.get("train/seconds", 0.0),

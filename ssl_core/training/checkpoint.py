@@ -78,6 +78,8 @@ def save(
 ) -> Path:
     """Save everything that the rest of the run depends on, then delete all but the newest `keep` checkpoints.
 
+    Those of later steps are deleted, too: they are damaged, or of a run that went on with other rounding.
+
     Raises:
         CheckpointError: the folder cannot be written; earlier checkpoints stay.
     """
@@ -101,7 +103,9 @@ def save(
             _sync_folder(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        for old in (*_saved(root)[:-keep], *root.glob(".old-*")):
+        saved = _saved(root)
+        mine = saved.index(final) + 1
+        for old in (*saved[: max(0, mine - keep)], *saved[mine:], *root.glob(".old-*")):
             shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -108,6 +108,10 @@ def test_a_better_score_replaces_the_weights_and_an_equal_one_does_not(tmp_path)
     assert (state["seconds"], state["seed"]) == (1.5, 0)
 
 
+def test_a_score_that_is_not_finite_is_not_the_best(tmp_path):
+    assert offers(tmp_path, [(10, float("nan")), (20, 0.5), (30, float("inf")), (40, 0.6)]) == [20, 40]
+
+
 def test_of_a_metric_of_errors_the_smallest_is_kept(tmp_path):
     assert offers(tmp_path, [(10, 0.5), (20, 0.7), (30, 0.4)], higher=False) == [10, 30]
 

@@ -203,6 +203,17 @@ def test_pairs_of_a_sample_and_its_label():
     assert opened([(1.0, 2.0)] * 4, {"numeric": Continuous((2,))})[0][0]["numeric"].tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("name", ["numeric", "values"])
+def test_the_label_in_a_dict_of_arrays_is_no_input(name):
+    x = np.random.default_rng(0).normal(size=(len(Y), 3))
+    inputs, labels, dataset = opened({name: x, "label": Y}, {"numeric": Continuous((3,))})
+    assert [list(one) for one in inputs] == [["numeric"]] * len(Y)
+    assert labels == Y.tolist()
+    assert dataset.task.kind == "classes"
+    other = 1 - Y
+    assert opened({name: x, "label": Y}, {"numeric": Continuous((3,))}, y=other)[1] == other.tolist()
+
+
 def test_sequences_of_one_length_tell_it():
     assert opened(["ACGT", "TTTT"], {"sequence": Text()})[2].fields["sequence"].length == 4
     assert opened(["ACGT", "TTT"], {"sequence": Text()})[2].fields["sequence"].length is None

@@ -8,6 +8,7 @@ import pytest
 
 from ssl_core import errors, plugins
 from ssl_core.plugins import Catalogue
+from ssl_core.plugins.verify import BUILT_IN_COMMANDS
 
 HEADER = """
 from ssl_core import (Choice, Continuous, Dataset, Layout, Mask, Masking, Objective, Options, Outcome, Preset,
@@ -430,3 +431,11 @@ def test_a_path_in_place_of_a_name(tmp_path):
     with pytest.raises(errors.ConfigError) as caught:
         Catalogue().objective(str(tmp_path))
     assert f"it is a path: install the package there (pip install -e {tmp_path})" in str(caught.value)
+
+
+def test_the_names_of_all_commands_are_taken():
+    from ssl_core.cli.app import app
+
+    commands = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    assert commands | groups == set(BUILT_IN_COMMANDS)

@@ -283,6 +283,23 @@ def test_trimming_metrics_drops_what_will_be_written_again(tmp_path):
     assert read_metrics(path) == lines[:1]
 
 
+def test_what_was_just_saved_stays_and_what_follows_it_goes(toy, tmp_path):
+    """Checkpoints of later steps are damaged, or of a run that went on with other rounding."""
+    learner = toy.make_learner(MAE)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+
+    def steps_after(*saves, keep):
+        for step in saves:
+            assert checkpoint.save(tmp_path / str(keep), step, learner, optimizer, {}, keep).is_dir()
+        return [
+            int(path.name.removeprefix("step-")) for path in sorted((tmp_path / str(keep) / "checkpoints").iterdir())
+        ]
+
+    assert steps_after(900, 800, keep=1) == [800]
+    assert steps_after(100, 200, 300, keep=2) == [200, 300]
+    assert steps_after(500, 350, keep=2) == [300, 350]
+
+
 @given(kinds=st.lists(st.sampled_from(["training", "training", "training", "probe", "spike"]), max_size=60))
 def test_lines_of_metrics_take_bounded_memory(kinds):
     """Of training the first, every n-th and the last stay, all others stay; a resumed run keeps the same."""

@@ -227,6 +227,9 @@ def test_shed_of_one_token_as_in_the_published_code() -> None:
     draws = small(ShED, continuous(6), min_moved=1).draw(50, seeded(), Geometry())
     assert torch.equal(draws["source"], identity)
     assert (draws["moved"].sum(dim=1) == 1).all()
+    valid = torch.arange(6) < torch.tensor([[1], [2], [0], [6]])
+    draws = small(ShED, continuous(6)).draw(4, seeded(), Geometry(valid=valid))
+    assert draws["moved"].sum(dim=1).tolist() == [0, 2, 0, 2], "a token alone does not move"
     draws = small(ShED, continuous(6)).draw(50, seeded(), Geometry())
     assert ((draws["source"] != identity).sum(dim=1) == 2).all()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core import ContinuousTarget, Geometry, Layout, Learner, Segment, Tokens
@@ -239,6 +240,24 @@ def test_nearby_count_hidden(ratio: float, plain: ModuleType) -> None:
     count = round(ratio * int(hidden[0].sum()))
     assert torch.equal(chosen_counts(draws).long(), dilated.sum(dim=1).clamp(max=count))
     assert not (support_mask(draws) & hidden & ~dilated).any()
+
+
+@pytest.mark.parametrize("count", ["near", "hidden"])
+def test_padding_is_neither_visible_nor_hidden(count: str, plain: ModuleType) -> None:
+    """Nearby tokens are next to a valid visible one, and r counts valid hidden tokens."""
+    rows, length = 400, 40
+    valid = torch.arange(length) < torch.arange(2, length + 1).repeat(11)[:rows, None]
+    objective = small((length,), 0.5, nearby_ratio=0.4, nearby_count=count)
+    draws = objective.draw(rows, seeded(), Geometry(valid=valid))
+    hidden = plain.hidden_from(draws["visible"], length)
+    chosen = support_mask(draws) & hidden
+    shown = valid & ~hidden
+    beside = F.pad(shown, (0, 1))[:, 1:] | F.pad(shown, (1, 0))[:, :-1]
+    near = beside & hidden & valid
+    assert not (chosen & ~near).any()
+    if count == "hidden":
+        most = (0.4 * (hidden & valid).sum(dim=1).double()).round().long()
+        assert torch.equal(chosen.sum(dim=1), torch.minimum(near.sum(dim=1), most))
 
 
 def test_nearby_tokens_are_chosen_independently(plain: ModuleType) -> None:

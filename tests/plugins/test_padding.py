@@ -56,9 +56,12 @@ def change_invalid(tokens: Tokens) -> Tokens:
 @pytest.mark.parametrize("name", sorted(SHIPPED))
 def test_invalid_tokens_have_no_effect(name: str, case: str) -> None:
     harness, tokens, draws = build(name, case)
-    loss = harness.call_objective(tokens, draws).loss
+    outcome = harness.call_objective(tokens, draws)
+    loss = outcome.loss
     assert torch.isfinite(loss)
-    torch.testing.assert_close(harness.call_objective(change_invalid(tokens), draws).loss, loss, rtol=1e-10, atol=1e-12)
+    changed = harness.call_objective(change_invalid(tokens), draws)
+    torch.testing.assert_close(changed.loss, loss, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(dict(changed.metrics), dict(outcome.metrics), rtol=1e-10, atol=1e-12)
     all_valid = replace(tokens, geometry=Geometry(valid=torch.ones_like(tokens.valid)))  # type: ignore[arg-type]
     assert not torch.isclose(harness.call_objective(all_valid, draws).loss, loss, rtol=1e-6), "the mask must matter"
 

@@ -39,6 +39,18 @@ def vocabulary(tmp_path):
 # --- vocabulary files ------------------------------------------------------------------------------------------------
 
 
+def test_the_number_of_an_entry_is_that_of_its_line(tmp_path):
+    """Only a line feed ends a line: vocabularies of many languages hold other separators as entries."""
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*ENTRIES[:5], "\u2028", "\x85", "cat"]) + "\n", encoding="utf-8")
+    assert build(file=str(path), length=4).preprocess({"text": np.array("cat")})["text"].tolist()[1] == 7
+
+
+def test_fields_that_are_not_tokenized_are_left_out(vocabulary):
+    sample = {"text": np.array("cat"), "title": np.array("a title"), "number": np.zeros(3)}
+    assert build(file=str(vocabulary), length=4).preprocess(sample).keys() == {"text", "text_cropped"}
+
+
 def test_ids_of_a_text_by_hand(vocabulary):
     tokenizer = build(file=str(vocabulary), length=10)
     out = tokenizer.preprocess({"text": np.array("The CATS sat on the zebra. café")})

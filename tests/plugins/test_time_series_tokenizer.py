@@ -105,6 +105,16 @@ def test_constants_are_measured_on_the_chosen_channels():
     np.testing.assert_allclose(tokenizer.std, both.std(axis=1), rtol=1e-5)
 
 
+def test_constants_leave_out_padding_that_is_absent():
+    series = [np.array([[0.0] * 9 + [10.0]]), np.array([[4.0] * 40])]
+    tokenizer = make((1, None), length=100, patch=4)
+    prepared = [tokenizer.preprocess({"series": each}) for each in series]
+    chunk = {name: np.stack([each[name] for each in prepared]) for name in prepared[0]}
+    tokenizer.fit_normalization(iter([chunk]))
+    known = np.concatenate(series, axis=1)
+    np.testing.assert_allclose([tokenizer.mean.item(), tokenizer.std.item()], [known.mean(), known.std()], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("error", "call", "words"),
     [

@@ -85,12 +85,12 @@ class Capri(Objective):
             if self.options.normalise:
                 predicted, targets = F.normalize(predicted, dim=-1), F.normalize(targets, dim=-1)
             logits = predicted @ targets.transpose(1, 2) / self.options.temperature
-            loss = self.score(logits, valid)
-        own = torch.arange(logits.shape[1], device=logits.device)
-        return Outcome(loss, {"accuracy": (logits.argmax(dim=2) == own).float().mean().detach()})
+            loss, accuracy = self.score(logits, valid)
+        return Outcome(loss, {"accuracy": accuracy.detach()})
 
-    def score(self, logits: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Cross-entropy of logits (B, predictions, targets) with the diagonal, along the chosen axis.
+    def score(self, logits: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of logits (B, predictions, targets) with the diagonal, along the chosen axis; and the share of
+        predictions that are most like their own target.
 
         valid: (B, n) bool, the valid tokens. The others are neither scored nor negatives.
         """
@@ -101,16 +101,17 @@ class Capri(Objective):
         # F.cross_entropy expects classes at axis 1
         over_targets = F.cross_entropy(logits.transpose(1, 2), own, reduction="none")
         over_predictions = F.cross_entropy(logits, own, reduction="none")
+        correct = (logits.argmax(dim=2) == own).to(over_targets.dtype)
         weights = torch.ones_like(over_targets) if valid is None else valid.to(logits.dtype)
+        each = over_targets, over_predictions, correct
         if self.options.negatives == "batch":  # each process scores the whole batch
-            over_targets, over_predictions = (
-                (weights * errors).sum() / weights.sum().clamp(min=1) for errors in (over_targets, over_predictions)
-            )
+            means = [(weights * part).sum() / weights.sum().clamp(min=1) for part in each]
         else:
-            over_targets, over_predictions = (weighted_mean(part, weights) for part in (over_targets, over_predictions))
+            means = [weighted_mean(part, weights) for part in each]
+        over_targets, over_predictions, accuracy = means
         if self.options.direction == "both":
-            return (over_targets + over_predictions) / 2
-        return over_targets if self.options.direction == "targets" else over_predictions
+            return (over_targets + over_predictions) / 2, accuracy
+        return over_targets if self.options.direction == "targets" else over_predictions, accuracy
 
 
 @hookimpl

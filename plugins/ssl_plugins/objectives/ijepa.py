@@ -109,7 +109,21 @@ class IJEPA(Objective):
         errors = self.error(predicted.to(wide), gather_tokens(encoded.repeat(count, 1, 1), blocks)).mean(dim=-1)
         counted = gather_mask(geometry.valid, blocks)
         weights = torch.ones_like(errors) if counted is None else counted.to(errors.dtype)
-        return Outcome(weighted_mean(errors, weights), {"target_deviation": encoded.std(dim=0).mean()})
+        return Outcome(
+            weighted_mean(errors, weights), {"target_deviation": self.deviation(encoded, teacher.tokens.valid)}
+        )
+
+    @staticmethod
+    def deviation(encoded: Tensor, valid: Tensor | None) -> Tensor:
+        """Standard deviation over the batch, (B, L, D), averaged over features and positions with two valid tokens."""
+        if valid is None:
+            return encoded.std(dim=0).mean()
+        weights = valid.unsqueeze(-1).to(encoded.dtype)
+        count = weights.sum(dim=0)
+        mean = (weights * encoded).sum(dim=0) / count.clamp(min=1)
+        variance = (weights * (encoded - mean).square()).sum(dim=0) / (count - 1).clamp(min=1)
+        known = (count > 1).to(encoded.dtype)
+        return (variance.sqrt().mean(dim=-1, keepdim=True) * known).sum() / known.sum().clamp(min=1)
 
     def error(self, predicted: Tensor, target: Tensor) -> Tensor:
         """The error of each feature, of the same shape."""

@@ -92,14 +92,15 @@ class MetaMAE(Objective):
         """
         assert self.masking is not None, "MetaMAE needs a masking"
         mask = self.masking(batch, generator, geometry)
-        near = geometry.dilate(~mask.hidden, self.layout) & mask.hidden
-        if geometry.valid is not None:
-            near &= geometry.valid
+        shown, hidden = ~mask.hidden, mask.hidden
+        if geometry.valid is not None:  # padding is no neighbour of what is hidden, and is not hidden
+            shown, hidden = shown & geometry.valid, hidden & geometry.valid
+        near = geometry.dilate(shown, self.layout) & hidden
         noise = torch.rand(mask.hidden.shape, generator=generator)
         if self.options.nearby_count == "near":
             chosen = near & (noise < self.options.nearby_ratio)
         else:
-            count = round(self.options.nearby_ratio * (mask.hidden.shape[1] - mask.visible.shape[1]))
+            count = (self.options.nearby_ratio * hidden.sum(dim=1, keepdim=True).double()).round()
             rank = torch.where(near, noise, 2.0).argsort(dim=1).argsort(dim=1)
             chosen = near & (rank < count)
         group = torch.where(mask.hidden, torch.where(chosen, 1, 2), 0)

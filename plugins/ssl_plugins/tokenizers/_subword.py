@@ -172,7 +172,7 @@ class SubwordTokenizer(IdTokenizer):
         self.backend = hf.Tokenizer.from_str(text) if text else None
 
     def preprocess(self, inputs: Inputs) -> Inputs:
-        """Encode a text or pair; other fields are kept.
+        """Encode a text or pair.
 
         Returns:
             The text field: (length,) int32 ids. "FIELD_cropped": () float32, the share of the text's characters that
@@ -194,7 +194,7 @@ class SubwordTokenizer(IdTokenizer):
         else:
             encoding = self.backend.encode(texts[0], texts[1] if len(texts) > 1 else None)
             ids, cropped = np.array(encoding.ids, dtype=np.int32), _cropped_share(encoding, texts)
-        return {**inputs, self.field: ids, f"{self.field}_cropped": np.array(cropped, dtype=np.float32)}
+        return {self.field: ids, f"{self.field}_cropped": np.array(cropped, dtype=np.float32)}
 
     def handmade(self, inputs: Inputs) -> np.ndarray:
         """Frequencies of short runs of characters in the whole text or pair."""
@@ -283,7 +283,7 @@ def read_vocabulary(path: Path, options: SubwordTokenizer.Options) -> hf.Tokeniz
         if path.suffix == ".json":
             return hf.Tokenizer.from_file(str(path))
         if path.suffix == ".txt":
-            entries = path.read_text(encoding="utf-8").splitlines()
+            entries = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # not at other ends of lines
             return _bert({entry: index for index, entry in enumerate(entries)}, options)
     except FileNotFoundError:
         raise ConfigError(f"tokenizer.file {path} does not exist") from None

@@ -22,10 +22,6 @@ class _ImagePart(BaseImageTokenizer):
 
     name = "image-text"
 
-    def preprocess(self, inputs: Inputs) -> Inputs:
-        """Preprocess the image and keep the caption, which the next part reads."""
-        return {**inputs, **super().preprocess(inputs)}
-
 
 class _CaptionPart(SubwordTokenizer):
     """Tokens of the caption."""
@@ -60,6 +56,20 @@ class ImageTextTokenizer(JointTokenizer):
         caption = _CaptionPart(options, fields, dim, field="caption")
         super().__init__(options, fields, dim, parts=[image, caption])
         self.doubts, self.warnings = image.doubts, image.warnings
+
+    def preprocess(self, inputs: Inputs) -> Inputs:
+        """Preprocess the image and encode the caption.
+
+        Returns:
+            The fields of both parts.
+
+        Raises:
+            BadSample: A part cannot use the sample.
+        """
+        prepared: Inputs = {}
+        for part in self.parts:
+            prepared |= part.preprocess(inputs)  # type: ignore[operator]
+        return prepared
 
 
 @hookimpl

@@ -216,9 +216,8 @@ class TimeSeriesTokenizer(GridTokenizer):
         return np.pad(x, widths, mode="wrap" if self.options.fill == "repeat" else "edge")
 
     def fit_normalization(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Mean and standard deviation; of series from which parts are taken, without padding."""
-        takes_parts = self.source > self.length and self.counts_steps
-        super().fit_normalization(map(self._select_steps, chunks) if takes_parts else chunks)
+        """Mean and standard deviation; of series whose padding is known, without it."""
+        super().fit_normalization(map(self._select_steps, chunks) if self.counts_steps else chunks)
 
     def _select_steps(self, chunk: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The steps of a chunk that hold data, as samples of one step: (n, C, 1)."""

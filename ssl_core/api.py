@@ -40,6 +40,7 @@ from ssl_core.runs.pretrain import pretrain as pretrain_run
 from ssl_core.runs.run import Run, RunContext
 from ssl_core.runs.run_dir import default_folder, load_config, place_of_evaluation
 from ssl_core.runs.saved import is_saved
+from ssl_core.runs.tables import stem_of
 from ssl_core.runs.trained import load_trained
 from ssl_core.training.best import LAST
 from ssl_core.training.device import pick_device
@@ -183,8 +184,8 @@ PATHS = {
     "device": "device", "label_pattern": "dataset.label_pattern",
 }  # fmt: skip
 """Option path of each keyword that stands for an option."""
-GRID_KEYS = ("train.steps", "preset")
-"""Options that a comparison keeps apart from those of every run."""
+OF_GRID = ("steps", "preset")
+"""Keywords that a comparison keeps apart from the options of every run."""
 
 
 def pretrain(
@@ -398,7 +399,7 @@ def evaluate(
     values = {path: value for path, value in values.items() if value is not None}
     name = None
     if any(path.startswith("dataset.") for path in values):
-        name = Path(data).resolve().stem if isinstance(data, str | os.PathLike) else values.get("dataset.name", "own")
+        name = stem_of(data) if isinstance(data, str | os.PathLike) else values.get("dataset.name", "own")
     out = keywords.get("out")
     context = RunContext(catalogue, folder, keywords.get("console") or Console())
     place = place_of_evaluation(folder, name, checkpoint) if out is None else Path(out)
@@ -590,7 +591,7 @@ def compare(
     own = {"dataset.name": dataset} | data_options(data, next(iter(modalities), None), keywords, catalogue)
     if "label_pattern" in keywords:
         own["dataset.label_pattern"] = keywords.pop("label_pattern")
-    common = {path: value for path, value in _option_paths(keywords).items() if path not in GRID_KEYS}
+    common = _option_paths({name: value for name, value in keywords.items() if name not in OF_GRID})
     request = ComparisonRequest(
         objectives,
         modalities,
@@ -635,6 +636,10 @@ def _source_path(source: Any) -> Path | None:
     digest.update(weights_digest({"encoder": source}).encode())
     folder = cache_dir() / "encoders" / digest.hexdigest()
     hold_entry(folder)
-    if not folder.exists():
-        source.save(folder)
+    try:
+        if not folder.exists():
+            source.save(folder)
+    except ConfigError:
+        if not folder.exists():  # else another process has saved it meanwhile
+            raise
     return folder

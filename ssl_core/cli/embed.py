@@ -64,6 +64,7 @@ def embed(
     from ssl_core.cli.terminal import RichConsole
     from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, say_findings, write_features
+    from ssl_core.runs.tables import stem_of
     from ssl_core.runs.trained import load_trained
     from ssl_core.training.parallel import is_first, join
     from ssl_core.utils.console import Console
@@ -76,7 +77,7 @@ def embed(
         encoder = load_trained(run_folder, catalogue, checkpoint, device)
         datasets = open_files(encoder, request, catalogue)
         say_findings(datasets, console)
-        file = out or run_folder / "embed" / f"{Path(path).resolve().stem}.parquet"
+        file = out or run_folder / "embed" / f"{stem_of(path)}.parquet"
         task = datasets[0].task
         rows = embed_rows(encoder, datasets, request, console, group)
         if group is not None and group.rank:

@@ -60,6 +60,7 @@ def evaluate(
     from ssl_core.runs.evaluate import evaluate_run, serve_evaluation
     from ssl_core.runs.run import RunContext
     from ssl_core.runs.run_dir import place_of_evaluation
+    from ssl_core.runs.tables import stem_of
     from ssl_core.training.parallel import is_first, join
     from ssl_core.utils.console import Console
 
@@ -70,7 +71,7 @@ def evaluate(
     overrides = {path: value for path, value in overrides.items() if value is not None}
     overrides |= dict(parse_setting(text) for text in set_ or ())
     own = "own" if any(path.startswith("dataset.") for path in overrides) else None
-    other = Path(data).resolve().stem if data else overrides.get("dataset.name", own)
+    other = stem_of(data) if data else overrides.get("dataset.name", own)
     folder = out or place_of_evaluation(run_folder, other, checkpoint)
     console = RichConsole() if is_first() else Console()
     context = RunContext(load_catalogue(block), run_folder, console, " ".join(["sslx", *sys.argv[1:]]))

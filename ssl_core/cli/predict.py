@@ -49,17 +49,17 @@ def predict(
     from ssl_core.runs.embed import EmbedRequest, open_files, say_findings
     from ssl_core.runs.finetuned import load_finetuned
     from ssl_core.runs.predict import FORMATS, score_lines, write_predictions
-    from ssl_core.runs.tables import check_ending
+    from ssl_core.runs.tables import check_ending, stem_of
     from ssl_core.training.device import pick_device
 
     options = dataset_settings("sslx predict", label_pattern, set_)
-    file = out or model_folder / "predictions" / f"{Path(path).resolve().stem}.csv"
+    file = out or model_folder / "predictions" / f"{stem_of(path)}.csv"
     check_ending(file, FORMATS)
     console = RichConsole()
     request = EmbedRequest(path, options, batch_size=batch_size, strict=strict)
     catalogue = load_catalogue(block)
     model = load_finetuned(model_folder, catalogue).to(pick_device(device))
-    datasets = open_files(model.encoder, request, catalogue)
+    datasets = open_files(model.encoder, request, catalogue, model.label_options)
     say_findings(datasets, console)
     count, scored = write_predictions(model, datasets, request, file, console)
     for line in score_lines(model, scored):

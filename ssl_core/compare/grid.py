@@ -106,6 +106,14 @@ def read_grid(path: Path, flags: Mapping[str, Any]) -> Grid:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    for short, long in (("objectives", "method"), ("modalities", "data")):
+        names = tree.get(short, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f'{path}: {short} is a list of names, as {short} = ["..."], not {names!r}')
+        if names and long in tree:
+            raise ConfigError(f"{path} has both {short} and [[{long}]]; leave one of them out")
+    if not isinstance(tree.get("set", {}), Mapping):
+        raise ConfigError(f"{path}: set is a table of options, as [set] with lines NAME = VALUE")
     common = dict(flat(tree.pop("set", {}))) | dict(flags.get("set", {}))
     grid = make_grid(tree | {key: value for key, value in flags.items() if key != "set"} | {"set": common}, str(path))
     if "seeds" in flags:

@@ -124,10 +124,12 @@ def _run_cell_here(cell: Cell, own: Path, catalogue: Catalogue) -> Report | Fail
         context = RunContext(catalogue, own)
         with run_folder(plan, context) as current:
             return pretrain(current, context).finished_report
+    except Interrupted:
+        raise
     except SslxError as error:
-        if isinstance(error, Interrupted):
-            raise
         return Failure(cell, str(error))
+    except Exception as error:  # of one run, such as memory that ran out; the others go on
+        return Failure(cell, f"{type(error).__name__}: {error}")
 
 
 def usual_jobs(device: str | None) -> int:

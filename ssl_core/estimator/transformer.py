@@ -37,6 +37,13 @@ class EstimatorError(SslxError, ValueError):
     """A parameter or data that `SelfSupervisedEncoder` cannot use."""
 
 
+def _one_feature(shape: tuple[int, ...]) -> str:
+    return (
+        f"Found array with {shape[1]} feature(s) (shape={shape}) while a minimum of 2 is required: one is learned from "
+        f"the others"
+    )
+
+
 class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Features learned without labels, as a scikit-learn transformer.
 
@@ -129,6 +136,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Raises:
             ValueError: a parameter, or data that cannot be used.
         """
+        if hasattr(self, "encoder_"):
+            del self.encoder_  # if this call fails, the estimator is not fitted
         self.columns_: TableColumns | None = None
         with as_value_errors():
             x = self._validated(X, reset=True)
@@ -157,7 +166,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             NotFittedError: the encoder is not fitted.
             ValueError: samples that cannot be used.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "encoder_")
         with as_value_errors():
             x = self._validated(X, reset=False)
             samples = x if self.columns_ is None else self.columns_.encode(x)
@@ -174,6 +183,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _validated(self, x: Any, reset: bool) -> Any:
         """The samples: a DataFrame, a float array, or a list of texts. Sets the attributes of the form with `reset`."""
         if self.modality != "auto" and _is_texts(x):
+            if self.modality == "tabular":
+                raise EstimatorError("X is a list of texts, and a table has rows of columns; give a DataFrame")
             return self._validated_texts(x, reset)
         if hasattr(x, "to_pandas") and hasattr(x, "columns"):  # polars, Arrow
             x = x.to_pandas()
@@ -189,10 +200,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             allow_nd=True, ensure_min_samples=2 if reset else 1,
         )  # fmt: skip
         if modality in ("auto", "tabular") and x.ndim == 2 and x.shape[1] < 2:
-            raise EstimatorError(
-                f"Found array with {x.shape[1]} feature(s) (shape={x.shape}) while a minimum of 2 is required: one is "
-                f"learned from the others"
-            )
+            raise EstimatorError(_one_feature(x.shape))
         if self.sample_shape is not None:
             x = self._reshaped(x)
         if reset:
@@ -210,6 +218,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if len(x) < least:
             raise EstimatorError(f"Found array with {len(x)} sample(s) while a minimum of {least} is required")
         if reset:
+            if x.shape[1] < 2:
+                raise EstimatorError(_one_feature(x.shape))
             self.modality_, self._sample_shape = "tabular", (x.shape[1],)
         elif self.columns_ is not None and not self.columns_.categories:
             return np.stack([_numbers_of(x.iloc[:, place], name) for place, name in enumerate(x.columns)], axis=1)
@@ -218,7 +228,10 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def _validated_texts(self, x: Any, reset: bool) -> list[str]:
         if reset:
             self._set_modality(None)
-        texts = [str(text) for text in x]
+        texts = list(x)
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise EstimatorError(f"X holds {text!r} at {number}, which is no text; drop such samples")
         if reset and len(texts) < 2:
             raise EstimatorError("X holds 1 sample, and a minimum of 2 is required")
         return texts

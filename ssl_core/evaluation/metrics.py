@@ -211,19 +211,42 @@ def _macro_f1(task: Task, scores: np.ndarray, labels: np.ndarray, groups: np.nda
 
 def _f1(task: Task, scores: np.ndarray, labels: np.ndarray, average: str) -> MetricValue:
     predicted = decide(task, scores)
-    value = float(sk.f1_score(labels, predicted, average=average, zero_division=0))
     if task.kind == "labels":
-        return MetricValue(value)
-    confusion = sk.confusion_matrix(labels, predicted)
+        if task.size == 1:  # a column of one label looks to scikit-learn like two classes
+            return MetricValue(float(sk.f1_score(labels[:, 0], predicted[:, 0], zero_division=0)))
+        return MetricValue(float(sk.f1_score(labels, predicted, average=average, zero_division=0)))
+    value = float(sk.f1_score(labels, predicted, average=average, zero_division=0))
     # F1 depends on the confusion matrix alone, so drawing matrices is the same as drawing samples, and quicker
-    draws = np.random.default_rng(0).multinomial(len(labels), confusion.ravel() / len(labels), size=BOOTSTRAP_DRAWS)
-    return MetricValue(value, float(_f1_of_confusions(draws.reshape(BOOTSTRAP_DRAWS, *confusion.shape), average).std()))
+    pairs, counts = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), size=BOOTSTRAP_DRAWS)
+    return MetricValue(value, float(_f1_of_confusions(draws, pairs, average).std()))
 
 
-def _f1_of_confusions(confusions: np.ndarray, average: str) -> np.ndarray:
-    """Weighted or macro F1 of each confusion matrix, (R, C, C) with true classes in rows, to (R,)."""
-    true, predicted = confusions.sum(axis=2), confusions.sum(axis=1)
-    correct = np.diagonal(confusions, axis1=1, axis2=2)
+def _f1_of_confusions(counts: np.ndarray, pairs: np.ndarray, average: str) -> np.ndarray:
+    """Weighted or macro F1 of confusion matrices.
+
+    Args:
+        counts: (R, K), the entries of each matrix that are not 0 in the data.
+        pairs: (2, K), their true and predicted classes.
+        average: weighted or macro.
+
+    Returns:
+        (R,)
+    """
+    from scipy.sparse import csr_array
+
+    classes, index = np.unique(pairs, return_inverse=True)
+    place = index.reshape(pairs.shape)
+    entries = np.arange(pairs.shape[1])
+
+    def by_class(entries: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """(R, C), sums of the entries by class."""
+        where = csr_array((np.ones(len(entries)), (entries, columns)), shape=(pairs.shape[1], len(classes)))
+        return np.asarray(counts @ where)
+
+    true, predicted = by_class(entries, place[0]), by_class(entries, place[1])
+    right = entries[place[0] == place[1]]
+    correct = by_class(right, place[0][right])
     f1 = 2 * correct / np.maximum(true + predicted, 1)
     weights = true if average == "weighted" else (true + predicted > 0)
     return (f1 * weights).sum(axis=1) / weights.sum(axis=1)

@@ -328,6 +328,8 @@ class MemoryDataset(Dataset):
     known_labels: ClassVar[np.ndarray | None]
     """(n,) bool: which samples have a label, where only some have."""
     known_task: ClassVar[Task | None]
+    label_kind: ClassVar[str | None] = None
+    """numpy's kind of the labels as they were given."""
     known_fields: ClassVar[Fields]
 
     class Options(Dataset.Options):
@@ -440,7 +442,7 @@ def memory_dataset(
             fields = {NUMERIC: numbers, MISSING: Discrete(numbers.shape[-1] or 0, 2), **fields}
     if y is None and any(label is not None for label in labels):
         y = labels
-    task, codes, known = None, None, None
+    task, codes, known, kind = None, None, None, None
     if y is not None:
         given = y.detach().cpu().numpy() if isinstance(y, Tensor) else _label_array(y)
         if len(given) != len(samples):
@@ -450,13 +452,15 @@ def memory_dataset(
         known = _known(given)
         if not known.any():
             raise DataError("no sample has a label; leave y out")
-        task, some = infer_task(np.array(given[known].tolist()) if given.dtype == object else given[known])
+        present = np.array(given[known].tolist()) if given.dtype == object else given[known]
+        kind, (task, some) = present.dtype.kind, infer_task(present)
         codes = np.zeros((len(given), *some.shape[1:]), some.dtype)
         codes[known] = some
         known = None if known.all() else known
         digest.update(codes.tobytes() + repr(task).encode() + (b"" if known is None else known.tobytes()))
     values = {
         "__doc__": "Samples in memory.", "modality": modality, "samples": samples, "y": codes, "known_task": task,
-        "known_fields": fields, "known_labels": known, "warnings": samples.notes(), "doubts": doubts_about(fields),
+        "known_fields": fields, "known_labels": known, "label_kind": kind, "warnings": samples.notes(),
+        "doubts": doubts_about(fields),
     }  # fmt: skip
     return type("MemoryDataset", (MemoryDataset,), values), digest.hexdigest()

@@ -162,7 +162,10 @@ def _labels(names: Sequence[str], auroc: Sequence[float | None], title: str, pro
         lines.append(f"Of {len(known)} labels the best {TOP} and the worst {TOP}.")
     if not shown:
         return PredictionView(f"Labels of {title}", lines)
-    values: dict[str, tuple[float, float | None]] = {_short(name): (value, None) for value, name in shown}
+    values: dict[str, tuple[float, float | None]] = {}
+    for value, name in shown:
+        short = _short(name)
+        values[f"{short} ({len(values) + 1})" if short in values else short] = value, None
     spoken = ", ".join(f"{name} {value:.3f}" for value, name in shown)
     plot = plots.bars(values, 1.0, f"AUROC of each label: {spoken}", plots.SERIES[:1], "AUROC")
     return PredictionView(f"Labels of {title}", lines, plot=plot)

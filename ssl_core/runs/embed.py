@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ssl_core.config.resolve import validate
 from ssl_core.config.schema import RunConfig
 from ssl_core.contracts import Dataset, Inputs
 from ssl_core.errors import BadSample, ConfigError, DataError
@@ -64,20 +67,32 @@ def own_options(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in config.dataset.options.items() if name not in OF_TRAINING}
 
 
-def open_files(encoder: PretrainedEncoder, request: EmbedRequest, catalogue: Catalogue) -> list[Dataset]:
+def open_files(
+    encoder: PretrainedEncoder,
+    request: EmbedRequest,
+    catalogue: Catalogue,
+    labels: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Dataset]:
     """The files as data sets in the form of the data trained on, one for each split that they name.
 
+    Args:
+        encoder: the encoder.
+        request: the files, and options of the data set.
+        catalogue: the plugins.
+        labels: options that say what the labels are, unless the request does; files without these have no labels.
+
     Raises:
-        ConfigError: an unknown option.
+        ConfigError: an unknown option, or a value that does not fit.
         DataError: the files cannot be read, or do not fit the encoder.
     """
+    if labels.keys() - {"task"} and not labels.keys() & request.options.keys():
+        with contextlib.suppress(ConfigError, DataError):
+            return open_files(encoder, replace(request, options={**labels, **request.options}), catalogue)
     kind = catalogue.dataset("files", encoder.config.modality)
-    values = {**own_options(encoder.config), "test_fraction": 0, "root": request.path, **request.options}
+    values = {**own_options(encoder.config), "test_fraction": 0, "root": request.path}
     known = kind.Options.model_fields
-    for name in request.options:
-        if name not in known:
-            raise ConfigError(f"unknown option 'dataset.{name}'; sslx show {encoder.config.modality}/files lists all")
-    options = kind.Options(**{name: value for name, value in values.items() if name in known})
+    values = {name: value for name, value in values.items() if name in known}
+    options = validate("dataset", kind.Options, {**values, **request.options})
     train = kind(options, "train")
     datasets = [train, *(kind(options, split) for split in train.splits if split != "train")]
     for dataset in datasets:

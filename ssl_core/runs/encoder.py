@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ from ssl_core.runs.export.request import Export, ExportRequest
 from ssl_core.utils.console import Console
 
 EMBED_BATCH = 256
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each part has its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 @dataclass(frozen=True)
@@ -195,7 +208,13 @@ class PretrainedEncoder(nn.Module):
         return {name: send(torch.from_numpy(np.stack(values)), self.device) for name, values in rows.items()}
 
     def batches(self, samples: SampleInputs, size: int) -> Iterator[dict[str, Tensor]]:
-        """Preprocessed inputs of `size` samples at a time."""
+        """Preprocessed inputs of `size` samples at a time.
+
+        Raises:
+            ConfigError: `size` is no positive number.
+        """
+        if size < 1:
+            raise ConfigError(f"batch_size={size}: give at least 1")
         for start in range(0, len(samples), size):
             yield self._batch(samples, start, min(start + size, len(samples)))
 
@@ -227,19 +246,15 @@ class PretrainedEncoder(nn.Module):
         """
         samples = SampleInputs(x, self.fields)
         out: np.ndarray | None = None
-        training, done = self.training, 0
-        self.eval()
-        try:
-            with (console or Console()).progress("embedding", len(samples)) as progress:
-                for inputs in self.batches(samples, batch_size):
-                    part = self(inputs, per_token, layers, readout).float().cpu().numpy()
-                    if out is None:
-                        out = np.empty((len(samples), *part.shape[1:]), dtype=np.float32)
-                    out[done : done + len(part)] = part
-                    done += len(part)
-                    progress.advance(len(part))
-        finally:
-            self.train(training)
+        done = 0
+        with evaluating(self), (console or Console()).progress("embedding", len(samples)) as progress:
+            for inputs in self.batches(samples, batch_size):
+                part = self(inputs, per_token, layers, readout).float().cpu().numpy()
+                if out is None:
+                    out = np.empty((len(samples), *part.shape[1:]), dtype=np.float32)
+                out[done : done + len(part)] = part
+                done += len(part)
+                progress.advance(len(part))
         if out is None:
             raise DataError("there is nothing to embed: x holds no sample")
         device = is_tensor_input(x)

@@ -36,6 +36,7 @@ from ssl_core.runs.data import as_utf8
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.finetuned import MODEL, FineTuned, write_finetuned
 from ssl_core.runs.labelled import DataRequest, LabelledData, open_labelled, share_of_labels
+from ssl_core.runs.tables import stem_of
 from ssl_core.training.device import Precision, describe, pick_device, pick_precision
 from ssl_core.training.options import FinetuneOptions
 from ssl_core.training.supervised import (
@@ -167,6 +168,7 @@ class Study:
                 "--class-weights balanced is for classes and labels, and the label is a number; leave it out"
             )
         metrics = [name for name in encoder.config.evaluate.metrics if name in METRICS and METRICS[name].fits(task)]
+        metrics += ["r2"] if task.kind == "number" else []  # a correlation ignores offset and scale
         self.tasks = tasks_by_metric(task, (*request.metrics, *metrics))
         self.scores: list[FinetuneScore] = []
         self.curves: list[FinetuneCurve] = []
@@ -223,7 +225,8 @@ class Study:
             head.set_linear(weight, bias + shift)
         schema = {**self.encoder.schema, "classes": list(task.names)}
         encoder.schema, encoder.stats = schema, {name: one.to_json() for name, one in self.data.stats.items()}
-        return FineTuned(encoder, head, options.layers, self.request.label_kind).to(self.device)
+        kind = getattr(self.data.dataset, "label_kind", None) or self.request.label_kind
+        return FineTuned(encoder, head, options.layers, kind, self.data.label_options).to(self.device)
 
     def probe(
         self, fraction: float, seed: int, index: np.ndarray, held: np.ndarray
@@ -259,9 +262,8 @@ class Study:
     def _fit(self, x: np.ndarray, labels: np.ndarray, seed: int) -> Callable[[np.ndarray], np.ndarray]:
         """A function from rows of features to scores."""
         rows, y, _ = _rows(self.data.task, x, labels, "training")
-        tokens = x.shape[1] if self.data.task.per_token else 1
         most, _ = limits(EvaluateOptions(probes=("linear",)), self.data.task, len(rows), 1, 1, x.shape[-1])
-        chosen = random_subset(len(rows), most.max_train and most.max_train * tokens, seed)
+        chosen = random_subset(len(rows), most.max_train, seed)
         if chosen is not None:
             rows, y = rows[chosen], y[chosen]
         return fit_logistic(self.data.task, rows, y).predict_scores
@@ -333,7 +335,7 @@ class Study:
         task = task_to_json(data.task)
         model.report = FinetuneReport(
             run=str(self.encoder.provenance.folder), command=request.command, modality=data.dataset.modality,
-            dataset=data.dataset.name, split=data.scored if data.scored != "train" else "test", task=task,
+            dataset=data.dataset.name, split="validation" if data.scored == "validation" else "test", task=task,
             samples=data.counts, validation=data.held_out,
             options=request.options.model_dump(mode="json") | {"seed": request.seed, "seeds": request.seeds},
             data={"name": data.dataset.name, **data.options}, schema_of_data=dict(model.encoder.schema),
@@ -383,7 +385,8 @@ def affine_map(
     """The weights (width, size) and offsets (size,) of a function that is affine up to a constant for each row.
 
     Log-probabilities of classes are, and differ from logits by such a constant. A class that the function never
-    predicts gets weights of zero and an offset below those of the others.
+    predicts gets weights of zero and an offset below those of the others, and a label that it always or never predicts
+    weights of zero and an offset of that sign.
     """
     points = np.concatenate([np.zeros((1, width)), np.eye(width)])
     scores = np.asarray(predict(points), dtype=np.float64).reshape(width + 1, task.size)
@@ -391,6 +394,9 @@ def affine_map(
         present = scores[0] > ABSENT_CLASS_SCORE / 2
         scores = scores - scores[:, [int(np.flatnonzero(present)[0])]]
         scores[:, ~present] = scores[0, present].min() - ABSENT_MARGIN
+    elif task.kind == "labels":
+        constant = np.abs(scores[0]) > -ABSENT_CLASS_SCORE / 2
+        scores[:, constant] = np.sign(scores[0, constant]) * ABSENT_MARGIN
     return scores[1:] - scores[0], scores[0]
 
 
@@ -423,5 +429,5 @@ def place_of_finetuning(run: Path, data: Mapping[str, Any]) -> Path:
         run: folder of the run or of the saved encoder.
         data: options of the data set by name; none for the run's own.
     """
-    name = Path(str(data["root"])).resolve().stem if "root" in data else str(data.get("name", "own"))
+    name = stem_of(str(data["root"])) if "root" in data else str(data.get("name", "own"))
     return run / "finetune" / (re.sub(r"[^\w.+-]+", "-", name).strip("-.") or "own")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ssl_core.errors import CheckpointError, ConfigError, DataError
 from ssl_core.nn.task_head import TaskHead, probabilities, task_from_json, task_to_json
 from ssl_core.pipeline.memory import SampleInputs
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
+from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder, evaluating
 from ssl_core.runs.memory_data import as_frame, frame_batches
 from ssl_core.runs.saved import (
     DIGESTS,
@@ -61,17 +62,23 @@ class FineTuned(TaskModel):
     report: FinetuneReport | None = None
 
     def __init__(
-        self, encoder: PretrainedEncoder, head: TaskHead, layers: tuple[int, ...] = (), label_kind: str = "U"
+        self,
+        encoder: PretrainedEncoder,
+        head: TaskHead,
+        layers: tuple[int, ...] = (),
+        label_kind: str = "U",
+        label_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Args:
         encoder: tokenizer and encoder.
         head: a head for features of their width.
         layers: encoder layers from 1 whose outputs the head reads side by side; none for the encoder's output.
         label_kind: numpy's kind of the class labels that were given in memory.
+        label_options: options of the data set that say what the labels of files are.
         """
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.layers, self.label_kind = tuple(layers), label_kind
+        self.layers, self.label_kind, self.label_options = tuple(layers), label_kind, dict(label_options)
 
     @property
     def classes(self) -> np.ndarray | None:
@@ -168,17 +175,14 @@ class FineTuned(TaskModel):
         samples = SampleInputs(x, self.encoder.fields) if frame is None else frame
         if not len(samples):
             raise DataError("there is nothing to predict: x holds no sample")
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             if frame is not None:
+                frame = frame.drop(columns=[self.label_options.get("label")], errors="ignore")
                 for prepared in frame_batches(self.encoder, frame, size):
                     yield self.scores(self.encoder.stack(prepared))
                 return
             for inputs in self.encoder.batches(samples, size):
                 yield self.scores(inputs)
-        finally:
-            self.train(training)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the model to a folder of its own, completely or not at all; `sslx.load_model` reads it.
@@ -219,7 +223,7 @@ def write_finetuned(model: FineTuned, folder: Path) -> None:
         folder / ENTRIES,
         {
             "format": FORMAT, "kind": KIND, "modality": model.encoder.config.modality, "task": task_to_json(model.task),
-            "layers": list(model.layers), "label_kind": model.label_kind,
+            "layers": list(model.layers), "label_kind": model.label_kind, "label_options": model.label_options,
             "head": {"width": model.head.linear.in_features}, DIGESTS: digests_of(folder, [HEAD]),
         },
     )  # fmt: skip
@@ -246,10 +250,11 @@ def load_finetuned(folder: Path, catalogue: Catalogue) -> FineTuned:
     try:
         task, width = task_from_json(entries["task"]), int(entries["head"]["width"])
         layers, kind = tuple(map(int, entries["layers"])), str(entries["label_kind"])
-        with torch.random.fork_rng():
+        label_options = dict(entries.get("label_options", {}))  # earlier versions did not write them
+        with torch.random.fork_rng(devices=[]):
             head = TaskHead(width, task)
         head.load_state_dict(read_tensors(path / HEAD), strict=True)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(f"{path} is damaged ({reason}); fine-tune anew") from None
-    return FineTuned(encoder, head, layers, kind).eval()
+    return FineTuned(encoder, head, layers, kind, label_options).eval()

@@ -122,7 +122,7 @@ def _build(path: Path, kind: SourceKind, weights: VitWeights, catalogue: Catalog
     fields = {"image": Continuous((own["tokenizer"]["channels"], *own["tokenizer"]["size"]))}
     tokenizer_options = tokenizer_class.Options(**own["tokenizer"])
     encoder_options = encoder_class.Options(**own["encoder"])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         tokenizer = tokenizer_class(tokenizer_options, fields, own["encoder"]["dim"])
         encoder = encoder_class(encoder_options, tokenizer.layout)
     for module, tensors in ((tokenizer, weights.tokenizer), (encoder, weights.encoder)):

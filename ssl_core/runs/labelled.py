@@ -24,6 +24,8 @@ from ssl_core.training.supervised import LabelledRows
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console
 
+LABEL_OPTIONS = ("label", "label_pattern", "task")
+
 
 @dataclass(frozen=True)
 class LabelledData:
@@ -50,6 +52,13 @@ class LabelledData:
     def dataset(self) -> Dataset:
         """The training split."""
         return self.splits["train"]
+
+    @property
+    def label_options(self) -> dict[str, Any]:
+        """The options that say what the labels of files are, for others of the same form."""
+        if self.dataset.name != "files":
+            return {}
+        return {name: value for name in LABEL_OPTIONS if (value := self.options.get(name)) is not None}
 
     @property
     def counts(self) -> dict[str, int]:

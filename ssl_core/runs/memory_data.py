@@ -21,7 +21,7 @@ from ssl_core.pipeline.streams import is_stream, keep_stream, kept_stream, open_
 from ssl_core.pipeline.values import check_container
 from ssl_core.plugins import Catalogue, Origin
 from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches
-from ssl_core.runs.encoder import PretrainedEncoder
+from ssl_core.runs.encoder import PretrainedEncoder, evaluating
 from ssl_core.runs.run_dir import load_config
 from ssl_core.training.parallel import gather_bytes, joined, local_rank
 from ssl_core.utils.cache import cache_dir
@@ -66,6 +66,13 @@ def data_options(
     if most is not None and not is_stream(data):
         check_container(data)  # of several splits another message helps
         raise ConfigError("max_samples is for streamed data sets; leave it out, and give a part of the data")
+    if data is None or isinstance(data, str | os.PathLike):
+        if keywords.get("y") is not None:
+            raise ConfigError(
+                "y is for data in memory; leave it out, or name the column of the labels as set={'dataset.label': NAME}"
+            )
+        if keywords.get("rate") is not None:
+            raise ConfigError("rate is for data in memory; leave it out: files have their own")
     if data is None:
         return {}
     if isinstance(data, str | os.PathLike):
@@ -172,6 +179,9 @@ def table_file(frame: Any, y: Any) -> Path:
     except TypeError as error:
         raise DataError(f"the table holds values that are neither numbers nor texts ({error})") from None
     digest.update(repr([*zip(frame.columns, map(str, frame.dtypes), strict=True)]).encode())
+    for column in range(frame.shape[1]):
+        if pandas.api.types.is_object_dtype(frame.iloc[:, column]):  # pandas hashes 1 and "1" alike
+            digest.update(repr([type(value).__name__ for value in frame.iloc[:, column]]).encode())
     folder = cache_dir() / "tables" / digest.hexdigest()
     path = folder / "table.parquet"
     hold_entry(folder)
@@ -324,12 +334,9 @@ def _features(
 ) -> np.ndarray:
     """Features of all samples; no sample is skipped, since rows have no ids."""
     request.strict = True
-    training = encoder.training
-    encoder.eval()
     try:
-        parts = [rows.features for rows in embed_rows(encoder, datasets, request, console)]
+        with evaluating(encoder):
+            parts = [rows.features for rows in embed_rows(encoder, datasets, request, console)]
     except BadSample as error:
         raise DataError(f"{error}") from None
-    finally:
-        encoder.train(training)
     return np.concatenate(parts)

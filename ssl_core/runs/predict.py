@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _labels(task: Task, batch: SampleBatch, scored: Scored) -> list[Any]:
     index = {name: number for number, name in enumerate(task.names)}
     position = np.array([index.get(name, -1) for name in own.names])
     if task.kind == "labels":
-        if (position < 0).any():
+        if (position < 0).any():  # a label that no sample of the files has is one that none of them has
             scored.unknown |= {name: len(batch.ids) for name in own.names if name not in index}
             return [None] * len(batch.ids)
         out: list[Any] = []
@@ -183,6 +183,12 @@ def _token_labels(task: Task, batch: SampleBatch, length: int) -> list[Any]:
     return out
 
 
+def _score_text(task: Task, result: MetricValue) -> str:
+    """Name and value of the task's metric."""
+    title = metric_title(task.metric, METRICS[task.metric].higher_is_better)
+    return f"{title}: {format_score(task.metric, ScoreValue(result.value, result.standard_error))}"
+
+
 def score_lines(model: FineTuned, scored: Scored) -> list[str]:
     """The score of the predictions in a line, and what was not scored; none without labels."""
     lines = []
@@ -193,8 +199,9 @@ def score_lines(model: FineTuned, scored: Scored) -> list[str]:
     if scored.count:
         task = model.task
         result = scored.measure(task)
-        title = metric_title(task.metric, METRICS[task.metric].higher_is_better)
-        value = format_score(task.metric, ScoreValue(result.value, result.standard_error))
-        lines.append(f"{title}: {value} on {scored.count:,} labelled samples")
+        lines.append(f"{_score_text(task, result)} on {scored.count:,} labelled samples")
+        if task.kind == "number" and task.metric != "r2":  # a correlation ignores offset and scale
+            other = replace(task, metric="r2")
+            lines.append(_score_text(other, scored.measure(other)))
         lines += list(result.notes)
     return [as_utf8(line) for line in lines]

@@ -127,7 +127,8 @@ def encoder_entries(encoder: PretrainedEncoder) -> dict[str, Any]:
     files = {name: f"{FILES}/{source.name}" for name, source in _files(encoder).items()}
     for name in files:
         config["tokenizer"][name] = files[name]
-    config["dataset"] = {name: _without_folder(value) for name, value in config["dataset"].items()}
+    for section in ("dataset", "init"):
+        config[section] = {name: _without_folder(value) for name, value in (config[section] or {}).items()}
     origin = encoder.provenance
     return {
         "format": FORMAT, "kind": KIND, "modality": encoder.config.modality, "dim": encoder.dim,
@@ -298,7 +299,7 @@ def build_parts(config: RunConfig, fields: Fields, catalogue: Catalogue) -> tupl
     """
     tokenizer_class = catalogue.tokenizer(config.tokenizer.name)
     encoder_class = catalogue.encoder(config.encoder.name)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         tokenizer = tokenizer_class(tokenizer_class.Options(**config.tokenizer.options), fields, config.dim)
         encoder = encoder_class(encoder_class.Options(**config.encoder.options), tokenizer.layout)
     return tokenizer, encoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ class TablePart:
 
     columns: Mapping[str, Any]
     samples: int
+
+
+def stem_of(path: str | os.PathLike[str]) -> str:
+    """What results on a file, a folder or the files of a pattern are called: of a pattern, the folder's name."""
+    whole = Path(path).resolve()
+    return whole.parent.name if any(letter in whole.name for letter in "*?[") and not whole.exists() else whole.stem
 
 
 def check_ending(path: Path, endings: Collection[str]) -> None:

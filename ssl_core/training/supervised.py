@@ -175,9 +175,9 @@ def fit(
 ) -> FitResult:
     """Train a model in place and leave it with the weights that were best on the validation split.
 
-    Better is a better value of the task's metric or, where it is equal or undefined, a lower loss. The weights before
-    training count as well, though not for the patience. The result depends on the arguments alone, unless
-    `options.max_seconds` ends the training.
+    Better is a better value of the task's metric or, where it is equal or undefined, a lower loss; of a number to
+    predict it is the lower loss alone. The weights before training count as well, though not for the patience. The
+    result depends on the arguments alone, unless `options.max_seconds` ends the training.
 
     Args:
         model: on the setting's device.
@@ -305,12 +305,14 @@ def _augmented(
 
 
 def _key(task: Task, evaluation: Evaluation) -> tuple[float, float]:
-    """The better evaluation has the larger key."""
+    """The better evaluation has the larger key. Of numbers the loss decides: correlations ignore offset and scale."""
     from ssl_core.evaluation.metrics import METRICS  # scikit-learn takes a second to import
 
     sign = 1 if METRICS[task.metric].higher_is_better else -1
     value = evaluation.value
     loss = evaluation.validation_loss
+    if task.kind == "number":
+        value = None
     return (-math.inf if value is None else sign * value), (-loss if math.isfinite(loss) else -math.inf)
 
 

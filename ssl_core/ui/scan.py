@@ -31,6 +31,7 @@ CELLS = "cells"
 MAX_DEPTH = 6
 MAX_RUNS = 2_000
 MAX_BYTES = 50_000_000
+MAX_DIGITS = 18
 """Largest file that is read; of a longer metrics.jsonl its end."""
 RECENT = 120.0
 """Seconds since its last line in which a run counts as running, where locks cannot be looked at."""
@@ -72,7 +73,7 @@ class RunEntry:
         value: Any = self.config
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        return "" if value is None else str(value)
+        return "" if value is None else _printable(str(value))
 
     @property
     def method(self) -> str:
@@ -90,7 +91,7 @@ class RunEntry:
     def steps(self) -> int | None:
         """Steps that were asked for."""
         text = self.value("train", "steps")
-        return int(text) if text.isdigit() else None
+        return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else None
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,18 @@ def read_metrics(folder: Path, root: Path) -> list[dict[str, float]]:
             numbers = {
                 _printable(name): float(value)
                 for name, value in content.items()
-                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                if isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
             }
             if "step" in numbers:
                 lines.append(numbers)
     return lines
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def is_running(folder: Path) -> bool:

@@ -1,5 +1,7 @@
 """Metrics over a whole evaluation set: values by hand, agreement with the libraries, standard errors."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -72,6 +74,31 @@ def test_standard_error_of_accuracy_is_the_spread_over_test_sets():
     assert mean_error(results) == pytest.approx(spread(results), rel=0.1)
 
 
+def f1_of(confusion, average):
+    """F1 of one confusion matrix, all of whose entries may be drawn."""
+    pairs = np.indices(confusion.shape).reshape(2, -1)
+    return _f1_of_confusions(confusion.reshape(1, -1), pairs, average)[0]
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "weighted_f1"])
+def test_f1_of_one_label_is_that_of_the_label(metric):
+    rng = np.random.default_rng(3)
+    labels = (rng.random((200, 1)) < 0.1).astype(int)
+    scores = labels + rng.normal(size=(200, 1)) - 0.5
+    expected = sk.f1_score(labels[:, 0], scores[:, 0] > 0)
+    assert measure(task("labels", 1, metric), scores, labels).value == pytest.approx(expected)
+
+
+def test_the_error_of_f1_of_many_classes_takes_little_memory():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(2000, size=3000)
+    tracemalloc.start()
+    result = measure(task("classes", 2000, "macro_f1"), one_hot(labels[::-1], 2000), labels)
+    assert tracemalloc.get_traced_memory()[1] < 300e6
+    tracemalloc.stop()
+    assert 0 < result.standard_error < 0.1
+
+
 def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(4, size=300), rng.integers(4, size=300)
@@ -79,7 +106,7 @@ def test_weighted_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     predicted[predicted == 2] = 1  # one class is never predicted
     expected = sk.f1_score(labels, predicted, average="weighted", zero_division=0)
     assert measure(task("classes", 4, "weighted_f1"), one_hot(predicted, 4), labels).value == pytest.approx(expected)
-    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "weighted")[0] == pytest.approx(expected)
+    assert f1_of(sk.confusion_matrix(labels, predicted), "weighted") == pytest.approx(expected)
 
 
 def test_standard_error_of_weighted_f1_is_the_spread_over_test_sets():
@@ -273,9 +300,9 @@ def test_macro_f1_agrees_with_the_library_and_so_do_bootstrapped_matrices():
     labels, predicted = rng.integers(3, size=200), rng.integers(4, size=200)  # class 3 is in predictions only
     expected = sk.f1_score(labels, predicted, average="macro", zero_division=0)
     assert measure(task("classes", 5, "macro_f1"), one_hot(predicted, 5), labels).value == pytest.approx(expected)
-    assert _f1_of_confusions(sk.confusion_matrix(labels, predicted)[None], "macro")[0] == pytest.approx(expected)
-    absent = np.pad(sk.confusion_matrix(labels, predicted), (0, 1))[None]  # a class that a draw lacks does not count
-    assert _f1_of_confusions(absent, "macro")[0] == pytest.approx(expected)
+    assert f1_of(sk.confusion_matrix(labels, predicted), "macro") == pytest.approx(expected)
+    absent = np.pad(sk.confusion_matrix(labels, predicted), (0, 1))  # a class that a draw lacks does not count
+    assert f1_of(absent, "macro") == pytest.approx(expected)
     several = rng.integers(2, size=(50, 3))
     result = measure(task("labels", 3, "macro_f1"), several - 0.5, several)
     assert (result.value, result.standard_error) == (1.0, None)

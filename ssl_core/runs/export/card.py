@@ -139,7 +139,11 @@ def _evaluation(encoder: PretrainedEncoder) -> str:
         error = "" if score.get("standard_error") is None else f" ± {score['standard_error']:.3f}"
         found.setdefault(key, {})[score["features"]] = f"{score['value']:.3f}{error}"
     header = ("data", "task", "probe", "metric", *FEATURE_COLUMNS.values())
-    rows = [(*key, *(values.get(kind, "-") for kind in FEATURE_COLUMNS)) for key, values in found.items()]
+    rows = [
+        (*key, *(values.get(kind, "-") for kind in FEATURE_COLUMNS))
+        for key, values in found.items()
+        if values.keys() & FEATURE_COLUMNS.keys()  # a classical baseline has none of them
+    ]
     return (
         f"## Evaluation\n\nProbes of frozen features on the {evaluation['split']} split, beside the same network with\n"
         f"random weights and the raw input; one seed, ± standard error over samples.\n\n" + _table(header, rows)

@@ -46,7 +46,10 @@ RARE = 10
 
 @dataclass
 class Opened:
-    """Data of an inspection: the open splits, what was seen of them, and the tokenizer for them."""
+    """Data of an inspection: the open splits, what was seen of them, and the tokenizer for them.
+
+    prepared: preprocessed samples by field. rows: the numbers of these among `looks["train"].inputs`.
+    """
 
     config: RunConfig
     plugins: Plugins
@@ -54,6 +57,7 @@ class Opened:
     looks: dict[Split, SplitLook]
     tokenizer: Tokenizer
     prepared: dict[str, np.ndarray] = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)
     excerpt: Excerpt | None = None
 
 
@@ -135,29 +139,32 @@ def _open(options: Mapping[str, Any], catalogue: Catalogue, folder: Path) -> Ope
     if not looks["train"].inputs:
         first = looks["train"].bad[0] if looks["train"].bad else "there is none"
         raise DataError(f"no sample of the training split can be used: {first}")
-    tokenizer, prepared = _tokenizer(config, plugins, opened.splits["train"], looks["train"])
-    return Opened(config, plugins, opened.splits, looks, tokenizer, prepared, excerpt)
+    tokenizer, prepared, rows = _tokenizer(config, plugins, opened.splits["train"], looks["train"])
+    return Opened(config, plugins, opened.splits, looks, tokenizer, prepared, rows, excerpt)
 
 
 def _tokenizer(
     config: RunConfig, plugins: Plugins, train: Dataset, look: SplitLook
-) -> tuple[Tokenizer, dict[str, np.ndarray]]:
-    """The tokenizer for the data, fitted to the samples that were looked at, and these, preprocessed."""
+) -> tuple[Tokenizer, dict[str, np.ndarray], list[int]]:
+    """The tokenizer for the data, fitted to the samples that were looked at, and these, preprocessed, with their
+    numbers in `look.inputs`."""
     with torch.random.fork_rng(devices=[]):
         options = plugins.tokenizer.Options(**config.tokenizer.options)
         tokenizer = plugins.tokenizer(options, train.fields, config.dim)
     tokenizer.fit(look.inputs)
     rows: list[Mapping[str, np.ndarray]] = []
-    for inputs in look.inputs:
+    numbers: list[int] = []
+    for number, inputs in enumerate(look.inputs):
         try:
             rows.append(tokenizer.preprocess(inputs))
+            numbers.append(number)
         except BadSample as error:
-            look.bad.append(f"a sample: {error}")
+            look.bad.append(f"{train.describe(look.usable[number])}: {error}")
     if not rows:
         raise DataError(f"no sample of the training split can be used: {look.bad[0]}")
     prepared = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
     tokenizer.fit_normalization([prepared])
-    return tokenizer.eval(), prepared
+    return tokenizer.eval(), prepared, numbers
 
 
 def _described(start: Inspection, taken: Candidate, opened: Opened, objective: str) -> Inspection:

@@ -90,27 +90,23 @@ def sample_rows(opened: Opened) -> tuple[list[str], list[tuple[str, str, list[An
     """Titles of columns, and for each sample its name, its label and a cell for each column."""
     train, look = opened.splits["train"], opened.looks["train"]
     columns: dict[str, list[Any]] = {}
-    count = min(SHOWN, len(next(iter(opened.prepared.values()))), len(look.inputs))
+    numbers = opened.rows[:SHOWN]
+    count = len(numbers)
     for title, cells in _segments(opened, count):
         columns[title] = cells
     for name, kind in train.fields.items():
         if isinstance(kind, Text):
-            columns[f"{name}, as read"] = [_text(look.inputs[row][name]) for row in range(count)]
+            columns[f"{name}, as read"] = [_text(look.inputs[number][name]) for number in numbers]
         elif not (isinstance(kind, Continuous) and len(kind.shape) > 1) and name != "missing":
-            columns[name] = [_numbers(look.inputs[row][name]) for row in range(count)]
-    usable = [index for index in look.index if not _is_bad(opened, index)][:count]
+            columns[name] = [_numbers(look.inputs[number][name]) for number in numbers]
     names = train.task.names if train.task is not None else ()
     rows = []
-    for row, index in enumerate(usable):
+    for row, number in enumerate(numbers):
+        index = look.usable[number]
         label = train[index]["label"]
         word = "" if label is None else str(names[label]) if names and np.ndim(label) == 0 else str(label)
         rows.append((train.describe(index), word, [cells[row] for cells in columns.values()]))
     return list(columns), rows
-
-
-def _is_bad(opened: Opened, index: int) -> bool:
-    name = opened.splits["train"].describe(index)
-    return any(line.startswith(f"{name}:") for line in opened.looks["train"].bad)
 
 
 @torch.no_grad()

@@ -67,6 +67,7 @@ class SplitLook:
         letters: how often each letter occurs, by field of text.
         digests: a digest of each usable sample.
         inputs: the inputs of the first usable samples.
+        usable: the numbers of these samples.
     """
 
     total: int
@@ -81,6 +82,7 @@ class SplitLook:
     letters: dict[str, Counter[str]] = field(default_factory=dict)
     digests: list[int] = field(default_factory=list)
     inputs: list[Inputs] = field(default_factory=list)
+    usable: list[int] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
@@ -110,6 +112,7 @@ def look_at(dataset: Dataset) -> SplitLook:
             values += _add_field(look, dataset, name, np.asarray(value))
         if len(look.inputs) < KEPT:
             look.inputs.append(sample["inputs"])
+            look.usable.append(index)
     return look
 
 

@@ -136,8 +136,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Raises:
             ValueError: a parameter, or data that cannot be used.
         """
-        if hasattr(self, "encoder_"):
-            del self.encoder_  # if this call fails, the estimator is not fitted
+        self.__dict__.pop("encoder_", None)  # if this call fails, the estimator is not fitted
         self.columns_: TableColumns | None = None
         with as_value_errors():
             x = self._validated(X, reset=True)

@@ -89,6 +89,45 @@ def test_predictions_of_a_table_with_labels_and_their_score(fine, place):
     assert "on 8 labelled samples" in done.output
 
 
+def test_the_label_fine_tuned_on_is_known_when_predicting(place):
+    """A column of which the encoder has read the values is no input of its own prediction, and is scored."""
+    table = frame().rename(columns={"label": "answer"})
+    table.to_csv(place / "answers.csv", index=False)
+    run = sslx.pretrain(place / "answers.csv", modality="tabular", out=place / "answers", **CHOICE).folder
+    done = call("finetune", run, *QUICK, "--data", place / "answers.csv", "--set", "dataset.label=answer")
+    assert done.exit_code == 0, done.output
+    other = frame(10, seed=1).rename(columns={"label": "answer"})
+    files = {
+        "with": other,
+        "without": other.drop(columns="answer"),
+        "wrong": other.assign(answer=other.answer.map({"yes": "no", "no": "yes"})),
+    }
+    shares = {}
+    for name, rows in files.items():
+        rows.to_csv(place / f"{name}.csv", index=False)
+        done = call("predict", run / "finetune" / "answers", place / f"{name}.csv", "--out", place / f"{name}-p.csv")
+        assert done.exit_code == 0, done.output
+        assert ("on 10 labelled samples" in done.output) == (name != "without")
+        found = pd.read_csv(place / f"{name}-p.csv")
+        assert ("label" in found) == (name != "without")
+        shares[name] = found.probability_yes.to_numpy()
+    np.testing.assert_array_equal(shares["with"], shares["without"])
+    np.testing.assert_array_equal(shares["with"], shares["wrong"])
+    model = sslx.load_model(run / "finetune" / "answers")
+    np.testing.assert_allclose(model.predict_proba(other)[:, 1], shares["with"], atol=1e-6)
+
+
+def test_the_score_of_a_number_comes_with_one_that_knows_its_offset(place):
+    table = frame().assign(label=lambda rows: rows.a * 2 + 0.5)
+    table.to_csv(place / "numbers.csv", index=False)
+    run = sslx.pretrain(place / "numbers.csv", modality="tabular", out=place / "numbers", **CHOICE).folder
+    done = call("finetune", run, *QUICK)
+    assert done.exit_code == 0, done.output
+    done = call("predict", run / "finetune" / "own", place / "numbers.csv")
+    assert "Spearman: " in done.output
+    assert "R²: " in done.output
+
+
 def test_a_data_frame_gets_the_same_predictions_as_its_file(fine, place):
     folder, _ = fine
     table = frame(10, seed=1)

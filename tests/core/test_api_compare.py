@@ -236,3 +236,25 @@ def test_embedding_shows_its_progress_and_reads_a_batch_at_a_time(trained):
     frame_console = Lines()
     sslx.embed(encoder, Counting(), console=frame_console)
     assert frame_console.done == 50
+
+
+def test_options_of_every_run_may_also_be_those_with_a_keyword(series, tmp_path):
+    x, y = series
+    options = {**SMALL, "train.steps": 3, "preset": "none"}
+    sslx.compare(x, objectives=["mae"], y=y, modality="time-series", seeds=1, out=tmp_path / "c", set=options)
+    assert [read(path.parent).steps for path in (tmp_path / "c").rglob("report.json")] == [3]
+
+
+def test_a_run_that_fails_for_any_reason_is_a_line_and_the_others_go_on(series, tmp_path, monkeypatch):
+    from ssl_plugins.objectives.capri import Capri
+
+    def forward(*unused):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Capri, "forward", forward)
+    x, y = series
+    options = {"y": y, "modality": "time-series", "seeds": 1, "steps": 2, "preset": "none"}
+    options["set"] = {name: value for name, value in SMALL.items() if not name.startswith("objective.")}
+    result = sslx.compare(x, objectives=["mae", "capri"], out=tmp_path / "c", **options)
+    assert result.methods[0] == "mae"
+    assert ["OutOfMemoryError: out of memory" in line for line in result.failures] == [True]

@@ -269,3 +269,25 @@ def test_steps_grow_with_the_data():
 
 def test_it_is_imported_from_sslx_without_a_circle():
     assert Path(sslx.SelfSupervisedEncoder.__module__.replace(".", "/")).parts[0] == "ssl_core"
+
+
+def test_a_fit_that_fails_leaves_no_fitted_estimator():
+    x, _ = table()
+    model = SelfSupervisedEncoder(**TINY).fit(x)
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        model.fit(mixed()[["height"]])
+    with pytest.raises(NotFittedError):
+        model.transform(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "x", "words"),
+    [
+        ({"modality": "tabular"}, ["a text", "another"], "a list of texts, and a table has rows of columns"),
+        ({"modality": "text"}, ["a text", None, "another"], "X holds None at 1, which is no text"),
+        ({}, mixed()[["count"]], "minimum of 2 is required"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_words(options, x, words):
+    with pytest.raises(ValueError, match=words):
+        SelfSupervisedEncoder(**TINY, **options).fit(x)

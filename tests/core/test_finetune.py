@@ -23,7 +23,7 @@ from ssl_core.evaluation.linear import fit_logistic
 from ssl_core.nn.task_head import TaskHead, balanced_weights, probabilities
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.preprocess import sample_digest
-from ssl_core.runs.finetune import affine_map, fresh_encoder
+from ssl_core.runs.finetune import ABSENT_MARGIN, affine_map, fresh_encoder
 from ssl_core.runs.finetuned import FineTuned
 from ssl_core.runs.labelled import DataRequest, hold_out_rows, open_labelled, share_of_labels
 from ssl_core.training import supervised
@@ -34,6 +34,7 @@ from ssl_core.training.supervised import (
     FitSetting,
     LabelledRows,
     Parts,
+    _key,
     choose_trained,
     fit,
     rate_of,
@@ -150,6 +151,28 @@ def test_first_weights_of_the_head_are_those_of_the_probe():
     number = Task("number", 1, "spearman")
     weight, bias = affine_map(fit_logistic(number, x, x[:, 0]).predict_scores, 5, number)
     np.testing.assert_allclose((test @ weight + bias)[:, 0], fit_logistic(number, x, x[:, 0]).predict_scores(test))
+
+
+def test_a_label_that_never_occurs_gets_a_small_offset():
+    """Its probe predicts it with certainty, which as the first weights of a head no training would undo."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((40, 5)), np.stack([np.arange(40) % 2, np.zeros(40), np.ones(40)], axis=1)
+    task = Task("labels", 3, "auroc")
+    predict = fit_logistic(task, x, labels.astype(np.int64)).predict_scores
+    weight, bias = affine_map(predict, 5, task)
+    np.testing.assert_allclose(x @ weight[:, 0] + bias[0], predict(x)[:, 0], atol=1e-6)
+    assert not weight[:, 1:].any()
+    assert bias[1:].tolist() == [-ABSENT_MARGIN, ABSENT_MARGIN]
+
+
+@pytest.mark.parametrize(
+    ("task", "better"),
+    [(Task("number", 1, "spearman"), 0), (Task("classes", 2, "accuracy"), 1), (Task("number", 1, "mae"), 0)],
+)
+def test_of_numbers_the_loss_chooses_the_weights(task, better):
+    """A correlation is as good for predictions that are all too large."""
+    points = [Evaluation(0, 0.0, None, 0.1, 0.90), Evaluation(5, 1.0, 0.2, 1.5, 0.95)]
+    assert max(points, key=lambda point: _key(task, point)).step == points[better].step
 
 
 # --- what trains -----------------------------------------------------------------------------------------------------
@@ -396,6 +419,9 @@ def test_every_kind_of_label_is_predicted_in_its_own_form_and_survives_saving(en
     }[kind]  # fmt: skip
     model = sslx.finetune(encoder, x, labels, **QUICK)
     predicted = model.predict(x)
+    if kind != "labels":  # labels beside their samples
+        pairs = sslx.finetune(encoder, list(zip(x, labels, strict=True)), **QUICK)
+        np.testing.assert_array_equal(pairs.predict(x), predicted)
     if kind == "number":
         assert predicted.shape == (90,)
         with pytest.raises(ConfigError, match="use predict"):
@@ -411,8 +437,11 @@ def test_every_kind_of_label_is_predicted_in_its_own_form_and_survives_saving(en
             assert np.array_equal(predicted, model.classes[shares.argmax(axis=1)])
             assert set(predicted) <= set(labels)
             assert predicted.dtype.kind == labels.dtype.kind
-    methods = [score.method for score in model.report.scores]
+    methods = [score.method for score in model.report.scores if score.metric == model.task.metric]
     assert sorted(methods) == ["fine-tuned", "from scratch", "linear probe"]
+    assert {score.metric for score in model.report.scores} - {model.task.metric} == (
+        {"r2"} if kind == "number" else set()
+    )
     model.save(tmp_path / "model")
     loaded = sslx.load_model(tmp_path / "model")
     assert np.array_equal(loaded.predict(x), predicted)
@@ -457,6 +486,21 @@ def test_a_model_learns_and_predicts_the_same_in_a_fresh_process(encoder, series
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": place, "SSLX_CACHE_DIR": str(tmp_path / "empty")},
     )  # fmt: skip
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), model.predict_proba(x), rtol=0, atol=1e-6)
+
+
+def test_modes_of_all_parts_are_as_before(encoder, series):
+    model = sslx.finetune(encoder, *series, **QUICK)
+    model.train()
+    model.encoder.tokenizer.eval()
+    model.predict(series[0][:2])
+    model.encoder.embed(series[0][:2])
+    assert (model.training, model.encoder.encoder.training, model.encoder.tokenizer.training) == (True, True, False)
+
+
+def test_labels_beside_files_are_refused(encoder, tmp_path):
+    for x in (str(tmp_path / "x.csv"), None):
+        with pytest.raises(ConfigError, match="y is for data in memory"):
+            sslx.finetune(encoder, x, y=[0, 1], **QUICK)
 
 
 def test_report_has_every_method_share_and_metric_and_the_optimum_of_each_curve(encoder, series, tmp_path):

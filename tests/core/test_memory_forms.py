@@ -288,6 +288,8 @@ def test_labels_of_a_table_are_taken_by_position(tmp_path, monkeypatch):
     assert written["label"].tolist() == [10, 11, 12, 13]
     with pytest.raises(DataError, match="there are 4 rows and 3 labels"):
         table_file(frame, y[:3])
+    mixed = [frame.assign(b=pandas.Series(list(values), dtype=object).to_numpy()) for values in ("1234", (1, 2, 3, 4))]
+    assert table_file(mixed[0], None) != table_file(mixed[1], None), "pandas hashes 1 and '1' alike"
     with pytest.raises(DataError, match="cannot be written as Parquet|neither numbers nor texts"):
         table_file(frame.assign(b=[{1}, {2}, {3}, {4}]), None)
 

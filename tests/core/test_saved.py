@@ -266,3 +266,15 @@ def test_weights_are_in_the_file_by_name(series, tmp_path):
     tensors = load_file(tmp_path / "a" / "model.safetensors")
     assert tensors.keys() == encoder.state_dict().keys()
     assert {"tokenizer.mean", "tokenizer.std", "encoder.cls_token"} <= tensors.keys()
+
+
+def test_a_saved_encoder_names_no_folder_of_its_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
+    small = {"encoder": {"dim": 16, "depth": 1, "heads": 2}, "dataset.n_train": 20, "dataset.n_test": 10}
+    options = {"modality": "tabular", "objective": "mae", "steps": 1, "preset": "none", "set": small}
+    first = sslx.pretrain(out=tmp_path / "first", **options)
+    second = sslx.pretrain(out=tmp_path / "second", init_from=first, **options)
+    second.encoder.save(tmp_path / "saved")
+    text = (tmp_path / "saved" / "sslx.json").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["config"]["init"]["source"] == "first"

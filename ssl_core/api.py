@@ -31,10 +31,10 @@ from ssl_core.runs.fields import fields_from_json
 from ssl_core.runs.finetuned import FineTuned, load_finetuned
 from ssl_core.runs.init import weights_digest
 from ssl_core.runs.init_source import read_source
-from ssl_core.runs.inspection.complete import complete_request
+from ssl_core.runs.inspection.complete import complete_request, recognise_data
 from ssl_core.runs.inspection.inspect import OBJECTIVE, inspect_path
 from ssl_core.runs.inspection.schema import Inspection
-from ssl_core.runs.memory_data import as_frame, data_options, embed_frame, embed_path, kept_data
+from ssl_core.runs.memory_data import as_frame, data_options, embed_frame, embed_path, kept_data, saying_table
 from ssl_core.runs.pretrain import RunRequest, plan_run, run_folder
 from ssl_core.runs.pretrain import pretrain as pretrain_run
 from ssl_core.runs.run import Run, RunContext
@@ -256,7 +256,8 @@ def pretrain(
             console.info(line)
         own = folder or (default_folder(plan.config) if is_main() else Path("runs"))  # rank 0 alone uses it
         context = RunContext(catalogue, own, console)
-        with run_folder(plan, context) as current:
+        table = None if isinstance(data, str | os.PathLike) else values.get("dataset.root")
+        with saying_table(table), run_folder(plan, context) as current:
             return pretrain_run(current, context)
 
 
@@ -275,8 +276,10 @@ def inspect(path: str | os.PathLike[str], *, modality: str | None = None, object
         `pretrain(path, modality=..., set=options)`.
 
     Raises:
-        ConfigError: there is no such path, modality or objective.
+        ConfigError: `path` is none, or there is no such path, modality or objective.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path is a {type(path).__name__}; give a file or folder, as sslx.inspect('data.csv')")
     return inspect_path(os.fspath(path), installed.load(), modality=modality, objective=objective)
 
 
@@ -462,7 +465,8 @@ def finetune(
     data = data_options(x, encoder.config.modality, keywords, catalogue, encoder.fields)
     request = finetuning_request(keywords, {path.removeprefix("dataset."): value for path, value in data.items()})
     request = replace(request, label_kind=_label_kind(y))
-    model = finetune_encoder(encoder, request, catalogue, keywords.get("console"))
+    with saying_table(None if isinstance(x, str | os.PathLike) else data.get("dataset.root")):
+        model = finetune_encoder(encoder, request, catalogue, keywords.get("console"))
     if folder is not None:
         write_finetuning(model, folder, overwrite=overwrite)
     return model
@@ -588,9 +592,15 @@ def compare(
         raise ConfigError(f"objectives is a text; give a list, as objectives=['{objectives}', 'mae']")
     if data is not None and len(modalities) > 1:
         raise ConfigError(f"data is of one modality, and {len(modalities)} are named; give one")
+    console = keywords.get("console") or Console()
     own = {"dataset.name": dataset} | data_options(data, next(iter(modalities), None), keywords, catalogue)
     if "label_pattern" in keywords:
         own["dataset.label_pattern"] = keywords.pop("label_pattern")
+    if isinstance(data, str | os.PathLike) and not modalities:
+        own, lines = recognise_data(own, catalogue)
+        modalities = [own.pop("modality")] if "modality" in own else []
+        for line in lines:
+            console.info(line)
     common = _option_paths({name: value for name, value in keywords.items() if name not in OF_GRID})
     request = ComparisonRequest(
         objectives,
@@ -602,7 +612,7 @@ def compare(
         out=None if out is None else Path(out),
         **{name: keywords[name] for name in ("steps", "budget", "preset", "jobs") if name in keywords},
     )
-    return run_comparison(request, catalogue, keywords.get("console") or Console())
+    return run_comparison(request, catalogue, console)
 
 
 def _checked(options: Mapping[str, Any], known: Any) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def compare(
     from ssl_core.compare import runner as comparing
     from ssl_core.config.resolve import parse_setting
     from ssl_core.errors import ConfigError
+    from ssl_core.runs.inspection.candidates import OWN
+    from ssl_core.runs.inspection.complete import recognise_data
 
     command_line = " ".join(["sslx", *sys.argv[1:]])
     if from_ is not None:
@@ -103,27 +105,28 @@ def compare(
         "objectives": objectives.split(",") if objectives else None, "steps": steps, "budget": budget, "preset": preset,
         "seeds": grids.seeds_of(seeds) if seeds else None, "set": common,
     }  # fmt: skip
+    catalogue, console = load_catalogue(block), RichConsole()
     if data or dataset:
-        own = {"dataset.root": data, "dataset.label_pattern": label_pattern}
-        flags["data"] = [
-            {
-                "name": dataset or Path(str(data)).name, "modality": modality, "dataset": dataset or "files",
-                "set": {path: value for path, value in own.items() if value is not None},
-            }
-        ]  # fmt: skip
+        given = {"modality": modality, "dataset.root": data, "dataset.label_pattern": label_pattern}
+        own = {path: value for path, value in given.items() if value is not None}
+        if modality is None and dataset is None:
+            own, lines = recognise_data({"dataset.name": OWN, **own}, catalogue)
+            for line in lines:
+                console.info(line)
+        modality, name = own.pop("modality", None), own.pop("dataset.name", dataset or OWN)
+        flags["data"] = [{"name": dataset or Path(str(data)).name, "modality": modality, "dataset": name, "set": own}]
     elif label_pattern is not None:
         raise ConfigError("--label-pattern is for --data or --dataset; in a grid file set dataset.label_pattern")
     elif modality:
         flags["modalities"] = modality.split(",")
     flags = {key: value for key, value in flags.items() if value is not None}
     grid = grids.read_grid(config, flags) if config else grids.make_grid(flags, "the command line")
-    catalogue = load_catalogue(block)
     grid = grids.by_own_names(grid, catalogue)
     cells = grids.cells(grid, catalogue)
     folder = out or grids.default_folder(grid)
-    console, given = RichConsole(), None
+    shares = None
     if launcher is not None:
-        given = resources(
+        shares = resources(
             launcher, time, mem, slurm, partition=partition, gpus=gpus, cpus=cpus, grace=grace, requeues=requeues,
             parallel=jobs or (256 if launcher == "slurm" else comparing.usual_jobs(device)), name="sslx-compare",
         )  # fmt: skip
@@ -133,7 +136,7 @@ def compare(
     console.info(f"{len(cells)} runs in {folder}; the same command goes on where it stopped")
     try:
         reports, failures = comparing.run_cells(
-            cells, folder, jobs or (1 if given else comparing.usual_jobs(device)), console, given
+            cells, folder, jobs or (1 if shares else comparing.usual_jobs(device)), console, shares
         )
     except comparing.Stopped as stopped:
         say(f"stopped by {stopped}; the same command goes on")

@@ -64,7 +64,7 @@ def embed(
     from ssl_core.cli.terminal import RichConsole
     from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, say_findings, write_features
-    from ssl_core.runs.tables import stem_of
+    from ssl_core.runs.tables import stem_of, written_line
     from ssl_core.runs.trained import load_trained
     from ssl_core.training.parallel import is_first, join
     from ssl_core.utils.console import Console
@@ -84,8 +84,9 @@ def embed(
             for _ in rows:  # the process of rank 0 writes
                 pass
             return
+        existed = file.exists()
         count = write_features(rows, file, task is not None and task.kind == "number")
-    console.info(as_utf8(f"written: {file} ({count:,} samples)"))
+    console.info(as_utf8(written_line(file, count, existed)))
 
 
 def numbers(text: str | None) -> tuple[int, ...] | None:

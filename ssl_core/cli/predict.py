@@ -45,11 +45,12 @@ def predict(
 ) -> None:
     """Write the predictions of a fine-tuned model for your files as a table, and the score if they have labels."""
     from ssl_core.cli.terminal import RichConsole
+    from ssl_core.report.finetune import FINETUNE
     from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, open_files, say_findings
     from ssl_core.runs.finetuned import load_finetuned
-    from ssl_core.runs.predict import FORMATS, score_lines, write_predictions
-    from ssl_core.runs.tables import check_ending, stem_of
+    from ssl_core.runs.predict import FORMATS, score_lines, was_trained_on, write_predictions
+    from ssl_core.runs.tables import check_ending, stem_of, written_line
     from ssl_core.training.device import pick_device
 
     options = dataset_settings("sslx predict", label_pattern, set_)
@@ -61,7 +62,12 @@ def predict(
     model = load_finetuned(model_folder, catalogue).to(pick_device(device))
     datasets = open_files(model.encoder, request, catalogue, model.label_options)
     say_findings(datasets, console)
+    existed = file.exists()
     count, scored = write_predictions(model, datasets, request, file, console)
     for line in score_lines(model, scored):
         console.info(line)
-    console.info(as_utf8(f"written: {file} ({count:,} samples)"))
+    if scored.count and was_trained_on(model_folder, path):
+        console.info(
+            f"note       the model was fine-tuned on these files; {FINETUNE} has its score on held-out samples"
+        )
+    console.info(as_utf8(written_line(file, count, existed)))

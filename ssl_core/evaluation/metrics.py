@@ -77,15 +77,15 @@ def check(task: Task) -> None:
         raise PluginError(f"task '{task.title}': {_does_not_fit(task)}")
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Check the names of `evaluate.metrics`.
+def check_names(names: Iterable[str], option: str = "evaluate.metrics") -> None:
+    """Check the names of metrics that an option gives.
 
     Raises:
         ConfigError: If one is unknown; the message has the nearest.
     """
     for name in names:
         if name not in METRICS:
-            raise ConfigError(f"evaluate.metrics: unknown metric '{name}'; {nearest(name, METRICS, 'metric')}")
+            raise ConfigError(f"{option}: unknown metric '{name}'; {nearest(name, METRICS, 'metric')}")
 
 
 def tasks_by_metric(task: Task, names: Iterable[str]) -> list[Task]:

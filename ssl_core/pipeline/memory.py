@@ -71,6 +71,8 @@ class SampleInputs:
         elif is_hugging_face(x):
             x, self.matched = open_hugging_face(x, fields)
             self.reader = ValueReader(known, self.matched.rates)
+        if known and self.columns is None and isinstance(x, np.ndarray | Tensor):
+            _check_single_image(x, *next(iter(fields.items())))
         self.x = x
         self.length = len(next(iter(x.values()))) if self.columns is not None else len(x)
         self.pairs = self.columns is None and not isinstance(x, np.ndarray | Tensor)
@@ -162,6 +164,20 @@ def split_pair(item: Any) -> tuple[Any, Any]:
 
 def _is_text_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and all(isinstance(part, str) for part in item)
+
+
+def _check_single_image(x: np.ndarray | Tensor, name: str, field: Field) -> None:
+    """Raises:
+    ConfigError: the samples are rather one image with channels than several without.
+    """
+    channels = field.shape[0] if isinstance(field, Continuous) and len(field.shape) == 3 else None
+    if channels in (None, 1) or len(x.shape) != 3:
+        return
+    if x.shape[0] == channels or x.shape[-1] == channels:
+        raise ConfigError(
+            f"x of shape {tuple(x.shape)} may be one image of {channels} channels or {x.shape[0]} images without "
+            f"channels, and '{name}' has {channels} channels; give x[None] for one image, x[:, None] for several"
+        )
 
 
 def check_text_pairs(x: Any) -> None:

@@ -67,11 +67,20 @@ def adapt_fields(
                 f"'{name}' of {where} is {_size(given)}, {source} {_size(trained)}: it is resized, cropped or padded"
             )
             continue
-        raise DataError(
-            f"'{name}' of {where} is {describe_field(given)}, {source} {describe_field(trained)}; convert the data, or "
-            f"use data of the same form"
-        )
+        cure = _mode_cure(trained, given, dataset) or "convert the data, or use data of the same form"
+        raise DataError(f"'{name}' of {where} is {describe_field(given)}, {source} {describe_field(trained)}; {cure}")
     return notes
+
+
+def _mode_cure(trained: Field, given: Field, dataset: Dataset) -> str | None:
+    """The option that reads colour images as grey, or grey ones as colour, if the data set has it."""
+    if (
+        not (isinstance(trained, Continuous) and isinstance(given, Continuous))
+        or "mode" not in type(dataset.options).model_fields
+    ):
+        return None
+    mode = {(1, 3): "grey", (3, 1): "rgb"}.get((trained.shape[0] or 0, given.shape[0] or 0))
+    return mode and f"set dataset.mode={mode}"
 
 
 def describe_field(field: Field) -> str:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from ssl_core.data import Task
 from ssl_core.errors import ConfigError
 from ssl_core.evaluation.linear import ABSENT_CLASS_SCORE, fit_logistic
-from ssl_core.evaluation.metrics import METRICS, measure, tasks_by_metric
+from ssl_core.evaluation.metrics import METRICS, check_names, measure, tasks_by_metric
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import random_subset, rows_of
 from ssl_core.evaluation.sample_limits import limits
@@ -78,7 +78,7 @@ class FinetuneRequest:
 
     def __post_init__(self) -> None:
         """Raises:
-        ConfigError: there is no share or seed, or a share is not in (0, 1].
+        ConfigError: there is no share or seed, a share is not in (0, 1], or a metric is unknown.
         """
         wrong = next((share for share in self.fractions if not 0 < share <= 1), None)
         if wrong is not None:
@@ -87,6 +87,7 @@ class FinetuneRequest:
             )
         if not self.fractions:
             raise ConfigError("--label-fractions is empty; give shares above 0 and up to 1, as 0.01,0.1,1")
+        check_names(self.metrics, "--metrics")
         if self.seeds < 1:
             raise ConfigError(f"--seeds {self.seeds}: give at least 1")
 
@@ -191,7 +192,7 @@ class Study:
             scratch = method == "from scratch"
             model = self.build(seed, scratch, (self.frozen["train"][index], parts[0].labels), head)
             setting = FitSetting(
-                seed, self.device, self.precision, self.console, f"{method} {fraction:.3g} of labels, seed {seed}"
+                seed, self.device, self.precision, self.console, f"{method}, {fraction:.3g} of the labels, seed {seed}"
             )
             result = fit(model, *parts, self.request.options, setting, scratch)
             self.record(method, fraction, seed, parts, result, model)

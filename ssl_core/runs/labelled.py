@@ -25,6 +25,7 @@ from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console
 
 LABEL_OPTIONS = ("label", "label_pattern", "task")
+NOTHING = "nothing to predict"  # in the warning of a data set whose samples all have one label
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def open_labelled(
     splits, options, held_out, notes = _open_training(kind, options, request)
     first = splits["train"]
     if first.task is None:
+        if nothing := next((line for line in first.warnings if NOTHING in line), None):
+            raise ConfigError(f"there is nothing to learn: {_title(first, options)}: {nothing}; give other labels")
         raise ConfigError(
             f"there is nothing to learn: {_title(first, options)} has no labels; name their column with "
             f"--set dataset.label=NAME, give --label-pattern, or other data with --data or --dataset"
@@ -206,7 +209,12 @@ def _open_training(
         return splits, changed, words, []
     if "validation" in first.splits:
         return {"train": first}, options, own, []
-    return {"train": first}, options, "", [f"no whole groups are held out for validation: {problem}"]
+    return (
+        {"train": first},
+        options,
+        "",
+        [f"the validation samples are drawn at random, and not by the data set: {problem}"],
+    )
 
 
 def hold_out_rows(task: Task, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ssl_core.pipeline.memory import MEMORY, NUMERIC, ORIGIN, memory_dataset, sp
 from ssl_core.pipeline.streams import is_stream, keep_stream, kept_stream, open_stream, record_use
 from ssl_core.pipeline.values import check_container
 from ssl_core.plugins import Catalogue, Origin
-from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches
+from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, sample_batches, say_findings
 from ssl_core.runs.encoder import PretrainedEncoder, evaluating
 from ssl_core.runs.run_dir import load_config
 from ssl_core.training.parallel import gather_bytes, joined, local_rank
@@ -281,7 +282,8 @@ def open_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest) ->
     if not len(frame):
         raise DataError("the table has no row")
     request.path = str(table_file(frame, None))
-    datasets = open_files(encoder, request, installed.load())
+    with saying_table(request.path):
+        datasets = open_files(encoder, request, installed.load())
     count = sum(map(len, datasets))
     if config.modality == TABULAR and count != len(frame):
         raise DataError(f"the table has {len(frame):,} rows, and {count:,} of them can be read")
@@ -297,11 +299,21 @@ def frame_batches(encoder: PretrainedEncoder, frame: Any, size: int) -> Iterator
     """
     request = EmbedRequest("", batch_size=size, strict=True)
     datasets = open_frame(encoder, frame, request)
-    try:
+    with saying_table(request.path):
         for batch in sample_batches(encoder, datasets, request, Console()):
             yield batch.inputs
-    except BadSample as error:
-        raise DataError(str(error).replace(f"{request.path} ", "")) from None
+
+
+@contextmanager
+def saying_table(path: Any) -> Iterator[None]:
+    """In messages, "the table" in place of the file in the cache that holds the rows of a DataFrame, unless None."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if path is None:
+            raise
+        text = str(error).replace(f"dataset.root {path}", "the table").replace(path, "the table")
+        raise (DataError if isinstance(error, BadSample) else type(error))(text) from None
 
 
 def embed_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest, console: Console) -> np.ndarray:
@@ -317,7 +329,9 @@ def embed_frame(encoder: PretrainedEncoder, frame: Any, request: EmbedRequest, c
         ConfigError: the encoder was not trained on tables.
         DataError: the columns do not fit, or a row cannot be used.
     """
-    return _features(encoder, open_frame(encoder, frame, request), request, console)
+    datasets = open_frame(encoder, frame, request)
+    with saying_table(request.path):
+        return _features(encoder, datasets, request, console)
 
 
 def embed_path(encoder: PretrainedEncoder, request: EmbedRequest, console: Console) -> np.ndarray:
@@ -334,6 +348,7 @@ def _features(
 ) -> np.ndarray:
     """Features of all samples; no sample is skipped, since rows have no ids."""
     request.strict = True
+    say_findings(datasets, console)
     try:
         with evaluating(encoder):
             parts = [rows.features for rows in embed_rows(encoder, datasets, request, console)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ssl_core.data import Task
 from ssl_core.errors import DataError
 from ssl_core.evaluation.metrics import METRICS, MetricValue, measure
 from ssl_core.nn.task_head import probabilities
+from ssl_core.report.finetune import FINETUNE
 from ssl_core.report.scores import ScoreValue, format_score, metric_title
 from ssl_core.runs.data import as_utf8
 from ssl_core.runs.embed import EmbedRequest, SampleBatch, sample_batches
@@ -130,6 +132,15 @@ def _labels(task: Task, batch: SampleBatch, scored: Scored) -> list[Any]:
             name = own.names[int(raw)]
             scored.unknown[name] = scored.unknown.get(name, 0) + 1
     return [None if raw is None or position[int(raw)] < 0 else int(position[int(raw)]) for raw in batch.raw]
+
+
+def was_trained_on(folder: Path, path: str) -> bool:
+    """Whether a model in the folder of its fine-tuning was fine-tuned on the same files, by their paths."""
+    try:
+        data = json.loads((folder / FINETUNE).read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, TypeError, KeyError):  # a copy of the model without its report
+        return False
+    return any(data.get(key) == str(Path(path).expanduser().absolute()) for key in ("root", "test_root"))
 
 
 def names_of(task: Task) -> tuple[str, ...]:

@@ -150,7 +150,11 @@ def load_config(folder: Path) -> RunConfig:
     except FileNotFoundError:
         if folder.is_dir() and (folder / LOCK).exists() and is_blank(folder):
             raise CheckpointError(
-                f"{folder} holds no run: the one before was stopped before it began; leave --resume out"
+                f"{folder} holds no run: the one before was stopped before it began; start it without --resume"
+            ) from None
+        if (encoder := folder / "model" / "encoder").is_dir():
+            raise CheckpointError(
+                f"{folder} is no run, it holds a fine-tuned model; name its encoder {encoder}"
             ) from None
         raise CheckpointError(f"{folder} is not a run folder: it has no {CONFIG}") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -29,6 +29,11 @@ def stem_of(path: str | os.PathLike[str]) -> str:
     return whole.parent.name if any(letter in whole.name for letter in "*?[") and not whole.exists() else whole.stem
 
 
+def written_line(path: Path, samples: int, existed: bool) -> str:
+    """What a command says of a table that it wrote."""
+    return f"written: {path} ({samples:,} samples{', in place of an earlier file' * existed})"
+
+
 def check_ending(path: Path, endings: Collection[str]) -> None:
     """Raises:
     ConfigError: a path ends in none of the endings.

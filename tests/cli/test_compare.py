@@ -131,6 +131,15 @@ def test_a_method_may_have_seeds_of_its_own(quick, tmp_path):
     assert planned("--seeds", "5,6") == ["mae 5", "thrice 5", "mae 6", "thrice 6"]
 
 
+def test_own_data_are_recognised(quick, tmp_path):
+    rows = "".join(f"{i}.5,{i % 7}.25,{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "x.csv").write_text("p,q,label\n" + rows)
+    code, out, err = quick("compare", "--objectives", "mae,metamae", "--data", "x.csv", "--seeds", "1", "--dry-run")
+    assert code == 0, err
+    assert "recognised x.csv as tabular" in err
+    assert out.count("to do") == 2
+
+
 def test_the_command_of_the_documentation_names_its_runs(quick):
     page = (Path(__file__).resolve().parents[2] / "docs" / "compare.md").read_text()
     (command,) = re.findall(r"^sslx (compare .*)$", page, re.MULTILINE)

@@ -143,6 +143,13 @@ def test_wrong_arguments_are_one_line(run, place, arguments, message, monkeypatc
     assert len(errors) == 1
 
 
+def test_a_table_that_is_replaced_is_named(run, place):
+    for said in ("(24 samples)", "(24 samples, in place of an earlier file)"):
+        done = embed(run.folder, place / "x.csv", "--out", place / "twice.csv")
+        assert said.split()[1] in done.output.replace("\n", "")
+        assert ("in place of an earlier file" in done.output.replace("\n", "")) == ("place" in said)
+
+
 def test_a_folder_that_is_no_run(place):
     done = embed(place, place / "x.csv")
     assert done.exit_code == 1

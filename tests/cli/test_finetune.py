@@ -83,6 +83,7 @@ def test_predictions_of_a_table_with_labels_and_their_score(fine, place):
     np.testing.assert_allclose(table.probability_no + table.probability_yes, 1)
     assert table.prediction.tolist() == np.where(table.probability_yes > 0.5, "yes", "no").tolist()
     assert "1 labels are none that the model knows, and not scored: maybe" in done.output
+    assert "fine-tuned on these files" not in done.output
     known = table[table.label.isin(["yes", "no"])]
     expected = 100 * (known.label == known.prediction).mean()
     assert f"accuracy %: {expected:.1f}" in done.output
@@ -117,6 +118,18 @@ def test_the_label_fine_tuned_on_is_known_when_predicting(place):
     np.testing.assert_allclose(model.predict_proba(other)[:, 1], shares["with"], atol=1e-6)
 
 
+def test_labels_of_one_class_and_a_model_in_place_of_a_run(fine, place):
+    folder, _ = fine
+    frame().assign(label="yes").to_csv(place / "one.csv", index=False)
+    done = call("finetune", folder.parent.parent, *QUICK, "--data", place / "one.csv")
+    assert done.exit_code == 1
+    assert "all samples have the label 'yes'" in done.output
+    done = call("embed", folder, place / "one.csv")
+    assert done.exit_code == 1
+    assert f"it holds a fine-tuned model; name its encoder {folder / 'model' / 'encoder'}" in done.output
+    assert call("embed", folder / "model" / "encoder", place / "one.csv", "--out", place / "e.csv").exit_code == 0
+
+
 def test_the_score_of_a_number_comes_with_one_that_knows_its_offset(place):
     table = frame().assign(label=lambda rows: rows.a * 2 + 0.5)
     table.to_csv(place / "numbers.csv", index=False)
@@ -124,6 +137,7 @@ def test_the_score_of_a_number_comes_with_one_that_knows_its_offset(place):
     done = call("finetune", run, *QUICK)
     assert done.exit_code == 0, done.output
     done = call("predict", run / "finetune" / "own", place / "numbers.csv")
+    assert "fine-tuned on these files; finetune.json has its score on held-out samples" in done.output
     assert "Spearman: " in done.output
     assert "R²: " in done.output
 

@@ -237,8 +237,7 @@ def counts(monkeypatch):
     counted(checkpoint, "_read", "states")
     counted(checkpoint, "_read_tensors", "tensors")
     metrics_log = importlib.import_module("ssl_core.training.metrics_log")
-    counted(metrics_log, "read_lines", "metrics")
-    counted(evaluation, "read_lines", "metrics")
+    counted(metrics_log, "parsed_lines", "metrics")
     return seen
 
 

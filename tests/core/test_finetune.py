@@ -549,7 +549,7 @@ def test_errors_name_culprit_and_cure(encoder, series, tmp_path):
         ({"seeds": 0}, "give at least 1"),
         ({"set": {"train.lr": 1}}, "not 'train.lr'; see sslx show finetune"),
         ({"set": {"finetune.rate": 1}}, "unknown option 'finetune.rate'"),
-        ({"metrics": ["accurracy"]}, "did you mean 'accuracy'"),
+        ({"metrics": ["accurracy"]}, "--metrics: unknown metric 'accurracy'; did you mean 'accuracy'"),
         ({"budget": "soon"}, "write it as 90s, 10m, 1.5h or 30d"),
     ):
         with pytest.raises(ConfigError, match=message):

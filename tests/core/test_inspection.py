@@ -144,12 +144,25 @@ def test_request_without_modality_is_completed(table):
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"objective.name": "mae"}, {"modality": "text", "dataset.root": "x"},
+        {}, {"objective.name": "mae"}, {"modality": "text"},
+        {"modality": "text", "dataset.root": "x", "objective.name": "mae"},
         {"dataset.name": "higgs", "dataset.root": "x"}, {"benchmark": "metamae", "dataset.root": "x"},
     ],
 )  # fmt: skip
 def test_other_requests_stay_as_they_are(options):
     assert complete_request(options, None, plugins.load()) == (options, [])
+
+
+def test_own_data_need_no_objective():
+    options = {"modality": "text", "dataset.root": "x"}
+    completed, lines = complete_request(options, None, plugins.load())
+    assert completed == {**options, "objective.name": "metamae"}
+    assert lines == ["no objective is named, so it is metamae"]
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(ConfigError, match=r"path is a ndarray; give a file or folder, as sslx.inspect\("):
+        sslx.inspect(np.zeros((4, 3)))
 
 
 def test_options_of_the_user_are_kept(tmp_path):

@@ -74,6 +74,17 @@ def test_transparent_images_lie_on_white():
     assert inputs[1]["image"][:, 0, 0].tolist() == [200, 0, 0]
 
 
+def test_one_colour_image_is_not_read_as_several_without_colour():
+    fields = {"image": Continuous((3, 16, 20))}
+    for x in (PIXELS[0], PIXELS[0].transpose(2, 0, 1), torch.from_numpy(PIXELS[0])):
+        with pytest.raises(ConfigError, match=r"may be one image of 3 channels .*; give x\[None\] for one image"):
+            SampleInputs(x, fields)
+    assert SampleInputs(PIXELS[0][None], fields)[0]["image"].shape == (3, 16, 20)
+    grey = SampleInputs(PIXELS[..., 0], fields)  # twelve images
+    assert len(grey) == 12
+    assert len(SampleInputs(PIXELS[:1, ..., 0], {"image": Continuous((1, 16, 20))})) == 1
+
+
 def test_images_are_adapted_to_a_trained_encoder_or_refused():
     samples = SampleInputs(pictures("L"), {"image": Continuous((3, 16, 20))})
     assert samples[0]["image"].shape == (3, 16, 20)

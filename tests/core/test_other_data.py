@@ -102,6 +102,44 @@ def test_a_renamed_column_is_refused_with_the_nearest_name(trained, tmp_path):
         evaluate(trained, tmp_path, "renamed")
 
 
+def test_a_label_that_was_an_input_is_not_taken_for_a_renamed_column(trained, tmp_path):
+    table().assign(more=1.5).to_csv(tmp_path / "other.csv", index=False)
+    console = Lines()
+    choice = {"steps": 2, "precision": "fp32", "device": "cpu", "console": console}
+    sslx.finetune(trained[0], tmp_path / "other.csv", set={"dataset.label": "color"}, **choice)
+    assert any("absent, and count as missing" in line and "color" in line for line in console.lines), console.lines
+    assert any("left out: label, more" in line or "left out: more, label" in line for line in console.lines)
+
+
+def test_the_cure_for_a_renamed_column_keeps_the_columns_that_are_dropped(trained, tmp_path):
+    table().assign(id=range(120)).rename(columns={"b": "B"}).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(DataError, match=r"set dataset.drop_columns=id,B to use missing values"):
+        sslx.evaluate(trained[0], tmp_path / "other.csv", set={"dataset.drop_columns": ["id"]}, out=tmp_path / "report")
+    sslx.evaluate(trained[0], tmp_path / "other.csv", set={"dataset.drop_columns": ["id", "B"]}, out=tmp_path / "out")
+
+
+def test_messages_on_a_data_frame_do_not_name_the_file_that_holds_it(trained):
+    with pytest.raises(DataError, match="^the table has no column 'b', on which the encoder was trained"):
+        sslx.embed(trained[0], table().rename(columns={"b": "B"}))
+
+
+def test_series_with_other_steps_of_time_are_doubted(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def series(step):
+        path = tmp_path / f"{step}.csv"
+        pd.DataFrame({"time": np.arange(600) * step, "a": rng.standard_normal(600)}).to_csv(path, index=False)
+        return path
+
+    choice = {**CHOICE, "modality": "time-series"}
+    choice["set"] = {**SMALL, "dataset.window": 32, "tokenizer.patch": 8}
+    run = sslx.pretrain(series(0.02), out=tmp_path / "run", steps=2, **choice)
+    for step, doubted in ((0.02, False), (0.0201, False), (0.05, True), (0.01, True)):
+        console = Lines()
+        sslx.embed(run, series(step), console=console)
+        assert any("a window covers another span of time" in line for line in console.lines) == doubted
+
+
 def test_other_classes_are_probed_anew(trained, tmp_path):
     scores, _ = evaluate(trained, tmp_path, "labels")
     assert scores == pytest.approx(trained[1], abs=1e-6)

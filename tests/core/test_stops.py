@@ -74,7 +74,7 @@ def test_a_run_that_was_killed_before_its_configuration_leaves_a_free_folder(tmp
     folder.mkdir()
     for name in (run_dir.LOCK, left):
         (folder / name).touch()
-    with pytest.raises(CheckpointError, match="holds no run: .*leave --resume out"):
+    with pytest.raises(CheckpointError, match="holds no run: .*start it without --resume"):
         run_dir.load_config(folder)
     for overwrite in (False, True):
         (folder / left).touch()

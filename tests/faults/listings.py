@@ -83,6 +83,22 @@ def several(*folders: str) -> list[str]:
     return [f"{folder}/{i}.wav" for folder in folders for i in range(5)]
 
 
+def tree_of_pictures(folder: Path) -> None:
+    pictures(folder, [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(5)])
+
+
+def arrays(folder: Path) -> Path:
+    """Pictures with words, and numbers that are not used."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    np.savez(folder / "x.npz", images=pixels, word=np.array(["x", "y"] * 10), weight=np.arange(20))
+    return folder / "x.npz"
+
+
+def named_arrays(read: Read) -> None:
+    classes("x", "y")(read)
+    assert read.train.summary.facts["arrays not used"] == "weight"
+
+
 def with_pipe(folder: Path) -> Path:
     pd.DataFrame({"a": range(20), "label": ["x", "y"] * 10}).to_csv(folder / "x.csv", index=False)
     os.mkfifo(folder / "pipe.csv")
@@ -202,6 +218,13 @@ FAULTS = [
         error="holds no file ending in .*; it holds 3 .mid: set dataset.extensions"),
     Fault("a name that is not UTF-8", "speech", odd_name, sizes(train=7, test=2), warning=r"0\\xe9.wav is left out"),
     Fault("a pipe in a folder", "tabular", with_pipe, sizes(train=16, test=4), doubt="'a'"),
+    Fault("a column without a table", "speech", tree(*several("cat", "dog")), options={"label": "word"},
+        error=r"dataset\.label=word names a column, and no table lists the files"),
+    Fault("a column without a table, of images", "image", tree_of_pictures, options={"group": "person"},
+        error=r"dataset\.group=person names a column, .*metadata\.csv with the columns file_name and person"),
+    Fault("an array of labels under its own name", "image", arrays, named_arrays, options={"label": "word"}),
+    Fault("an array that is not there", "image", arrays, options={"label": "wrod"},
+        error="dataset.label=wrod: .*holds no such array; did you mean 'word'"),
     Fault("a pipe", "tabular", pipe, error="no regular file, perhaps a pipe"),
     Fault("a glob of recordings", "speech", glob("a*.wav", "a1.wav", "a2.wav", "a3.wav", "b.wav"),
         sizes(train=2, test=1)),

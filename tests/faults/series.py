@@ -300,6 +300,13 @@ def _empty_in_a_window(folder: Path) -> Path:
     return _save(folder, frame)
 
 
+def _sparse_window(folder: Path) -> Path:
+    """24 of the 32 rows of the third window lack a value, and 8 of the fourth."""
+    frame = _long()
+    frame.loc[72:103, "b"] = np.nan
+    return _save(folder, frame)
+
+
 def _window_is_named(read: Read) -> None:
     (message,) = read.bad()
     assert "column 'heart_rate' has no value" in message
@@ -534,6 +541,8 @@ FAULTS = [
         "missing: empty channel is dropped", TS, _empty_channel, sample_count(12, 2, 32),
         options={**WINDOW, "drop_columns": "heart_rate"},
     ),
+    Fault("missing: half of a window", TS, _sparse_window, sample_count(12, 2, 32), options=WINDOW,
+          warning=r"^1 of \d+ windows lack more than half of the values of a channel, .*rows? 65 to 96"),
     Fault("missing: empty in a window", TS, _empty_in_a_window, _window_is_named, options=WINDOW),
     Fault(
         "missing: empty in a window is filled", TS, _empty_in_a_window, _window_is_filled,

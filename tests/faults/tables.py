@@ -149,6 +149,11 @@ def scaled(read: Read) -> None:
 MANY = frame(120).assign(label=np.random.RandomState(0).randint(0, 1000, 120))
 
 
+def many(classes: int) -> pd.DataFrame:
+    """120 rows, with whole numbers as labels."""
+    return frame(120).assign(label=np.arange(120) % classes)
+
+
 def zip_of(path: Path, content: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("inner.csv", content)
@@ -166,6 +171,17 @@ def excel(path: Path) -> None:
     """The table of `frame` as an Excel file of any name."""
     with path.open("wb") as file:
         frame().to_excel(file, index=False, engine="openpyxl")
+
+
+def missing_share(share: float) -> Callable[[Read], None]:
+    """The share of missing values of the column of numbers x."""
+
+    def expect(read: Read) -> None:
+        (column,) = (one for one in read.train.summary.columns if one.name == "x")
+        assert column.kind == "number"
+        assert abs((column.missing or 0) - share) < 0.1
+
+    return expect
 
 
 def infinity(read: Read) -> None:
@@ -354,6 +370,9 @@ COLUMNS = [
     Fault("CSV: one name twice", "tabular", text("a,a,b\n" + "1,2,3\n" * 20), error="two columns 'a'; rename"),
     Fault("label of many numbers", "tabular", csv(MANY),
         doubt="classes in 120 samples; set dataset.task=number"),
+    Fault("label of whole numbers with few samples each", "tabular", csv(many(24)),
+        doubt="24 classes in 120 samples; set dataset.task=number"),
+    Fault("label of whole numbers with many samples each", "tabular", csv(many(10))),
     Fault("label of many numbers, said", "tabular", csv(MANY), sizes_of_many, options={"task": "number"}),
     Fault("a class of one sample", "tabular", csv(frame().assign(label=["x", *(["a", "b"] * 20)[1:]])),
         warning="1 of 3 classes of the label 'label' have a single sample.*: x"),
@@ -366,6 +385,12 @@ COLUMNS = [
         infinity),
     Fault("half of a column are numbers", "tabular", csv(frame().assign(x=["1.5", "low"] * 20)),
         doubt="column 'x' are numbers.*'low'.*dataset.missing"),
+    Fault("the usual texts for missing values", "tabular", csv(frame().assign(x=["1.5", "n/a", "<NA>", "#N/A"] * 10)),
+        missing_share(0.75)),
+    Fault("further texts for missing values", "tabular", csv(frame().assign(x=["1.5", "2.5", "n/a", "low"] * 10)),
+        missing_share(0.5), options={"missing": ("low",)}),
+    Fault("only these texts for missing values", "tabular", csv(frame().assign(x=["1.5", "", "n/a", "low"] * 10)),
+        options={"missing": ("", "low")}, doubt="column 'x'.*'n/a'"),
     Fault("half of a column are numbers, said", "tabular", csv(frame().assign(x=["1.5", "low"] * 20)),
         inputs("a", "b", "color", "x"), options={"categorical": "x"}),
     Fault("dates", "tabular", csv(frame().assign(day=[f"2024-01-{i % 28 + 1:02}" for i in range(ROWS)])),

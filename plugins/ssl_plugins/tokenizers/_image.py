@@ -91,8 +91,8 @@ class BaseImageTokenizer(AugmentedTokenizer):
             low, high = float(x.min()), float(x.max())
             if not (low >= 0 and high <= 1):  # NaN fails, too
                 raise BadSample(
-                    f"'{self.field}' holds numbers from {low:g} to {high:g}; pixels are bytes or lie in 0..1, "
-                    f"else set tokenizer.pixel_dtype=float32"
+                    f"'{self.field}' holds numbers from {low:g} to {high:g}; give bytes (uint8) or "
+                    f"divide to numbers in 0..1, or set tokenizer.pixel_dtype=float32 for a new encoder"
                 )
             x = np.rint(x * 255).astype(np.uint8)
         return {self.field: resize(x, self.shape, "bilinear", self.options.fit)}

@@ -15,13 +15,25 @@ from ssl_core.runs.inspection.inspect import OBJECTIVE
 from ssl_core.runs.inspection.proposal import setting
 
 
+def recognise_data(options: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], list[str]]:
+    """As `complete_request` without a choice of the objective, for data that several objectives are trained on.
+
+    Raises:
+        ConfigError: the path is not recognised for sure; the message names the candidates.
+    """
+    out, lines = complete_request({**options, "objective.name": ""}, None, catalogue)
+    del out["objective.name"]
+    return out, lines
+
+
 def complete_request(
     options: Mapping[str, Any], file: Path | None, catalogue: Catalogue
 ) -> tuple[dict[str, Any], list[str]]:
     """The options with the modality of own files that name none, and lines that say what was chosen and why.
 
     Options that read the data, such as a column of texts, are added where the user sets none. Without an objective it
-    is `OBJECTIVE`. Options that name a modality, another data set than own files, or a benchmark stay as they are.
+    is `OBJECTIVE`. Options that name a modality keep it; those of another data set than own files or of a benchmark
+    stay as they are.
 
     Args:
         options: values by dotted path.
@@ -35,8 +47,12 @@ def complete_request(
     root = given.get("dataset.root")
     is_own = given.get("dataset.name", OWN) == OWN and "benchmark" not in given and "domain" not in given
     starts_from_weights = given.get(SOURCE) is not None  # they have the modality
-    if root is None or not is_own or "modality" in given or starts_from_weights:
+    if root is None or not is_own or starts_from_weights:
         return dict(options), []
+    if "modality" in given:
+        if "objective.name" in given:
+            return dict(options), []
+        return {**options, "objective.name": OBJECTIVE}, [f"no objective is named, so it is {OBJECTIVE}"]
     candidates, problems = find_candidates(str(root), catalogue)
     chosen = choose_or_refuse(str(root), candidates)
     found = {f"dataset.{name}": value for name, value in chosen.options.items()}

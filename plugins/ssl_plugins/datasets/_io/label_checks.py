@@ -10,6 +10,7 @@ import numpy as np
 from ssl_plugins.datasets._io.splitting import TRAIN, Codes, SampleMetadata, split_by_name
 
 FEWEST_CLASSES = 20
+FEWEST_SAMPLES = 10  # of a class on average, from which on whole numbers may well be classes
 
 
 def label_findings(label: Codes | None, title: str, task: str = "auto") -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -25,10 +26,11 @@ def label_findings(label: Codes | None, title: str, task: str = "auto") -> tuple
     counts = np.bincount(label.codes[label.codes >= 0], minlength=len(label.names))
     present = counts > 0
     classes, samples, single = int(present.sum()), int(counts.sum()), np.flatnonzero(counts == 1)
-    if classes >= FEWEST_CLASSES and classes > samples / 2 and task == "auto":
-        numbers = sum(bool(re.fullmatch(r"-?\d+", name)) for name in label.names)
+    are_numbers = all(re.fullmatch(r"-?\d+", name) for name in label.names)
+    most = samples / FEWEST_SAMPLES if are_numbers else samples / 2
+    if classes >= FEWEST_CLASSES and classes > most and task == "auto":
         cure = "set dataset.task=number to predict it as a number, else dataset.task=classes"
-        if numbers < len(label.names):
+        if not are_numbers:
             cure = "set dataset.label to the column of the classes, or dataset.task=classes if this is right"
         return (f"the label '{title}' has {classes} classes in {samples} samples; {cure}",), ()
     if len(single):

@@ -6,14 +6,14 @@ import functools
 import weakref
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_core import DataError
+from ssl_core import ConfigError, DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
 from ssl_plugins.datasets._io.files.stores import is_store, load_store
@@ -37,13 +37,16 @@ _array_cache: weakref.WeakValueDictionary[tuple[str, int, int, str], np.ndarray]
 
 
 class SampleArray:
-    """An array of samples, (n, ...). An .npy file is memory-mapped while it is used, and pickled by its path."""
+    """An array of samples, (n, ...). An .npy file is memory-mapped while it is used, and pickled by its path.
+
+    unused: names of the arrays of its file that are not read.
+    """
 
     line_numbers = None
     unit = "sample"
 
     def __init__(self, path: Path, array: Any) -> None:
-        self.path, self.shape = path, tuple(array.shape)
+        self.path, self.shape, self.unused = path, tuple(array.shape), tuple[str, ...]()
         self.own = None if isinstance(array, np.memmap) else array
 
     @property
@@ -84,6 +87,7 @@ class RaggedMaps:
 
     line_numbers = None
     unit = "sample"
+    unused = ()
 
     def __len__(self) -> int:
         return len(self.height)
@@ -99,7 +103,7 @@ class RaggedMaps:
 
 
 def read_arrays(
-    path: Path, keys: Sequence[str], entry: FileEntry, metadata: MetadataCollector
+    path: Path, keys: Sequence[str], entry: FileEntry, metadata: MetadataCollector, options: Any
 ) -> list[SampleArray | RaggedMaps]:
     """Read the samples of a file, and append their labels, groups and splits to `metadata`.
 
@@ -108,9 +112,10 @@ def read_arrays(
         keys: names that the array of samples may have; a prefix such as "train_" names the split (`PREFIXES`).
         entry: metadata of the whole file.
         metadata: receives the metadata of each sample.
+        options: those of the data set; `label` and `group` name arrays.
 
     Raises:
-        ConfigError: labels must be numbers and there are none.
+        ConfigError: labels must be numbers and there are none, or an option names no array.
         DataError: the file cannot be read, or holds no such array.
     """
     try:
@@ -118,6 +123,7 @@ def read_arrays(
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.ndim < 2:
                 raise DataError(f"{path} has the shape {array.shape}; {SAVE_ONE_ARRAY}")
+            role_keys(path, (), options)
             _append_metadata(metadata, path, "the array", len(array), None, None, entry)
             return [SampleArray(path, array)]
         if not is_store(path) and not zipfile.is_zipfile(path):
@@ -129,6 +135,7 @@ def read_arrays(
         raise DataError(f"{path} cannot be read as arrays: {' '.join(str(error).split()):.200}") from None
     if {"pixels", "offset", "height", "width"} <= set(arrays):
         return [_ragged_maps(path, arrays, entry, metadata)]
+    label_keys, group_keys = role_keys(path, arrays, options)
     parts: list[SampleArray | RaggedMaps] = []
     key_of = {
         prefix: next((prefix + key for key in keys if prefix + key in arrays), None) for prefix in ("", *PREFIXES)
@@ -141,7 +148,7 @@ def read_arrays(
             split = "train"  # such as images beside test_images
         labels, groups, label_names = (
             next((arrays[prefix + name] for name in names if prefix + name in arrays), None)
-            for names in (LABEL_KEYS, GROUP_KEYS, ("label_names",))
+            for names in (label_keys, group_keys, ("label_names",))
         )
         label_names = arrays.get("label_names") if label_names is None else label_names
         if arrays[key].dtype == object:
@@ -155,9 +162,36 @@ def read_arrays(
         if sets is not None:
             metadata.set_label_sets(sets, () if label_names is None else tuple(map(str, label_names.reshape(-1))))
         parts.append(SampleArray(path, arrays[key]))
+    read = {prefix + name for prefix in ("", *PREFIXES) for name in (*label_keys, *group_keys, "label_names")}
+    for part in parts:
+        part.unused = tuple(name for name in arrays if name not in read and name not in key_of.values())
     if not parts:
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}; the array of samples must be called {keys[0]}")
     return parts
+
+
+def role_keys(path: Path, names: Collection[str], options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that the arrays of labels and of groups may have.
+
+    Args:
+        path: the file.
+        names: its arrays; none for a file of one array.
+        options: those of the data set.
+
+    Raises:
+        ConfigError: `label` or `group` names an array that the file does not hold.
+    """
+    found: list[tuple[str, ...]] = []
+    for kind, usual in (("label", LABEL_KEYS), ("group", GROUP_KEYS)):
+        name = getattr(options, kind, None)
+        if name is None:
+            found.append(usual)
+        elif any(prefix + name in names for prefix in ("", *PREFIXES)):
+            found.append((name,))
+        else:
+            cure = nearest(name, names, "array") if names else "save the samples and it in one .npz"
+            raise ConfigError(f"dataset.{kind}={name}: {path} holds no such array; {cure}")
+    return found[0], found[1]
 
 
 def _of_samples(arrays: dict[str, np.ndarray], keys: Sequence[str]) -> dict[str, np.ndarray]:

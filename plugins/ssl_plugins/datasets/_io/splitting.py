@@ -236,6 +236,12 @@ def check_split(metadata: SampleMetadata, split: np.ndarray, options: SplitOptio
         [np.bincount(codes[(split == code) & (codes >= 0)], minlength=len(names)) for code in range(len(SPLITS))]
     )
     untrained = np.flatnonzero((counts[TRAIN] == 0) & counts.any(axis=0))
+    if len(untrained) and not counts[TRAIN].any():
+        row = int(np.flatnonzero((codes >= 0) & (split != EXCLUDED))[0])
+        raise DataError(
+            f"no sample of the training split has a label, and {int(counts.sum())} of the others have (e.g. "
+            f"{metadata.describe(row)}); label samples of the training split too, or change the split"
+        )
     if len(untrained):
         row = int(np.flatnonzero((codes == untrained[0]) & (split != EXCLUDED))[0])
         where = " and ".join(name for code, name in enumerate(SPLITS) if counts[code, untrained[0]])

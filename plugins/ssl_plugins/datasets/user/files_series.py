@@ -72,6 +72,7 @@ from ssl_plugins.datasets._io.tables.other_tables import without_unlike_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions
 
+STEP_RATIO = 1.25  # of the steps of time of two data sets, from which on they differ
 ARCHIVE_EXTENSIONS = (".ts", ".arff")
 EXTENSIONS = (
     *TABLE_EXTENSIONS, *ARRAY_EXTENSIONS, *CONTAINER_EXTENSIONS, *EDF_EXTENSIONS, *ARCHIVE_EXTENSIONS, *UCR_ENDINGS
@@ -89,6 +90,7 @@ class SeriesFiles(SeriesSplit):
     channels: list[str] = []  # noqa: RUF012
     means: list[float] = []  # noqa: RUF012
     units: Mapping[str, tuple[float, float]] = {}
+    step: tuple[float, str] | None = None  # of time from row to row, in the median, and its unit
     absent: frozenset[str] = frozenset()
     picked: list[int] = []  # noqa: RUF012
 
@@ -249,7 +251,7 @@ class SeriesFiles(SeriesSplit):
         if layout is None or not layout.files:
             arrays: list[Any] = []
             for entry in entries:
-                arrays += read_samples(entry, options.key, metadata)
+                arrays += read_samples(entry, metadata, options)
             self._use_samples(arrays, metadata)
             return
         recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]
@@ -276,6 +278,8 @@ class SeriesFiles(SeriesSplit):
             "layout": f"{int(self.locations.starts[-1])} series, channels {len(self.picked) or count}",
             "length": f"{lengths[0]} steps" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} steps",
         }
+        if unused := dict.fromkeys(name for array in arrays for name in getattr(array, "unused", ())):
+            facts["arrays not used"] = ", ".join(unused)
         self.summary = replace(self.summary, facts=facts)
 
     def _cut_windows(self, table: SeriesRows, layout: str) -> None:
@@ -321,10 +325,25 @@ class SeriesFiles(SeriesSplit):
             kind = "series" if len(counts) == len(table.starts) else "parts between gaps"
             self.warnings += (f"{short} of {len(counts)} {kind} have less than {window} rows and are left out",)
         self.begin, self.values, self.rate = begin[self.rows], table.values, table.rate
-        self.units = table.reading.units
+        self.units, self.step = table.reading.units, table.step
+        self._warn_of_missing(table)
         self.channels, self.means = table.channels, table.means(begin[split == TRAIN], window)
         self.fields = {"series": Continuous((len(self.channels), window), rate=table.rate)}
         self._summarise(table, layout)
+
+    def _warn_of_missing(self, table: SeriesRows) -> None:
+        """Point out windows in which a channel is mostly missing, as over a gap in the values."""
+        window = self.options.window
+        is_sparse = np.zeros(len(self.begin), bool)
+        for values in table.values.T:
+            missing = np.concatenate([[0], np.cumsum(np.isnan(values))])
+            count = missing[self.begin + window] - missing[self.begin]
+            is_sparse |= (count > window / 2) & (count < window)  # windows without any value are bad samples
+        if sparse := int(is_sparse.sum()):
+            self.warnings += (
+                f"{sparse} of {len(self.begin)} windows lack more than half of the values of a channel, which are "
+                f"interpolated, e.g. {WindowLocations(table, self.begin, window)(int(is_sparse.argmax()))}",
+            )
 
     def _summarise(self, table: SeriesRows, layout: str) -> None:
         """Set what the header and the report say of the data."""
@@ -365,7 +384,7 @@ class SeriesFiles(SeriesSplit):
             if self.options.empty_channel == "skip" and name not in self.absent:
                 raise BadSample(
                     f"column '{name}' has no value in any of these rows; set dataset.empty_channel=mean to fill in its "
-                    f"mean, or dataset.drop_columns={name} to do without it"
+                    f"mean, or {self.options.dropping(name)} to do without it"
                 )
             x[channel] = self.means[channel]
 
@@ -381,6 +400,7 @@ class SeriesFiles(SeriesSplit):
             ],
             "named": own.named,
             "rate": self.rate,
+            "step": list(self.step) if self.step else None,
             "classes": list(self.task.names) if self.task is not None else [],
         }
 
@@ -405,9 +425,10 @@ class SeriesFiles(SeriesSplit):
         if not columns:
             return
         self._conform_rate(schema.get("rate"))
+        self._compare_steps(schema.get("step"))
         conform_classes(self, schema)
         trained = Channels(tuple(column["name"] for column in columns), bool(schema.get("named")))
-        matching = match_channels(self._own_channels(), trained, self.options.root)
+        matching = match_channels(self._own_channels(), trained, self.options)
         self.warnings += matching.warnings
         if self.arrays:
             return
@@ -440,6 +461,17 @@ class SeriesFiles(SeriesSplit):
                 values = self.values[:, channel].astype(np.float64) * (own_scale / scale)
                 self.values[:, channel] = values + (own_shift - shift) / scale
         self.units = {name: unit for name, unit in trained.items() if unit != plain}
+
+    def _compare_steps(self, trained: Sequence[Any] | None) -> None:
+        """Doubt rows that follow each other at another interval than in the training data."""
+        if not trained or self.step is None or self.step[1] != trained[1]:
+            return
+        if not 1 / STEP_RATIO <= self.step[0] / trained[0] <= STEP_RATIO:
+            self.doubts += (
+                f"the rows of {self.options.root} are {self.step[0]:.6g}{self.step[1]} apart in the median, those of "
+                f"the training data {trained[0]:.6g}{trained[1]}, so a window covers another span of time; resample "
+                f"the rows",
+            )
 
     def _conform_rate(self, rate: float | None) -> None:
         """Resample to the rate of the training data; without a rate on either side, the data are taken to have it."""

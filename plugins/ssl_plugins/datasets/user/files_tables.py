@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete, Excerpt, Sample, Split, hookimpl
 from ssl_plugins.datasets._io.class_names import conform_classes
@@ -40,10 +40,18 @@ class TableFiles(UserData):
             (), description="columns of numbers; by default those in which most values are numbers"
         )
         categorical: tuple[str, ...] = Field((), description="columns of categories; by default all other columns")
-        missing: tuple[str, ...] = Field(MISSING, description="texts that stand for a missing value")
+        missing: tuple[str, ...] = Field(
+            MISSING,
+            description="texts that stand for a missing value, beside the usual ones; with an empty text, only these",
+        )
         most_categories: int = Field(
             1000, ge=2, description="different values that a column may have without being named in `categorical`"
         )
+
+        @field_validator("missing", mode="after")
+        @classmethod
+        def _with_usual(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            return value if "" in value else (*MISSING, *(text for text in value if text not in MISSING))
 
     def __init__(self, options: Options, split: Split) -> None:
         super().__init__(options, split)
@@ -169,7 +177,7 @@ class TableFiles(UserData):
         """
         if not schema.get("columns"):
             return
-        self.data, notes = conform_rows(self.data, schema, self.where, self.empty)
+        self.data, notes = conform_rows(self.data, schema, self.where, self.empty, self.options)
         self.order = [column["name"] for column in schema["columns"]]
         self._set_fields()
         self.warnings += tuple(notes)

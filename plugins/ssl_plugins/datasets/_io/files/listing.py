@@ -84,7 +84,7 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
         options: as `UserDataOptions` and `TableOptions`; see `entries_of_table`.
 
     Raises:
-        ConfigError: `pattern` cannot be used.
+        ConfigError: `pattern` cannot be used, or an option names a column where no table lists the files.
         DataError: the root does not exist, holds no file, or its table cannot be read.
     """
     path = Path(root).expanduser()
@@ -106,7 +106,25 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
             f"dataset.root {root} is neither a folder nor a file ending in {', '.join(extensions)}, nor a table of "
             f"paths ({', '.join(SHOWN_TABLES)}); {cure}"
         )
-    return files.with_entries(apply_pattern(files, pattern)) if pattern is not None else files
+    if pattern is not None:
+        files = files.with_entries(apply_pattern(files, pattern))
+    if not (path.name.lower().endswith(TABLE_EXTENSIONS) and path.is_file()) and "metadata" not in files.facts:
+        _refuse_columns(files, root, pattern, options)
+    return files
+
+
+def _refuse_columns(files: FileList, root: str, pattern: str | None, options: Any) -> None:
+    """Raises:
+    ConfigError: an option names a column of a table, and no table lists the files.
+    """
+    for kind in METADATA_COLUMNS:
+        if (name := getattr(options, kind, None)) is None or (pattern is not None and f"(?P<{kind}>" in pattern):
+            continue
+        raise ConfigError(
+            f"dataset.{kind}={name} names a column, and no table lists the files of {root}; give such a table as "
+            f"dataset.root, put metadata.csv with the columns file_name and {name} into the folder, or set "
+            f"dataset.label_pattern"
+        )
 
 
 def list_sources(

@@ -218,13 +218,15 @@ def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
     for entry in entries:
         if not entry.path.is_file() and not is_store(entry.path):
             raise DataError(f"{entry.path} does not exist; name a folder of images, or an .npy or .npz file")
-        arrays += read_arrays(entry.path, ARRAY_KEYS, entry, collector)
+        arrays += read_arrays(entry.path, ARRAY_KEYS, entry, collector, options)
     for array in arrays:
         _check_array(array, options)
     locations = SampleLocations([array.path for array in arrays], np.cumsum([0, *map(len, arrays)]), unit="sample")
     images = ArrayImages(arrays, locations)
     names = [locations(row) for row in range(len(images))] if options.tile is not None else ()
     files = FileList([FileEntry(path, path.name) for path in dict.fromkeys(array.path for array in arrays)])
+    if unused := dict.fromkeys(name for array in arrays for name in array.unused):
+        files.facts["arrays not used"] = ", ".join(unused)
     metadata, target = collector.metadata(locations), collector.target()
     return ImageSource(images, metadata, target, names, files, label_names=collector.label_names)
 

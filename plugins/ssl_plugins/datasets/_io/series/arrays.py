@@ -23,6 +23,7 @@ from ssl_plugins.datasets._io.npz import (
     RaggedMaps,
     SampleArray,
     read_arrays,
+    role_keys,
 )
 from ssl_plugins.datasets._io.series.recordings import Recording
 from ssl_plugins.datasets._io.series.wide import MIN_STEPS
@@ -190,22 +191,22 @@ def choose_key(path: Path, arrays: Mapping[str, np.ndarray], key: str | None) ->
     return candidates[0]
 
 
-def read_samples(entry: FileEntry, key: str | None, metadata: MetadataCollector) -> Sequence[Any]:
+def read_samples(entry: FileEntry, metadata: MetadataCollector, options: Any) -> Sequence[Any]:
     """The samples of a file, (n, channels, steps) or (n, steps); their labels and groups go to `metadata`.
 
     Raises:
         ConfigError, DataError: as `read_arrays`.
     """
-    path = entry.path
+    path, key = entry.path, options.key
     if path.suffix.lower() in ARRAY_EXTENSIONS:
         if path.suffix.lower() == ".npy":
             load_array(path, key)  # its messages are about series
-        return read_arrays(path, ARRAY_KEYS if key is None else (key,), entry, metadata)
+        return read_arrays(path, ARRAY_KEYS if key is None else (key,), entry, metadata, options)
     arrays = load_arrays(path)
     name = choose_key(path, arrays, key)
     array = arrays[name]
     block: dict[str, Any] = {"": pa.nulls(len(array))}
-    for kind, keys in (("label", LABEL_KEYS), ("group", GROUP_KEYS)):
+    for kind, keys in zip(("label", "group"), role_keys(path, arrays, options), strict=True):
         values = next((arrays[other] for other in keys if other in arrays), None)
         if values is None:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ssl_core import ConfigError, DataError, nearest
 
@@ -23,17 +24,18 @@ class Matching:
     warnings: tuple[str, ...] = ()
 
 
-def match_channels(own: Channels, trained: Channels, root: str) -> Matching:
+def match_channels(own: Channels, trained: Channels, options: Any) -> Matching:
     """Match by name; by number where either side has no names.
 
     Args:
         own: the channels of the new data.
         trained: those of the data that the encoder was trained on.
-        root: the new data, for messages.
+        options: those of the new data, as `RowOptions`.
 
     Raises:
         DataError: a channel seems to have another name, or the number of channels differs.
     """
+    root = options.root
     if not (trained.named and own.named):
         if len(own.names) != len(trained.names):
             chosen = ",".join(own.names[: len(trained.names)])
@@ -45,13 +47,14 @@ def match_channels(own: Channels, trained: Channels, root: str) -> Matching:
         return Matching(tuple(range(len(own.names))), (line,) if trained.named or own.named else ())
     missing = [name for name in trained.names if name not in own.names]
     added = [name for name in own.names if name not in trained.names]
-    if missing and (added or len(missing) == len(trained.names)):
-        known = nearest(missing[0], added or list(own.names), "column")
+    renamed = [name for name in missing if name not in options.role_columns]
+    if renamed and (added or len(missing) == len(trained.names)):
+        known = nearest(renamed[0], added or list(own.names), "column")
         raise DataError(
-            f"dataset.root {root} has no column '{missing[0]}', on which the encoder was trained; rename it if it is "
+            f"dataset.root {root} has no column '{renamed[0]}', on which the encoder was trained; rename it if it is "
             f"here ({known})"
             + (
-                f", or set dataset.drop_columns={','.join(added)} to fill in the mean of the training data"
+                f", or set {options.dropping(*added)} to fill in the mean of the training data"
                 if len(missing) < len(trained.names)
                 else ""
             )

@@ -123,5 +123,5 @@ def rows_of_recordings(recordings: Sequence[Recording], options: Any) -> SeriesR
     ]
     reading = Reading(columns, {} if first.rate is None else {"rate": f"{first.rate:g} Hz"})
     table = SeriesRows(names, rows, locations, reading, rate=first.rate)
-    table.drop_empty_channels()
+    table.drop_empty_channels(options.dropping)
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -63,7 +63,10 @@ class SeriesRows:
     target: (rows,) float64 numeric labels, or None.
     series_id: id of each series. Several files may hold series of one id, such as a person on two days.
     rate: samples per second, if the format gives it.
+    step: median of the steps of time within a series and its unit, if there is a time.
     """
+
+    step: tuple[float, str] | None = None
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class SeriesRows:
         usual = float(np.median(inner[inner > 0])) if (inner > 0).any() else 0.0
         if not usual:
             return
+        self.step = (usual, unit)
         self.reading.facts["step"] = f"{usual:.6g}{unit} in the median, {inner.max():.6g}{unit} at most"
         if not isinstance(max_gap, str):
             self._cut(np.flatnonzero(within & (steps > max_gap)), max_gap, unit)
@@ -161,8 +165,8 @@ class SeriesRows:
         self.piece_series = np.searchsorted(self.starts, starts, side="right") - 1
         self.reading.facts["gaps"] = f"{len(last_rows)} longer than {max_gap:g}{unit}; no window crosses one"
 
-    def drop_empty_channels(self) -> None:
-        """Leave out the channels without any value.
+    def drop_empty_channels(self, dropping: Callable[..., str]) -> None:
+        """Leave out the channels without any value. dropping: as of `TableOptions`.
 
         Raises:
             DataError: no channel has a value.
@@ -175,7 +179,7 @@ class SeriesRows:
             raise DataError(f"{self.describe(0)}: no channel holds a number in any row ({', '.join(names):.200})")
         self.reading.doubts.append(
             f"column{'s' * (len(names) > 1)} {', '.join(repr(name) for name in names):.200} hold no number in any row, "
-            f"and are left out; set dataset.drop_columns={','.join(names):.200} if that is right"
+            f"and are left out; set {dropping(*names)} if that is right"
         )
         self.reading.columns = [
             replace(column, role="left out", why="no value in any row") if column.name in names else column

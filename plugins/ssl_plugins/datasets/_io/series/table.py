@@ -57,7 +57,7 @@ def read_series_table(options: Any, entries: Sequence[FileEntry]) -> SeriesRows:
         for name, (shift, scale) in reading.units.items()
     ]
     table = SeriesRows(channels, rows, locations, reading, options.max_gap or "off", reader.time_unit, options.window)
-    table.drop_empty_channels()
+    table.drop_empty_channels(options.dropping)
     return table
 
 
@@ -203,7 +203,7 @@ class _Reader:
             cure += f", dataset.label={name} if they are labels" if "label" not in roles else ""
         self.doubts.append(
             f"{table.path}: column '{name}' holds {count} different texts, and {meaning}; set {cure}, or "
-            f"dataset.drop_columns={name} to leave it out"
+            f"{self.options.dropping(name)} to leave it out"
         )
 
     def _read_block(self, block: Block, table: Table, roles: dict[str, str], start: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa, pc
 
-MISSING = ("", "?", "NA", "N/A", "nan", "NaN", "null", "NULL", "None")
+MISSING = ("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None")
 MOST_SAMPLED = 2000  # different values of a column that are looked at
 NEARLY_ALL = 0.9
 BLANKS = " \u00a0\u202f"

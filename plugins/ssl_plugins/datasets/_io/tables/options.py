@@ -44,6 +44,15 @@ class TableOptions(Dataset.Options):
     drop_columns: tuple[str, ...] = Field((), description="columns not to use, such as a row number")
     sheet: str | None = Field(None, description="name of the sheet of an Excel file; by default the first with rows")
 
+    @property
+    def role_columns(self) -> tuple[str, ...]:
+        """Names of the columns of label, group and split, where there are any."""
+        return tuple(getattr(self, kind, None) or kind for kind in METADATA_COLUMNS)
+
+    def dropping(self, *names: str) -> str:
+        """The setting that leaves out further columns, as it is typed in."""
+        return f"dataset.drop_columns={','.join([*self.drop_columns, *names])}"
+
     @field_validator("delimiter", mode="after")
     @classmethod
     def _delimiter_of_word(cls, value: str | None) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.tables.columns import shown
+from ssl_plugins.datasets._io.tables.options import TableOptions
 
 Schema = Mapping[str, Any]
 STATS_CELLS = 1 << 20  # values of a table that are looked at together
@@ -79,7 +80,9 @@ def schema_of(rows: Rows, order: Sequence[str], classes: Sequence[str]) -> dict[
     return {"columns": columns, "missing": rows.has_missing, "classes": list(classes)}
 
 
-def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -> tuple[Rows, list[str]]:
+def conform_rows(
+    rows: Rows, schema: Schema, where: str, empty: Sequence[str], options: TableOptions
+) -> tuple[Rows, list[str]]:
     """The rows in the columns, units and categories of a schema.
 
     Args:
@@ -87,6 +90,7 @@ def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -
         schema: what `schema_of` returned for the table of the training.
         where: the file, for messages.
         empty: columns that the file has, without a value.
+        options: those of the file.
 
     Returns:
         The rows, and what was adapted, a line each.
@@ -98,12 +102,11 @@ def conform_rows(rows: Rows, schema: Schema, where: str, empty: Sequence[str]) -
     own = [*rows.numbers, *rows.ids]
     absent = [name for name in trained if name not in own and name not in empty]
     extra = [name for name in own if name not in trained]
-    if absent and (extra or len(absent) == len(trained)):
-        hint = nearest(absent[0], extra or own, "other column")
-        cure = (
-            f"; rename it, or set dataset.drop_columns={','.join(extra)} to use missing values instead" if extra else ""
-        )
-        raise DataError(f"{where} has no column '{absent[0]}', on which the encoder was trained; {hint}{cure}")
+    renamed = [name for name in absent if name not in options.role_columns]
+    if renamed and (extra or len(absent) == len(trained)):
+        hint = nearest(renamed[0], extra or own, "other column")
+        cure = f"; rename it, or set {options.dropping(*extra)} to use missing values instead" if extra else ""
+        raise DataError(f"{where} has no column '{renamed[0]}', on which the encoder was trained; {hint}{cure}")
     notes = []
     if extra:
         notes.append(f"columns on which the encoder was not trained are left out: {_listed(extra)}")

@@ -23,7 +23,6 @@ from ssl_core.errors import CheckpointError
 from ssl_core.pipeline.memory import memory_dataset
 from ssl_core.report import read
 from ssl_core.runs import build, run_dir
-from ssl_core.runs import evaluate as evaluation
 from ssl_core.runs.fields import fields_from_json, fields_to_json
 from ssl_core.training import checkpoint
 from ssl_core.training.learner import Learner

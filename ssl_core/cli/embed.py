@@ -62,12 +62,11 @@ def embed(
     """Write the features of your files as a table: labels and splits are not needed."""
     start_processes(processes)
     from ssl_core.cli.terminal import RichConsole
-    from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, embed_rows, open_files, say_findings, write_features
     from ssl_core.runs.tables import stem_of, written_line
     from ssl_core.runs.trained import load_trained
     from ssl_core.training.parallel import is_first, join
-    from ssl_core.utils.console import Console
+    from ssl_core.utils.console import Console, as_utf8
 
     options = dataset_settings("sslx embed", label_pattern, set_)
     console = RichConsole() if is_first() else Console()

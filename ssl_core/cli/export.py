@@ -39,10 +39,10 @@ def export(
     """Write a trained encoder for other programs: weights, a PyTorch program, ONNX, or a Hugging Face folder."""
     from ssl_core.cli.embed import numbers
     from ssl_core.cli.terminal import RichConsole
-    from ssl_core.runs.data import as_utf8
     from ssl_core.runs.export.export import check_finished, check_request, export_encoder
     from ssl_core.runs.export.request import ExportRequest
     from ssl_core.runs.trained import load_trained
+    from ssl_core.utils.console import as_utf8
 
     folder = out or run_folder / "export" / to
     request = ExportRequest(to, folder, per_token, numbers(layers), None, overwrite)

@@ -54,9 +54,9 @@ def finetune(
     from ssl_core.api import finetuning_request
     from ssl_core.cli.terminal import RichConsole, show_finetuning
     from ssl_core.config.resolve import parse_setting
-    from ssl_core.runs.data import as_utf8
     from ssl_core.runs.finetune import check_free, finetune_encoder, place_of_finetuning, write_finetuning
     from ssl_core.runs.trained import load_trained
+    from ssl_core.utils.console import as_utf8
 
     named: dict[str, Any] = {
         "train": train, "label_fractions": _numbers(label_fractions), "seeds": seeds, "seed": seed, "epochs": epochs,

@@ -46,12 +46,12 @@ def predict(
     """Write the predictions of a fine-tuned model for your files as a table, and the score if they have labels."""
     from ssl_core.cli.terminal import RichConsole
     from ssl_core.report.finetune import FINETUNE
-    from ssl_core.runs.data import as_utf8
     from ssl_core.runs.embed import EmbedRequest, open_files, say_findings
     from ssl_core.runs.finetuned import load_finetuned
     from ssl_core.runs.predict import FORMATS, score_lines, was_trained_on, write_predictions
     from ssl_core.runs.tables import check_ending, stem_of, written_line
     from ssl_core.training.device import pick_device
+    from ssl_core.utils.console import as_utf8
 
     options = dataset_settings("sslx predict", label_pattern, set_)
     file = out or model_folder / "predictions" / f"{stem_of(path)}.csv"

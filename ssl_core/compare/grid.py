@@ -143,7 +143,8 @@ def make_grid(tree: Mapping[str, Any], where: str = "the grid") -> Grid:
         grid = Grid(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        problem = "it is not UTF-8; rename it" if first["type"] == "string_unicode" else first["msg"]
+        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {problem}") from None
     for what, entries in (("method", grid.method), ("data", grid.data)):
         names = [slug(entry.name) for entry in entries]
         for name in names:

@@ -23,6 +23,7 @@ from ssl_core.nn.encoder import Encoder, EncoderOptions
 from ssl_core.options import Choice, Options, Preset
 from ssl_core.plugins import Catalogue
 from ssl_core.training.options import InitOptions, TrainOptions
+from ssl_core.utils.console import as_utf8
 from ssl_core.utils.units import parse_time
 
 PLUGIN_SECTIONS = ("objective", "masking", "tokenizer", "dataset")
@@ -349,6 +350,8 @@ def validate(section: str, options: type[Options], values: Mapping[str, Any]) ->
         if key not in options.model_fields:
             paths = [f"{section}.{name}" for name in options.model_fields]
             raise ConfigError(f"unknown option '{section}.{key}'; {nearest(f'{section}.{key}', paths, 'option')}")
+        if isinstance(text := values[key], str) and as_utf8(text) != text:  # it could not be saved
+            raise ConfigError(f"{section}.{key} {as_utf8(text)}: the name is not UTF-8; rename it")
     try:
         return options(**values)
     except ValidationError as error:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -104,15 +105,10 @@ def _fit_classes(
         logits = test.astype(np.float64) @ found.weights + found.offsets
         if len(present) == 2:
             logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-        scores[:, present] = _log_softmax(logits)
+        scores[:, present] = log_softmax(logits, axis=1)
         return scores
 
     return predict, found
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def fit_adam(
@@ -273,5 +269,5 @@ def _scores_of_logits(task: Task, logits: np.ndarray, present: np.ndarray) -> np
     if task.size == 2:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     scores = np.full(logits.shape, ABSENT_CLASS_SCORE)
-    scores[:, present] = _log_softmax(logits)[:, present]
+    scores[:, present] = log_softmax(logits, axis=1)[:, present]
     return scores

@@ -36,7 +36,6 @@ from ssl_core.runs.data import (
     Data,
     DataForm,
     OpenData,
-    as_utf8,
     check_same_data,
     data_doubts,
     data_warnings,
@@ -64,6 +63,7 @@ from ssl_core.training.learner import Learner
 from ssl_core.training.parallel import joined, local_rank
 from ssl_core.training.plan import is_graphed
 from ssl_core.utils.cache import cache_dir
+from ssl_core.utils.console import as_utf8
 from ssl_core.utils.reading import announced_reading
 from ssl_core.utils.seeds import seed_torch
 from ssl_core.utils.units import size_text

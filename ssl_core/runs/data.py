@@ -19,6 +19,7 @@ from ssl_core.pipeline.measure import FieldStats, far_channel, measure_inputs, s
 from ssl_core.report.schema import ColumnRow, DataReport
 from ssl_core.runs.fields import adapt_fields, fields_from_json
 from ssl_core.training.checkpoint import Checkpoint
+from ssl_core.utils.console import as_utf8
 
 Splits = Mapping[Split, Dataset]
 Data = Mapping[Split, PreprocessedSplit]
@@ -233,11 +234,6 @@ def data_warnings(splits: Splits, data: Data) -> list[str]:
     elif len(splits) == 1:
         notes.append("the data has no test split, so nothing is probed")
     return [as_utf8(note) for note in notes]
-
-
-def as_utf8(text: str) -> str:
-    """A text that can be written to a file; a file name may hold bytes that are no UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def summary_lines(

@@ -20,12 +20,12 @@ from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import SAMPLES, FieldStats, measure_fields
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.data import as_utf8, far_values
+from ssl_core.runs.data import far_values
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
 from ssl_core.runs.tables import TablePart, check_ending, write_csv, write_parquet, write_whole
 from ssl_core.training.parallel import gather_bytes
-from ssl_core.utils.console import Console
+from ssl_core.utils.console import Console, as_utf8
 
 FORMATS = (".parquet", ".csv", ".npz")
 OF_TRAINING = frozenset(

@@ -32,7 +32,6 @@ from ssl_core.report.finetune import (
     Method,
 )
 from ssl_core.runs.build import versions
-from ssl_core.runs.data import as_utf8
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.finetuned import MODEL, FineTuned, write_finetuned
 from ssl_core.runs.labelled import DataRequest, LabelledData, open_labelled, share_of_labels
@@ -47,7 +46,7 @@ from ssl_core.training.supervised import (
     fit,
     predict_scores,
 )
-from ssl_core.utils.console import Console
+from ssl_core.utils.console import Console, as_utf8
 from ssl_core.utils.files import check_replaceable, new_folder
 from ssl_core.utils.seeds import seed_torch
 

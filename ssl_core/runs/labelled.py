@@ -16,13 +16,13 @@ from ssl_core.options import Options
 from ssl_core.pipeline.cache import PreprocessedSplit, preprocess_dataset
 from ssl_core.pipeline.measure import FieldStats, measure_fields
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.data import as_utf8, data_doubts, data_warnings, far_values, refuse_doubts, scored_rows
+from ssl_core.runs.data import data_doubts, data_warnings, far_values, refuse_doubts, scored_rows
 from ssl_core.runs.embed import own_options
 from ssl_core.runs.encoder import PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
 from ssl_core.training.supervised import LabelledRows
 from ssl_core.utils.cache import cache_dir
-from ssl_core.utils.console import Console
+from ssl_core.utils.console import Console, as_utf8
 
 LABEL_OPTIONS = ("label", "label_pattern", "task")
 NOTHING = "nothing to predict"  # in the warning of a data set whose samples all have one label

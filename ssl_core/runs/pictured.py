@@ -13,8 +13,8 @@ from ssl_core.data import Split
 from ssl_core.errors import BadSample
 from ssl_core.pipeline.preprocess import sample_digest
 from ssl_core.report.reconstruction import Reconstruction, SegmentValues, Sound
-from ssl_core.runs.data import as_utf8
 from ssl_core.runs.run import Run
+from ssl_core.utils.console import as_utf8
 
 SEARCHES = 100
 """Most raw samples that are read to find the one of a prepared row, where bad samples were skipped."""

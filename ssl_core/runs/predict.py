@@ -17,11 +17,10 @@ from ssl_core.evaluation.metrics import METRICS, MetricValue, measure
 from ssl_core.nn.task_head import probabilities
 from ssl_core.report.finetune import FINETUNE
 from ssl_core.report.scores import ScoreValue, format_score, metric_title
-from ssl_core.runs.data import as_utf8
 from ssl_core.runs.embed import EmbedRequest, SampleBatch, sample_batches
 from ssl_core.runs.finetuned import FineTuned
 from ssl_core.runs.tables import TablePart, check_ending, write_csv, write_parquet, write_whole
-from ssl_core.utils.console import Console
+from ssl_core.utils.console import Console, as_utf8
 
 FORMATS = (".csv", ".parquet")
 PROBABILITY = "probability_"

@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def as_utf8(text: str) -> str:
+    """A text that can be written to a file; a file name may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class Progress:
     """A progress bar."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from pydantic import Field
 
-from ssl_core import ConfigError, Masking, Objective, Preset, hookimpl
-from ssl_core.config.resolve import parse_setting, plugins_of, resolve
+from ssl_core import ConfigError, Masking, Objective, Preset, hookimpl, plugins
+from ssl_core.config.resolve import parse_setting, plugins_of, resolve, validate
 from ssl_core.config.schema import RunConfig
 from ssl_core.plugins import Catalogue
 from ssl_plugins.encoders import transformer
@@ -154,6 +155,11 @@ def test_a_saved_configuration_reads_back_the_same(catalogue, tmp_path):
 def test_mistakes_are_named_with_the_nearest_known(catalogue, given, message):
     with pytest.raises(ConfigError, match=message):
         make(catalogue, **given)
+
+
+def test_a_name_that_is_not_utf8_is_refused(catalogue):
+    with pytest.raises(ConfigError, match=r"dataset\.root .*caf\\udce9\.csv: the name is not UTF-8; rename it"):
+        validate("dataset", plugins.load().dataset("files", "tabular").Options, {"root": os.fsdecode(b"caf\xe9.csv")})
 
 
 def test_what_is_missing_is_named(catalogue):

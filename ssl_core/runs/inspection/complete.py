@@ -8,11 +8,11 @@ from typing import Any
 
 from ssl_core.config.resolve import read_file
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.data import as_utf8
 from ssl_core.runs.init_source import SOURCE
 from ssl_core.runs.inspection.candidates import OWN, choose_or_refuse, find_candidates
 from ssl_core.runs.inspection.inspect import OBJECTIVE
 from ssl_core.runs.inspection.proposal import setting
+from ssl_core.utils.console import as_utf8
 
 
 def recognise_data(options: Mapping[str, Any], catalogue: Catalogue) -> tuple[dict[str, Any], list[str]]:

@@ -21,7 +21,7 @@ from ssl_core.contracts import Dataset, Tokenizer
 from ssl_core.data import Column, Discrete, Excerpt, Field, Split
 from ssl_core.errors import BadSample, ConfigError, DataError, SslxError, nearest
 from ssl_core.plugins import Catalogue
-from ssl_core.runs.data import SHARED, as_utf8, fact_lines, open_splits
+from ssl_core.runs.data import SHARED, fact_lines, open_splits
 from ssl_core.runs.fields import describe_field
 from ssl_core.runs.inspection.candidates import OWN, POSSIBLE, Candidate, choose, count_files, find_candidates, refusal
 from ssl_core.runs.inspection.proposal import (
@@ -33,6 +33,7 @@ from ssl_core.runs.inspection.proposal import (
 )
 from ssl_core.runs.inspection.samples import SplitLook, copies, look_at, shared_with
 from ssl_core.runs.inspection.schema import InspectedColumn, Inspection
+from ssl_core.utils.console import as_utf8
 
 OBJECTIVE = "metamae"
 """The objective of a proposal, and of `sslx run --data` without `--objective`."""

@@ -12,10 +12,10 @@ import torch
 from ssl_core.data import Continuous, Text
 from ssl_core.report.page import style
 from ssl_core.report.schema import save
-from ssl_core.runs.data import as_utf8
 from ssl_core.runs.inspection.inspect import Opened
 from ssl_core.runs.inspection.schema import Inspection
 from ssl_core.tokens import ContinuousTarget
+from ssl_core.utils.console import as_utf8
 
 PAGE = "samples.html"
 SHOWN = 6

@@ -225,7 +225,7 @@ def test_batch_stream_is_bounded_and_ends_after_its_steps(fake_cuda, monkeypatch
     indices = []
 
     class Data:
-        def batch_index(self, seed, number, size):
+        def batch_index(self, seed, number, size, is_stopped):
             return number
 
         def take(self, index, pinned):

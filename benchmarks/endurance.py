@@ -68,11 +68,13 @@ def scores(out: Path) -> Any:
 
 
 def processes(place: Path) -> dict[int, str]:
-    """Of the processes whose cache lies in `place`: what each is, by number."""
-    found = {}
+    """Of the processes whose cache is or lies in `place`: what each is, by number."""
+    found, name = {}, f"SSLX_CACHE_DIR={place}"
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if f"SSLX_CACHE_DIR={place}/".encode() not in (entry / "environ").read_bytes():
+            if not any(
+                f"{part}/".startswith(f"{name}/") for part in os.fsdecode((entry / "environ").read_bytes()).split("\0")
+            ):
                 continue
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:

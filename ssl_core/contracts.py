@@ -75,7 +75,7 @@ def _visible_last(order: Tensor, valid: Tensor, hidden: int, ratio: float) -> Te
     """The order rearranged: hidden valid tokens first, then padding, then visible valid tokens."""
     holds_data = valid.gather(1, order)
     count = holds_data.sum(dim=1, keepdim=True)
-    target = torch.where(count == order.shape[1], hidden, torch.ceil(count * ratio - 1e-9).long())
+    target = torch.where(count == order.shape[1], hidden, torch.ceil(count.double() * ratio - 1e-9).long())
     target = torch.minimum(target, (count - 1).clamp(min=0))
     is_hidden = holds_data & (holds_data.cumsum(dim=1) <= target)
     group = torch.where(is_hidden, 0, torch.where(holds_data, 2, 1))

@@ -80,7 +80,8 @@ class Task:
         size: Number of classes or labels.
         metric: Name of a metric that is defined for the kind (docs/report.md).
         per_token: Whether the label has one entry for each token.
-        ignore: Label entries of this value are excluded from training and metric.
+        ignore: Label entries of this value are excluded from training and metric; of several labels, the samples all of
+            whose entries have it, and no other sample may hold it.
         names: Names of the classes, for reports.
         title: Name of the label, for reports.
     """

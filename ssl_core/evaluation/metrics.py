@@ -152,7 +152,8 @@ def measure(task: Task, scores: np.ndarray, labels: np.ndarray, groups: np.ndarr
     check(task)
     metric = METRICS[task.metric]
     result = metric.compute(task, np.asarray(scores, dtype=np.float64), np.asarray(labels), groups)
-    known = groups is None or metric.grouped_error
+    draws = len(scores) if groups is None else len(np.unique(groups))
+    known = draws > 1 and (groups is None or metric.grouped_error)
     return result if known else MetricValue(result.value, None, result.notes)
 
 
@@ -314,10 +315,10 @@ def _correlation(task: Task, scores: np.ndarray, labels: np.ndarray, groups: np.
         value = float(result.statistic)
     if np.ptp(predicted) == 0 or not np.isfinite(value):
         return MetricValue(0.0, None, ("the predictions are constant; their correlation counts as 0",))
-    if pearson:
-        return MetricValue(value, (1 - value**2) / float(np.sqrt(count - 1)))
-    error = (1 - value**2) * float(np.sqrt((1 + value**2 / 2) / (count - 3))) if count > 3 else None
-    return MetricValue(value, error)
+    if count < 4:
+        return MetricValue(value, None)
+    variance = 1 / (count - 1) if pearson else (1 + value**2 / 2) / (count - 3)
+    return MetricValue(value, (1 - value**2) * float(np.sqrt(variance)))
 
 
 def _r2(task: Task, scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None) -> MetricValue:

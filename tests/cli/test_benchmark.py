@@ -314,12 +314,14 @@ def test_each_transfer_set_is_normalised_by_its_own_constants(catalogue):
 
 
 def test_what_the_preset_has_for_the_data_trained_on_stays_there(catalogue):
-    """Either part of a long clip is for pretraining (D49); what is asked for by hand goes to the transfer sets, too."""
+    """Transfer to LibriSpeech takes the first part of long clips (D49), unless it is asked for another one by hand."""
     asked = {"benchmark": "dabs", "domain": "speech"}
     config, _ = resolve(catalogue, asked)
     assert config.dataset.options["side"] == "random"
-    given = options_for(config, catalogue, "voxceleb1")
+    given = options_for(config, catalogue, "librispeech_transfer")
     assert {path for path in given if path.startswith("dataset.")} == {"dataset.name"}
+    given = options_for(config, catalogue, "voxceleb1")
+    assert (given["dataset.longest"], given["dataset.side"]) == (150_526, "random")
     config, _ = resolve(catalogue, asked | {"dataset.longest": 1000, "transfer.side": "random"})
     given = options_for(config, catalogue, "voxceleb1")
     assert (given["dataset.longest"], given["dataset.side"]) == (1000, "random")

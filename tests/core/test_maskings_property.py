@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_core import Layout, Segment
+from ssl_core import Geometry, Layout, Mask, Segment
 from ssl_plugins.maskings.block import BlockMasking
 from ssl_plugins.maskings.random import RandomMasking
 
@@ -174,3 +174,20 @@ def test_block_mask_is_clustered():
         hidden = masking(50, seeded(0)).hidden
         shares.append(hidden[:, layout.neighbours][hidden].double().mean().item())
     assert shares[0] > shares[1] + 0.2
+
+
+# --- padding ---------------------------------------------------------------------------------------------------------
+
+
+def test_padded_rows_hide_their_exact_share():
+    """ceil(n ratio) of n valid tokens, as in exact arithmetic: float32 gives one more for 100 of 128 and 0.15."""
+    length = 128
+    counts = torch.arange(1, length)
+    geometry = Geometry(valid=torch.arange(length) < counts[:, None])
+    order = torch.arange(length).expand(len(counts), -1)
+    for percent in range(1, 100):
+        ratio = percent / 100
+        mask = Mask.from_order(order, math.ceil(Fraction(percent * length, 100)), geometry, ratio)
+        exact = [min(math.ceil(Fraction(percent * n, 100)), n - 1, mask.hidden.sum(1)[0] + n) for n in counts.tolist()]
+        found = (mask.hidden & geometry.valid).sum(dim=1).tolist()
+        assert [a - b for a, b in zip(found, exact, strict=True) if a > b] == []

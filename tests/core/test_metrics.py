@@ -382,3 +382,16 @@ def test_metrics_of_the_options_follow_the_tasks_own_once():
 def test_metrics_of_the_options_that_cannot_be_used_are_refused(metrics, message):
     with pytest.raises(ConfigError, match=f"evaluate.metrics: .*{message}"):
         tasks_by_metric(task("classes", 3, "accuracy"), metrics)
+
+
+def test_one_draw_has_no_standard_error():
+    """One row, or the tokens of one sample, say nothing of the spread over samples."""
+    two = task("classes", 2, "accuracy")
+    scores = np.log([[0.9, 0.1]] * 5)
+    tokens = measure(two, scores, np.array([0, 0, 0, 1, 1]), np.zeros(5, int))
+    assert (tokens.value, tokens.standard_error) == (0.6, None)
+    for metric in ("accuracy", "balanced_accuracy", "weighted_f1", "macro_f1"):
+        assert measure(task("classes", 2, metric), scores[:1], np.array([0])).standard_error is None
+    assert measure(task("number", 1, "mae"), np.array([3.0]), np.array([1.0])).standard_error is None
+    for metric in ("pearson", "spearman"):
+        assert measure(task("number", 1, metric), np.array([1.0, 2]), np.array([2.0, 1])).standard_error is None

@@ -192,6 +192,23 @@ def test_emix_weights_are_folded_beta_samples(beta: float) -> None:
         assert (weight.sort().values - line).abs().max() < 0.01
 
 
+def test_emix_weights_of_the_loss_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 would round 0.998 to 1, and leave the other sample out of the loss."""
+    seen = []
+
+    def cross_entropy(logits: torch.Tensor, target: torch.Tensor, reduction: str) -> torch.Tensor:
+        seen.append(logits.dtype)
+        return torch.ones(len(logits)) * (1 if len(seen) == 1 else 1000)
+
+    objective = small(EMix, continuous(4))
+    monkeypatch.setattr("ssl_plugins.objectives.emix.F.cross_entropy", cross_entropy)
+    tokens = Tokens(torch.randn(2, 4, 2).bfloat16(), (), objective.layout)
+    draws = {"weight": torch.tensor([0.998, 0.998]), "partner": torch.tensor([1, 0])}
+    with torch.autocast("cpu", torch.bfloat16):
+        outcome = objective(tokens, AddVector([0.0, 1.0]), draws)
+    assert outcome.loss.item() == pytest.approx(0.998 + 0.002 * 1000, rel=1e-4)
+
+
 def test_emix_permutations_are_uniform() -> None:
     objective, generator = small(EMix, continuous(1)), seeded()
     partners = torch.stack([objective.draw(4, generator, Geometry())["partner"] for _ in range(2400)])

@@ -138,3 +138,11 @@ def test_padding_is_no_target_and_no_context() -> None:
 def test_targets_that_leave_no_context_are_refused() -> None:
     with pytest.raises(ConfigError, match="leave no context; lower objective.targets or masking.target.ratio"):
         Setting(IJEPA, {"targets": 6}, "continuous_1d").build()
+
+
+def test_the_deviation_of_a_batch_of_one_is_zero() -> None:
+    encoded = torch.randn(1, 5, 4)
+    assert IJEPA.deviation(encoded, None) == 0
+    both = torch.randn(3, 5, 4)
+    all_valid = torch.ones(3, 5, dtype=torch.bool)
+    assert torch.allclose(IJEPA.deviation(both, None), IJEPA.deviation(both, all_valid))

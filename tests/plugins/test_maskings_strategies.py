@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_core import Layout, Segment, testing
+from ssl_core import Geometry, Layout, Segment, testing
 from ssl_plugins.maskings.block import BlockMasking
 from ssl_plugins.maskings.color_noise import ColorNoiseMasking
 from ssl_plugins.maskings.disjoint import DisjointMasking
 from ssl_plugins.maskings.random import RandomMasking
+from ssl_plugins.maskings.segments import SegmentsMasking
 from ssl_plugins.maskings.span import SpanMasking
 from ssl_plugins.maskings.tube import TubeMasking
 
@@ -208,3 +209,30 @@ def test_block_masking_of_long_rows_needs_no_table_of_pairs():
     layout = Layout([Segment("a", (40, 40, 40), "continuous", 1), Segment("b", (2000,), "discrete", 9)])
     mask = BlockMasking(BlockMasking.Options(ratio=0.5, size=4), layout)(2, seeded(0))
     assert (mask.hidden.sum(dim=1) == 33_000).all()
+
+
+# --- segments --------------------------------------------------------------------------------------------------------
+
+
+def test_shared_segments_hide_the_same_places_of_padded_rows():
+    """M3AE's published code draws one permutation for a batch, in which padding counts like any token."""
+    layout = Layout([Segment("image", (4, 4), "continuous", 3), Segment("text", (64,), "discrete", 9)])
+    lengths = torch.tensor([64, 40, 20, 1])
+    valid = torch.cat([torch.ones(4, 16, dtype=torch.bool), torch.arange(64) < lengths[:, None]], dim=1)
+    masking = SegmentsMasking(SegmentsMasking.Options(ratio=(0.75,), shared=True), layout)
+    mask = masking(4, seeded(0), Geometry(valid=valid))
+    assert torch.equal(mask.visible, masking(4, seeded(0)).visible)
+    assert (mask.visible == mask.visible[0]).all()
+    own = SegmentsMasking(SegmentsMasking.Options(ratio=(0.75,)), layout)(4, seeded(0), Geometry(valid=valid))
+    seen = torch.zeros_like(valid).scatter(1, own.visible, True) & valid
+    assert seen[:, 16:].sum(dim=1).tolist() == [16, 10, 5, 1], "a draw of each row's own tokens is exact"
+
+
+def test_a_row_that_would_see_padding_alone_has_a_draw_of_its_own():
+    layout = Layout([Segment("text", (64,), "discrete", 9)])
+    valid = torch.arange(64) < torch.tensor([64, 1])[:, None]
+    masking = SegmentsMasking(SegmentsMasking.Options(ratio=(0.75,), shared=True), layout)
+    for seed in range(8):
+        mask = masking(2, seeded(seed), Geometry(valid=valid))
+        assert valid.gather(1, mask.visible).any(dim=1).all()
+        assert (mask.hidden.sum(dim=1) == 48).all()

@@ -48,31 +48,39 @@ class SegmentsMasking(Masking):
         for i in range(count):
             groups.setdefault(i if visible[i] else longest, []).append(i)
         spans = [span for _, span in layout.spans]
-        self.groups: list[tuple[torch.Tensor, int]] = []
+        self.groups: list[tuple[torch.Tensor, int, float]] = []
         for members in groups.values():
-            hidden = math.ceil(sum(layout.segments[i].length * ratios[i] for i in members) - 1e-9)
+            share = sum(layout.segments[i].length * ratios[i] for i in members)
+            hidden = math.ceil(share - 1e-9)
             position_ids = torch.cat([torch.arange(spans[i].start, spans[i].stop) for i in members])
-            self.groups.append((position_ids, len(position_ids) - hidden))
+            self.groups.append((position_ids, hidden, share / len(position_ids)))
 
     def __call__(self, batch: int, generator: torch.Generator, geometry: Geometry | None = None) -> Mask:
         """Hide the positions of the largest of L uniform numbers within each segment.
 
         A segment too short for a visible token at its ratio shares a draw with the longest segment, since the encoder
-        would otherwise never see it. Each row has at least one visible token.
+        would otherwise never see it. Each row has at least one visible token. With `shared` all rows hide the same
+        positions, padding or not, as in M3AE's published code, but for rows that would see padding alone.
         """
         noise = torch.rand(1 if self.options.shared else batch, self.layout.length, generator=generator)
         noise = noise.expand(batch, -1)
         valid = None if geometry is None else geometry.valid
-        visible = []
-        for position_ids, count in self.groups:
-            order = noise[:, position_ids].argsort(dim=1).flip(1)
-            own = None if valid is None else Geometry(valid=valid[:, position_ids])
-            visible.append(position_ids[Mask.from_order(order, len(position_ids) - count, own).visible])
-        chosen = torch.cat(visible, dim=1).sort(dim=1).values
-        if not chosen.shape[1]:
-            chosen = noise.argmin(dim=1, keepdim=True)
+        chosen = self._visible(noise, None if self.options.shared else valid)
+        if self.options.shared and valid is not None:
+            sees_padding = ~valid.gather(1, chosen).any(dim=1, keepdim=True)
+            chosen = torch.where(sees_padding, self._visible(noise, valid), chosen)
         hidden = torch.ones(batch, self.layout.length, dtype=torch.bool).scatter(1, chosen, False)
         return Mask(chosen, hidden)
+
+    def _visible(self, noise: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """(batch, V) ascending positions of the visible tokens."""
+        visible = []
+        for position_ids, hidden, ratio in self.groups:
+            order = noise[:, position_ids].argsort(dim=1).flip(1)
+            own = None if valid is None else Geometry(valid=valid[:, position_ids])
+            visible.append(position_ids[Mask.from_order(order, hidden, own, ratio).visible])
+        chosen = torch.cat(visible, dim=1).sort(dim=1).values
+        return chosen if chosen.shape[1] else noise.argmin(dim=1, keepdim=True)
 
 
 @hookimpl

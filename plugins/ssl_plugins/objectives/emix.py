@@ -50,8 +50,8 @@ class EMix(Objective):
     def forward(self, tokens: Tokens, encoder: Encoder, draws: Draws) -> Outcome:
         """mean_i of w_i CE(logits_i, i) + (1 - w_i) CE(logits_i, partner_i)."""
         partner = draws["partner"]
-        weight = draws["weight"].to(tokens.embeddings.dtype)
-        share = weight[:, None, None]
+        weight = draws["weight"].to(torch.promote_types(tokens.embeddings.dtype, torch.float32))  # of the loss
+        share = weight.to(tokens.embeddings.dtype)[:, None, None]
         embeddings, valid = tokens.embeddings, tokens.valid
         if valid is not None:
             embeddings = embeddings * valid.unsqueeze(-1)  # padding must not enter the mixture

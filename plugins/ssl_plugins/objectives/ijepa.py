@@ -117,7 +117,7 @@ class IJEPA(Objective):
     def deviation(encoded: Tensor, valid: Tensor | None) -> Tensor:
         """Standard deviation over the batch, (B, L, D), averaged over features and positions with two valid tokens."""
         if valid is None:
-            return encoded.std(dim=0).mean()
+            return encoded.std(dim=0, correction=min(1, len(encoded) - 1)).mean()  # 0 of a batch of one
         weights = valid.unsqueeze(-1).to(encoded.dtype)
         count = weights.sum(dim=0)
         mean = (weights * encoded).sum(dim=0) / count.clamp(min=1)

@@ -45,7 +45,7 @@ class ShED(Objective):
             return {"source": source, "moved": moved}
         order = torch.where(geometry.valid, noise, 2.0).argsort(dim=1)  # valid tokens first
         count = geometry.valid.sum(dim=1, keepdim=True)
-        total = torch.ceil(count * self.options.ratio - 1e-9).long().clamp(min=self.options.min_moved)
+        total = torch.ceil(count.double() * self.options.ratio - 1e-9).long().clamp(min=self.options.min_moved)
         total = torch.where(count < self.options.min_moved, 0, total)  # one token alone cannot move
         rank = torch.arange(length).expand(batch, -1)
         previous = torch.where(rank < total, (rank - 1) % total.clamp(min=1), rank)

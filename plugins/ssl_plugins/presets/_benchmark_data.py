@@ -70,5 +70,7 @@ DATASET_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     # batch of the probe (MetaMAE, Table 16)
     ("genomics", "genomics_transfer_ood"): {"evaluate.batch_size": 32},
 }
-# Pretraining takes the first or the last part of a long clip; transfer takes the first, as in MetaMAE's code.
-DATASET_OPTIONS["speech", "librispeech"] |= {"dataset.longest": 150_526, "dataset.side": "random"}
+# Training takes the first or the last part of a long clip, except for transfer to LibriSpeech in MetaMAE's code.
+for _name in SPEECH_CONSTANTS:
+    if _name != "librispeech_transfer":
+        DATASET_OPTIONS["speech", _name] |= {"dataset.longest": 150_526, "dataset.side": "random"}

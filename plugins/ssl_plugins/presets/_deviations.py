@@ -9,7 +9,8 @@ SHARED = (
     "traffic signs: names are sorted before the split; the published ones depend on the file system's order",
     "PAMAP2: windows are drawn once, not in each epoch, and none holds missing values; "
     "dataset.protocol=published draws the test's anew each time",
-    "LibriSpeech: the first or last part of a long clip is drawn once for each recording, not in each epoch",
+    "speech: the first or last part of a long clip is drawn once for each recording, not in each epoch",
+    "PAWS-X: pairs with an empty sentence are left out; dataset.protocol=published keeps them",
     "AudioMNIST: resampled to 16 kHz, not read at 48 kHz; dataset.rate=48000 for an encoder of that rate",
     "Google Speech: test files are not in the training split; dataset.protocol=published puts them there",
     "secondary structure: padding is in neither loss nor metric; dataset.protocol=published with "

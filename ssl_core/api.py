@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,15 @@ from ssl_core.runs.init_source import read_source
 from ssl_core.runs.inspection.complete import complete_request, recognise_data
 from ssl_core.runs.inspection.inspect import OBJECTIVE, inspect_path
 from ssl_core.runs.inspection.schema import Inspection
-from ssl_core.runs.memory_data import as_frame, data_options, embed_frame, embed_path, kept_data, saying_table
+from ssl_core.runs.memory_data import (
+    as_frame,
+    check_rate,
+    data_options,
+    embed_frame,
+    embed_path,
+    kept_data,
+    saying_table,
+)
 from ssl_core.runs.pretrain import RunRequest, plan_run, run_folder
 from ssl_core.runs.pretrain import pretrain as pretrain_run
 from ssl_core.runs.run import Run, RunContext
@@ -258,7 +267,16 @@ def pretrain(
         context = RunContext(catalogue, own, console)
         table = None if isinstance(data, str | os.PathLike) else values.get("dataset.root")
         with saying_table(table), run_folder(plan, context) as current:
-            return pretrain_run(current, context)
+            run = pretrain_run(current, context)
+    if keywords.get("console") is None:
+        _warn_of_doubts(run.report)
+    return run
+
+
+def _warn_of_doubts(report: Report | None) -> None:
+    """Warn of what may have been misread, where no console says it."""
+    for doubt in () if report is None or report.data is None else report.data.doubts:
+        warnings.warn(f"{doubt} (a doubt; strict=True refuses such data)", UserWarning, stacklevel=3)
 
 
 def inspect(path: str | os.PathLike[str], *, modality: str | None = None, objective: str = OBJECTIVE) -> Inspection:
@@ -314,6 +332,7 @@ def embed(
     console: Console | None = None,
     readout: str | None = None,
     checkpoint: str = LAST,
+    rate: float | None = None,
 ) -> Any:
     """Features of raw samples.
 
@@ -329,6 +348,8 @@ def embed(
         readout: how features are read out, without `layers`: "last" (the default), "layers" or "layers+stats", see
             `PretrainedEncoder.forward`.
         checkpoint: of a run: "last" or "best", as in `load`.
+        rate: samples per second of recordings or series in memory; by default they have that of training. Another one
+            is refused.
 
     Returns:
         float32 features (n, D), or (n, L, D) with `per_token`: a numpy array, or a tensor on the device of `x` if `x`
@@ -336,7 +357,7 @@ def embed(
 
     Raises:
         CheckpointError: the folder holds no run or no such checkpoint.
-        ConfigError: `x` does not fit the fields that the encoder reads.
+        ConfigError: `x` does not fit the fields that the encoder reads, or `rate` is not that of training.
         DataError: a sample cannot be used; the message names it.
     """
     if isinstance(source, Run) and checkpoint == LAST:
@@ -347,6 +368,7 @@ def embed(
     else:
         folder = source.folder if isinstance(source, Run) else source
         encoder = load(folder, device="auto", checkpoint=checkpoint)
+    check_rate(rate, encoder.fields)
     console = console or Console()
     request = EmbedRequest("", {}, per_token, None if layers is None else tuple(layers), batch_size)
     request.readout = readout
@@ -406,7 +428,10 @@ def evaluate(
     out = keywords.get("out")
     context = RunContext(catalogue, folder, keywords.get("console") or Console())
     place = place_of_evaluation(folder, name, checkpoint) if out is None else Path(out)
-    return evaluate_run(values, context, place, checkpoint)
+    report = evaluate_run(values, context, place, checkpoint)
+    if keywords.get("console") is None:
+        _warn_of_doubts(report)
+    return report
 
 
 def _refuse_checkpoint(checkpoint: str) -> None:

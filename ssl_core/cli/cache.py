@@ -28,10 +28,10 @@ def ls(
     debug: Debug = False,
 ) -> None:
     """List the entries of the cache, the oldest use first: size, age, what each belongs to, and who uses it."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    from ssl_core.cli.rich_terminal import Terminal
     from ssl_core.utils.cache import cache_dir
     from ssl_core.utils.cache_entries import LIMIT_VARIABLE, cache_entries, cache_limit
     from ssl_core.utils.units import age_text, size_text
@@ -56,7 +56,7 @@ def ls(
         age = "in use" if entry.in_use else age_text(now - entry.used)
         row = (entry.name, entry.kind, size_text(entry.bytes), age, entry.about)
         table.add_row(*map(escape, row))
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if entries:
         console.print(table)
     most = f" of at most {size_text(limit)} ({LIMIT_VARIABLE})" if limit is not None else ""
@@ -85,6 +85,7 @@ def prune(
     from ssl_core.errors import ConfigError, nearest
     from ssl_core.utils import cache_entries as cache
     from ssl_core.utils.cache import cache_dir
+    from ssl_core.utils.console import printable
     from ssl_core.utils.units import parse_size, parse_time, size_text
 
     if not (entries or older_than or max_size or kind or all_):
@@ -105,10 +106,10 @@ def prune(
     freed = count = 0
     for entry in cache.choose_entries(known, request):
         if not dry_run and not cache.remove_entry(entry):
-            typer.echo(f"kept {entry.name}: a process uses it now")
+            typer.echo(printable(f"kept {entry.name}: a process uses it now"))
             continue
         does = "would remove" if dry_run else "removed"
-        typer.echo(f"{does} {entry.name} ({entry.kind}, {size_text(entry.bytes)}): {entry.about}")
+        typer.echo(printable(f"{does} {entry.name} ({entry.kind}, {size_text(entry.bytes)}): {entry.about}"))
         freed, count = freed + entry.bytes, count + 1
     left = size_text(sum(entry.bytes for entry in known) - freed)
     typer.echo(f"{'would remove' if dry_run else 'removed'} {_counted(count)}, {size_text(freed)}; {left} left")

@@ -91,7 +91,7 @@ def compare(
     if from_ is not None:
         new = (objectives, modality, dataset, data, label_pattern, config, seeds, steps, budget, preset, probe_every)
         if set_ or dry_run or any(part is not None for part in new):
-            raise ConfigError("--from makes tables of runs that are there; leave out what is for new ones")
+            raise ConfigError("--from trains nothing; leave out the options of new runs")
         found, problems = comparing.collect(from_)
         show_comparison(found, problems, out or from_, f"Comparison of {from_}")
         if problems:

@@ -59,7 +59,7 @@ def evaluate(
     from ssl_core.config.resolve import parse_setting
     from ssl_core.runs.evaluate import evaluate_run, serve_evaluation
     from ssl_core.runs.run import RunContext
-    from ssl_core.runs.run_dir import place_of_evaluation
+    from ssl_core.runs.run_dir import REPORT, place_of_evaluation
     from ssl_core.runs.tables import stem_of
     from ssl_core.training.parallel import is_first, join
     from ssl_core.utils.console import Console
@@ -79,5 +79,8 @@ def evaluate(
         if group is not None and group.rank:
             serve_evaluation(overrides, context, group, checkpoint)
             return
+        replaced = folder != run_folder and (folder / REPORT).exists()
         report = evaluate_run(overrides, context, folder, checkpoint)
+        if replaced:
+            console.info(f"note       an earlier report in {folder} was replaced; --out names another folder")
     show_report(report, folder)

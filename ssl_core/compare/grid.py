@@ -36,7 +36,7 @@ def _counted(value: Any) -> Any:
     return tuple(range(value)) if isinstance(value, int) else value
 
 
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_counted), Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_counted), Field(min_length=1)]
 
 
 class Method(Entry):

@@ -202,7 +202,10 @@ def _record(folder: Path, cell: Cell) -> None:
     path = folder / CELLS / f"{cell.name}.json"
     options = json.loads(json.dumps(cell.options))
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{path} is damaged ({str(error).splitlines()[0]}); delete it") from None
         if before != options:
             changed = sorted(key for key in before.keys() | options.keys() if before.get(key) != options.get(key))
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.training.options import InitOptions, TrainOptions
@@ -36,7 +36,7 @@ class RunConfig(BaseModel):
     train: TrainOptions
     evaluate: EvaluateOptions
     init: InitOptions = InitOptions()
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     device: str = "auto"
     strict: bool = False
     preset: str | None = None

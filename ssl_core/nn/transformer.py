@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         if output_slice is not None:
             raise ValueError("layers and output_slice exclude each other")
         if not layers or not all(1 <= layer <= depth for layer in layers):
-            raise ValueError(f"layers {tuple(layers)}; the encoder has layers 1 to {depth}")
+            raise ValueError(f"the encoder has layers 1 to {depth}")
         outputs: dict[int, Tensor] = {}
         for number in range(1, max(layers) + 1):
             x = self.blocks[number - 1](x, None, key_mask, bias, needs_double_backward)

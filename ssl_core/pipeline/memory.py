@@ -64,10 +64,7 @@ class SampleInputs:
                 f"samples, or a data set with a length"
             )
         elif hasattr(x, "columns") and hasattr(x, "iloc"):
-            raise ConfigError(
-                "a DataFrame is embedded by sslx.embed(run, frame); here give frame[columns].to_numpy(), with the "
-                "columns trained on"
-            )
+            raise ConfigError("a DataFrame is embedded by sslx.embed(run, frame), or sslx.embed(encoder, frame)")
         elif is_hugging_face(x):
             x, self.matched = open_hugging_face(x, fields)
             self.reader = ValueReader(known, self.matched.rates)

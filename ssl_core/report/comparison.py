@@ -16,6 +16,8 @@ from ssl_core.report.scores import ALWAYS, FEATURES, PERCENT, features_title, me
 UNTRAINED: tuple[FeatureKind, ...] = ("random_init", "raw_input", "classical")
 TRAIN_SPEED_OPTIONS = ("compile", "cuda_graph", "precision")
 OPTIONS_OF_PLACE = ("device", "strict", "preset_sources")
+OPTIONS_OF_SEED = ("seed", "label", "data_label", "init", "evaluate", "auto")
+"""Options in which the runs of a row may differ, or which the scores name."""
 
 RunKey: TypeAlias = tuple[str, str, int]
 """Method, data and seed."""
@@ -33,12 +35,18 @@ class Column:
     higher_is_better: bool = True
     readout: str = "last"
     postprocess: str = "none"
+    split: str = "test"
+
+    @property
+    def label(self) -> str:
+        """Data and label, and the split if it is not the test split."""
+        return f"{self.data}: {self.task}" + ("" if self.split == "test" else f" ({self.split} split)")
 
     @property
     def title(self) -> str:
         """In words."""
         title = metric_title(self.metric, self.higher_is_better).replace(" %", "")
-        return f"{self.data}: {self.task}, {self.probe} on {self.features}, {title}"
+        return f"{self.label}, {self.probe} on {self.features}, {title}"
 
     @property
     def features(self) -> str:
@@ -197,12 +205,23 @@ def data_of(report: Report, labels: Mapping[str, set[str]]) -> str:
     return str(report.config.get("data_label") or (min(known) if len(known) == 1 else _own_dataset(report)))
 
 
-def labels_of(reports: Iterable[Report]) -> dict[str, set[str]]:
-    """Labels of data, by data set with its options."""
+def labels_of(reports: Sequence[Report]) -> dict[str, set[str]]:
+    """Labels of data, by data set with its options. Files without a label are told apart by their names."""
     labels: dict[str, set[str]] = {}
     for report in reports:
         if report.config.get("data_label"):
             labels.setdefault(_data_key(report), set()).add(str(report.config["data_label"]))
+    roots: dict[str, dict[str, str]] = {}
+    for report in reports:
+        if root := report.config.get("dataset", {}).get("root"):
+            roots.setdefault(_own_dataset(report), {})[_data_key(report)] = str(root)
+    for own, found in roots.items():
+        different = set(found.values())
+        names = {root: Path(root).name for root in different}
+        unique = len(set(names.values())) == len(different)
+        if len(different) > 1:
+            for key, root in found.items():
+                labels.setdefault(key, {f"{own} {names[root] if unique else root}"})
     return labels
 
 
@@ -234,6 +253,7 @@ def compare(reports: Iterable[Report]) -> Comparison:
             "not every method has every seed: "
             + "; ".join(f"{method} {', '.join(map(str, sorted(of)))}" for method, of in seeds.items())
         )
+    _note_options(runs, notes.setdefault)
     if len({report.steps for report in runs.values()}) > 1:
         notes.setdefault("the runs differ in steps: see the table of costs")
     return Comparison(
@@ -262,6 +282,24 @@ def _latest_runs(reports: Sequence[Report], note: Callable[[str], Any]) -> dict[
     return runs
 
 
+def _note_options(runs: Mapping[RunKey, Report], note: Callable[[str], Any]) -> None:
+    """A note for each row whose seeds were not trained with the same options."""
+    from ssl_core.report.page import flatten
+
+    first: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+    for (method, data, seed), report in runs.items():
+        options = dict(flatten({key: value for key, value in _options(report).items() if key not in OPTIONS_OF_SEED}))
+        before, expected = first.setdefault((method, data), (seed, options))
+        path = next(
+            (path for path in sorted(expected.keys() | options) if expected.get(path) != options.get(path)), None
+        )
+        if path is not None:
+            note(
+                f"{method} on {data}: the mean is over runs with different options: {path} is {expected.get(path)} "
+                f"with seed {before} and {options.get(path)} with seed {seed}"
+            )
+
+
 def _values(
     runs: Mapping[RunKey, Report], note: Callable[[str], Any]
 ) -> tuple[list[Column], dict[tuple[str, Column], dict[int, float]]]:  # fmt: skip
@@ -274,7 +312,7 @@ def _values(
             name = data if score.dataset == _own_dataset(report) else score.dataset
             column = Column(
                 name, score.dataset, score.task, score.probe, score.metric, score.higher_is_better, score.readout,
-                postprocess_of(score),
+                postprocess_of(score), report.split,
             )  # fmt: skip
             columns.setdefault(column)
             if score.value is None:
@@ -353,7 +391,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
                 {
                     "data": column.data, "dataset": column.dataset, "task": column.task, "probe": column.probe,
                     "metric": column.metric, "higher_is_better": column.higher_is_better, "method": row,
-                    "readout": column.readout, "postprocess": column.postprocess,
+                    "readout": column.readout, "postprocess": column.postprocess, "split": column.split,
                     "mean": values.mean, "std": values.deviation,
                     "seeds": len(values.by_seed), "best": comparison.best(column) == row,
                     "gain_over_untrained": None if math.isnan(gain) else gain, "p_paired_t": p,

@@ -80,7 +80,7 @@ def score_tables(comparison: Comparison) -> list[TextTable]:
 
 
 def _column_title(column: Column) -> str:
-    return f"{column.data}: {column.task}, {metric_title(column.metric, column.higher_is_better)}"
+    return f"{column.label}, {metric_title(column.metric, column.higher_is_better)}"
 
 
 def _mean_text(comparison: Comparison, row: str, column: Column) -> str:
@@ -207,7 +207,9 @@ def latex(comparison: Comparison) -> str:
             if row == table.separator_row:
                 lines.append("\\midrule")
             lines.append(_latex_row(cells, {place for place in range(len(cells)) if (row, place) in table.bold}))
-        parts.append("\n".join([f"% {table.title}", *lines, "\\bottomrule", "\\end{tabular}"]))
+        parts.append(
+            "\n".join([f"% {' '.join(table.title.translate(TEX).split())}", *lines, "\\bottomrule", "\\end{tabular}"])
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -222,7 +224,7 @@ TEX = str.maketrans(
 
 def _latex_row(cells: Sequence[str], bold: Iterable[int] = ()) -> str:
     bold = set(bold)
-    texts = [cell.translate(TEX) for cell in cells]
+    texts = [" ".join(cell.translate(TEX).split()) for cell in cells]
     return " & ".join(f"\\textbf{{{text}}}" if place in bold else text for place, text in enumerate(texts)) + r" \\"
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.text import Text
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
@@ -42,6 +43,10 @@ _number = itertools.count()
 def to_svg(figure: Figure, label: str) -> Markup:
     """A figure as an <svg> element without fixed size, with unique ids and `label` as its accessible name."""
     buffer = io.StringIO()
+    for label_text in figure.findobj(
+        Text
+    ):  # names may hold dollar signs; the rc parameter is for texts made while saving
+        label_text.set_parse_math(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sslx", "text.parse_math": False}):
         figure.savefig(
             buffer,

@@ -10,10 +10,11 @@ import torch
 
 from ssl_core.config.resolve import Plugins, flatten, plugins_of, resolve
 from ssl_core.config.schema import RunConfig
-from ssl_core.errors import ConfigError
+from ssl_core.errors import ConfigError, SslxError
 from ssl_core.nn.distributed import Group
 from ssl_core.plugins import Catalogue
 from ssl_core.report import Report
+from ssl_core.report.schema import read
 from ssl_core.runs.build import CONSTANTS, WeightSources, announce, build_run, load_checkpoint, trained_config
 from ssl_core.runs.encoder import PretrainedEncoder
 from ssl_core.runs.fields import fields_to_json
@@ -64,10 +65,21 @@ def evaluate_run(overrides: Mapping[str, Any], context: RunContext, folder: Path
         report = report.model_copy(update={"curve": ()})
     elif protocol_of(run.config) != protocol_of(saved):  # other features than the probes during training read
         report = report.model_copy(update={"curve": tuple(p.model_copy(update={"scores": {}}) for p in report.curve)})
+    if folder == context.folder and (trained := _report_before(folder)):  # the costs stay those of the training
+        costs = {name: getattr(trained, name) for name in ("wall_seconds", "peak_memory_bytes", "device")}
+        report = report.model_copy(update=costs)
     folder.mkdir(parents=True, exist_ok=True)
     write(report, run, metrics, folder)
     context.notify("eval_finished", folder=folder, report=report)
     return report
+
+
+def _report_before(folder: Path) -> Report | None:
+    """The report in a folder; None if there is none, or a damaged one."""
+    try:
+        return read(folder)
+    except SslxError:
+        return None
 
 
 def serve_evaluation(overrides: Mapping[str, Any], context: RunContext, group: Group, which: str = LAST) -> None:

@@ -243,7 +243,9 @@ def load_finetuned(folder: Path, catalogue: Catalogue) -> FineTuned:
     """
     path = model_folder(folder)
     if not is_saved(path):
-        raise CheckpointError(f"{folder} holds no fine-tuned model; make one with sslx finetune RUN")
+        made = sorted(place.parent for place in folder.glob(f"finetune/*/{MODEL}"))
+        cure = f"name one of its own: {', '.join(map(str, made))}" if made else "make one with sslx finetune RUN"
+        raise CheckpointError(f"{folder} holds no fine-tuned model; {cure}")
     entries = read_entries(path, KIND)
     check_digests(path, entries)
     encoder = load_encoder(path / ENCODER, catalogue)

@@ -99,9 +99,11 @@ def open_labelled(
     if first.task is None:
         if nothing := next((line for line in first.warnings if NOTHING in line), None):
             raise ConfigError(f"there is nothing to learn: {_title(first, options)}: {nothing}; give other labels")
+        known = encoder.config.dataset.options.get("label")
+        name = "NAME" if known is None else f"{known}, as in the run"
         raise ConfigError(
             f"there is nothing to learn: {_title(first, options)} has no labels; name their column with "
-            f"--set dataset.label=NAME, give --label-pattern, or other data with --data or --dataset"
+            f"--set dataset.label={name}, give --label-pattern, or other data with --data or --dataset"
         )
     splits |= {split: kind(options, split) for split in splits["train"].splits if split not in splits}
     schema = {name: value for name, value in encoder.schema.items() if name != "classes"}

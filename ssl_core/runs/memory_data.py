@@ -78,6 +78,7 @@ def data_options(
         return {}
     if isinstance(data, str | os.PathLike):
         return {"dataset.name": "files", "dataset.root": os.fspath(data)}
+    _check_order(data, keywords.get("y"))
     if modality is None:
         raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list tokenizers")
     if is_stream(data):
@@ -94,6 +95,33 @@ def data_options(
         record_use(folder, digest)
     catalogue.add(Origin(ORIGIN), MemoryPlugin(dataset))
     return {"dataset.name": MEMORY, "dataset.digest": digest}
+
+
+def check_rate(rate: float | None, trained: Fields) -> None:
+    """Raises:
+    ConfigError: samples in memory have another rate than the encoder was trained on.
+    """
+    for name, field in trained.items():
+        own = getattr(field, "rate", None)
+        if rate is not None and own is not None and rate != own:
+            raise ConfigError(
+                f"rate={rate:g}: the encoder was trained on '{name}' at {own:g} samples per second; resample x to it"
+            )
+
+
+def _check_order(data: Any, y: Any) -> None:
+    """Raises:
+    ConfigError: samples and labels of pandas have the same index in different orders.
+    """
+    one: Any = getattr(data, "index", None)
+    other: Any = getattr(y, "index", None)
+    if not all(hasattr(index, "equals") and hasattr(index, "sort_values") for index in (one, other)):
+        return
+    if len(one) == len(other) and not one.equals(other) and one.sort_values().equals(other.sort_values()):
+        raise ConfigError(
+            "the data and y have the same index in different orders; give y.loc[data.index], or y.to_numpy() to pair "
+            "them by position"
+        )
 
 
 def _kept_once(data: Any, most: int | None, console: Console) -> tuple[Any, Path]:

@@ -92,11 +92,11 @@ def plan_run(request: RunRequest, catalogue: Catalogue) -> RunPlan:
         raise ConfigError("--resume needs --out with the folder of the stopped run")
     saved, start = run_dir.load_config(request.out), resume_point(request.out)
     warnings = resume.damage_warnings(start) + resume.check_plugins(request.out, saved, catalogue, start)
-    options, file = request.options, request.file or request.out / run_dir.CONFIG
-    if saved.init.source is not None and request.file is not None:  # the file names the source, not what it gives
-        taken_over = options_of(saved) | {"init.digest": saved.init.digest}
-        options, file = taken_over | read_file(request.file) | dict(options), request.out / run_dir.CONFIG
-    requested, plugins = resolve(catalogue, options, file)
+    options = request.options
+    if request.file is not None:  # it leaves open what the run has filled in: the preset auto, and what a source gives
+        taken_over = options_of(saved) | {"init.digest": saved.init.digest} if saved.init.source is not None else {}
+        options = taken_over | read_file(request.file) | dict(options)
+    requested, plugins = resolve(catalogue, options, request.out / run_dir.CONFIG)
     config = resume.check_resumable(saved, requested)
     config = config.model_copy(update={key: getattr(requested, key) for key in BENCHMARK})
     plan = RunPlan(request, config, plugins, start, warnings)
@@ -210,7 +210,7 @@ def pretrain(plan: RunPlan, context: RunContext, *, finish: bool = True) -> Run:
 def _train_and_report(run: Run, plan: RunPlan, group: Group | None, finish: bool) -> Run:
     context = run.context
     if group is not None and not is_main():
-        train(run.learner, run.data["train"], training_plan(run, partial(_serve, run, group)), plan.start)
+        train(run.learner, run.data["train"], training_plan(run, partial(_serve, run, group), plan.start), plan.start)
         complete_data(run)
         serve(run, group)
         return run
@@ -224,7 +224,7 @@ def _train_and_report(run: Run, plan: RunPlan, group: Group | None, finish: bool
     context.notify("run_started", config=run.config, folder=run.folder)
 
     probe = OnlineProbe(run)
-    training = training_plan(run, probe)
+    training = training_plan(run, probe, plan.start)
     if run.init is not None and plan.start is None:
         save_initial(run, training)
     result = train(run.learner, run.data["train"], training, plan.start)
@@ -317,12 +317,15 @@ def _serve(run: Run, group: Group, step: int) -> dict[str, float]:
     return {}
 
 
-def training_plan(run: Run, probe: Probe | None) -> TrainingPlan:
-    """What the training loop needs of a run."""
+def training_plan(run: Run, probe: Probe | None, start: checkpoint.Checkpoint | None = None) -> TrainingPlan:
+    """What the training loop needs of a run that begins, or goes on from `start`."""
     config, context = run.config, run.context
+    said: list[str] = [] if start is None else list(start.state.get("warnings", ()))
+    run.notes += said
 
     def warn(text: str) -> None:
         run.notes.append(text)
+        said.append(text)
         run.console.info(text)
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
@@ -343,5 +346,5 @@ def training_plan(run: Run, probe: Probe | None) -> TrainingPlan:
         config.train, config.seed, run.device, config.train.precision, run.folder, run.console,  # type: ignore[arg-type]
         checkpoint_state=state, probe=probe, probe_every=config.evaluate.every,
         best=None if probe is None or not is_main() else best_checkpoint(run, state), compiled=compiled, listener=log,
-        warn=warn, group=joined(), describe=run.describe,
+        warn=warn, said=said, group=joined(), describe=run.describe,
     )  # fmt: skip

@@ -49,7 +49,8 @@ def check_resumable(saved: RunConfig, requested: RunConfig) -> RunConfig:
             )
         raise ConfigError(f"--resume: {name} was {old!r} and is now {value!r}; resume without changes, or start anew")
     changed = {"steps": requested.train.steps, "on_nan": requested.train.on_nan, "shard": requested.train.shard}
-    return saved.model_copy(update={"train": saved.train.model_copy(update=changed)})
+    free = {"device": requested.device, "label": requested.label, "data_label": requested.data_label}
+    return saved.model_copy(update={"train": saved.train.model_copy(update=changed), **free})
 
 
 def damage_warnings(start: checkpoint.Checkpoint | None) -> list[str]:

@@ -95,8 +95,17 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ConfigError(f"--out {folder} is not empty; use --resume to go on with it, --overwrite to replace it")
-    if not (folder / CONFIG).exists():
+    if not _holds_run(folder):
         raise ConfigError(f"--out {folder} is not a run folder, so --overwrite will not delete it; name another")
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether the configuration of a folder is that of a run; many programs have a file of its name."""
+    try:
+        entries = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return isinstance(entries, dict) and {"objective", "modality", "train"} <= entries.keys()
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def is_blank(folder: Path) -> bool:
@@ -147,6 +156,8 @@ def load_config(folder: Path) -> RunConfig:
     try:
         entries = dict(json.loads(path.read_text(encoding="utf-8")))
         version = entries.pop("format", 1)
+    except NotADirectoryError:
+        raise CheckpointError(f"{folder} is a file; name the folder of a run or of a saved encoder") from None
     except FileNotFoundError:
         if folder.is_dir() and (folder / LOCK).exists() and is_blank(folder):
             raise CheckpointError(
@@ -216,10 +227,21 @@ def place_of_evaluation(folder: Path, dataset: str | None = None, which: str = L
         dataset: a name for other data than the run's own; None for its own.
         which: the checkpoint, whose name ends that of the folder; the run's own report is that of the last.
     """
-    if dataset is None and which == LAST and (folder / REPORT).exists():
+    if dataset is None and which == LAST and _is_reported(folder, checkpoint.latest(folder)):
         return folder
     name = re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own"
     return folder / "eval" / (name if which == LAST else f"{name}-{which}")
+
+
+def _is_reported(folder: Path, newest: checkpoint.Checkpoint | None) -> bool:
+    """Whether the report of a run is of its newest checkpoint: it is not if a finished run was resumed and stopped."""
+    try:
+        steps = json.loads((folder / REPORT).read_text(encoding="utf-8"))["steps"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, TypeError, KeyError):  # damaged: it is made anew in its place
+        return True
+    return newest is None or steps >= newest.step
 
 
 def summary(folder: Path) -> dict[str, str]:
@@ -228,7 +250,7 @@ def summary(folder: Path) -> dict[str, str]:
     try:
         saved = checkpoint.latest(folder)
         step = saved.step if saved else 0
-        state = "finished" if (folder / REPORT).exists() else "stopped" if saved else "no checkpoint"
+        state = "finished" if _is_reported(folder, saved) else "stopped" if saved else "no checkpoint"
     except CheckpointError:
         step, state = 0, "damaged"
     return {

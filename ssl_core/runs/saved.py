@@ -218,7 +218,8 @@ def read_entries(folder: Path, kind: str = KIND) -> dict[str, Any]:
             f"{path} has format {entries.get('format')}, this sslx reads {FORMAT}; use the sslx that saved it"
         )
     if entries.get("kind") != kind:
-        raise CheckpointError(f"{folder} holds a saved {entries.get('kind')}, not a saved {kind}; name another folder")
+        cure = f"name {folder / 'encoder'}" if is_saved(folder / "encoder") else "name another folder"
+        raise CheckpointError(f"{folder} holds a saved {entries.get('kind')}, not a saved {kind}; {cure}")
     return entries
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_core.errors import CheckpointError
 from ssl_core.training import checkpoint
 from ssl_core.training.metrics_log import MetricAverager
 
@@ -35,7 +36,10 @@ class BestCheckpoint:
 
     def __init__(self, run: Path, name: str, higher_is_better: bool, state: Mapping[str, Any]) -> None:
         self.folder, self.name, self.higher_is_better, self.state = run / BEST, name, higher_is_better, dict(state)
-        saved = checkpoint.latest(self.folder)
+        try:
+            saved = checkpoint.latest(self.folder)
+        except CheckpointError as error:
+            raise CheckpointError(f"{str(error).partition(';')[0]}; delete {self.folder} to go on without it") from None
         self.step: int | None = None if saved is None else saved.step
         self.value: float | None = None if saved is None else float(saved.state[BEST]["value"])
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import torch
 
@@ -50,6 +51,8 @@ from ssl_core.training.step import GRAD_NORM, StepBatches, batch_stream, micro_b
 from ssl_core.utils.console import Progress
 from ssl_core.utils.files import write_json
 
+PROBE_DUE = "probe_due"
+"""Entry of a checkpoint of a run that was stopped before the probe of its step."""
 WAIT_ROUND = 1.0
 """Seconds in which each of several processes waits for samples before it looks at the signals of all."""
 
@@ -131,7 +134,7 @@ def train(
     guard = FiniteGuard(learner, state.optimizer, options.on_nan, plan.device, plan.group)
     take_step = step_function(learner, state.optimizer, plan, guard)
     limit = options.max_seconds or math.inf
-    if state.step == 0:
+    if state.step == 0 or (start is not None and start.state.get(PROBE_DUE, False)):
         run_probe(learner, state, plan)
     with (
         Signals(state.clock.continued) as signals,
@@ -169,10 +172,11 @@ def train(
             if state.step % options.log_every == 0 or last:
                 log_step(state, plan, {"train/lr": rate, GRAD_NORM: float(values[GRAD_NORM])}, seconds, progress)
             progress.move_to(state.step, seconds)
-            if plan.probe_every and state.step % plan.probe_every == 0 and not last and not stop:
+            probe_due = bool(plan.probe_every) and state.step % plan.probe_every == 0 and not last
+            if probe_due and not stop:
                 run_probe(learner, state, plan)
             if stop or state.step % options.checkpoint_every == 0 or last:
-                save(learner, state, plan)
+                save(learner, state, plan, {PROBE_DUE: True} if probe_due and stop else {})
             if stop:
                 raise Interrupted(stop, state.step)
             if last:
@@ -348,7 +352,7 @@ def stop_at(step: int, learner: Learner, data: PreprocessedSplit, state: Trainin
     state.averager = MetricAverager()
     folder = plan.folder / NOT_FINITE
     state.step = step
-    save(learner, state, plan, folder, keep=1)
+    save(learner, state, plan, folder=folder, keep=1)
     state.shards.end()
     if not plan.writes:
         wait_for_all(plan.group)  # until the process of rank 0 has repeated the whole batch
@@ -390,12 +394,23 @@ def run_probe(learner: Learner, state: TrainingState, plan: TrainingPlan) -> Non
 
 
 def save(
-    learner: Learner, state: TrainingState, plan: TrainingPlan, folder: Path | None = None, keep: int | None = None
+    learner: Learner,
+    state: TrainingState,
+    plan: TrainingPlan,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    folder: Path | None = None,
+    keep: int | None = None,
 ) -> None:
-    """Save a checkpoint, by default in the run's folder. Of several processes one writes, and all wait for it."""
+    """Save a checkpoint, by default in the run's folder. Of several processes one writes, and all wait for it.
+
+    more: further entries of state.json.
+    """
     if plan.group is not None:
         state.averager.average_over(plan.group)  # a resumed run logs the same lines
-    entries = {"seed": plan.seed, "window": state.averager.state(), "seconds": state.clock()}
+    entries = {
+        "seed": plan.seed, "window": state.averager.state(), "seconds": state.clock(),
+        "warnings": list(plan.said), **more,
+    }  # fmt: skip
     with state.shards.whole(plan.writes, state.optimizer):
         if plan.writes:
             checkpoint.save(

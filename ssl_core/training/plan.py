@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +34,9 @@ class TrainingPlan:
     folder: receives metrics.jsonl and checkpoints. checkpoint_state: entries of each checkpoint's state.json. probe:
     called at step 0 and every `probe_every` steps except the last. best: keeps the best weights by what it measures,
     those of step 0 left out. compiled: the learner's compiled forward pass. listener: called with each line of metrics.
-    warn: called with each warning; by default `console.info`. group: the processes among which each batch is divided;
-    the one of rank 0 writes. describe: names a training sample by its row.
+    warn: called with each warning; by default `console.info`. said: the warnings so far, which checkpoints keep. group:
+    the processes among which each batch is divided; the one of rank 0 writes. describe: names a training sample by its
+    row.
     """
 
     options: TrainOptions
@@ -51,6 +52,7 @@ class TrainingPlan:
     compiled: CompiledStep | None = None
     listener: Callable[[int, Mapping[str, float]], None] | None = None
     warn: Callable[[str], None] | None = None
+    said: Sequence[str] = ()
     group: Group | None = None
     describe: Callable[[int], str] | None = None
 

@@ -142,7 +142,7 @@ def choose_trained(parts: Parts, options: FinetuneOptions) -> Any:
         layers = layer_numbers(parts)
         depth = max(layers.values(), default=1) - 1
         if options.last > depth:
-            has = f"the encoder has {depth}" if depth else "the encoder has no numbered blocks"
+            has = f"the encoder has {depth} blocks" if depth else "the encoder has no numbered blocks"
             cure = f"give --train last:{depth} or less" if depth else "use --train all or head"
             raise ConfigError(f"--train {options.train}: {has}; {cure}")
         for name, parameter in parts.named_parameters():

@@ -199,6 +199,8 @@ def read_run(folder: Path, root: Path, id_: str, name: str, running: bool) -> Ru
     lines = read_metrics(folder, root)
     steps = [int(line["step"]) for line in lines]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    if state == "finished" and report is not None and max(steps, default=0) > report.steps:  # resumed, and stopped
+        state = "stopped"
     return RunEntry(
         id_, name, folder, state, problem, config, report, max(steps, default=0), losses[-1] if losses else None,
         _changed(folder),

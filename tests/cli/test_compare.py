@@ -153,7 +153,7 @@ def test_bad_usage_is_one_line(quick):
         (["compare"], "names nothing to compare"),
         (["compare", "--objectives", "nope", "--modality", "speech"], "unknown objective 'nope'"),
         (["compare", "--from", "nowhere"], "no finished run"),
-        (["compare", "--from", ".", "--steps", "9"], "leave out what is for new ones"),
+        (["compare", "--from", ".", "--steps", "9"], "leave out the options of new runs"),
         (["compare", "--objectives", "mae", "--modality", "speech", "--label-pattern", "x"], "is for --data"),
     ):
         code, _, err = quick(*given)

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -342,6 +343,31 @@ def test_data_that_does_not_fit_is_refused_in_one_line(tmp_path, given, error, m
     with pytest.raises(error, match=message) as caught:
         sslx.pretrain(given.pop("data", None), out=tmp_path / "run", **CHOICE, **given)
     assert "\n" not in str(caught.value)
+
+
+def test_labels_with_the_index_of_the_data_in_another_order_are_refused(tmp_path):
+    frame = pandas.DataFrame({"a": np.arange(30.0), "b": np.arange(30.0) ** 2})
+    labels = pandas.Series(np.arange(30) % 2)
+    with pytest.raises(ConfigError, match=r"same index in different orders; give y.loc\[data.index\], or"):
+        sslx.pretrain(frame, y=labels[::-1], modality="tabular", out=tmp_path / "run", **CHOICE)
+
+
+def test_doubts_are_warnings_without_a_console(tmp_path):
+    x = np.random.default_rng(0).standard_normal((40, 64, 3))
+    choice = {"modality": "time-series", "set": SMALL, **CHOICE}
+    with pytest.warns(UserWarning, match=r"is read as 64 channels of 3 steps.*\(a doubt; strict=True refuses"):
+        sslx.pretrain(x, out=tmp_path / "run", **choice)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sslx.pretrain(x, out=tmp_path / "said", console=Console(), **choice)
+
+
+def test_another_rate_is_refused(tmp_path, series):
+    x, _ = series
+    run = sslx.pretrain(x, modality="time-series", rate=50, out=tmp_path / "run", set=SMALL, **CHOICE)
+    assert np.array_equal(sslx.embed(run, x[:2], rate=50), sslx.embed(run, x[:2]))
+    with pytest.raises(ConfigError, match="rate=100: the encoder was trained on 'series' at 50 samples per second"):
+        sslx.embed(run, x[:2], rate=100)
 
 
 def test_an_unknown_keyword_is_refused_with_the_nearest():

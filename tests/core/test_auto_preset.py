@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,11 @@ import sslx
 from ssl_core import ConfigError, plugins
 from ssl_core.config.auto import PATHS, TABLE, apply_auto, auto_values
 from ssl_core.config.resolve import resolve
+from ssl_core.runs.pretrain import RunRequest, plan_run, run_folder
+from ssl_core.runs.pretrain import pretrain as pretrain_run
+from ssl_core.runs.run import RunContext
+from ssl_core.runs.run_dir import load_config
+from ssl_core.utils.console import Console
 
 
 def config_of(options: dict[str, Any]) -> Any:
@@ -141,3 +148,27 @@ def test_saved_configuration_holds_the_values(tmp_path):
     config, _ = resolve(plugins.load(), saved)
     assert config.auto == ()
     assert flatten(config.model_dump(mode="json")).keys() == saved.keys()
+
+
+def test_a_run_from_a_file_that_leaves_the_sizes_open_is_resumed(tmp_path, monkeypatch):
+    """As the cells of a comparison are: the file does not hold what the preset has filled in."""
+    monkeypatch.setenv("SSLX_CACHE_DIR", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)}).to_csv(tmp_path / "x.csv", index=False)
+    options = {
+        "objective.name": "mae", "modality": "tabular", "dataset.name": "files", "train.steps": 2, "seed": 1,
+        "dataset.root": str(tmp_path / "x.csv"), "label": "row",
+    }  # fmt: skip
+    (tmp_path / "cell.json").write_text(json.dumps(options))
+    file, out, catalogue = tmp_path / "cell.json", tmp_path / "run", plugins.load()
+    request = RunRequest({}, file, out)
+    with run_folder(plan_run(request, catalogue), RunContext(catalogue, out, Console())) as run:
+        pretrain_run(run, RunContext(catalogue, out, Console()))
+    saved = load_config(out)
+    assert saved.encoder.options["dim"] == 64
+    assert plan_run(replace(request, resume=True), catalogue).config == saved
+    (tmp_path / "cell.json").write_text(json.dumps(options | {"train.lr": 0.5}))
+    with pytest.raises(ConfigError, match="--resume: train.lr was"):
+        plan_run(replace(request, resume=True), catalogue)
+    changed = plan_run(replace(request, file=None, options={"device": "cuda", "label": "B"}, resume=True), catalogue)
+    assert (changed.config.device, changed.config.label) == ("cuda", "B")

@@ -124,6 +124,48 @@ def test_replacing_a_run_with_other_options_is_noted():
     assert "--set label=NAME" in note
 
 
+def test_seeds_with_different_options_are_noted():
+    one, other = report("alpha", 0), report("alpha", 1)
+    same = compare([one, other])
+    assert not any("different options" in note for note in same.notes)
+    other = other.model_copy(update={"config": {**other.config, "train": {"lr": 0.01}, "seed": 1}})
+    one = one.model_copy(update={"config": {**one.config, "train": {"lr": 0.1}, "seed": 0}})
+    (note,) = (note for note in compare([one, other]).notes if "different options" in note)
+    assert note == (
+        "alpha on toy: the mean is over runs with different options: train.lr is 0.1 with seed 0 and 0.01 with seed 1"
+    )
+
+
+def test_files_without_a_label_are_columns_of_their_own():
+    def on(root, seed):
+        one = report("alpha", seed)
+        return one.model_copy(update={"config": {"label": "alpha", "dataset": {"name": "files", "root": root}}})
+
+    def names(*roots):
+        return [column.data for column in compare([on(root, seed) for seed, root in enumerate(roots)]).columns]
+
+    assert names("/a/d.csv", "/a/d.csv") == ["speech/toy"]
+    assert names("/a/d.csv", "/a/e.csv") == ["speech/toy d.csv", "speech/toy e.csv"]
+    assert names("/a/d.csv", "/b/d.csv") == ["speech/toy /a/d.csv", "speech/toy /b/d.csv"]
+
+
+def test_scores_of_different_splits_are_columns_of_their_own():
+    one = report("alpha", 0)
+    other = report("beta_x", 0).model_copy(update={"split": "validation"})
+    made = compare([one, other])
+    assert [column.label for column in made.columns] == ["toy: word", "toy: word (validation split)"]
+    assert {row["split"] for row in as_records(made)} == {"test", "validation"}
+
+
+def test_no_name_ends_a_comment_of_latex():
+    one = report("alpha", 0)
+    score = one.scores[0].model_copy(update={"probe": "knn\n\\immediate\\write18{id}\n%"})
+    text = latex(compare([one.model_copy(update={"scores": (score,)})]))
+    assert "write18" in text
+    assert not any(line.startswith("\\immediate") for line in text.splitlines())
+    assert "\\immediate" not in text
+
+
 def test_table_is_transposed_if_there_are_more_data_sets_than_rows():
     """Five data sets by four rows: bold cells stay those of the best values."""
     data = ["a", "b", "c", "d", "e"]

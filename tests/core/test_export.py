@@ -166,7 +166,7 @@ def test_bad_requests_get_one_line(images, tmp_path, monkeypatch):
         (("torch", "full"), {"overwrite": True}, "full holds mine.txt, so it is not overwritten"),
         (("hf", "full"), {"overwrite": True}, "full holds mine.txt, so it is not overwritten"),
         (("torch", "full/mine.txt/a"), {}, "cannot write .*a: Not a directory"),
-        (("torch", "out"), {"layers": [9]}, r"layers=\(9,\): layers \(9,\); the encoder has layers 1 to 2"),
+        (("torch", "out"), {"layers": [9]}, r"layers=\(9,\): the encoder has layers 1 to 2"),
     ]
     for (form, folder), options, message in cases:
         with pytest.raises(ConfigError, match=message):

@@ -14,6 +14,7 @@ from ssl_core.errors import ConfigError
 from ssl_core.evaluation.options import EvaluateOptions
 from ssl_core.evaluation.protocols import FeatureSpec, FunctionPredictor
 from ssl_core.evaluation.protocols import score as score_probes
+from ssl_core.report import plots
 from ssl_core.report.audio import MAX_RATE, MAX_SECONDS, Player, wav
 from ssl_core.report.figures import Figures, Map, Maps, Neighbour, Neighbours, Predicted
 from ssl_core.report.page import page
@@ -338,3 +339,14 @@ def test_labels_in_words():
     assert label_text(CLASSES, np.int64(1)) == "dog"
     assert label_text(Task("number", 1, "r2"), np.float64(2.51234)) == "2.512"
     assert label_text(Task("labels", 3, "auroc"), np.array([1, 0, 1])) == "0 + 2"
+
+
+def test_names_with_dollar_signs_are_no_formulas():
+    figure, plot = plots.axes(2, 2)
+    plot.plot([0, 1], [0, 1], label="$\\bad{$")
+    plot.set_xlabel("$x^^$")
+    plot.set_xticks([0, 1], ["$\\mu$", "5 $"])
+    plot.legend()
+    text = text_of(plots.to_svg(figure, "plot"))
+    for name in ("$\\bad{$", "$x^^$", "$\\mu$", "5 $"):
+        assert name in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from ssl_core.errors import ConfigError
 from ssl_core.plugins import load
 from ssl_core.runs import run_dir
 from ssl_core.runs.run_dir import create_run_dir, default_folder, lock_run_dir, place_of_evaluation
+from ssl_core.training.checkpoint import Checkpoint
+
+OF_A_RUN = json.dumps({"objective": {}, "modality": "text", "train": {}})
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def running(tmp_path):
     """A run folder in which a run is at work."""
     folder = tmp_path / "r"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(OF_A_RUN)
     (folder / "checkpoint").write_text("precious")
     with lock_run_dir(folder):
         yield folder
@@ -73,9 +77,31 @@ def test_what_a_run_left_meanwhile_is_not_taken_for_empty(tmp_path, monkeypatch)
 def test_overwriting_leaves_nothing_but_the_lock(tmp_path):
     folder = tmp_path / "r"
     (folder / "checkpoints" / "step-1").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(OF_A_RUN)
     with create_run_dir(folder, overwrite=True):
         assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("content", ['{"theme": "dark"}', '{"model_type": "vit"}', "[]", "{", "\xff"])
+def test_a_folder_of_another_program_is_not_overwritten(tmp_path, content):
+    folder = tmp_path / "thesis"
+    (folder / "chapters").mkdir(parents=True)
+    (folder / "config.json").write_bytes(content.encode("latin-1"))
+    (folder / "chapters" / "1.tex").write_text("precious")
+    refused = pytest.raises(ConfigError, match="is not a run folder, so --overwrite will not delete it")
+    with refused, create_run_dir(folder, overwrite=True):
+        pass
+    assert (folder / "chapters" / "1.tex").read_text() == "precious"
+
+
+def test_a_report_of_an_earlier_end_is_not_that_of_a_run_that_was_resumed(tmp_path):
+    (tmp_path / "report.json").write_text('{"steps": 4}')
+    newest = Checkpoint(tmp_path, {"step": 6})
+    assert not run_dir._is_reported(tmp_path, newest)
+    assert run_dir._is_reported(tmp_path, Checkpoint(tmp_path, {"step": 4}))
+    assert run_dir._is_reported(tmp_path, None)
+    (tmp_path / "report.json").unlink()
+    assert not run_dir._is_reported(tmp_path, newest)
 
 
 def test_an_evaluation_replaces_no_report_of_another_kind(tmp_path):

@@ -350,6 +350,46 @@ def test_trimming_metrics_leaves_the_old_lines_whole_until_the_new_are(tmp_path,
     assert sorted(tmp_path.iterdir()) == [path, twin]
 
 
+@pytest.mark.parametrize("stop", [4, 6])
+def test_a_stop_at_a_probe_leaves_the_probe_to_the_resumed_run(go, toy, tmp_path, stop):
+    """The weights are saved first, since a signal may leave little time."""
+    looked = []
+
+    def probe(step):
+        looked.append(step)
+        return {"probe/x": float(step)}
+
+    def send(step, metrics):
+        if step == stop - 1 and "train/loss" in metrics:  # noticed after the next step
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options = {"steps": 11, "probe": probe, "probe_every": 4, "log_every": 1}
+    go(toy.make_learner(MAE), "whole", **options)
+    looked.clear()
+    with pytest.raises(Interrupted):
+        go(toy.make_learner(MAE), "run", log=send, **options)
+    assert looked == ([0] if stop == 4 else [0, 4])
+    start = checkpoint.latest(tmp_path / "run")
+    assert start.step == stop
+    go(toy.make_learner(MAE), "run", start=start, **options)
+    assert looked == [0, 4, 8]
+    both = [
+        [{name: value for name, value in line.items() if "second" not in name} for line in read_metrics(path)]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "run" / "metrics.jsonl")
+    ]
+    assert both[0] == both[1]
+
+
+def test_warnings_of_before_a_stop_stay_with_the_checkpoint(toy, data, tmp_path):
+    learner, said = toy.make_learner(MAE), ["step 3 skipped"]
+    plan = TrainingPlan(
+        TrainOptions(batch_size=8, steps=2), seed=3, device=torch.device("cpu"), precision="fp32", folder=tmp_path,
+        said=said,
+    )  # fmt: skip
+    train(learner, data, plan)
+    assert checkpoint.latest(tmp_path).state["warnings"] == said
+
+
 def test_a_probe_looks_at_the_wanted_steps_and_changes_nothing(go, toy, data, tmp_path):
     looked = []
 

@@ -93,7 +93,7 @@ def test_label_and_group_from_pattern(tmp_path: Path) -> None:
 
 def test_other_named_groups_are_ignored_and_the_whole_path_is_searched(tmp_path: Path) -> None:
     write(tmp_path, [f"{who}/{what}-{i}.wav" for who in ("p1", "p2", "p3") for what in ("a", "b") for i in (0, 1)])
-    train, test = open_both(tmp_path, label_pattern=r"^(?P<group>p\d)/(?P<label>\w)-(?P<take>\d)")
+    train, test = open_both(tmp_path, label_pattern=r"^(?P<group>p\d)/(?P<label>\w)-(\d)")
     assert train.task is not None
     assert train.task.names == ("a", "b")
     assert {entry.group for entry in train.entries}.isdisjoint(entry.group for entry in test.entries)
@@ -349,7 +349,13 @@ def test_only_corrupt_files(tmp_path: Path) -> None:
 def test_invalid_patterns(tmp_path: Path) -> None:
     write(tmp_path, [*DIGITS, "readme.wav"])
     assert_refused(ConfigError, tmp_path, "(?P<label", "regular expression", label_pattern="(?P<label")
-    assert_refused(ConfigError, tmp_path, "names neither", label_pattern=r"(?P<digit>\d)_")
+    assert_refused(ConfigError, tmp_path, "names neither", label_pattern=r"(\d)_")
+    assert_refused(
+        ConfigError,
+        tmp_path,
+        "the name 'groups' of a group has no meaning; did you mean 'group'",
+        label_pattern=r"(?P<label>\d)_(?P<groups>\w)",
+    )
     assert_refused(ConfigError, tmp_path, "1 of 19", "readme.wav", label_pattern=DIGIT)
     assert_refused(ConfigError, tmp_path, "19 of 19", label_pattern=r"(?P<label>\d\d\d)")
     assert_refused(ConfigError, tmp_path, "readme.wav", label_pattern=r"(?P<label>\d)?_?(?P<group>[a-z]+)")

@@ -6,18 +6,20 @@ from typing import Any
 
 import regex
 
-from ssl_core import ConfigError
+from ssl_core import ConfigError, nearest
 
 SECONDS = 2.0
 """Time for one name. Names are short: an expression that needs longer backtracks without end."""
 OPTION = "dataset.label_pattern"
+MEANINGS = ("label", "group", "split", "band")
+"""Names of groups that have a meaning."""
 
 
 class NamePattern:
     """A regular expression that is searched in names of files.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: it is not one, or a group has a name without a meaning.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -26,6 +28,11 @@ class NamePattern:
             self.regex = regex.compile(pattern)
         except regex.error as error:
             raise ConfigError(f"{OPTION} '{pattern}' is no regular expression: {error}") from None
+        if unknown := sorted(self.groups - set(MEANINGS)):
+            raise ConfigError(
+                f"{OPTION} '{pattern}': the name '{unknown[0]}' of a group has no meaning; "
+                f"{nearest(unknown[0], MEANINGS, 'name')}; a group without a name is (...)"
+            )
 
     @property
     def groups(self) -> set[str]:

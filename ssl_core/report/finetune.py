@@ -134,7 +134,7 @@ def finetune_table(report: FinetuneReport) -> Table:
             used = own[0].n_train + own[0].n_validation
             steps = statistics.mean(one.best_step for one in own)
             table.add_row(
-                f"{fraction:.3g}: {used:,}" if method == METHODS[0] else "",
+                f"{100 * fraction:.3g} %: {used:,}" if method == METHODS[0] else "",
                 method,
                 *(format_score(metric, mean_score([r for r in rows if r.metric == metric])) for metric, _ in metrics),
                 format_score(report.task["metric"], ScoreValue(_mean(one.validation for one in own))),

@@ -207,7 +207,7 @@ def _open_training(
     except (ConfigError, DataError) as error:
         first, problem = kind(options, "train"), error
     else:
-        words = f"dataset.validation_fraction={share:g} of the training split, whole groups where the data name groups"
+        words = f"finetune.validation_fraction={share:g} of the training split, whole groups where the data name groups"
         return splits, changed, words, []
     if "validation" in first.splits:
         return {"train": first}, options, own, []

@@ -365,7 +365,7 @@ def test_validation_is_cut_from_training_and_shares_no_sample_with_test(encoder,
     groups = [{place[digest] // 10 for digest in part} for part in digests]
     assert [len(part) for part in groups] == [5, 2, 2]  # whole groups of ten samples
     assert len(set().union(*groups)) == 9
-    assert "dataset.validation_fraction=0.3" in data.held_out
+    assert "finetune.validation_fraction=0.3" in data.held_out
 
 
 def table(folder, **columns):
@@ -378,7 +378,7 @@ def table(folder, **columns):
 @pytest.mark.parametrize(
     ("columns", "options", "opened", "held_out"),
     [
-        ({}, {}, ["train", "validation", "test"], "dataset.validation_fraction=0.3"),
+        ({}, {}, ["train", "validation", "test"], "finetune.validation_fraction=0.3"),
         ({}, {"validation_fraction": 0.1}, ["train", "validation", "test"], "the data's own"),
         ({"split": ["train", "val", "test"] * 20}, {}, ["train", "train", "validation", "test"], "the data's own"),
         ({"group": ["a", "b"] * 30}, {}, ["train", "train", "test"], "30% of the training samples"),

@@ -196,6 +196,59 @@ def together(read: Read) -> None:
     assert "5 to an image" in read.train.summary.facts["captions"]
 
 
+def five_each_with(column: Callable[[int], str]) -> Callable[[Path], Path]:
+    """Five captions to a picture, in parts that the column names."""
+
+    def make(folder: Path) -> Path:
+        photos(folder)
+        names = [column(n) for n in range(COUNT)]
+        return lines(
+            folder,
+            [
+                {"image": f"in/{n}.png", "caption": f"{word} {n}", "split": names[n]}
+                for n in range(COUNT)
+                for word in "abcde"
+            ],
+        )
+
+    return make
+
+
+def bytes_of_rows(folder: Path) -> Path:
+    """A row for each caption, and no name of its picture."""
+    rows = [n for n in range(COUNT) for _ in "abcde"]
+    table = pa.table({"image": [png(PHOTOS[n]) for n in rows], "caption": [f"thing {n}" for n in rows]})
+    pq.write_table(table, folder / "a.parquet", row_group_size=30)
+    return folder / "a.parquet"
+
+
+def apart(*parts: str) -> Callable[[Read], None]:
+    """No picture is in two of the splits."""
+
+    def expect(read: Read) -> None:
+        assert sum(read.sizes.values()) == 5 * COUNT
+        numbers = [{str(one["caption"]).rsplit(" ", 1)[1] for one in read.samples(split)} for split in parts]
+        assert len(set().union(*numbers)) == sum(map(len, numbers))
+        assert read.train.summary.facts["captions"] == "5 to an image, which are in one split"
+
+    return expect
+
+
+def captions_apart(folder: Path) -> Path:
+    """The captions of each picture are in both splits, by the column of the split."""
+    photos(folder)
+    splits = ("train", "train", "test")
+    return lines(
+        folder,
+        [{"image": f"in/{n}.png", "caption": f"{s} {n}", "split": s} for n in range(COUNT) for s in splits],
+    )
+
+
+def not_whole(read: Read) -> None:
+    assert read.sizes == {"train": 2 * COUNT, "test": COUNT}
+    assert read.train.summary.facts["captions"] == "3 to an image"
+
+
 def huggingface(folder: Path, name: str = "a.parquet", start: int = 0, stop: int = COUNT, **columns: Any) -> Path:
     """A Parquet file as `datasets` writes it."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -370,6 +423,21 @@ FAULTS = [
     Fault("captions: null refused", "image-text", null_captions, skipped),
     Fault("captions: five rows to a picture", "image-text", five_each, together),
     Fault("captions: a list of five", "image-text", five_in_a_list, together, {"caption": "captions"}),
+    Fault(
+        "captions: five rows to a picture, train and val are named",
+        "image-text",
+        five_each_with(lambda n: "val" if n < 4 else "train"),
+        apart("train", "validation", "test"),
+    ),
+    Fault(
+        "captions: five rows to a picture, validation is drawn",
+        "image-text",
+        five_each_with(lambda n: "test" if n < 4 else "train"),
+        apart("train", "validation", "test"),
+        {"validation_fraction": 0.2},
+    ),
+    Fault("captions: Parquet with a row for each caption", "image-text", bytes_of_rows, apart("train", "test")),
+    Fault("captions: a picture in two named splits", "image-text", captions_apart, not_whole),
     Fault("captions: file_name", "image-text", file_names, matches),
     Fault("captions: COCO", "image-text", coco, matches),
     Fault("captions: text files", "image-text", texts_beside, matches),

@@ -204,6 +204,11 @@ def split_rows(metadata: SampleMetadata, options: SplitOptions) -> np.ndarray:
     return split
 
 
+def draws_split(split: Codes | None, options: SplitOptions) -> bool:
+    """Whether any part is drawn at random, so that copies and samples of one origin must be kept together."""
+    return split is None or needs_test_split(split) or wants_validation(options)
+
+
 def wants_validation(options: SplitOptions) -> bool:
     """Whether the options ask for a validation split."""
     return options.validation_fraction > 0 or bool(options.validation_groups)

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.class_names import conform_classes
-from ssl_plugins.datasets._io.copies import copies_of_files
+from ssl_plugins.datasets._io.copies import copies_of_contents
 from ssl_plugins.datasets._io.files.entry import FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.files.tar import TAR, check_archive
@@ -32,7 +32,7 @@ from ssl_plugins.datasets._io.images.rasters import (
     read_raster,
 )
 from ssl_plugins.datasets._io.images.readers import TableImages
-from ssl_plugins.datasets._io.splitting import Codes, SampleMetadata
+from ssl_plugins.datasets._io.splitting import Codes, SampleMetadata, draws_split
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
@@ -87,7 +87,10 @@ class CaptionFiles(UserData):
             self.locations = SampleLocations([table.path for table in self.tables], starts, rows)
         self.images = TableImages(self.tables, starts, self.locations)
         samples = metadata.metadata(self.locations)
-        samples = self._grouped_by_image(samples)
+        is_drawn = draws_split(samples.split, options)
+        codes, names = self._image_codes(by_content=is_drawn)
+        self.captions_per_image = len(codes) / max(1, len(names))
+        samples = self._grouped_by_image(samples, codes, names) if is_drawn else samples
         self.assign_split(samples, target=metadata.target(), title=options.label or "label")
         self._check_samples()
         image_format = common_format(self.images, self.raster_options)
@@ -95,6 +98,9 @@ class CaptionFiles(UserData):
         self.fields = {"image": Continuous((3, None, None), dtype=image_format.dtype.name), "caption": Text()}
         self.record_files([*(table.path for table in self.tables), *self._image_paths()])
         facts = {"sizes": sizes_in_words(image_format)}
+        if self.captions_per_image > 1:
+            whole = ", which are in one split" if _are_whole(codes, self.split_codes) else ""
+            facts["captions"] = f"{self.captions_per_image:.3g} to an image{whole}"
         if split == "train":
             facts |= read_values(self.images, image_format, self.raster_options).facts(self.raster_options)
         self._summarise(facts)
@@ -130,13 +136,16 @@ class CaptionFiles(UserData):
             return None
         return list_files(self.options.root, RASTER_EXTENSIONS, self.options.label_pattern, self.options)
 
-    def _grouped_by_image(self, samples: SampleMetadata) -> SampleMetadata:
-        """The metadata with the image as the group, where an image has several captions and the data no groups."""
-        codes, names = self._image_codes()
-        self.captions_per_image = len(codes) / max(1, len(names))
-        if samples.split is None:
-            samples = replace(samples, copies=self._copies(codes))
-        if samples.group is not None or samples.split is not None or len(names) == len(codes) or len(names) < 2:
+    def _grouped_by_image(self, samples: SampleMetadata, codes: np.ndarray, names: list[str]) -> SampleMetadata:
+        """The metadata with the image as the group, where an image has several captions and the data no groups.
+
+        Args:
+            samples: the metadata.
+            codes: (n,) the image of each sample.
+            names: names of the images.
+        """
+        samples = replace(samples, copies=self._copies(codes))
+        if samples.group is not None or len(names) == len(codes) or len(names) < 2:
             return samples
         return replace(samples, group=Codes(codes, tuple(names)))
 
@@ -147,23 +156,26 @@ class CaptionFiles(UserData):
             codes: (n,) the image of each sample.
         """
         _, first = np.unique(codes, return_index=True)
-        places = [self._locate(int(row)) for row in first]
-        files = [table.file(index) for table, index in places]
-        same = copies_of_files([path or Path() for path in files])
+        same = copies_of_contents([table.stored_content(index) for table, index in map(self._locate, first.tolist())])
         if same is None:
             return None
         copies = np.arange(len(codes))
         copies[first] = first[same]
         return copies
 
-    def _image_codes(self) -> tuple[np.ndarray, list[str]]:
-        """(n,) int32 the image of each sample, and the names of the images."""
+    def _image_codes(self, by_content: bool) -> tuple[np.ndarray, list[str]]:
+        """(n,) int32 the image of each sample, and the names of the images.
+
+        Args:
+            by_content: whether images without a name are told apart by their bytes, which must all be read.
+        """
         index: dict[str, int] = {}
         codes = np.empty(sum(map(len, self.tables)), np.int32)
         position = 0
         for number, table in enumerate(self.tables):
             for name, row in zip(table.names.to_pylist(), table.rows.tolist(), strict=True):
-                key = f"{table.folders[0]}/{name}" if name else f"{number} row {row + 1}"
+                key = f"{table.folders[0]}/{name}" if name else by_content and table.digest(row)
+                key = key or f"{number} row {row + 1}"
                 codes[position] = index.setdefault(key, len(index))
                 position += 1
         return codes, list(index)
@@ -213,8 +225,6 @@ class CaptionFiles(UserData):
         if self.task is not None:
             kind = "number" if self.task.kind == "number" else "category"
             columns.append(Column(self.task.title, "label", kind, self.task.names))
-        if self.captions_per_image > 1:
-            facts["captions"] = f"{self.captions_per_image:.3g} to an image, which are in one split"
         self.record_summary(self.files, columns, [table.table for table in self.tables if table.table], facts)
 
     def schema(self) -> dict[str, Any]:
@@ -244,6 +254,12 @@ class CaptionFiles(UserData):
             raise BadSample(f"the image '{name}' has other channels than grey or RGB; convert it")
         caption = np.array(texts if len(texts) > 1 else texts[0])
         return {"inputs": {"image": image, "caption": caption}, "label": self.label_of(index)}
+
+
+def _are_whole(codes: np.ndarray, split: np.ndarray) -> bool:
+    """Whether the samples of each image are in one split. codes: (n,) images; split: (n,) split codes."""
+    pairs = np.unique(np.stack([codes, split.astype(codes.dtype)]), axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1]
 
 
 @hookimpl

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ import numpy as np
 
 from ssl_core import BadSample, DataError
 from ssl_plugins.datasets._io.arrow import pa, pc, pq
+from ssl_plugins.datasets._io.copies import Content as StoredContent
+from ssl_plugins.datasets._io.copies import FileContent
 from ssl_plugins.datasets._io.files.entry import FileEntry
+from ssl_plugins.datasets._io.files.state import file_state
 from ssl_plugins.datasets._io.files.tar import CAPTION_ENDINGS, TarSamples
 from ssl_plugins.datasets._io.images.caption_columns import LOOK_ROWS, find_columns, find_images
 from ssl_plugins.datasets._io.images.parquet import ArrowImages, ParquetImages, is_image_type, stored_images
@@ -90,12 +95,50 @@ class CaptionTable:
             )
         return path
 
+    def stored_content(self, index: int) -> StoredContent:
+        """The image of a sample as it can be compared with others; an absent file if a table holds its bytes."""
+        if isinstance(self.stored, TarSamples):
+            return self.stored.members[int(self.rows[index])]
+        path = self.file(index) or Path()
+        return FileContent(path, file_state(path))
+
+    def digest(self, row: int) -> str:
+        """Of the image in a row of a Parquet or Arrow file; empty if there is none.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        if not isinstance(self.stored, ParquetImages | ArrowImages):
+            return ""
+        return _digests(self.path, self.stored.column, file_state(self.path))[row].hex()
+
     def cheap_rows(self, count: int) -> int:
         """The first samples, at most `CHEAP_ROWS`, and of one row group."""
         rows = min(count, CHEAP_ROWS, len(self))
         if not isinstance(self.stored, ParquetImages):
             return rows
         return int(np.searchsorted(self.rows[:rows], self.stored.cheap_rows(CHEAP_ROWS)))
+
+
+@lru_cache(maxsize=1 << 10)
+def _digests(path: Path, column: str, state: str) -> list[bytes]:
+    """Of the bytes of each image of a Parquet or Arrow file, read once for all splits; empty where there is none.
+
+    Args:
+        path: the file.
+        column: its column of images.
+        state: of the file, so that a changed one is read again.
+    """
+    images, digests = stored_images(path, column), []
+    for row in range(len(images)):
+        try:
+            content = images.content(row)
+        except BadSample:
+            digests.append(b"")
+            continue
+        data = content if isinstance(content, bytes) else str(content).encode("utf-8", "surrogatepass")
+        digests.append(hashlib.blake2b(data, digest_size=16).digest())
+    return digests
 
 
 def _is_file(path: Path) -> bool:

@@ -204,6 +204,20 @@ def copied_rows(folder: Path) -> Path:
     return folder / "x.csv"
 
 
+def copied_rows_beside_validation(folder: Path) -> Path:
+    """Twenty rows of training are copies of others of training; the data name ten rows for validation."""
+    frame = pd.DataFrame(RANDOM(0).standard_normal((60, 3)), columns=list("abc"))
+    frame["split"] = ["val"] * 10 + ["train"] * 50
+    pd.concat([frame, frame[20:40]]).to_csv(folder / "x.csv", index=False)
+    return folder / "x.csv"
+
+
+def copied_texts(folder: Path) -> Path:
+    frame = pd.DataFrame({"text": [f"this is text {i}" for i in range(60)], "split": ["val"] * 10 + ["train"] * 50})
+    pd.concat([frame, frame[20:40]]).to_csv(folder / "x.csv", index=False)
+    return folder / "x.csv"
+
+
 def few_values(folder: Path) -> Path:
     frame = pd.DataFrame({"a": np.arange(60) % 2, "b": [f"word{i % 3}" for i in range(60)]})
     frame.to_csv(folder / "x.csv", index=False)
@@ -284,12 +298,22 @@ FAULTS = [
           {"label": "column2"}),
     Fault("copies: pictures", IMAGE, copied_pictures, has_one_split_each("image", train=24, test=6)),
     Fault("copies: rows", "tabular", copied_rows, lambda read: _no_row_twice(read), warning="kept in one split"),
+    Fault("copies: rows, train and val are named", "tabular", copied_rows_beside_validation,
+          lambda read: _no_row_twice(read), warning="kept in one split"),
+    Fault("copies: texts, train and val are named", "text", copied_texts, lambda read: _no_text_twice(read),
+          warning="kept in one split"),
     Fault("copies: rows of few values are none", "tabular", few_values, sizes(train=48, test=12)),
     Fault("zarr: pictures", IMAGE, zarr_store, sizes(train=16, test=4)),
     Fault("zarr: series", "time-series", zarr_series, sizes(train=16, test=4)),
     Fault("heic", IMAGE, heic, sizes(train=5, test=1)),
     Fault("save_to_disk", "text", saved, class_names),
 ]  # fmt: skip
+
+
+def _no_text_twice(read: Read) -> None:
+    found = {split: {str(one["text"]) for one in read.samples(split)} for split in read.datasets}
+    assert sum(read.sizes.values()) == 80
+    assert not found["train"] & found["test"]
 
 
 def _no_row_twice(read: Read) -> None:

@@ -18,7 +18,7 @@ from ssl_core import BadSample, Column, Continuous, DataError, Dataset, Discrete
 from ssl_plugins.datasets._io.class_names import conform_classes
 from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, SampleLocations, list_sources
 from ssl_plugins.datasets._io.label_checks import label_findings, without_dots
-from ssl_plugins.datasets._io.splitting import natural_order
+from ssl_plugins.datasets._io.splitting import draws_split, natural_order
 from ssl_plugins.datasets._io.tables.columns import MISSING
 from ssl_plugins.datasets._io.tables.excerpt import excerpt_tables
 from ssl_plugins.datasets._io.tables.other_tables import holds_table
@@ -65,7 +65,7 @@ class TableFiles(UserData):
         metadata, target = reader.metadata.metadata(locations), reader.metadata.target()
         metadata, dot_warnings = without_dots(metadata)
         self.warnings += dot_warnings
-        if metadata.split is None:
+        if draws_split(metadata.split, options):
             metadata = replace(metadata, copies=shared.copies())
         self.assign_split(metadata, title=title, target=target)
         self.where = str(reader.reference.path)

@@ -20,6 +20,7 @@ from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, 
 from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, has_tars
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
+from ssl_plugins.datasets._io.splitting import draws_split
 from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.texts.encodings import with_compressions
@@ -94,9 +95,10 @@ class TextFiles(UserData):
         if not self.locations.starts[-1]:
             raise DataError(f"dataset.root {options.root} holds no text")
         metadata, title = collector.metadata(self.locations), options.label or "label"
-        if len(self.sources) == metadata.count and metadata.split is None:  # a file is a sample
+        is_drawn = draws_split(metadata.split, options)
+        if is_drawn and len(self.sources) == metadata.count:  # a file is a sample
             metadata = replace(metadata, copies=copies_of_files([entry.path for entry in entries]))
-        elif metadata.split is None and not any(isinstance(source, TextLines) for source in self.sources):
+        elif is_drawn and not any(isinstance(source, TextLines) for source in self.sources):
             rows = (partial(source.texts, row) for source in self.sources for row in range(len(source)))
             metadata = replace(metadata, copies=copies_of_texts(rows))
         several = lists.target(self.locations, metadata.count)

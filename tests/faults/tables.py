@@ -282,6 +282,38 @@ SEPARATORS = [
     ),
 ]  # fmt: skip
 
+BODY = frame().to_csv(index=False)
+ABOVE = [
+    Fault("above: a blank line", "tabular", text("\n" + BODY), plain),
+    Fault("above: blank lines of another system", "tabular", text("\r\n \r\n" + BODY.replace("\n", "\r\n")), plain),
+    Fault("above: a comment and a blank line", "tabular", text("# made by x\n\n" + BODY), plain),
+    Fault("above: a blank line and a comment", "tabular", text("\n# made by x\n" + BODY), plain),
+    Fault("above: a blank line, blanks between columns", "tabular",
+        text("\n" + BODY.replace(",", "  "), "x.dat"), plain),
+    Fault("above: a title and a blank line", "tabular", text("Survey 2024\n\n" + BODY), plain,
+        error="the first 2 lines have another number of columns than the 4", cure={"skip_rows": 2}),
+    Fault("above: a title, skipped without the blank line", "tabular", text("Survey 2024\n\n" + BODY), plain,
+        options={"skip_rows": 1}),
+    Fault("above: a comment and a title", "tabular", text("# made by x\nSurvey 2024\n\n" + BODY), plain,
+        error="dataset.skip_rows=3", cure={"skip_rows": 3}),
+]  # fmt: skip
+
+
+def sheet(*above: list[str]) -> Callable[[Path], Path]:
+    """The table of `frame` in an Excel file below other rows."""
+
+    def make(folder: Path) -> Path:
+        import openpyxl
+
+        book = openpyxl.Workbook()
+        for row in [*above, list(frame().columns), *frame().itertuples(index=False)]:
+            book.active.append(list(row))
+        book.save(folder / "x.xlsx")
+        return folder / "x.xlsx"
+
+    return make
+
+
 FORMATS = [
     Fault(
         "JSON lines", "tabular", saved(lines, "x.jsonl"), plain
@@ -321,6 +353,22 @@ if importlib.util.find_spec("openpyxl"):
     FORMATS += [
         Fault("Excel", "tabular", saved(excel, "x.xlsx"), plain),
         Fault("Excel in .csv", "tabular", saved(excel, "x.csv"), fact("format", "Excel")),
+        Fault(
+            "Excel: a title and an empty row",
+            "tabular",
+            sheet(["Survey 2024"], []),
+            plain,
+            error="the first 2 lines have another number of columns than the 4",
+            cure={"skip_rows": 2},
+        ),
+        Fault(
+            "Excel: a title, skipped without the empty row",
+            "tabular",
+            sheet(["Survey 2024"], []),
+            plain,
+            options={"skip_rows": 1},
+        ),
+        Fault("Excel: an empty row", "tabular", sheet([]), plain),
     ]
 
 
@@ -478,4 +526,4 @@ def values_of_series(read: Read) -> None:
     assert abs(series[:, 1].mean() - 100) < 1
 
 
-FAULTS = [*OTHER, *ENCODINGS, *SEPARATORS, *FORMATS, *COLUMNS, *FILES]
+FAULTS = [*OTHER, *ENCODINGS, *SEPARATORS, *ABOVE, *FORMATS, *COLUMNS, *FILES]

@@ -180,24 +180,37 @@ def _number_share(rows: Rows) -> float:
 def _skip_lines(path: Path, sample: str, is_whole: bool, options: TableOptions, found: Dialect, default: str) -> str:
     """The sample without the lines that the options skip, or without comments; sets `skip_rows`.
 
-    The last line of comments is the header if it has the columns of the rows, as numpy writes it.
+    Blank lines above the first row are skipped with them: pyarrow counts them where it skips the header. The last line
+    of comments is the header if it has the columns of the rows, as numpy writes it.
     """
-    lines = sample.split("\n")
     found.skip_rows = options.skip_rows
+    sample = _without_blank_lines("\n".join(sample.split("\n")[options.skip_rows :]), found)
     if not options.skip_rows and sample.startswith("#"):
+        lines, blank = sample.split("\n"), found.skip_rows
         count = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
         body, last = "\n".join(lines[count:]), lines[count - 1].lstrip("#").strip()
+        found.skip_rows = blank + count  # a refusal counts them
         delimiter = options.delimiter or _detect_delimiter(path, body, is_whole, found, default)
         rows = parse(body, is_whole, delimiter, found.quote)
         header = parse(last, True, delimiter, found.quote)
         is_header = bool(header and rows) and len(header[0]) == Counter(map(len, rows)).most_common(1)[0][0]
-        found.skip_rows = count - 1 if is_header else count
+        skipped = count - 1 if is_header else count
+        found.skip_rows = blank + skipped
         if is_header:
             names_hash = delimiter != " " and lines[count - 1].startswith("#" + delimiter)  # a column called #
             lines[count - 1] = lines[count - 1].strip() if names_hash else last
-        if found.skip_rows:
-            found.facts["comments"] = f"{found.skip_rows} lines"
-    return "\n".join(lines[found.skip_rows :])
+        if skipped:
+            found.facts["comments"] = f"{skipped} lines"
+        sample = _without_blank_lines("\n".join(lines[skipped:]), found)
+    return sample
+
+
+def _without_blank_lines(sample: str, found: Dialect) -> str:
+    """The sample from its first line that is not blank; those before are added to `skip_rows`."""
+    blank = re.match(r"(?: *(?:\r\n|\r|\n))*", sample)
+    assert blank is not None
+    found.skip_rows += len(re.findall(r"\r\n|\r|\n", blank[0]))
+    return sample[blank.end() :]
 
 
 def _refuse_preamble(path: Path, sample: str, found: Dialect, delimiter: str, rows: Rows) -> None:
@@ -210,11 +223,19 @@ def _refuse_preamble(path: Path, sample: str, found: Dialect, delimiter: str, ro
         for _ in range(count):
             while not next(reader):  # a blank line
                 pass
-        above = "first line has" if reader.line_num == 1 else f"first {reader.line_num} lines have"
-        raise DataError(
-            f"{path}: the {above} another number of columns than the {max(widths)} of the rows below; "
-            f"set dataset.skip_rows={found.skip_rows + reader.line_num} to skip them"
-        )
+        lines = reader.line_num
+        while not next(reader, [""]):
+            lines = reader.line_num
+        raise preamble_error(path, lines, max(widths), found.skip_rows + lines)
+
+
+def preamble_error(path: Path, lines: int, width: int, skip_rows: int) -> DataError:
+    """The error for lines above the table. width: columns of the rows below; skip_rows: the option's right value."""
+    above = "first line has" if lines == 1 else f"first {lines} lines have"
+    return DataError(
+        f"{path}: the {above} another number of columns than the {width} of the rows below; "
+        f"set dataset.skip_rows={skip_rows} to skip them"
+    )
 
 
 def _detect_quoting(path: Path, sample: str, is_whole: bool, found: Dialect) -> None:

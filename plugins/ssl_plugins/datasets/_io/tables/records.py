@@ -7,13 +7,14 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ssl_core import DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.kind import open_decompressed
-from ssl_plugins.datasets._io.tables.dialect import Dialect, name_columns
+from ssl_plugins.datasets._io.tables.dialect import Dialect, name_columns, preamble_error
 from ssl_plugins.datasets._io.tables.encoding import encoding_error
 from ssl_plugins.datasets._io.tables.formats import Block, enumerate_chunks
 from ssl_plugins.datasets._io.tables.options import TableOptions
@@ -182,15 +183,15 @@ def read_excel(path: Path, options: TableOptions, found: Dialect) -> RecordsForm
         with path.open("rb") as file:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             names = [sheet.title for sheet in book.worksheets]
-            sheets = {name: _rows_of(book[name]) for name in names if options.sheet in (None, name)}
+            sheets = {name: _rows_of(book[name], options.skip_rows) for name in names if options.sheet in (None, name)}
     except Exception as error:  # openpyxl raises what a damaged archive or XML makes it raise
         raise DataError(f"{path} cannot be read as Excel: {' '.join(str(error).split()):.200}") from None
     if options.sheet is not None and options.sheet not in names:
         raise DataError(f"{path} has no sheet '{options.sheet}', only {', '.join(names)}; set dataset.sheet to one")
-    filled = {name: rows[options.skip_rows :] for name, rows in sheets.items() if len(rows) > options.skip_rows}
+    filled = {name: rows for name, rows in sheets.items() if rows}
     if not filled:
         raise DataError(f"{path} is empty; fill it or leave it out")
-    sheet, rows = next(iter(filled.items()))
+    sheet, numbered = next(iter(filled.items()))
     if len(filled) > 1:
         found.doubts["sheet"] = (
             f"{path}: of the sheets {', '.join(filled)} the first is read; set 'dataset.sheet={sheet}' to confirm it, "
@@ -198,7 +199,11 @@ def read_excel(path: Path, options: TableOptions, found: Dialect) -> RecordsForm
         )
     if len(names) > 1:
         found.facts["sheet"] = sheet
+    rows = list(numbered.values())
     width = max(map(len, rows))
+    if options.header == "auto" and not options.columns and (count := _rows_above(rows, width)):
+        above = list(numbered)[count]
+        raise preamble_error(path, above - options.skip_rows, width, above)
     texts = [[cell_text(cell) or "" for cell in row] + [""] * (width - len(row)) for row in rows]
     name_columns(path, texts, options, found)
     body = rows[int(found.has_header) :]
@@ -207,16 +212,33 @@ def read_excel(path: Path, options: TableOptions, found: Dialect) -> RecordsForm
     )
 
 
-def _rows_of(sheet: Any) -> list[list[Any]]:
-    """The rows of a sheet, without empty rows and empty cells at the end."""
-    rows = []
-    for values in sheet.iter_rows(values_only=True):
+def _rows_of(sheet: Any, skip_rows: int) -> dict[int, list[Any]]:
+    """The rows of a sheet by their index in it, without the first ones, empty rows, and empty cells at the end."""
+    rows = {}
+    for index, values in enumerate(sheet.iter_rows(values_only=True)):
         row = list(values)
         while row and row[-1] is None:
             row.pop()
-        if row:
-            rows.append(row)
+        if row and index >= skip_rows:
+            rows[index] = row
     return rows
+
+
+def _rows_above(rows: Sequence[Sequence[Any]], width: int) -> int:
+    """How many rows are above the table: each is shorter than all below, or than the names below it.
+
+    A header that lacks the name of the last column is none.
+    """
+    widths = list(map(len, rows))
+    least = list(accumulate(reversed(widths), min))[::-1]
+    for count in range(1, min(30, len(rows) // 4 + 1)):
+        longest = max(widths[:count])
+        if longest == width or 1 < longest == width - 1:
+            return 0
+        are_names = widths[count] == width and all(isinstance(cell, str) for cell in rows[count])
+        if are_names or longest < least[count]:
+            return count
+    return 0
 
 
 def text_of(path: Path, compression: str | None, encoding: str) -> io.TextIOWrapper:

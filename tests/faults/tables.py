@@ -376,6 +376,17 @@ def two_columns_of_one_name(path: Path) -> None:
     pq.write_table(pa.table([pa.array(range(20)), pa.array(range(20))], names=["a", "a"]), path)
 
 
+HEADER, *LINES = frame().to_csv(index=False).splitlines()
+ENDED = "\n".join([HEADER, *(f"{line}," for line in LINES)])
+
+
+def same_numbers(read: Read) -> None:
+    """The table of `frame`, with an empty column more."""
+    assert read.columns == {"a": "input", "b": "input", "color": "input", "label": "label", "column5": "left out"}
+    values(0, frame()["a"])(read)
+    assert read.train.task.names == ("no", "yes")
+
+
 IDS = frame().assign(id=10**15 + np.arange(ROWS))[["id", "a", "b", "color", "label"]]
 COLUMNS = [
     Fault("label: Label", "tabular", csv(frame().rename(columns={"label": "Label"})),
@@ -397,6 +408,13 @@ COLUMNS = [
         path), "x.parquet"), inputs("a", "b", "color")),
     Fault("R writes no name", "tabular", text(
         "a,b,color,label\n" + frame().to_csv(header=False)), inputs("a", "b", "color")),
+    Fault("each row ends in a comma", "tabular", text(ENDED), same_numbers),
+    Fault("no name for the first of the columns", "tabular", text("a,b,color,label\n" + frame().assign(
+        z=2.5)[["z", "a", "b", "color", "label"]].to_csv(index=False, header=False)),
+        inputs("column1", "a", "b", "color"), doubt="dataset.columns=FIRST,a,b,color,label' and dataset.header=yes"),
+    Fault("no name for the first of the columns, said", "tabular", text("a,b,color,label\n" + frame().assign(
+        z=2.5)[["z", "a", "b", "color", "label"]].to_csv(index=False, header=False)), inputs("z", "a", "b", "color"),
+        options={"columns": "z,a,b,color,label", "header": "yes"}),
     Fault("ids", "tabular", csv(IDS), doubt="column 'id' .*dataset.drop_columns", warning="'id' is read as"),
     Fault("ids, dropped", "tabular", csv(IDS), inputs("a", "b", "color"),
         options={"drop_columns": "id"}),

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from ssl_core import DataError
@@ -17,6 +18,7 @@ from ssl_plugins.datasets._io.tables.options import TableOptions
 
 SAMPLE_CHARACTERS = 1 << 18
 MOST_ROWS = 2000
+MOST_LISTED = 12  # columns that a message lists
 FEWEST_SWALLOWED = 20  # rows in a quoted text from which commas in it are no accident
 DELIMITERS = (",", "\t", ";", "|")
 NAMES_OF_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "vertical bar", " ": "blanks"}
@@ -304,7 +306,16 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
     width = max(map(len, rows[:100]))
     names = list(options.columns) or (first if found.has_header else [""] * len(first))
     if 1 < len(names) == width - 1 and below and all(len(row) == width for row in below):
-        names = ["", *names]  # R leaves the name of the row names out
+        if any(row[-1].strip() for row in below):
+            names = ["", *names]  # R leaves the name of the row names out
+            if not _are_row_names([row[0].strip() for row in below]):
+                listed = ",".join(["FIRST", *names[1:]]) if width <= MOST_LISTED else "ALL_NAMES"
+                found.doubts["names"] = (
+                    f"{path}: the header has {width - 1} names for {width} columns, and the first column is read as "
+                    f"the one without a name; set 'dataset.columns={listed}' and dataset.header=yes to name each"
+                )
+        else:
+            names = [*names, ""]  # each row ends in a delimiter
     named = found.has_header or bool(options.columns)
     found.names = [name or f"column{index + 1}" for index, name in enumerate(names)]
     duplicates = {name for name, count in Counter(names).items() if name and count > 1}
@@ -319,6 +330,15 @@ def name_columns(path: Path, rows: Rows, options: TableOptions, found: Dialect) 
                 found.left_out[column] = "has neither a name nor values"
             elif (index == 0 or UNNAMED.fullmatch(name)) and len(set(values)) == len(values):
                 found.left_out[column] = "has no name and a different value in each row: the index of the rows"
+
+
+def _are_row_names(values: Sequence[str]) -> bool:
+    """Whether the values of a column can be the names of rows: all differ, and numbers count up."""
+    if len(set(values)) < len(values):
+        return False
+    if not all(value.isdigit() for value in values):
+        return not any(NUMBER.fullmatch(value) for value in values)
+    return all(int(one) < int(other) for one, other in pairwise(values))
 
 
 def _holds_values(first: Sequence[str], below: Rows) -> bool:

@@ -376,6 +376,22 @@ def two_columns_of_one_name(path: Path) -> None:
     pq.write_table(pa.table([pa.array(range(20)), pa.array(range(20))], names=["a", "a"]), path)
 
 
+GAPS = frame().assign(
+    x=np.where(np.arange(ROWS) % 4, 5 + np.arange(ROWS), -999),
+    y=np.where(np.arange(ROWS) % 5, 1.25, -9.9).astype(np.float32),
+)
+
+
+def gaps(read: Read) -> None:
+    """A quarter of x and a fifth of y are missing, and no range holds what stands for a missing value."""
+    found = np.concatenate([read.array("numeric", split) for split in read.sizes])
+    assert np.concatenate([read.array("missing", split) for split in read.sizes]).sum(axis=0).tolist() == [0, 0, 10, 8]
+    assert found.min() > -5
+    ranges = {column.name: column.range for column in read.train.summary.columns}
+    assert ranges["x"][0] > 0
+    assert ranges["y"] == (1.25, 1.25)
+
+
 HEADER, *LINES = frame().to_csv(index=False).splitlines()
 ENDED = "\n".join([HEADER, *(f"{line}," for line in LINES)])
 
@@ -455,6 +471,15 @@ COLUMNS = [
         missing_share(0.75)),
     Fault("further texts for missing values", "tabular", csv(frame().assign(x=["1.5", "2.5", "n/a", "low"] * 10)),
         missing_share(0.5), options={"missing": ("low",)}),
+    *(
+        Fault(f"numbers that stand for missing values: {name}", "tabular", saved(write, name), gaps,
+            options={"missing": ("-999", "-9.9")})
+        for name, write in {
+            "x.csv": lambda path: GAPS.to_csv(path, index=False),
+            "x.parquet": GAPS.to_parquet,
+            "x.feather": GAPS.to_feather,
+        }.items()
+    ),
     Fault("only these texts for missing values", "tabular", csv(frame().assign(x=["1.5", "", "n/a", "low"] * 10)),
         options={"missing": ("", "low")}, doubt="column 'x'.*'n/a'"),
     Fault("half of a column are numbers, said", "tabular", csv(frame().assign(x=["1.5", "low"] * 20)),

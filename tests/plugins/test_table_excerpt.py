@@ -46,6 +46,16 @@ def test_counts_are_of_all_rows(table, tmp_path, small_bounds):
     assert part.ranges["x"] == pytest.approx((frame.x.min(), frame.x.max()))
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_numbers_that_stand_for_missing_values_are_none(table, tmp_path, small_bounds, ending):
+    frame = table[1].assign(n=np.where(np.arange(ROWS) % 8, np.arange(ROWS), -999))
+    path = tmp_path / f"other.{ending}"
+    frame.to_csv(path, index=False) if ending == "csv" else frame.to_parquet(path)
+    part = taken(path, tmp_path / "part", missing=("-999",))
+    assert part.missing["n"] == pytest.approx(1 / 8)
+    assert part.ranges["n"] == (1, ROWS - 1)
+
+
 def test_rows_are_drawn_evenly_and_the_same_each_time(table, tmp_path, small_bounds):
     path, frame = table
     first, second = (taken(path, tmp_path / name) for name in ("a", "b"))

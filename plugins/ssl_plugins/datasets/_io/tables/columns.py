@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,30 @@ def as_names(column: Any, missing: Sequence[str] = ("",)) -> Any:
     return pc.if_else(pc.is_in(names, value_set=pa.array(list(missing), pa.string())), pa.scalar(None), names)
 
 
+def without_missing(column: Any, missing: Sequence[str]) -> Any:
+    """A column of a type of numbers, with null where a value equals one of the texts in `missing` as a number."""
+    numbers = _numbers_in(tuple(missing)) if is_number(column.type) else ()
+    if not numbers:
+        return column
+    kind = column.type.to_pandas_dtype() if pa.types.is_floating(column.type) else np.float64
+    with np.errstate(over="ignore"):
+        rounded = np.array(numbers).astype(kind).astype(np.float64)  # as the column holds -999.9
+    values = column.cast(pa.float64(), safe=False)
+    return pc.if_else(pc.is_in(values, value_set=pa.array(rounded)), pa.scalar(None, pa.float64()), values)
+
+
+@lru_cache
+def _numbers_in(texts: tuple[str, ...]) -> tuple[float, ...]:
+    """Those of some texts that are numbers, infinity included."""
+    numbers = []
+    for text in texts:
+        try:
+            numbers.append(float(text))
+        except ValueError:
+            continue
+    return tuple(number for number in numbers if not np.isnan(number))
+
+
 def as_numbers(column: Any, missing: Sequence[str] = MISSING) -> tuple[np.ndarray, int | None]:
     """Convert a column to (n,) float64 with NaN where missing.
 
@@ -137,7 +162,8 @@ def as_numbers(column: Any, missing: Sequence[str] = MISSING) -> tuple[np.ndarra
         The numbers, and the index of the first value that is not a number, or None.
     """
     if not is_text(column.type):
-        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), None
+        known = without_missing(column, missing)
+        return known.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), None
     names = as_names(column, missing)
     try:
         return names.cast(pa.float64()).to_numpy(zero_copy_only=False), None

@@ -13,7 +13,7 @@ import numpy as np
 from ssl_core import DataError, Excerpt
 from ssl_plugins.datasets._io.arrow import pa, pc, pq
 from ssl_plugins.datasets._io.files.entry import FileEntry
-from ssl_plugins.datasets._io.tables.columns import MISSING, as_names, is_text, numeric_share
+from ssl_plugins.datasets._io.tables.columns import MISSING, as_names, is_text, numeric_share, without_missing
 from ssl_plugins.datasets._io.tables.options import TableOptions
 from ssl_plugins.datasets._io.tables.table import Table
 
@@ -43,7 +43,7 @@ class ColumnCount:
             return
         if self.is_number is None:
             self.is_number = numeric_share(column, missing) > 0.5
-        values = as_names(column, missing) if is_text(column.type) else column
+        values = as_names(column, missing) if is_text(column.type) else without_missing(column, missing)
         self.missing += values.null_count
         if self.is_number:
             self._add_numbers(values)

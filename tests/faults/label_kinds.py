@@ -113,6 +113,13 @@ def numbers(read: Read) -> None:
             assert label == float(NUMBERS[number % len(NUMBERS)])
 
 
+def names_of_rows(folder: Path) -> Path:
+    """A label of its own for each row, which must not be compared with each other."""
+    rows = "".join(f"{i % 7}.5,{10**6 + i}\n" for i in range(8000))
+    (folder / "data.csv").write_text("a,label\n" + rows)
+    return folder / "data.csv"
+
+
 OTHER = tuple(name.replace("|", "; ") for name in NAMES)
 OPTIONS: dict[str, dict[str, object]] = {"time-series": {"window": 4}}
 FAULTS = [
@@ -135,6 +142,14 @@ FAULTS = [
             doubt="set dataset.task=labels",
         )
         for modality, (make, _) in READERS.items()
+    ),
+    Fault("several labels: parts that no other label has are one name", "tabular", table(("a|b", "c|d", "e", "f;g"))),
+    Fault(
+        "several labels: eight thousand classes",
+        "tabular",
+        names_of_rows,
+        error="each of the 8000 classes has one",
+        cure={"task": "number"},
     ),
     Fault("several labels: joined by ;", "speech", recordings(OTHER), several("speech"), {"task": "labels"}),
     Fault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -60,10 +61,10 @@ def _joined_name(label: Codes) -> str | None:
     """A name that seems to hold several labels: its parts are those of other names, too. None if there is none."""
     for separator in SEPARATORS[:2]:
         parts = [set(_parts(name, separator)) for name in label.names]
-        for number, own in enumerate(parts):
-            others = set().union(*parts[:number], *parts[number + 1 :])
-            if len(own) > 1 and own & others:
-                return label.names[number]
+        counts = Counter(part for own in parts for part in own)  # names that each part is in
+        for name, own in zip(label.names, parts, strict=True):
+            if len(own) > 1 and any(counts[part] > 1 for part in own):
+                return name
     return None
 
 

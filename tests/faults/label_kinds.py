@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 from corpus import Fault, Read
 from PIL import Image
@@ -120,6 +121,78 @@ def names_of_rows(folder: Path) -> Path:
     return folder / "data.csv"
 
 
+def two_files(whole: str) -> Callable[[Path], None]:
+    """Whole numbers in one file, decimals in another. whole: the name of the first of them, beside b.csv."""
+
+    def make(folder: Path) -> None:
+        for name, labels in ((whole, (1, 2, 3)), ("b", (1.5, 2.5, 3.25))):
+            rows = "".join(f"{i}.5,{labels[i % 3]}\n" for i in range(12))
+            (folder / f"{name}.csv").write_text("a,label\n" + rows)
+
+    return make
+
+
+def one_target(read: Read) -> None:
+    assert read.train.task is not None
+    assert read.train.task.kind == "number"
+    found = read.labels("train") + read.labels("test")
+    assert sorted(found) == sorted([1, 2, 3, 1.5, 2.5, 3.25] * 4)
+
+
+LATE = 70_000  # rows, of which the first block of a Parquet file holds fewer
+
+
+def late_decimals(folder: Path) -> Path:
+    label = np.where(np.arange(LATE) < LATE - 2000, np.arange(LATE) % 5, np.arange(LATE) % 5 + 0.5)
+    pd.DataFrame({"a": np.arange(LATE) % 9 + 0.5, "label": label}).to_parquet(folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+def late(read: Read) -> None:
+    assert read.train.task is not None
+    assert read.train.task.kind == "number"
+    labels = np.concatenate([dataset.labels for dataset in read.datasets.values()])
+    assert len(labels) == LATE
+    assert (labels % 1 == 0.5).sum() == 2000
+
+
+def late_name(folder: Path) -> None:
+    """A label that is no number makes all of them classes."""
+    for name, labels in (("a", ("0", "1")), ("b", ("0.5", "low"))):
+        rows = "".join(f"{i}.5,{labels[i % 2]}\n" for i in range(12))
+        (folder / f"{name}.csv").write_text("a,label\n" + rows)
+
+
+def four_classes(read: Read) -> None:
+    assert read.train.task is not None
+    assert read.train.task.names == ("0", "0.5", "1", "low")
+
+
+BOOLEANS = pd.DataFrame(
+    {
+        "word": [f"word {i % 3}" for i in range(COUNT)],
+        "is_new": [i % 3 == 0 for i in range(COUNT)],
+        "label": [i % 2 == 0 for i in range(COUNT)],
+    }
+)
+
+
+def saved(write: Callable[[Path], object], name: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        write(folder / name)
+        return folder / name
+
+    return make
+
+
+def booleans(read: Read) -> None:
+    """The classes have one name, whatever the format."""
+    assert read.train.task is not None
+    assert read.train.task.names == ("False", "True")
+    for column in read.train.summary.columns:
+        assert column.name != "is_new" or column.categories in ((), ("False", "True"))
+
+
 OTHER = tuple(name.replace("|", "; ") for name in NAMES)
 OPTIONS: dict[str, dict[str, object]] = {"time-series": {"window": 4}}
 FAULTS = [
@@ -150,6 +223,26 @@ FAULTS = [
         names_of_rows,
         error="each of the 8000 classes has one",
         cure={"task": "number"},
+    ),
+    Fault("numbers: decimals in the last file alone", "tabular", two_files("a"), one_target),
+    Fault("numbers: decimals in the first file alone", "tabular", two_files("c"), one_target),
+    Fault("numbers: decimals behind the first block", "tabular", late_decimals, late),
+    Fault("numbers: decimals behind the first block, with a name", "tabular", late_name, four_classes),
+    *(
+        Fault(
+            f"true and false: {modality}, {name}",
+            modality,
+            saved(write, name),
+            booleans,
+            {"text": "word"} if modality == "text" else {},
+        )
+        for modality in ("tabular", "text")
+        for name, write in {
+            "x.csv": lambda path: BOOLEANS.to_csv(path, index=False),
+            "x.parquet": BOOLEANS.to_parquet,
+            "x.jsonl": lambda path: BOOLEANS.to_json(path, orient="records", lines=True),
+            "x.json": lambda path: BOOLEANS.to_json(path, orient="records"),
+        }.items()
     ),
     Fault("several labels: joined by ;", "speech", recordings(OTHER), several("speech"), {"task": "labels"}),
     Fault(

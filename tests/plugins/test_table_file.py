@@ -162,7 +162,7 @@ def test_forms_of_json(tmp_path, orient):
     )
     if orient == "list":
         path.write_text(path.read_text().replace("NaN", "null"))
-    assert read(path) == {"a": ["1.5", None, "3.0"], "b": ["x", "y", None], "c": ["true", "false", "true"]}
+    assert read(path) == {"a": ["1.5", None, "3.0"], "b": ["x", "y", None], "c": ["True", "False", "True"]}
 
 
 def test_json_under_one_key(tmp_path):

@@ -115,6 +115,8 @@ def as_text(column: Any) -> Any:
     """
     if pa.types.is_string(column.type):
         return column
+    if pa.types.is_boolean(column.type):
+        return pc.if_else(column, "True", "False")  # as pandas writes them to CSV
     try:
         text = column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):

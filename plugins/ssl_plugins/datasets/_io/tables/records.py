@@ -263,8 +263,6 @@ def cell_text(value: Any) -> str | None:
     """The text of one cell, as a CSV file would hold it; None if it is empty."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, str | int | float):
-        return str(value)
+        return str(value)  # of True and False, too, as pandas writes them to CSV
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

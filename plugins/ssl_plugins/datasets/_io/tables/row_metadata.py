@@ -13,6 +13,7 @@ from ssl_plugins.datasets._io.files.entry import FileEntry
 from ssl_plugins.datasets._io.splitting import VALIDATION_NAMES, DescribeRow, LabelEncoder, SampleMetadata
 from ssl_plugins.datasets._io.tables.columns import (
     MISSING,
+    NUMBER,
     as_names,
     as_numbers,
     as_text,
@@ -35,8 +36,8 @@ NUMERIC_LABEL_CURE = "name a column or an array of numbers label, set dataset.la
 class MetadataCollector:
     """Collects label, group and split of all rows of several files, from columns or else from each file's entry.
 
-    Labels with decimals are regression targets, unless `task` is "classes". Rows without a label are for pretraining
-    alone.
+    Labels with decimals are regression targets, unless `task` is "classes": where the first block has some, and where
+    all labels of all rows are numbers and one has some. Rows without a label are for pretraining alone.
     """
 
     def __init__(self, task: str) -> None:
@@ -46,6 +47,7 @@ class MetadataCollector:
         self.label_names: tuple[str, ...] = ()
         self.row_count = 0
         self.is_decided = False  # whether labels are numbers or classes
+        self.are_columns = False  # whether labels come from columns, not from the names of files or folders
 
     def append(self, block: Block, columns: dict[str, str], entry: FileEntry, describe: DescribeRow) -> None:
         """Append a block of rows of one file.
@@ -120,7 +122,7 @@ class MetadataCollector:
         """Decide by the first labels whether they are numbers. Rows before have no number."""
         if self.task != "number" and as_names(label).null_count == len(label):
             return
-        self.is_decided = True
+        self.is_decided = self.are_columns = True
         if self.task == "number" or (self.task == "auto" and has_decimals(label)):
             self.target_chunks = [np.full(self.row_count, np.nan)]
             self.encoders["label"] = LabelEncoder()
@@ -145,7 +147,7 @@ class MetadataCollector:
             ConfigError: labels must be numbers and there are none.
             DataError: some rows have a group or split and others have none.
         """
-        target = self.target()
+        target = self.target()  # before the codes: names that are numbers become one
         if self.row_count and self.task == "number" and (target is None or np.isnan(target).all()):
             raise ConfigError(f"{describe(0)} has no label that is a number; {NUMERIC_LABEL_CURE}")
         columns = {kind: encoder.sorted_codes(kind, describe) for kind, encoder in self.encoders.items()}
@@ -153,6 +155,8 @@ class MetadataCollector:
 
     def target(self) -> np.ndarray | None:
         """(n,) float64, labels that are numbers, NaN where there is none; or (n, k), those of `set_label_sets`."""
+        if self.are_columns and self.task == "auto" and self.target_chunks is None:
+            self._take_decimals()
         if self.target_chunks is None:
             return None
         width = max(chunk.shape[1] if chunk.ndim == 2 else 0 for chunk in self.target_chunks)
@@ -160,6 +164,25 @@ class MetadataCollector:
             return np.concatenate(self.target_chunks)
         chunks = [chunk if chunk.ndim == 2 else np.full((len(chunk), width), -1) for chunk in self.target_chunks]
         return np.concatenate(chunks)
+
+    def _take_decimals(self) -> None:
+        """Take the names of all labels as numbers if all are numbers and one has decimals.
+
+        The first block may hold whole numbers alone, so that what labels are would depend on the size of blocks and on
+        the order of files.
+        """
+        encoder = self.encoders["label"]
+        names = [name for name in encoder.index if name not in MISSING]
+        if not names or not all(map(NUMBER.fullmatch, names)):
+            return
+        values = np.full(len(encoder.index) + 1, np.nan)  # the last entry is for code -1
+        values[[encoder.index[name] for name in names]] = [float(name) for name in names]
+        known = values[~np.isnan(values)]
+        if np.isinf(known).any() or (known == np.rint(known)).all():
+            return
+        self.target_chunks = [values[encoder.codes]]
+        self.encoders["label"] = LabelEncoder()
+        self.encoders["label"].append_constant(None, self.row_count)
 
 
 def _train_or_validation(column: Any) -> Any:

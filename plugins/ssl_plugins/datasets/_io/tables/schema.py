@@ -179,6 +179,9 @@ def _ids_of(name: str, rows: Rows, categories: Sequence[str], count: int) -> tup
     else:
         return np.zeros(count, np.int32), {}
     position = {category: index + 1 for index, category in enumerate(categories)}
+    for name in ("True", "False"):  # an encoder may have been trained on a table that spelled them in small letters
+        if name.lower() in position:
+            position.setdefault(name, position[name.lower()])
     table = np.array([0, *(position.get(category, 0) for category in own)], np.int32)
     counts = np.bincount(ids, minlength=len(own) + 1)
     unknown = {

@@ -13,7 +13,8 @@ from ssl_core import ConfigError, DataError, report_reading, scratch_array
 from ssl_core.utils import reading, scratch
 from ssl_core.utils.cache_entries import cache_entries
 from ssl_plugins.datasets._io.copies import copies_of_rows
-from ssl_plugins.datasets._io.tables import formats, reader, shared
+from ssl_plugins.datasets._io.files import kind
+from ssl_plugins.datasets._io.tables import dialect, formats, reader, shared
 from ssl_plugins.datasets._io.tables.columns import as_numbers, as_numbers_together
 from ssl_plugins.datasets._io.tables.schema import Rows, column_stats
 from ssl_plugins.datasets.user.files_tables import TableFiles
@@ -52,6 +53,33 @@ def test_columns_together_are_those_of_each_alone():
 )
 def test_what_needs_a_look_is_left_to_the_column(columns):
     assert as_numbers_together(columns) is None
+
+
+@pytest.mark.parametrize("lines", ["", "# made by x\n", "\n"])
+def test_a_header_longer_than_what_is_looked_at_first_is_read_whole(tmp_path, monkeypatch, frame, lines):
+    monkeypatch.setattr(dialect, "SAMPLE_CHARACTERS", 40)
+    monkeypatch.setattr(kind, "HEAD_BYTES", 50)
+    monkeypatch.setattr(kind.read_head, "__defaults__", (50,))
+    (tmp_path / "t.csv").write_text(lines + frame.to_csv(index=False))
+    dataset = opened(tmp_path / "t.csv")
+    np.testing.assert_allclose(matrix(dataset), frame.filter(like="x").fillna(0).to_numpy()[dataset.rows], rtol=1e-6)
+
+
+def test_a_row_longer_than_a_block_is_read(tmp_path, monkeypatch, frame):
+    monkeypatch.setattr(formats, "CSV_BLOCK_BYTES", 100)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    dataset = opened(tmp_path / "t.csv")
+    np.testing.assert_allclose(matrix(dataset), frame.filter(like="x").fillna(0).to_numpy()[dataset.rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_row_far_longer_than_the_first_ones_is_named(tmp_path, monkeypatch, quote):
+    monkeypatch.setattr(formats, "CSV_BLOCK_BYTES", 100)
+    monkeypatch.setattr(dialect, "SAMPLE_CHARACTERS", 200)
+    rows = [f"{i},word,1" for i in range(100)]
+    (tmp_path / "t.csv").write_text("a,b,c\n" + "\n".join([*rows, f"1,{quote}{'x' * 1000}{quote},2", *rows]))
+    with pytest.raises(DataError, match="a double quote opens a text" if quote else "a row is longer than .* Parquet"):
+        opened(tmp_path / "t.csv")
 
 
 def test_a_text_among_numbers_is_named_with_row_and_column(tmp_path, frame):

@@ -33,6 +33,7 @@ class Dialect:
     """How a CSV file is written.
 
     skip_rows: lines above the first row, such as comments.
+    row_bytes: size of the longest line of the sample, in UTF-8.
     names: names of all columns; those without a name are called column1, column2, ...
     left_out: columns that are not data, with the reason.
     facts, doubts: what is not plain, by kind.
@@ -44,6 +45,7 @@ class Dialect:
     style: NumberStyle = field(default_factory=NumberStyle)
     has_header: bool = True
     skip_rows: int = 0
+    row_bytes: int = 0
     names: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
@@ -69,7 +71,7 @@ def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOpt
         found.facts["encoding"] = found.encoding
     if doubt:
         found.doubts["encoding"] = doubt
-    sample = text[:SAMPLE_CHARACTERS]
+    sample, found.row_bytes = _sample_of(text, options.skip_rows)
     is_whole = is_complete and len(sample) == len(text)
     if not sample.strip():
         raise DataError(f"{path} is empty; fill it or leave it out")
@@ -85,6 +87,17 @@ def detect_dialect(path: Path, head: bytes, is_complete: bool, options: TableOpt
         name_columns(path, rows, options, found)
         _detect_style(rows[1:] or rows, options, found)
     return found
+
+
+def _sample_of(text: str, skip_rows: int) -> tuple[str, int]:
+    """The beginning of a text that holds the header and a row at least, and the size of its longest line in UTF-8."""
+    size = SAMPLE_CHARACTERS
+    while True:
+        lines = re.split(r"\r\n|\r|\n", text[:size])
+        rows = [line for line in lines[skip_rows:-1] if line.strip() and not line.startswith("#")]
+        if len(rows) >= 2 or size >= len(text):
+            return text[:size], len(max(lines, key=len).encode("utf-8", "surrogatepass"))
+        size *= 2
 
 
 # --- separators -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ssl_plugins.datasets._io.tables.columns import decode_dictionary
 from ssl_plugins.datasets._io.tables.dialect import Dialect, holds_rows, read_rows
 from ssl_plugins.datasets._io.tables.encoding import encoding_error
 
-CSV_BLOCK_BYTES = 8 << 20
+CSV_BLOCK_BYTES, MOST_BLOCK_BYTES = 8 << 20, 1 << 30
 PARQUET_RATIO = 1000
 """A Parquet file of more than `BOMB_BYTES`, at 8 bytes a value, and so many times its own size is refused."""
 BLOCK_ROWS, FEWEST_BLOCK_ROWS = 1 << 16, 64
@@ -53,6 +53,7 @@ class CsvFormat:
         self.path, self.compression, self.dialect, self.check_quotes = path, compression, dialect, check_quotes
         self.names, self.types = dialect.names, {}  # type: ignore[var-annotated]
         self.share_read = 0.0
+        self.block_bytes = min(MOST_BLOCK_BYTES, max(CSV_BLOCK_BYTES, 2 * dialect.row_bytes))  # each holds a whole row
 
     def blocks(self, columns: Sequence[str]) -> Iterator[Block]:
         """The columns as texts."""
@@ -69,7 +70,7 @@ class CsvFormat:
                         self._check_quotes(block, count)
                         count += batch.num_rows
                         if self.compression is None:
-                            share = CSV_BLOCK_BYTES / max(1, self.path.stat().st_size)
+                            share = self.block_bytes / max(1, self.path.stat().st_size)
                             self.share_read = min(1.0, self.share_read + share)
                         yield block
         except (pa.ArrowException, OSError, UnicodeError) as error:
@@ -79,7 +80,7 @@ class CsvFormat:
         dialect, names = self.dialect, self.dialect.names
         read = pv.ReadOptions(
             use_threads=False,
-            block_size=CSV_BLOCK_BYTES,
+            block_size=self.block_bytes,
             column_names=names,
             skip_rows=dialect.skip_rows,
             skip_rows_after_names=int(dialect.has_header),
@@ -131,6 +132,14 @@ class CsvFormat:
                         f"letters, or dataset.quoting=double if that is right"
                     )
 
+    def _holds_quote(self) -> bool:
+        """Whether the quotation mark of the dialect is in the file."""
+        if self.dialect.quote is None:
+            return False
+        sign = self.dialect.quote.encode()
+        with open_decompressed(self.path, self.compression) as file:
+            return any(sign in chunk for chunk in iter(lambda: file.read(CSV_BLOCK_BYTES), b""))
+
     def _row_error(self, row: int, problem: str) -> DataError:
         return DataError(
             f"{self.path} row {row}: {problem}; fix the row, or set dataset.delimiter or dataset.quoting=none"
@@ -144,9 +153,16 @@ class CsvFormat:
         if isinstance(error, UnicodeError) or "invalid UTF8" in message:
             return encoding_error(self.path, self.dialect.encoding)
         if "straddling object" in message:
+            size = f"{self.block_bytes / 2**20:.3g} MB"
+            if self._holds_quote():
+                sign = "double" if self.dialect.quote == '"' else "single"
+                return DataError(
+                    f"{self.path}: a {sign} quote opens a text that does not end, or not within {size}; set "
+                    f"dataset.quoting=none to read quotes as letters"
+                )
             return DataError(
-                f"{self.path}: a double quote opens a text that does not end, or not within {CSV_BLOCK_BYTES >> 20} "
-                f"MB; set dataset.quoting=none to read quotes as letters"
+                f"{self.path}: a row is longer than {size}, and far longer than the first one; fix the row, or write "
+                f"the table as Parquet"
             )
         return DataError(f"{self.path} cannot be read as CSV: {message:.200}; fix or fetch it again")
 

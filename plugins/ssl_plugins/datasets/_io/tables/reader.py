@@ -143,7 +143,7 @@ def check_columns(
     Raises:
         DataError: some lack a column; the message names how to leave them out.
     """
-    lacking = [(table, [name for name in columns if name not in table.columns]) for table in tables]
+    lacking = [(table, _without(columns, table.columns)) for table in tables]
     odd = [(table, missing) for table, missing in lacking if missing]
     if odd:
         table, missing = odd[0]
@@ -158,9 +158,15 @@ def check_columns(
         what = f"label column '{label}'" if missing == [label] else f"column '{missing[0]}'"
         raise DataError(f"{table.path} has no {what}, which {reference.path} has; add it, or {cure}")
     for table in tables:
-        extra = [name for name in table.columns if name not in reference.columns]
+        extra = _without(table.columns, reference.columns)
         if extra:
             table.facts["columns left out"] = ", ".join(extra[:10])
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The names that are not among others. There may be 100,000 of each."""
+    known = set(others)
+    return [name for name in names if name not in known]
 
 
 class TableReader:

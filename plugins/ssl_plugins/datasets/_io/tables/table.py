@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_core import DataError, nearest
 from ssl_plugins.datasets._io.arrow import pa, pc
-from ssl_plugins.datasets._io.files.kind import FileKind, file_kind, uncompressed_name
+from ssl_plugins.datasets._io.files.kind import FileKind, file_kind, read_head, uncompressed_name
 from ssl_plugins.datasets._io.splitting import SPLIT_NAMES
 from ssl_plugins.datasets._io.tables.columns import as_names, class_names_in, is_text, named_classes, numeric_share
 from ssl_plugins.datasets._io.tables.dialect import DELIMITERS, UNNAMED, Dialect, detect_dialect
@@ -33,6 +33,8 @@ SPLIT_COLUMNS = ("set", "sets", "splits", "subset", "partition", "phase")
 """Columns that name the split if there is none called split, and they hold nothing but names of splits."""
 VALIDATION_COLUMNS = ("validation", "is_validation", "is_val", "val")
 """Columns of true and false that name the rows of the training split which are for validation."""
+MOST_HEAD_BYTES = 1 << 28
+"""What is looked at of a CSV file whose header is longer than the beginning from which its format is detected."""
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
 __all__ = ["Block", "Table", "similar_name"]
@@ -121,7 +123,8 @@ class Table:
         if named == "json" and text.strip():
             raise DataError(f"{path} is no JSON, though its name says so: it begins with {text.strip()[:20]!r}")
         is_tsv = name.endswith((".tsv", ".tab"))
-        self.found = detect_dialect(path, kind.head, kind.is_complete, options, "\t" if is_tsv else ",")
+        head, is_complete = _head_of_rows(path, kind, options.skip_rows)
+        self.found = detect_dialect(path, head, is_complete, options, "\t" if is_tsv else ",")
         self._check_delimiter()
         return CsvFormat(path, kind.compression, self.found, check_quotes=options.quoting == "auto")
 
@@ -240,6 +243,25 @@ class Table:
         """Columns whose use the options name."""
         options = ("drop_columns", "numeric", "categorical", "channels")
         return {name for option in options for name in getattr(self.options, option, ())}
+
+
+def _head_of_rows(path: Path, kind: FileKind, lines: int) -> tuple[bytes, bool]:
+    """The first bytes of a text, more than `kind` has if these hold no row behind a long header; whether they are all.
+
+    Args:
+        path: the file.
+        kind: its format and its head.
+        lines: how many lines are above the header.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    head, is_complete, size = kind.head, kind.is_complete, len(kind.head)
+    while not is_complete and size < MOST_HEAD_BYTES and head.count(b"\n") + head.count(b"\r") < lines + 3:
+        size *= 4
+        head = read_head(path, size)[1]
+        is_complete = len(head) < size
+    return head, is_complete
 
 
 def similar_name(kind: str, columns: Sequence[str]) -> str | None:

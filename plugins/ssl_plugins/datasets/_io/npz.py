@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core import ConfigError, DataError, nearest
+from ssl_plugins.datasets._io.array_names import names_of_array
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
 from ssl_plugins.datasets._io.files.stores import is_store, load_store
@@ -160,7 +161,7 @@ def read_arrays(
         labels = None if sets is not None else labels
         _append_metadata(metadata, path, f"'{key}'", count, labels, groups, entry_of_part)
         if sets is not None:
-            metadata.set_label_sets(sets, () if label_names is None else tuple(map(str, label_names.reshape(-1))))
+            metadata.set_label_sets(sets, () if label_names is None else tuple(_class_names(path, label_names)))
         parts.append(SampleArray(path, arrays[key]))
     read = {prefix + name for prefix in ("", *PREFIXES) for name in (*label_keys, *group_keys, "label_names")}
     for part in parts:
@@ -262,7 +263,13 @@ def _label_names(path: Path, labels: np.ndarray, names: np.ndarray) -> np.ndarra
             f"{path} sample {invalid[0] + 1}: label {labels[invalid[0]]} has no name in 'label_names', which holds "
             f"{len(names)}, from 0; a map without a label has {UNLABELLED}"
         )
-    return np.append(names.astype(str), "")[labels]
+    return np.array([*_class_names(path, names), ""])[labels]
+
+
+def _class_names(path: Path, names: np.ndarray) -> list[str]:
+    """The names of an array "label_names"."""
+    found = names_of_array(path, "'label_names'", names.size, "label name", names).to_pylist()
+    return ["" if name is None else str(name) for name in found]
 
 
 def _label_sets(path: Path, labels: np.ndarray, count: int) -> np.ndarray | None:
@@ -297,10 +304,6 @@ def _append_metadata(
                 raise DataError(
                     f"{path}: the {kind}s hold Python objects; save them as numpy.array({kind}s, dtype=str)"
                 )
-            if values.size != count:
-                raise DataError(f"{path}: {array_name} has {count} samples, but {values.size} {kind}s")
-            flat = values.reshape(-1)
-            is_nan = np.isnan(flat) if flat.dtype.kind == "f" else None
-            block[kind] = pa.array(flat.astype(str).tolist(), pa.string(), mask=is_nan)
+            block[kind] = names_of_array(path, array_name, count, kind, values)
     columns = {kind: kind for kind in block if kind}
     metadata.append(block, columns, entry, lambda row: f"{path} sample {row + 1}")

@@ -251,7 +251,7 @@ class SeriesFiles(SeriesSplit):
         if layout is None or not layout.files:
             arrays: list[Any] = []
             for entry in entries:
-                arrays += read_samples(entry, metadata, options)
+                arrays += read_samples(entry, metadata, options, len(entries) > 1)
             self._use_samples(arrays, metadata)
             return
         recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core import BadSample, DataError, nearest
+from ssl_plugins.datasets._io.array_names import names_of_array
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import FileEntry
 from ssl_plugins.datasets._io.files.stores import is_store, load_store
@@ -105,9 +106,16 @@ def load_array(path: Path, key: str | None) -> Any:
     else:
         arrays = load_arrays(path)
         array = arrays[choose_key(path, arrays, key)]
+    check_numbers(path, array)
+    return array
+
+
+def check_numbers(path: Path, array: Any) -> None:
+    """Raises:
+    DataError: it is no array of numbers.
+    """
     if array.dtype.kind not in "uifb" or array.ndim == 0:
         raise DataError(f"{path} holds {array.dtype} of shape {array.shape}; {SAVE_CURE}")
-    return array
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -159,12 +167,32 @@ def _load_hdf5(path: Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "uifb" and not name.startswith("#"):
+        if not isinstance(item, h5py.Dataset) or name.startswith("#"):
+            return
+        if item.dtype.kind in "uifb":
             arrays[name] = item[()]
+        elif h5py.check_string_dtype(item.dtype) is not None:
+            arrays[name] = np.asarray(item[()])  # bytes, so that a text in another encoding is refused by its name
+        elif h5py.check_ref_dtype(item.dtype) is h5py.Reference:
+            arrays[name] = _cells(file, item[()])
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)
     return arrays
+
+
+def _cells(file: Any, references: Any) -> np.ndarray:
+    """The values that references name, as MATLAB writes cell arrays: texts, or arrays of numbers."""
+    cells = np.empty(np.shape(references), object)
+    for index in np.ndindex(cells.shape):
+        item = file[references[index]] if references[index] else None
+        if getattr(item, "dtype", np.dtype(object)).kind not in "uifb":
+            continue
+        values = item[()]  # type: ignore[index]
+        is_text = item.attrs.get("MATLAB_class") == b"char"  # type: ignore[union-attr]
+        is_empty = bool(item.attrs.get("MATLAB_empty", 0))  # type: ignore[union-attr]
+        cells[index] = "" if is_empty else "".join(map(chr, np.ravel(values))) if is_text else values
+    return cells
 
 
 def choose_key(path: Path, arrays: Mapping[str, np.ndarray], key: str | None) -> str:
@@ -191,8 +219,10 @@ def choose_key(path: Path, arrays: Mapping[str, np.ndarray], key: str | None) ->
     return candidates[0]
 
 
-def read_samples(entry: FileEntry, metadata: MetadataCollector, options: Any) -> Sequence[Any]:
+def read_samples(entry: FileEntry, metadata: MetadataCollector, options: Any, several: bool = False) -> Sequence[Any]:
     """The samples of a file, (n, channels, steps) or (n, steps); their labels and groups go to `metadata`.
+
+    A single label or group is that of all samples of its file where there are several files, else it says nothing.
 
     Raises:
         ConfigError, DataError: as `read_arrays`.
@@ -205,17 +235,22 @@ def read_samples(entry: FileEntry, metadata: MetadataCollector, options: Any) ->
     arrays = load_arrays(path)
     name = choose_key(path, arrays, key)
     array = arrays[name]
+    check_numbers(path, array)
     block: dict[str, Any] = {"": pa.nulls(len(array))}
+    read = {name}
     for kind, keys in zip(("label", "group"), role_keys(path, arrays, options), strict=True):
-        values = next((arrays[other] for other in keys if other in arrays), None)
-        if values is None:
+        own = next((other for other in keys if other in arrays), None)
+        if own is None or (arrays[own].size == 1 < len(array) and not several):
             continue
-        if values.size != len(array):
-            raise DataError(f"{path}: '{name}' has {len(array)} samples, but {values.size} {kind}s")
-        block[kind] = pa.array(values.reshape(-1).astype(str).tolist(), pa.string())
+        values = np.reshape(arrays[own], -1)
+        values = np.repeat(values, len(array)) if len(values) == 1 else values
+        block[kind] = names_of_array(path, f"'{name}'", len(array), kind, values)
+        read.add(own)
     columns = {kind: kind for kind in block if kind}
     metadata.append(block, columns, entry, lambda row: f"{path} sample {row + 1}")
-    return [SampleArray(path, array)]
+    samples = SampleArray(path, array)
+    samples.unused = tuple(other for other in arrays if other not in read)
+    return [samples]
 
 
 class TarArrays:

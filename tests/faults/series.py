@@ -137,6 +137,85 @@ def _is_arff(read: Read) -> None:
     assert read.train.task.names == ("1", "2")
 
 
+STEPS = pd.DataFrame(noise(20, 24, seed=3), columns=[f"t{i}" for i in range(24)])
+
+
+def _wide_beside(**columns: object):
+    """Writes a table of 24 steps with other columns, the first before the steps."""
+
+    def make(folder: Path) -> Path:
+        frame = STEPS.assign(**columns)
+        first = next(iter(columns))
+        return _save(folder, frame[[first, *frame.columns.drop(first)]])
+
+    return make
+
+
+def _only_steps(read: Read) -> None:
+    """Each sample is a row of `STEPS`, whatever lies beside them."""
+    assert sum(read.sizes.values()) == 20
+    for dataset in read.datasets.values():
+        for index, row in enumerate(dataset.rows):
+            series = dataset[index]["inputs"]["series"]
+            np.testing.assert_allclose(series, STEPS.iloc[[row]], atol=1e-5)
+
+
+def _without_id(read: Read) -> None:
+    _only_steps(read)
+    assert read.columns == {"ID": "left out", "label": "label"}
+
+
+def _without_class(read: Read) -> None:
+    _only_steps(read)
+    assert read.columns == {"Class": "left out"}
+
+
+def _two_tables(test: pd.DataFrame):
+    def make(folder: Path) -> None:
+        _save(folder, STEPS, "a_train.csv")
+        _save(folder, test, "b_test.csv")
+
+    return make
+
+
+def _test_is_alike(read: Read) -> None:
+    assert read.sizes == {"train": 20, "test": 20}
+    for split in read.datasets:
+        np.testing.assert_allclose(read.array("series", split)[:, 0], STEPS, atol=1e-5)
+
+
+def _arff_numbers(folder: Path) -> Path:
+    lines = ["@relation toy", *[f"@attribute att{i} numeric" for i in range(24)]]
+    lines += ["@attribute sex {m,f}", "@attribute target numeric", "@data"]
+    for i, row in enumerate(STEPS.to_numpy()):
+        lines.append(",".join([*(f"{x:.6f}" for x in row), "mf"[i % 2], str(i + 0.5) if i else "?"]))
+    (folder / "toy.arff").write_text("\n".join(lines))
+    return folder / "toy.arff"
+
+
+def _has_targets(read: Read) -> None:
+    _only_steps(read)
+    assert read.train.task.kind == "number"
+    for dataset in read.datasets.values():
+        for row, sample in zip(dataset.rows, dataset, strict=True):
+            assert sample["label"] == (row + 0.5 if row else None)
+    assert read.train.summary.facts["attributes not used"] == "sex"
+
+
+def _ts_without_label(folder: Path) -> Path:
+    lines = ["@problemName T", "@timestamps false", "@univariate true", "@classLabel true up down", "@data"]
+    for i, row in enumerate(STEPS.to_numpy()):
+        lines.append(",".join(f"{x:.6f}" for x in row) + ":" + ("?" if i == 3 else ("up", "down")[i % 2]))
+    (folder / "x.ts").write_text("\n".join(lines))
+    return folder / "x.ts"
+
+
+def _one_has_no_label(read: Read) -> None:
+    _only_steps(read)
+    assert read.train.task.names == ("down", "up")
+    assert [label for split in read.datasets for label in read.labels(split)].count(None) == 1
+
+
 def smooth(*shape: int) -> np.ndarray:
     """Random walks along the last axis."""
     return np.cumsum(noise(*shape), axis=-1)
@@ -543,6 +622,15 @@ FAULTS = [
     ),
     Fault("missing: half of a window", TS, _sparse_window, sample_count(12, 2, 32), options=WINDOW,
           warning=r"^1 of \d+ windows lack more than half of the values of a channel, .*rows? 65 to 96"),
+    Fault("wide: ID", TS, _wide_beside(ID=range(20), label=["a", "b"] * 10), _without_id),
+    Fault("wide: Class", TS, _wide_beside(Class=[0, 1] * 10), _without_class, doubt=r"dataset\.label=Class"),
+    Fault("wide: a dropped column", TS, _wide_beside(age=range(20)), _only_steps, options={"drop_columns": "age"}),
+    Fault("wide: another order", TS, _two_tables(STEPS[STEPS.columns[::-1]]), _test_is_alike),
+    Fault("wide: more steps", TS, _two_tables(STEPS.assign(t24=1.0)), _test_is_alike),
+    Fault("wide: a step is absent", TS, _two_tables(STEPS.drop(columns="t7")), sample_count(20, 1, 24),
+          error=r"b_test\.csv has no column 't7', which .*a_train\.csv has", cure={"exclude": "b_test.csv"}),
+    Fault("arff: numbers", TS, _arff_numbers, _has_targets),
+    Fault("ts: a question mark", TS, _ts_without_label, _one_has_no_label),
     Fault("missing: empty in a window", TS, _empty_in_a_window, _window_is_named, options=WINDOW),
     Fault(
         "missing: empty in a window is filled", TS, _empty_in_a_window, _window_is_filled,

@@ -52,10 +52,11 @@ from ssl_plugins.datasets._io.series.table import read_series_table
 from ssl_plugins.datasets._io.series.wide import (
     TEXT_EXTENSIONS,
     UCR_ENDINGS,
+    SeriesList,
     find_wide_layout,
     read_arff,
     read_ts,
-    read_wide_table,
+    read_wide_tables,
 )
 from ssl_plugins.datasets._io.series.windows import WindowLocations, majority_labels, window_means
 from ssl_plugins.datasets._io.splitting import (
@@ -216,9 +217,9 @@ class SeriesFiles(SeriesSplit):
         if options.layout == "wide" or (options.layout == "auto" and layout is not None):
             metadata = MetadataCollector(options.task)
             entries = entries.with_entries(splits_by_name(entries))
-            read = [read_wide_table(entry, layout, options, metadata) for entry in entries]
-            arrays = [array for array, _ in read]
-            self.tables += [table for _, table in read]
+            arrays, tables, columns = read_wide_tables(entries, layout, options, metadata)
+            self.tables += tables
+            self.summary = replace(self.summary, columns=tuple(columns))
             if options.layout == "auto" and layout is not None and layout.doubtful:
                 self.doubts += (
                     f"each row of {entries[0].path} is read as a series of {max(arrays[0].shapes)[-1]} steps, since "
@@ -279,7 +280,7 @@ class SeriesFiles(SeriesSplit):
             "length": f"{lengths[0]} steps" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} steps",
         }
         if unused := dict.fromkeys(name for array in arrays for name in getattr(array, "unused", ())):
-            facts["arrays not used"] = ", ".join(unused)
+            facts[f"{'attributes' if isinstance(arrays[0], SeriesList) else 'arrays'} not used"] = ", ".join(unused)
         self.summary = replace(self.summary, facts=facts)
 
     def _cut_windows(self, table: SeriesRows, layout: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import DataError
+from ssl_core import Column, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import METADATA_COLUMNS, FileEntry
+from ssl_plugins.datasets._io.tables.reader import check_columns, open_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table, as_numbers, number_error
 
 MIN_STEPS = 16  # a row of fewer numbers is no series
@@ -22,7 +23,7 @@ MAX_CLASSES = 100  # different whole numbers in a first column of labels
 SNIFFED_ROWS = 200
 SMOOTHER = 0.7
 TEXT_EXTENSIONS = (".txt", ".dat")
-LABEL_NAMES = ("class", "target")  # names that stand for no step
+NO_STEPS = (*METADATA_COLUMNS, "id", "class", "target")  # names that stand for no step, in lower case
 UCR_ENDINGS = tuple(f"_{part}{ending}" for part in ("train", "test") for ending in (".txt", ""))
 """Endings of the text files of the UCR archive, which are found in a folder too."""
 
@@ -32,10 +33,11 @@ MAYBE_STEP_NAMES = re.compile(r"(?P<prefix>x|v|val|value|col|s|p|f|var)[ _.-]?(?
 
 @dataclass
 class SeriesList:
-    """Series of any length, each (channels, steps) float32."""
+    """Series of any length, each (channels, steps) float32. unused: names of what else their file holds."""
 
     path: Path
     series: Sequence[np.ndarray]
+    unused: tuple[str, ...] = ()
 
     line_numbers = None
     unit = "row"
@@ -54,10 +56,11 @@ class SeriesList:
 
 @dataclass(frozen=True)
 class WideLayout:
-    """Why a table is read as a series a row. names: of a file without a line of names. doubtful: whether it may be
-    meant otherwise."""
+    """Why a table is read as a series a row. steps: names of the columns of the steps, in order. names: of all columns
+    of a file without a line of names. doubtful: whether it may be meant otherwise."""
 
     why: str
+    steps: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     doubtful: bool = False
 
@@ -86,8 +89,7 @@ def find_wide_layout(path: Path, options: Any) -> WideLayout | None:
 
 
 def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:
-    others = {*METADATA_COLUMNS, "id", *LABEL_NAMES, options.label, options.group, options.split, options.id}
-    steps = [name for name in names if name not in others and name.lower() not in others]
+    steps = _step_columns(names, options)
     if len(steps) < MIN_STEPS or options.channels:
         return None
     for pattern, doubtful in ((STEP_NAMES, False), (MAYBE_STEP_NAMES, True)):
@@ -95,8 +97,14 @@ def _by_names(names: Sequence[str], options: Any) -> WideLayout | None:
         numbers = [int(match["number"]) for match in matches if match]
         prefixes = {match["prefix"] for match in matches if match}
         if len(numbers) == len(steps) and len(prefixes) == 1 and (np.diff(numbers) > 0).all():
-            return WideLayout(f"its columns {steps[0]} to {steps[-1]} are numbered", doubtful=doubtful)
+            return WideLayout(f"its columns {steps[0]} to {steps[-1]} are numbered", tuple(steps), doubtful=doubtful)
     return None
+
+
+def _step_columns(names: Sequence[str], options: Any) -> list[str]:
+    """The names without those that stand for no step, in any case, or that an option names for something else."""
+    named = {options.label, options.group, options.split, options.id, *options.drop_columns}
+    return [name for name in names if name not in named and name.lower() not in NO_STEPS]
 
 
 def _without_names(path: Path, rows: np.ndarray, options: Any) -> WideLayout | None:
@@ -115,7 +123,7 @@ def _without_names(path: Path, rows: np.ndarray, options: Any) -> WideLayout | N
         if is_wide or (fits and not _all_whole(others)):  # whole numbers are counts or pixels
             why = f"it has no names, and the {place} of its {width} columns holds {classes} different whole numbers"
             named = ("label", *names) if place == "first" else (*names, "label")
-            return WideLayout(why, named, doubtful=not path.stem.lower().endswith(("_train", "_test")))
+            return WideLayout(why, tuple(names), named, doubtful=not path.stem.lower().endswith(("_train", "_test")))
     return None
 
 
@@ -135,29 +143,45 @@ def _smoother_along(rows: np.ndarray, axis: int) -> bool:
     return len(rows) > 2 and roughness(axis) < SMOOTHER * roughness(1 - axis)
 
 
-def read_wide_table(
-    entry: FileEntry, layout: WideLayout | None, options: Any, metadata: MetadataCollector
-) -> tuple[SeriesList, Table]:
-    """Read the rows of a table as series of one channel. Missing values at the end of a row are padding.
+def read_wide_tables(
+    entries: Sequence[FileEntry], layout: WideLayout | None, options: Any, metadata: MetadataCollector
+) -> tuple[list[SeriesList], list[Table], list[Column]]:
+    """Read the rows of tables as series of one channel. Missing values at the end of a row are padding.
+
+    The steps of all files are the columns of the same names, in the order of the first file.
 
     Args:
-        entry: the file, with metadata of all of it.
-        layout: what was found of it; None where the option says that it is wide.
+        entries: the files, with metadata of all of each.
+        layout: what was found of the first; None where the option says that it is wide.
         options: names of columns.
         metadata: receives label, group and split of each row.
 
+    Returns:
+        The series and the table of each file, and the columns that are no steps.
+
     Raises:
-        DataError: the table cannot be read, or holds something else than numbers.
+        DataError: a table cannot be read, lacks a step, or holds something else than numbers.
     """
-    path = entry.path
     if layout is not None and layout.names and not options.columns:
         options = options.model_copy(update={"columns": layout.names})
-    table = Table.open(path, options)
-    roles = table.metadata_columns(options.label, options.group, options.split)
-    others = {*roles.values(), *options.drop_columns, options.id or "id", *LABEL_NAMES}
-    steps = [name for name in table.columns if name not in others]
-    values: list[np.ndarray] = []
-    count = 0
+    reference, tables = open_tables(entries, options)
+    roles = reference.metadata_columns(options.label, options.group, options.split)
+    found, first = _step_columns(reference.columns, options), layout.steps if layout is not None else ()
+    steps = [name for name in found if name not in roles.values()]
+    steps = [*(name for name in first if name in steps), *(name for name in steps if name not in first)]
+    if not steps:
+        raise DataError(f"{reference.path} has no column of steps; shorten dataset.drop_columns")
+    check_columns(tables, reference, [*steps, *roles.values()], roles.get("label"), options.test_root)
+    series = [
+        _read_wide_table(entry, table, steps, roles, metadata) for entry, table in zip(entries, tables, strict=True)
+    ]
+    return series, tables, _other_columns(reference, steps, roles, metadata)
+
+
+def _read_wide_table(
+    entry: FileEntry, table: Table, steps: Sequence[str], roles: dict[str, str], metadata: MetadataCollector
+) -> SeriesList:
+    path, values, count = entry.path, list[np.ndarray](), 0
     for block in table.blocks([*steps, *roles.values()]):
         start, rows = count, np.empty((len(next(iter(block.values()))), len(steps)), np.float32)
         for column, name in enumerate(steps):
@@ -168,9 +192,26 @@ def read_wide_table(
         metadata.append(block, roles, entry, lambda row, start=start: f"{path} row {start + row + 1}")  # type: ignore[misc]
         values.append(rows)
         count += len(rows)
+    table.release()
     if not count:
         raise DataError(f"{path} has no rows")
-    return SeriesList(path, without_padding(np.concatenate(values))), table
+    return SeriesList(path, without_padding(np.concatenate(values)))
+
+
+def _other_columns(
+    table: Table, steps: Sequence[str], roles: dict[str, str], metadata: MetadataCollector
+) -> list[Column]:
+    """What becomes of the columns that are no steps."""
+    dropped = getattr(table.options, "drop_columns", ())
+    columns, role_of = list[Column](), {name: kind for kind, name in roles.items()}
+    for name in table.columns:
+        if name in role_of:
+            is_number = role_of[name] == "label" and metadata.target() is not None
+            columns.append(Column(name, role_of[name], "number" if is_number else "category"))  # type: ignore[arg-type]
+        elif name not in steps:
+            why = "dataset.drop_columns" if name in dropped else "its name stands for no step"
+            columns.append(Column(name, "left out", why=why))
+    return columns + [Column(name, "left out", why=why) for name, why in table.left_out.items()]
 
 
 def without_padding(rows: np.ndarray) -> Sequence[np.ndarray]:
@@ -218,7 +259,7 @@ def read_ts(entry: FileEntry, metadata: MetadataCollector) -> SeriesList:
             raise DataError(f"{path} line {number}: {' '.join(str(error).split()):.100}; fix the line") from None
     if not series:
         raise DataError(f"{path} holds no series below a line @data")
-    _append_labels(metadata, entry, len(series), labels)
+    _append_labels(metadata, entry, labels or None, len(series))
     return SeriesList(path, series)
 
 
@@ -250,27 +291,46 @@ def read_arff(entry: FileEntry, metadata: MetadataCollector) -> SeriesList:
     except Exception as error:
         raise DataError(f"{path} cannot be read as ARFF: {' '.join(str(error).split()):.200}") from None
     kinds = dict(zip(meta.names(), meta.types(), strict=True))
-    nominal = [name for name, kind in kinds.items() if kind == "nominal"]
-    label = next((name for name in nominal if name.lower() in ("label", "class", "target")), (nominal or [""])[-1])
     relational = [name for name, kind in kinds.items() if kind == "relational"]
     if not len(data):
         raise DataError(f"{path} has no rows")
+    label = _arff_label(kinds)
     series: Sequence[np.ndarray]
     if relational:
         series = [np.array([list(channel) for channel in row[relational[0]]], np.float32) for row in data]
+        used = relational[:1]
     else:
-        steps = [name for name, kind in kinds.items() if kind == "numeric" and name != label]
-        if not steps:
+        used = [name for name, kind in kinds.items() if kind == "numeric" and name.lower() not in NO_STEPS]
+        if not used:
             raise DataError(f"{path} has no numeric attribute")
-        series = without_padding(np.stack([data[name].astype(np.float32) for name in steps], axis=1))
-    labels = [value.decode() for value in data[label]] if label else []
-    _append_labels(metadata, entry, len(series), ["" if value == "?" else value for value in labels])
-    return SeriesList(path, series)
+        series = without_padding(np.stack([data[name].astype(np.float32) for name in used], axis=1))
+    labels = None if label is None else [_decoded(value) for value in data[label].tolist()]
+    _append_labels(metadata, entry, labels, len(series))
+    samples = SeriesList(path, series)
+    samples.unused = tuple(name for name in kinds if name not in used and name != label)
+    return samples
 
 
-def _append_labels(metadata: MetadataCollector, entry: FileEntry, count: int, labels: Sequence[str]) -> None:
+def _arff_label(kinds: dict[str, str]) -> str | None:
+    """The attribute of the label: one of such a name, nominal or else a number; by default the last nominal one."""
+    nominal, numeric = ([name for name in kinds if kinds[name] == kind] for kind in ("nominal", "numeric"))
+    named = [name for name in (*nominal, *numeric) if name.lower() in ("label", "class", "target")]
+    return next(iter(named or nominal[-1:]), None)
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _append_labels(metadata: MetadataCollector, entry: FileEntry, labels: Sequence[Any] | None, count: int) -> None:
+    """Append labels, texts or numbers; a question mark and NaN stand for none, as in both formats."""
     block: dict[str, Any] = {"": pa.nulls(count)}
-    if labels:
-        block["label"] = pa.array(list(labels), pa.string())
+    if labels is not None:
+        known = [None if _is_missing(value) else value for value in labels]
+        block["label"] = pa.array(known, pa.string() if isinstance(labels[0], str) else pa.float64())
     columns = {kind: kind for kind in block if kind}
     metadata.append(block, columns, entry, lambda row: f"{entry.path} row {row + 1}")
+
+
+def _is_missing(label: Any) -> bool:
+    return label.strip() in ("", "?") if isinstance(label, str) else bool(np.isnan(label))

@@ -123,6 +123,44 @@ def glob(pattern: str, *names: str) -> Callable[[Path], str]:
     return make
 
 
+def glob_of_pictures(pattern: str, *folders: str) -> Callable[[Path], str]:
+    def make(folder: Path) -> str:
+        pictures(folder, [f"{name}/{i}.png" for name in folders for i in range(3)])
+        return str(folder / pattern)
+
+    return make
+
+
+SPLIT_FOLDERS = [f"sp/{split}/{name}" for split in ("train", "test") for name in ("cat", "dog")]
+
+
+def as_the_folder(read: Read) -> None:
+    """The folders are the splits, and those below the classes."""
+    sizes(train=6, test=6)(read)
+    assert all(f"/sp/{split}/" in data.describe(i) for split, data in read.datasets.items() for i in range(6))
+    assert read.labels("test") == ["cat"] * 3 + ["dog"] * 3
+
+
+def cat_and_dog(read: Read) -> None:
+    classes("cat", "dog")(read)
+    assert all(
+        f"/{label}/" in data.describe(i)
+        for split, data in read.datasets.items()
+        for i, label in enumerate(read.labels(split))
+    )
+
+
+def sites(folder: Path) -> None:
+    for i, name in enumerate(f"site{site}_{split}.csv" for site in (1, 2, 3) for split in ("train", "test")):
+        pd.DataFrame({"a": 100 * i + np.arange(8) / 8, "label": ["x", "y"] * 4}).to_csv(folder / name, index=False)
+
+
+def split_by_names(read: Read) -> None:
+    sizes(train=24, test=24)(read)
+    for split, dataset in read.datasets.items():
+        assert all(f"_{split}.csv" in dataset.describe(i) for i in range(24))
+
+
 def glob_of_tables(folder: Path) -> str:
     for name in ("p1.csv", "p2.csv", "notes.csv"):
         table = {"text": ["x"] * 5} if name == "notes.csv" else {"a": np.arange(10) / 8, "label": ["x", "y"] * 5}
@@ -229,6 +267,14 @@ FAULTS = [
     Fault("a glob of recordings", "speech", glob("a*.wav", "a1.wav", "a2.wav", "a3.wav", "b.wav"),
         sizes(train=2, test=1)),
     Fault("a glob of all folders", "speech", glob("**/*.wav", *several("x/y", "z")), sizes(train=8, test=2)),
+    Fault("a glob of recordings in folders", "speech", glob("*/*.wav", *several("cat", "dog")), cat_and_dog),
+    Fault("a glob of splits", "image", glob_of_pictures("sp/**/*.png", *SPLIT_FOLDERS), as_the_folder),
+    Fault("a glob of split folders", "image", glob_of_pictures("sp/t*/*/*.png", *SPLIT_FOLDERS), as_the_folder),
+    Fault("a glob below one split", "image", glob_of_pictures("sp/train/*/?.png", *SPLIT_FOLDERS), cat_and_dog),
+    Fault("a glob, all excluded", "image", glob_of_pictures("sp/**/*.png", *SPLIT_FOLDERS), options={"exclude": "sp,*"},
+        error="dataset.exclude leaves out each of its files"),
+    Fault("splits in names, groups by a pattern", "tabular", sites, split_by_names,
+        options={"label_pattern": "(?P<group>site[0-9])"}),
     Fault("a glob of nothing", "speech", glob("c*.wav", "a1.wav"), error="no file has such a name"),
     Fault("a glob of tables", "tabular", glob_of_tables, sizes(train=16, test=4)),
     Fault("several recordings", "speech", several_files, sizes(train=2, test=1)),

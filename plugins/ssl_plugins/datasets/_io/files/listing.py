@@ -89,7 +89,7 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
     """
     path = Path(root).expanduser()
     cure = "set dataset.extensions to read others"
-    if (several := _entries_of_several(root, extensions, options)) is not None:
+    if (several := _entries_of_several(root, extensions, pattern, options)) is not None:
         files = several
     elif not path.exists():
         raise DataError(f"dataset.root {root} does not exist; name a folder of files, a table of paths, or a file")
@@ -150,7 +150,7 @@ def list_sources(
         if root_path is None:
             continue
         path = Path(root_path).expanduser()
-        if (several := _entries_of_several(root_path, extensions, options)) is not None:
+        if (several := _entries_of_several(root_path, extensions, pattern, options)) is not None:
             part = several
         elif not path.exists():
             raise DataError(
@@ -163,8 +163,8 @@ def list_sources(
             part = FileList([_single(path, option)])
         if pattern is not None:
             part = part.with_entries(apply_pattern(part, pattern))
-        elif split is None:
-            part = part.with_entries(splits_by_name(part))
+        if split is None:
+            part = part.with_entries(splits_by_name(part))  # keeps what the pattern says of splits
         if split is not None:
             part = part.with_entries(
                 entry if split == "train" and is_validation(entry.split) else replace(entry, split=split)
@@ -187,31 +187,40 @@ def root_parts(root: str) -> list[str]:
     return parts if several and all(part and Path(part).expanduser().exists() for part in parts) else [root]
 
 
-def _entries_of_several(root: str, extensions: Sequence[str], options: Any) -> FileList | None:
+def _entries_of_several(root: str, extensions: Sequence[str], pattern: str | None, options: Any) -> FileList | None:
     """The files of a pattern such as data/*.csv, or several files; None if the root is one path.
 
-    Files of other endings are counted, unless there are no others.
+    The folders below the fixed part of a pattern say what those of a folder do. Files of other endings are counted,
+    unless there are no others.
     """
-    parts, names = root_parts(root), {}
+    parts, names, folder = root_parts(root), {}, None
     if len(parts) > 1:
         for part in parts:
             if not (path := Path(part).expanduser()).is_file():
                 raise DataError(f"{part} is no regular file; of several paths each must be a file")
             names[path] = path.name if len({Path(each).name for each in parts}) == len(parts) else part
     else:
-        pattern = os.path.expanduser(root)
-        if not glob.has_magic(pattern) or os.path.exists(pattern):
+        expression = os.path.expanduser(root)
+        if not glob.has_magic(expression) or os.path.exists(expression):
             return None
-        fixed = os.path.dirname(pattern[: min(pattern.find(sign) % (len(pattern) + 1) for sign in "*?[")])
-        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-        names = {path: path.relative_to(fixed or ".").as_posix() for path in found if path.is_file()}
+        first = min(expression.find(sign) % (len(expression) + 1) for sign in "*?[")
+        folder = Path(os.path.dirname(expression[:first]) or ".")
+        found = sorted(Path(name) for name in glob.glob(expression, recursive=True))
+        names = {path: path.relative_to(folder).as_posix() for path in found if path.is_file()}
         if not names:
             raise DataError(f"dataset.root {root}: no file has such a name")
-    files = FileList(FileEntry(path, name) for path, name in names.items() if not is_excluded(name, options))
-    known = [entry for entry in files if entry.path.name.lower().endswith(tuple(extensions))]
-    if known and len(known) < len(files):
-        files.ignored.update(ending_of(entry.path.name) for entry in files if entry not in known)
-        files = files.with_entries(known)
+    files = FileList()
+    names = {path: name for path, name in names.items() if not is_excluded(name, options)}
+    if not names:
+        raise DataError(f"dataset.root {root}: dataset.exclude leaves out each of its files; shorten it")
+    known = {path: name for path, name in names.items() if path.name.lower().endswith(tuple(extensions))}
+    if known and len(known) < len(names):
+        files.ignored.update(ending_of(path.name) for path in names if path not in known)
+        names = known
+    if folder is None:
+        files += [FileEntry(path, name) for path, name in names.items()]
+    else:
+        _add_by_folders(files, folder, {path: tuple(name.split("/")) for path, name in names.items()}, pattern)
     return files
 
 
@@ -276,6 +285,22 @@ def _entries_of_folder(
         found = f"; it holds {found}: {cure}" if found else ""
         plain = [ending for ending in extensions if not ending.endswith(COMPRESSION_ENDINGS)]
         raise DataError(f"dataset.root {root} holds no file ending in {', '.join(plain)}{found}")
+    _add_by_folders(files, root, parts, pattern)
+    return files
+
+
+def _add_by_folders(files: FileList, root: Path, parts: Mapping[Path, tuple[str, ...]], pattern: str | None) -> None:
+    """Append files with the label and split that the names of their folders say.
+
+    Args:
+        files: receives them, and what is doubtful.
+        root: the folder above all.
+        parts: the names below it to each file.
+        pattern: the option `label_pattern`, which says the labels in place of the folders.
+
+    Raises:
+        DataError: the folders seem to be splits, and it is not clear which is which, or they are of masks.
+    """
     paths = sorted(parts, key=lambda path: "/".join(parts[path]))
     depth = _wrapper_depth(parts.values())
     below = {path: names[depth:] for path, names in parts.items()}
@@ -314,7 +339,6 @@ def _entries_of_folder(
         )
         for path in paths
     ]  # fmt: skip
-    return files
 
 
 def _mask_folders(root: Path, folders: set[str], names: Mapping[Path, tuple[str, ...]]) -> set[str]:

@@ -111,12 +111,12 @@ def _open_files(options: Any) -> ImageSource:
     else:
         files = list_files(options.root, options.extensions, pattern, options)
         entries, images = list(files), FileImages([(entry.path,) for entry in files])
-        if Path(options.root).is_dir() and pattern is None:
+        if pattern is None and not Path(options.root).is_file():
             doubts = doubt_of_bands(entries) or doubt_of_folders(entries, options.test_fraction > 0)
     names_label = pattern is None or "(?P<label>" in pattern
     if not names_label and all(entry.label == entry.group for entry in entries):  # the folders are groups, no classes
         entries = [replace(entry, label=None) for entry in entries]
-    is_folder_label = Path(options.root).is_dir() and pattern is None and "metadata" not in files.facts
+    is_folder_label = pattern is None and not Path(options.root).is_file() and "metadata" not in files.facts
     collector = MetadataCollector("classes" if is_folder_label and options.task == "auto" else options.task)
     values = {kind: [getattr(entry, kind) for entry in entries] for kind in ("label", "group", "split")}
     block = {kind: pa.array(names, pa.string()) for kind, names in values.items()}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from PIL import Image
@@ -118,3 +120,22 @@ def test_fingerprint_changes_with_added_images_and_groups(tmp_path):
         return prints(ImageFiles, tmp_path / "groups.csv")
 
     assert {*grouped("11112222")}.isdisjoint(grouped("11221122"))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_fingerprint_changes_with_images_that_parquet_names(tmp_path, stored):
+    for number in range(10):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
+    content = (tmp_path / "0.png").read_bytes() if stored else None
+    cells = [{"bytes": content, "path": f"{number}.png"} for number in range(10)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(cells, kind)}), tmp_path / "x.parquet")
+    before = open_one(ImageFiles, tmp_path / "x.parquet")
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "3.png")
+    after = open_one(ImageFiles, tmp_path / "x.parquet")
+    assert (before == after) == stored
+
+
+def open_one(cls: type[Dataset], path: Path) -> str:
+    """The fingerprint of the training split."""
+    return cls(cls.Options(root=str(path)), "train").fingerprint()

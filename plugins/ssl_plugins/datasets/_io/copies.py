@@ -164,6 +164,65 @@ def copies_of_arrays(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
     return codes if len(np.unique(codes)) < len(codes) else None
 
 
+class Samples(Protocol):
+    """Arrays by index."""
+
+    def __len__(self) -> int: ...
+
+    def view(self, index: int) -> np.ndarray:
+        """One of them, as it lies in memory or in a file that is mapped into it."""
+
+
+def copies_of_samples(parts: Sequence[Samples]) -> np.ndarray | None:
+    """(n,) int64: equal samples of all parts have one number. None if no two are equal.
+
+    One sample is in memory at a time. At first the two ends of each are compared, so that little of a large file is
+    read.
+    """
+    places = [(part, index) for part in parts for index in range(len(part))]
+    codes, groups = np.arange(len(places)), defaultdict[bytes, list[int]](list)
+    for row, (part, index) in enumerate(places):
+        groups[_digest_of_array(part.view(index), ends=True)].append(row)
+    for rows in groups.values():
+        first: dict[bytes, int] = {}
+        for row in rows if len(rows) > 1 else ():
+            part, index = places[row]
+            codes[row] = first.setdefault(_digest_of_array(part.view(index)), row)
+    return codes if (codes != np.arange(len(codes))).any() else None
+
+
+def _digest_of_array(array: np.ndarray, ends: bool = False) -> bytes:
+    """Of type, shape and values; ends: of the first and last of these alone."""
+    digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    count = END_BYTES // array.dtype.itemsize
+    if ends and array.size > 2 * count:
+        flat = array.reshape(-1)
+        digest.update(flat[:count].tobytes() + flat[-count:].tobytes())
+    else:
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def copies_of_digests(digests: Iterable[bytes | None]) -> np.ndarray | None:
+    """(n,) int64: samples of equal digests have one number. None if no two are equal. None is like no other."""
+    seen: dict[bytes, int] = {}
+    codes = [index if one is None else seen.setdefault(one, index) for index, one in enumerate(digests)]
+    return np.array(codes, np.int64) if any(code != index for index, code in enumerate(codes)) else None
+
+
+def digest_of_bytes(content: bytes) -> bytes:
+    """As `digest_of_file` of a file of these bytes."""
+    return hashlib.blake2b(str(len(content)).encode() + content, digest_size=16).digest()
+
+
+def digest_of_file(path: Path) -> bytes | None:
+    """Of a file's whole content; None if it cannot be read."""
+    try:
+        return _digest(FileContent(path, file_state(path)))
+    except OSError:
+        return None
+
+
 def copies_of_texts(texts: Iterable[Callable[[], Sequence[str]]]) -> np.ndarray | None:
     """(n,) int64: equal texts, or pairs of texts, have one number. None if no two are equal.
 

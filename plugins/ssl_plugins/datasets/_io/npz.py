@@ -69,6 +69,10 @@ class SampleArray:
     def __getitem__(self, index: int) -> np.ndarray:
         return np.array(self.array[index])
 
+    def view(self, index: int) -> np.ndarray:
+        """A sample that is no copy: of a file, only what is used of it is read."""
+        return np.asarray(self.array[index])
+
 
 @functools.lru_cache(maxsize=MAX_MAPS)
 def _mapped(path: Path, size: int, changed: int) -> Any:
@@ -101,6 +105,8 @@ class RaggedMaps:
     def __getitem__(self, index: int) -> np.ndarray:
         pixels = self.pixels[self.offset[index] : self.offset[index + 1]]
         return pixels.reshape(self.height[index], self.width[index])
+
+    view = __getitem__
 
 
 def read_arrays(

@@ -118,6 +118,11 @@ class SampleMetadata:
     split: Codes | None = None
     copies: np.ndarray | None = None
 
+    @property
+    def draws_test(self) -> bool:
+        """Whether the test split is drawn here, so that copies matter: the data do not name it."""
+        return self.split is None or needs_test_split(self.split)
+
     def take(self, rows: np.ndarray) -> SampleMetadata:
         """Select rows."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from pydantic import Field, field_validator
 
 from ssl_core import BadSample, ConfigError, DataError, Dataset, Sample, Split, Text, hookimpl
 from ssl_plugins.datasets._io.class_names import class_names, conform_classes
+from ssl_plugins.datasets._io.copies import copies_of_texts
 from ssl_plugins.datasets._io.files.entry import ending_of
 from ssl_plugins.datasets._io.files.listing import (
     TABLE_EXTENSIONS,
@@ -122,6 +124,7 @@ class SequenceFiles(UserData):
         self.last_sequence: tuple[int, str] = (-1, "")
         if options.window is None:
             self._check_lengths()
+            metadata = self._with_copies(metadata)
             self.assign_split(metadata, target=collector.target(), title=options.label or "label")
             if collector.target() is None:
                 doubts, warnings = label_findings(metadata.label, options.label or "label", options.task)
@@ -170,6 +173,13 @@ class SequenceFiles(UserData):
                 f"a sample is the first tokenizer.length letters of a sequence: {self.typical_window} of each are "
                 f"{100 * share:.2g} % of all letters; {cure} them into windows",
             )
+
+    def _with_copies(self, metadata: SampleMetadata) -> SampleMetadata:
+        """The metadata of whole sequences, with the copies among them if the test split is drawn here."""
+        if not metadata.draws_test:
+            return metadata
+        readers = (partial(source.texts, index) for source in self.sources for index in range(len(source)))
+        return replace(metadata, copies=copies_of_texts(readers))
 
     def _common_length(self) -> int | None:
         """The length of all sequences, if they have one and it is short."""
@@ -325,7 +335,7 @@ class SequenceFiles(UserData):
         names_test = metadata.split is not None and not needs_test_split(metadata.split)
         group_options = (*options.test_groups, *options.train_groups, *options.validation_groups)
         if names_test or metadata.group is not None or group_options:
-            split = self.split_samples(metadata)[self.record]
+            split = self.split_samples(self._with_copies(metadata))[self.record]
         else:
             split = self.split_windows(metadata, self.record, self.begin, window, lengths[self.record])
             needed = {TRAIN, TEST} if wants_test(options) else {TRAIN}
@@ -334,7 +344,7 @@ class SequenceFiles(UserData):
                     f"the sequences are too short to hold out windows of {window} letters at the end of each: the test "
                     f"split is whole sequences",
                 )
-                split = self.split_samples(metadata)[self.record]
+                split = self.split_samples(self._with_copies(metadata))[self.record]
         check_split(self.strata(window_metadata), split, options)
         self.assign_split(window_metadata, split)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ssl_core import (
     hookimpl,
 )
 from ssl_plugins.datasets._io.class_names import conform_classes
+from ssl_plugins.datasets._io.copies import copies_of_samples
 from ssl_plugins.datasets._io.files.listing import (
     TABLE_EXTENSIONS,
     FileEntry,
@@ -203,7 +204,7 @@ class SeriesFiles(SeriesSplit):
         shards, metadata = TarShards(self.options, (".npy",), "array"), MetadataCollector(self.options.task)
         shards.collect(metadata)
         self.summary = DataSummary()
-        self._use_samples([TarArrays(tar) for tar in shards.tars], metadata, shards.copies())
+        self._use_samples([TarArrays(tar) for tar in shards.tars], metadata, shards.copies)
         self.record_files(shards.paths)
         self.record_summary(shards.entries)
 
@@ -258,8 +259,13 @@ class SeriesFiles(SeriesSplit):
         recordings = [read_array_recording(entry, options.key, layout.channels_first) for entry in entries]
         self._cut_windows(rows_of_recordings(recordings, options), "a file is a recording")
 
-    def _use_samples(self, arrays: list[Any], metadata: MetadataCollector, copies: np.ndarray | None = None) -> None:
-        """Use each series of the arrays as a sample. copies: (n,) equal series have one number, where that is known."""
+    def _use_samples(
+        self,
+        arrays: list[Any],
+        metadata: MetadataCollector,
+        find_copies: Callable[[], np.ndarray | None] | None = None,
+    ) -> None:
+        """Use each series of the arrays as a sample. find_copies: as `copies_of_samples`, which it is by default."""
         options, self.arrays = self.options, arrays
         self.channels_last, doubt = choose_order(arrays, options.order)
         self.doubts += (doubt,) if doubt else ()
@@ -271,7 +277,9 @@ class SeriesFiles(SeriesSplit):
             unit=[array.unit for array in self.arrays],
             names=[getattr(array, "names", ()) for array in self.arrays],
         )
-        samples = replace(metadata.metadata(self.locations), copies=copies)
+        samples = metadata.metadata(self.locations)
+        if samples.draws_test:
+            samples = replace(samples, copies=find_copies() if find_copies else copies_of_samples(arrays))
         self.assign_split(samples, target=metadata.target())
         steps = lengths[0] if len(lengths) == 1 else None
         self.fields = {"series": Continuous((len(self.picked) or count, steps), longest=lengths[-1])}

@@ -513,6 +513,8 @@ def metadata_of_files(entries: Sequence[FileEntry]) -> SampleMetadata:
         encoder = LabelEncoder()
         encoder.append_names(getattr(entry, kind) for entry in entries)
         columns[kind] = encoder.sorted_codes(kind, locations)
-    copies = None if columns["split"] is not None else copies_of_files([entry.path for entry in entries])
     label, group, split = (columns[kind] for kind in METADATA_COLUMNS)
-    return SampleMetadata(len(entries), locations, label, group, split, copies)
+    metadata = SampleMetadata(len(entries), locations, label, group, split)
+    if metadata.draws_test:
+        metadata = replace(metadata, copies=copies_of_files([entry.path for entry in entries]))
+    return metadata

@@ -32,6 +32,7 @@ from ssl_plugins.datasets._io.files.listing import (
     walk,
 )
 from ssl_plugins.datasets._io.files.state import file_state
+from ssl_plugins.datasets._io.splitting import Codes, needs_test_split
 from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector
 
@@ -392,8 +393,13 @@ class TarShards:
         return SampleLocations(self.paths, starts, names=tuple(tar.names for tar in self.tars))
 
     def copies(self) -> np.ndarray | None:
-        """(n,) int64: samples of equal members have one number; None if no two are alike, or the data name splits."""
-        if any("split" in values for values in self.values) or any(entry.split for entry in self.entries):
+        """(n,) int64: samples of equal members have one number.
+
+        None if no two are alike, or if the data name the test split.
+        """
+        named = {str(name) for values in self.values for name in values.get("split", ()) if name is not None}
+        named |= {entry.split for entry in self.entries if entry.split is not None}
+        if named and not needs_test_split(Codes(np.zeros(0, np.int32), tuple(named))):
             return None
         return copies_of_contents([member for tar in self.tars for member in tar.members])
 

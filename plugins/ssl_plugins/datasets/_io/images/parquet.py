@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_core import BadSample, DataError, nearest
-from ssl_plugins.datasets._io.arrow import pa, pq
+from ssl_plugins.datasets._io.arrow import pa, pc, pq
+from ssl_plugins.datasets._io.copies import copies_of_digests, digest_of_bytes, digest_of_file
+from ssl_plugins.datasets._io.files.state import file_state
 from ssl_plugins.datasets._io.images.raster_types import Content
 from ssl_plugins.datasets._io.tables.columns import class_names_in
 
 PARQUET, ARROW = ".parquet", ".arrow"
+MAX_READ = 1024  # tables whose digests are kept
 IMAGE_NAMES = ("image", "img", "picture", "pixel_values")
 
 
@@ -53,6 +58,18 @@ class ParquetImages:
             self._group = group
         return _content_of(self._images[row - int(self.starts[group])].as_py(), self.path, self.column)  # type: ignore[index]
 
+    def named_files(self) -> list[Path]:
+        """The files that rows without bytes name."""
+        file, names = pq.ParquetFile(self.path), list[str]()
+        kind = file.schema_arrow.field(self.column).type
+        if not (pa.types.is_struct(kind) and kind.get_field_index("path") >= 0):
+            return []
+        for group in range(file.metadata.num_row_groups):
+            if not _holds_all_bytes(file.metadata.row_group(group), self.column):
+                cells = file.read_row_group(group, columns=[f"{self.column}.path"]).column(0).combine_chunks()
+                names += cells.field("path").drop_null().to_pylist()
+        return _files_below(self.path.parent, names)
+
     def cheap_rows(self, count: int) -> int:
         """The rows of the first row group, at most `count`."""
         return min(count, int(self.starts[1])) if len(self.starts) > 1 else 0
@@ -89,12 +106,34 @@ class ArrowImages:
         """As of `ParquetImages`."""
         return _content_of(self._column()[row].as_py(), self.path, self.column)
 
+    def named_files(self) -> list[Path]:
+        """As of `ParquetImages`."""
+        kind, names = self._column().type, list[str]()
+        if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+            for cells in self._column().chunks:
+                lacks_bytes = pc.fill_null(pc.is_null(cells.field("bytes")), True)
+                names += cells.field("path").filter(lacks_bytes).drop_null().to_pylist()
+        return _files_below(self.path.parent, names)
+
     def cheap_rows(self, count: int) -> int:
         """All rows, at most `count`."""
         return min(count, self.count)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_images": None}
+
+
+def _holds_all_bytes(group: Any, column: str) -> bool:
+    """Whether each image of a row group has bytes, as the statistics of the file say."""
+    parts = [group.column(index) for index in range(group.num_columns)]
+    found = [part.statistics for part in parts if part.path_in_schema == f"{column}.bytes"]
+    return bool(found and found[0] is not None and found[0].has_null_count and found[0].null_count == 0)
+
+
+def _files_below(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names that exist."""
+    paths = [folder / name for name in dict.fromkeys(names) if name]
+    return [path for path in paths if path.is_file()]
 
 
 def _arrow_reader(file: Any) -> Any:
@@ -128,6 +167,29 @@ def stored_images(path: Path, column: str) -> ParquetImages | ArrowImages:
         DataError: the file cannot be read.
     """
     return ParquetImages(path, column) if path.suffix.lower() == PARQUET else ArrowImages(path, column)
+
+
+def copies_of_stored(tables: Sequence[ParquetImages | ArrowImages]) -> np.ndarray | None:
+    """(n,) int64: images of equal bytes in the tables have one number. None if no two are equal.
+
+    One image, or one row group of Parquet, is in memory at a time.
+    """
+    found = [one for table in tables for one in _contents(table.path, file_state(table.path), table.column)]
+    return copies_of_digests(digest_of_file(one) if isinstance(one, Path) else one for one in found)
+
+
+@lru_cache(maxsize=MAX_READ)
+def _contents(path: Path, state: str, column: str) -> tuple[bytes | Path | None, ...]:
+    """Of each image the digest of its bytes, or its file; None if it has none. Read once for all splits."""
+    table, found = stored_images(path, column), list[bytes | Path | None]()
+    for row in range(len(table)):
+        try:
+            content = table.content(row)
+        except BadSample:
+            found.append(None)
+            continue
+        found.append(digest_of_bytes(content) if isinstance(content, bytes) else content)
+    return tuple(found)
 
 
 def schema_of(path: Path) -> Any:

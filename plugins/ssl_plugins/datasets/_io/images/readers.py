@@ -141,19 +141,20 @@ class ColumnImages(Protocol):
 
 @dataclass(frozen=True)
 class TableImages:
-    """The images of several tables. describe: names an image."""
+    """The images of several tables. describe: names an image. named: files of images that the tables name."""
 
     tables: Sequence[ColumnImages]
     starts: np.ndarray
     describe: Callable[[int], str]
+    named: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     @property
     def paths(self) -> Sequence[Path]:
-        """The tables."""
-        return [table.path for table in self.tables]
+        """The tables, and the files that they name."""
+        return [*(table.path for table in self.tables), *self.named]
 
     def name(self, index: int) -> str:
         """File and row."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._io.arrow import pa
-from ssl_plugins.datasets._io.copies import copies_of_files
+from ssl_plugins.datasets._io.copies import copies_of_files, copies_of_samples
 from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations
 from ssl_plugins.datasets._io.files.listing import list_files, list_sources, splits_by_name
 from ssl_plugins.datasets._io.files.stores import is_store
@@ -28,6 +28,7 @@ from ssl_plugins.datasets._io.images.parquet import (
     PARQUET,
     choose_image_column,
     class_names,
+    copies_of_stored,
     image_columns,
     stored_images,
 )
@@ -39,6 +40,7 @@ from ssl_plugins.datasets._io.splitting import SampleMetadata
 from ssl_plugins.datasets._io.tables.columns import named_classes
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table
 
+MAX_COMPARED = 8 << 30  # bytes of tables of images: to find copies, all of them are read
 ARRAY_KEYS = ("images", "image", "maps", "data", "x")
 
 
@@ -126,7 +128,7 @@ def _open_files(options: Any) -> ImageSource:
     collector.append(block, columns, FileEntry(Path(options.root), ""), locations)
     names = [entry.name for entry in entries]
     metadata, target = collector.metadata(locations), collector.target()
-    if metadata.split is None and not has_bands(pattern):
+    if metadata.draws_test and not has_bands(pattern):
         metadata = replace(metadata, copies=copies_of_files([entry.path for entry in entries]))
     warnings: tuple[str, ...] = ()
     if target is None and not is_folder_label:
@@ -166,9 +168,17 @@ def _open_tables(entries: FileList, options: Any) -> ImageSource:
             start += len(next(iter(block.values())))
     paths = [entry.path for entry in entries]
     locations = SampleLocations(paths, np.cumsum([0, *map(len, tables)]))
-    images = TableImages(tables, locations.starts, locations)
+    named = [path for table in tables for path in table.named_files()]
+    images = TableImages(tables, locations.starts, locations, named)
     names = [locations(row) for row in range(len(images))] if options.tile is not None else ()
-    return ImageSource(images, collector.metadata(locations), collector.target(), names, entries)
+    metadata = collector.metadata(locations)
+    if metadata.draws_test:
+        size = sum(entry.path.stat().st_size for entry in entries)
+        if size <= MAX_COMPARED:
+            metadata = replace(metadata, copies=copies_of_stored(tables))
+        else:
+            entries.facts["copies"] = f"not looked for among {size >> 30:,} GiB of images"
+    return ImageSource(images, metadata, collector.target(), names, entries)
 
 
 def _open_tars(options: Any) -> ImageSource:
@@ -228,6 +238,8 @@ def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
     if unused := dict.fromkeys(name for array in arrays for name in array.unused):
         files.facts["arrays not used"] = ", ".join(unused)
     metadata, target = collector.metadata(locations), collector.target()
+    if metadata.draws_test:
+        metadata = replace(metadata, copies=copies_of_samples(arrays))
     return ImageSource(images, metadata, target, names, files, label_names=collector.label_names)
 
 

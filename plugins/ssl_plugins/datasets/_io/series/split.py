@@ -47,8 +47,9 @@ class SeriesSplit(UserData):
         parts = [
             table.values[start : start + length] for start, length in zip(table.starts, table.lengths, strict=True)
         ]
-        copies = copies_of_arrays(parts) if count > 1 and named_split is None else None
-        metadata = SampleMetadata(count, describe, None, group, named_split, copies)
+        metadata = SampleMetadata(count, describe, None, group, named_split)
+        if count > 1 and metadata.draws_test:
+            metadata = replace(metadata, copies=copies_of_arrays(parts))
         has_window = np.bincount(series, minlength=count) > 0
         is_cut = np.ones(count, bool)  # series from which the test split is cut
         if named_split is not None:

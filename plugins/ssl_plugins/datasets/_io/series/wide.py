@@ -53,6 +53,10 @@ class SeriesList:
     def __getitem__(self, index: int) -> np.ndarray:
         return np.array(self.series[index])
 
+    def view(self, index: int) -> np.ndarray:
+        """A series that is no copy."""
+        return self.series[index]
+
 
 @dataclass(frozen=True)
 class WideLayout:

@@ -56,7 +56,8 @@ class Discrete:
 class Text:
     """A field of text of any length: an array of type str, of shape () or (n,).
 
-    Shape (n,) is for several texts of one sample, such as the two sentences of a pair. Each may be empty.
+    Shape (n,) is for several texts of one sample, such as the two sentences of a pair. Each may be empty. In
+    arrays of objects a text may be missing (`is_missing`), which is the same as empty.
 
     Args:
         length: number of characters of every text, if they have one length by design, such as windows of a sequence. A
@@ -64,6 +65,13 @@ class Text:
     """
 
     length: int | None = field(default=None, compare=False)
+
+    @staticmethod
+    def is_missing(entry: object) -> bool:
+        """Whether an entry stands for a missing text, as libraries of tables write it: None, NaN or pandas' NA."""
+        if isinstance(entry, float | np.floating):
+            return bool(np.isnan(entry))
+        return entry is None or type(entry).__name__ in ("NAType", "NaTType")  # of pandas, which need not be installed
 
 
 Field: TypeAlias = Continuous | Discrete | Text

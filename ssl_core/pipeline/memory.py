@@ -220,21 +220,21 @@ def infer_fields(samples: SampleInputs, rate: float | None = None) -> Fields:
     for index in range(1 if uniform else len(samples)):
         try:
             inputs = samples[index]
+            found = {name: _field(name, array, samples.fields.get(name), rate) for name, array in inputs.items()}
         except BadSample as error:
             raise DataError(f"sample {index}: {error}") from None
         if index and inputs.keys() != fields.keys():
             raise DataError(f"sample {index} holds {sorted(inputs)}, sample 0 holds {sorted(fields)}")
-        for name, array in inputs.items():
-            field = _field(array, samples.fields.get(name), rate)
+        for name, field in found.items():
             if index and name in samples.reader.grey & samples.reader.colour:
                 field = _in_colour(field)
                 fields[name] = _in_colour(fields[name])
             fields[name] = field if not index else _merge(name, index, fields[name], field)
     if uniform and whole is not None:
-        for name, found in fields.items():
-            if isinstance(found, Discrete):
-                fields[name] = Discrete(found.length, max(found.vocab, int(whole[name].max()) + 1))
-            elif isinstance(found, Text):
+        for name, first in fields.items():
+            if isinstance(first, Discrete):
+                fields[name] = Discrete(first.length, max(first.vocab, int(whole[name].max()) + 1))
+            elif isinstance(first, Text):
                 fields[name] = Text()  # only the first was read
     return _with_rates(samples, fields, rate)
 
@@ -265,9 +265,22 @@ def _with_rates(samples: SampleInputs, fields: dict[str, Field], rate: float | N
     return fields
 
 
-def _field(array: np.ndarray, template: Field | None, rate: float | None) -> Field:
-    """The field of one sample's array; `template` is the modality's own field of that name."""
-    if array.dtype.kind in "SUO":
+def _field(name: str, array: np.ndarray, template: Field | None, rate: float | None) -> Field:
+    """The field of one sample's array; `template` is the modality's own field of that name.
+
+    Raises:
+        BadSample: the array holds objects that are no text.
+    """
+    if isinstance(template, Text) and not array.ndim and Text.is_missing(array.item()):
+        return Text()
+    if array.dtype.kind == "S":
+        raise BadSample(f"'{name}' holds bytes; decode them to text, as value.decode()")
+    if array.dtype.kind == "O":
+        other = next((one for one in array.flat if not isinstance(one, str) and not Text.is_missing(one)), None)
+        if other is not None:
+            kind = type(other).__name__
+            raise BadSample(f"'{name}' holds an object of type {kind}; give text, or numbers as x.astype('float64')")
+    if array.dtype.kind in "UO":
         return Text(len(array.item()) if array.dtype.kind == "U" and not array.ndim else None)
     if isinstance(template, Discrete) or (template is None and array.dtype.kind in "iub"):
         vocab = template.vocab if isinstance(template, Discrete) else 1

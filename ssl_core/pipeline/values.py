@@ -53,7 +53,7 @@ class ValueReader:
             value = self._recording(name, value, field)
         if isinstance(value, Tensor):
             value = value.detach().cpu().numpy()
-        array = np.asarray(value)
+        array = _as_array(value)
         if array.dtype.kind in "cmM":
             raise BadSample(f"'{name}' holds {array.dtype}; convert it to real numbers")
         if not isinstance(field, Continuous) or array.dtype.kind in "SUO":
@@ -97,6 +97,13 @@ class ValueReader:
                 f"data.cast_column({name!r}, datasets.Audio(sampling_rate={expected:g}))"
             )
         return samples
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """A value as an array. Texts among other objects stay objects, of which NumPy would make texts: "nan" of NaN."""
+    if isinstance(value, list | tuple) and any(isinstance(one, str) for one in value):
+        return np.asarray(value, None if all(isinstance(one, str) for one in value) else object)
+    return np.asarray(value)
 
 
 def is_image(value: Any) -> bool:

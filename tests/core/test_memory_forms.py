@@ -188,6 +188,36 @@ def test_data_sets_without_a_length_or_of_several_splits_are_refused(hf):
             opened(stream, TEXT)
 
 
+def test_missing_texts_stay_missing(hf):
+    texts = ["text 0", None, "text 2", "text 3"]
+    series = pandas.Series([text or float("nan") for text in texts], dtype=object)
+    for x in (texts, series, hf.Dataset.from_dict({"text": texts}), {"text": series}, np.array(texts, dtype=object)):
+        inputs, _, dataset = opened(x, TEXT)
+        assert dataset.fields == TEXT
+        assert Text.is_missing(inputs[1]["text"].item())
+        assert inputs[2]["text"].item() == "text 2"
+    pair = opened([{"text": ["a", float("nan")]}], TEXT)[0][0]["text"].tolist()
+    assert pair[0] == "a"
+    assert Text.is_missing(pair[1])
+
+
+@pytest.mark.parametrize(
+    ("x", "fields", "words"),
+    [
+        ([b"text 0", b"text 1"], TEXT, "sample 0: 'text' holds bytes; decode them to text"),
+        ([{"text": "text 0"}, {"text": ["a", 3]}], TEXT, "sample 1: 'text' holds an object of type int; give text"),
+        (
+            np.ones((4, 3), dtype=object),
+            TABLE,
+            r"sample 0: 'numeric' holds an object of type int; .*astype\('float64'\)",
+        ),
+    ],
+)
+def test_objects_that_are_no_text_are_refused(x, fields, words):
+    with pytest.raises(DataError, match=words):
+        opened(x, fields)
+
+
 # --- samples, pairs, order --------------------------------------------------------------------------------------------
 
 

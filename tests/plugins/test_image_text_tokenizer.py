@@ -59,6 +59,8 @@ def test_tokens_of_a_missing_caption_are_not_valid(vocabulary):
     tokenizer = build(patch=4, length=4, file=vocabulary)
     tokens = tokenizer(batch_of(tokenizer, "", "red"))
     assert tokens.valid[0].tolist() == [True, True, False, False, False, False]
+    missing = np.array(None, dtype=object)
+    assert (tokenizer.parts[1].preprocess({"caption": missing})["caption"] == tokenizer.parts[1].pad_id).all()
     published = build(patch=4, length=4, file=vocabulary, mask_padding=False)
     assert published(batch_of(published, "", "red")).valid is None
     with pytest.raises(BadSample, match="'caption' holds no text"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -371,6 +372,43 @@ def test_samples_without_text_or_with_three_are_refused(vocabulary):
         tokenizer.preprocess({"text": np.array(["a", "b", "c"])})
     absent = build(file=str(vocabulary), empty="absent", length=4)
     assert absent.preprocess({"text": np.array("")})["text"].tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pandas.NA])
+def test_a_missing_text_is_an_empty_one(vocabulary, missing):
+    tokenizer = build(file=str(vocabulary), length=6)
+    with pytest.raises(BadSample, match="'text' holds no text"):
+        tokenizer.preprocess({"text": np.array(missing)})
+    one, other = (np.array(["cat", second], dtype=object) for second in (missing, ""))
+    assert (
+        tokenizer.preprocess({"text": one})["text"].tolist() == tokenizer.preprocess({"text": other})["text"].tolist()
+    )
+    np.testing.assert_array_equal(tokenizer.handmade({"text": one}), tokenizer.handmade({"text": other}))
+    trained = build()
+    trained.fit([*samples_of("the cat", "the mat"), {"text": np.array(missing)}])
+    assert not {"none", "nan", "<na>"} & trained.backend.get_vocab().keys()
+
+
+@pytest.mark.parametrize("entry", [3, 1.5, b"cat", ["a"]])
+def test_what_is_no_text_is_no_sample(vocabulary, entry):
+    sample = {"text": np.empty((), dtype=object)}
+    sample["text"][()] = entry
+    with pytest.raises(BadSample, match=rf"'text' holds .*, which is {type(entry).__name__} and not str; give text"):
+        build(file=str(vocabulary)).preprocess(sample)
+    trained = build()
+    trained.fit([*samples_of("the cat"), sample])  # the sample is named where it is prepared
+    assert "the" in trained.backend.get_vocab()
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "bpe"])
+def test_half_a_surrogate_pair_is_a_replacement_character(model):
+    tokenizer = build(model=model, vocab_size=400)
+    tokenizer.fit(samples_of("the cat \ud83d sat", "a cat \N{GRINNING FACE}"))
+    for half, whole in (("cat \ud83d sat", "cat \ufffd sat"), ("cat \ude00", "cat \ufffd")):
+        one, other = ({"text": np.array(text)} for text in (half, whole))
+        assert tokenizer.preprocess(one)["text"].tolist() == tokenizer.preprocess(other)["text"].tolist()
+        np.testing.assert_array_equal(tokenizer.handmade(one), tokenizer.handmade(other))
+    assert _subword.texts_of(np.array("\ud83d\ude00"), "text") == ["\N{GRINNING FACE}"]
 
 
 def test_other_fields_are_refused():

@@ -139,7 +139,10 @@ class SubwordTokenizer(IdTokenizer):
         texts: list[str] = []
         count = 0
         for sample in itertools.islice(samples, self.options.fit_samples):
-            new = [text for text in texts_of(sample[self.field]) if text.strip()]
+            try:
+                new = [text for text in texts_of(sample[self.field], self.field) if text.strip()]
+            except BadSample:  # it is named where it is prepared
+                continue
             texts += new
             count += sum(map(len, new))
             if count >= MAX_CHARACTERS:
@@ -179,12 +182,12 @@ class SubwordTokenizer(IdTokenizer):
             are beyond the length.
 
         Raises:
-            BadSample: The sample has no text where `empty=refuse`, or more than two.
+            BadSample: The sample has no text where `empty=refuse`, more than two, or something else than text.
             RuntimeError: There is no vocabulary yet.
         """
         if self.backend is None:
             raise RuntimeError(f"tokenizer '{self.name}' has no vocabulary yet; call fit, or load a state dict")
-        texts = texts_of(inputs[self.field])
+        texts = texts_of(inputs[self.field], self.field)
         if len(texts) > MAX_TEXTS:
             raise BadSample(f"'{self.field}' holds {len(texts)} texts; a sample is one text or a pair")
         if not any(text.strip() for text in texts):
@@ -198,7 +201,7 @@ class SubwordTokenizer(IdTokenizer):
 
     def handmade(self, inputs: Inputs) -> np.ndarray:
         """Frequencies of short runs of characters in the whole text or pair."""
-        return ngram_frequencies(texts_of(inputs[self.field]))
+        return ngram_frequencies(texts_of(inputs[self.field], self.field))
 
     def describe_preprocessing(self) -> Preprocessing:
         """Texts to ids, by a file of the tokenizers library, which also truncates, delimits and pads."""
@@ -268,9 +271,25 @@ class SubwordTokenizer(IdTokenizer):
         return [[word(number) for number in row] for row in ids.tolist()]
 
 
-def texts_of(value: np.ndarray) -> list[str]:
-    """The texts of one sample, () or (n,)."""
-    return [str(text) for text in np.atleast_1d(value).tolist()]
+def texts_of(value: np.ndarray, field: str) -> list[str]:
+    """The texts of one sample, () or (n,); a missing one is empty, and half a surrogate pair is U+FFFD.
+
+    Raises:
+        BadSample: An entry is neither a text nor missing.
+    """
+    return [_text(entry, field) for entry in np.atleast_1d(value).tolist()]
+
+
+def _text(entry: Any, field: str) -> str:
+    if Text.is_missing(entry):
+        return ""
+    if not isinstance(entry, str):
+        raise BadSample(f"'{field}' holds {str(entry)[:40]!r}, which is {type(entry).__name__} and not str; give text")
+    try:
+        entry.encode()
+    except UnicodeEncodeError:  # the library takes whole characters only, and texts cut at a byte hold halves
+        return entry.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return entry
 
 
 def read_vocabulary(path: Path, options: SubwordTokenizer.Options) -> hf.Tokenizer:

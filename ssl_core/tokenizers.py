@@ -23,6 +23,16 @@ from ssl_core.tokens import ContinuousTarget, DiscreteTarget, Geometry, Layout, 
 CHUNK_NUMBERS = 2**24  # largest number of elements that `fit_normalization` converts to float64 at a time
 
 
+def scale_of(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """The deviations by which channels are divided: 1 for a constant channel, whose deviation is rounding error.
+
+    What is rounding error depends on a channel's own size, so that data are normalised alike in any unit. A deviation
+    that float32 does not hold at full precision counts as none.
+    """
+    least = np.maximum(1e-9 * np.abs(mean), np.finfo(np.float32).tiny)
+    return np.where(std > least, std, 1.0)
+
+
 def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
     """(B, C, *space) to (B, L, prod(patch) * C). Patches are row-major; in a patch the channel is the last axis."""
     if torch.compiler.is_compiling() and not x.requires_grad and not is_exporting():
@@ -172,10 +182,8 @@ class GridTokenizer(Tokenizer):
         if count == 0:
             return
         std = np.sqrt(squares / count)
-        # the deviation of a constant channel is rounding error, so the channel is not scaled
-        std = np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0)
         self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(std))
+        self.std.copy_(torch.from_numpy(scale_of(mean, std)))
 
     def _parts(self, chunks: Iterable[Mapping[str, np.ndarray]]) -> Iterator[np.ndarray]:
         """Divide the chunks into pieces of at most `CHUNK_NUMBERS` numbers, to limit the memory of float64 copies."""

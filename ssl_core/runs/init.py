@@ -435,7 +435,7 @@ def _differences(
     """Lines on the numbers of a constant that differ, each with the size of the difference."""
     word = CONSTANT_WORDS.get(name.rpartition(".")[2], name.rpartition(".")[2])
     old, new, scale = (value.detach().cpu().double().flatten() for value in (old, new, scale))
-    sizes = ((old - new).abs() / scale.clamp(min=1e-12)).tolist()
+    sizes = ((old - new).abs() / scale.clamp(min=torch.finfo(torch.float32).tiny)).tolist()
     out = []
     for index, size in enumerate(sizes):
         if size > SMALL:

@@ -124,6 +124,16 @@ def test_constants_are_measured_on_valid_numbers_only():
     np.testing.assert_allclose(part.std, np.nanstd(numbers, axis=0), rtol=1e-5)
 
 
+def test_columns_of_any_unit_are_normalised_alike():
+    x = np.random.default_rng(0).standard_normal((50, 1)) * np.ones(4)
+    x = (x * [1, 1e-13, 1e-30, 0] + [0, 0, 0, 1e-13]).astype(np.float32)
+    tokenizer = TabularTokenizer(TabularTokenizer.Options(), {"numeric": Continuous((4,))}, 8)
+    tokenizer.fit_normalization([{"numeric": x[:20]}, {"numeric": x[20:]}])
+    tokens = tokenizer({"numeric": torch.from_numpy(x)}).embeddings
+    torch.testing.assert_close(tokens[:, 1:3], tokens[:, :1].expand(-1, 2, -1), atol=1e-4, rtol=1e-4)
+    assert tokenizer.parts[0].std[3] == 1  # constant
+
+
 def test_missing_numbers_are_not_valid_and_have_a_token_of_their_own():
     tokenizer, rows = make(MIXED), mixed_rows()
     arrays = batch_of(tokenizer, rows)

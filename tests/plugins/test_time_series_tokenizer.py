@@ -105,6 +105,28 @@ def test_constants_are_measured_on_the_chosen_channels():
     np.testing.assert_allclose(tokenizer.std, both.std(axis=1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-13, 1e-30, 1e20])
+def test_tokens_are_the_same_in_any_unit(unit):
+    """Magnetic fields in tesla are of size 1e-13."""
+    x = np.random.default_rng(0).standard_normal((20, 2, 64)) + np.array([[0.0], [5.0]])
+    one, other = (make((2, 64)) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    tokens = []
+    for tokenizer, data in ((one, x), (other, x * unit)):
+        prepared = np.stack([tokenizer.preprocess({"series": sample})["series"] for sample in data])
+        tokenizer.fit_normalization([{"series": prepared}])
+        tokens.append(tokenizer({"series": torch.from_numpy(prepared)}).embeddings)
+    torch.testing.assert_close(tokens[1], tokens[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-13, 1e-42, 101325.3, 3e30])
+def test_a_constant_channel_is_not_scaled(value):
+    tokenizer = make((1, 64))
+    tokenizer.fit_normalization([{"series": np.full((7, 1, 64), value, np.float32)} for _ in range(3)])
+    assert tokenizer.std.tolist() == [1.0]
+    assert tokenizer.mean.item() == np.float32(value)
+
+
 def test_constants_leave_out_padding_that_is_absent():
     series = [np.array([[0.0] * 9 + [10.0]]), np.array([[4.0] * 40])]
     tokenizer = make((1, None), length=100, patch=4)

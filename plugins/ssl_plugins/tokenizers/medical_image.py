@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from ssl_core import BadSample, Fields, Inputs, Preprocessing, Tokenizer, hookimpl
 from ssl_plugins.tokenizers._image import BaseImageTokenizer, to_image_array
 
+TINY = float(np.finfo(np.float32).tiny)
+
 
 class MedicalImageTokenizer(BaseImageTokenizer):
     """Patches of medical scans of any size and depth (8 or 16 bits, floats).
@@ -50,7 +52,7 @@ class MedicalImageTokenizer(BaseImageTokenizer):
         if not np.isfinite(x).all():
             raise BadSample(f"'{self.field}' holds NaN or infinity")
         low, high = np.percentile(x, self.options.window)
-        stretched = np.clip((x - low) / max(float(high - low), 1e-12), 0, 1)
+        stretched = np.clip((x - low) / max(float(high - low), TINY), 0, 1)
         return super().preprocess({self.field: stretched})
 
     def describe_preprocessing(self) -> Preprocessing:

@@ -38,7 +38,7 @@ from ssl_core import (
     hookimpl,
 )
 from ssl_core.nn import embedding_lookup
-from ssl_core.tokenizers import IdTokenizer, JointTokenizer
+from ssl_core.tokenizers import IdTokenizer, JointTokenizer, scale_of
 from ssl_plugins.tokenizers._handmade import one_hot_columns
 
 NUMERIC, MISSING = "numeric", "missing"
@@ -220,9 +220,8 @@ class NumericColumns(Tokenizer):
             mean += shift * chunk_count / total
             count += chunk_count
         std = np.sqrt(squares / np.maximum(count, 1))
-        std = np.where(std > 1e-9 * np.maximum(np.abs(mean), 1.0), std, 1.0)
         self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(std))
+        self.std.copy_(torch.from_numpy(scale_of(mean, std)))
 
     def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
         """Columns whose number is missing are invalid."""

@@ -46,7 +46,9 @@ def deviation(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     weights = tokens.new_ones(tokens.shape[:2]) if valid is None else valid.to(tokens.dtype)
     weights = (weights / weights.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(-1)
     mean = (weights * tokens).sum(dim=1, keepdim=True)
-    return (weights * (tokens - mean).square()).sum(dim=1).sqrt()
+    variance = (weights * (tokens - mean).square()).sum(dim=1)
+    is_zero = variance == 0  # the gradient of the root is infinite there, and NaN in the product with that of a square
+    return torch.where(is_zero, 0, torch.where(is_zero, 1, variance).sqrt())
 
 
 def maximum(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

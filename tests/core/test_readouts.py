@@ -101,6 +101,19 @@ def test_statistics_keep_their_precision_in_half_precision():
     assert torch.equal(maximum(half), half.amax(dim=1))
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_deviation_has_a_finite_gradient_for_any_number_of_tokens(count):
+    tokens = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    valid = torch.stack([torch.ones(3, dtype=torch.bool), torch.arange(3) < count])
+    value = deviation(tokens, valid)
+    value.sum().backward()
+    assert tokens.grad.isfinite().all()
+    assert (tokens.grad[0] != 0).any()
+    expected = tokens[1, :count].std(dim=0, correction=0) if count else torch.zeros(4)
+    torch.testing.assert_close(value[1], expected)
+    assert deviation(torch.full((1, 2, 4), torch.nan)).isnan().all()
+
+
 def test_names_are_the_choices_of_the_option():
     choices = EvaluateOptions.model_fields["readout"].annotation.__args__
     assert choices == tuple(READOUTS)

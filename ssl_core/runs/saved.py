@@ -124,7 +124,7 @@ def check_digests(folder: Path, entries: Mapping[str, Any]) -> None:
 def encoder_entries(encoder: PretrainedEncoder) -> dict[str, Any]:
     """What sslx.json says of an encoder."""
     config = encoder.config.model_dump(mode="json")
-    files = {name: f"{FILES}/{source.name}" for name, source in _files(encoder).items()}
+    files = _names_of_copies(encoder)
     for name in files:
         config["tokenizer"][name] = files[name]
     for section in ("dataset", "init"):
@@ -163,6 +163,24 @@ def _files(encoder: PretrainedEncoder) -> dict[str, Path]:
     """The files that options of the tokenizer name, by option."""
     options = encoder.config.tokenizer.options
     return {name: Path(options[name]) for name in type(encoder.tokenizer).file_options if options.get(name)}
+
+
+def _names_of_copies(encoder: PretrainedEncoder) -> dict[str, str]:
+    """Where the files that options name are copied to, by option: each to a path of its own.
+
+    An export writes the files of `describe_preprocessing` to the same folder. A file of such a name gets the name of
+    its option in front.
+    """
+    sources = _files(encoder)
+    taken = {name.casefold() for name in encoder.tokenizer.describe_preprocessing().files} if sources else set()
+    out = {}
+    for option, source in sources.items():
+        name = source.name
+        while name.casefold() in taken:  # some file systems ignore case
+            name = f"{option}-{name}"
+        taken.add(name.casefold())
+        out[option] = f"{FILES}/{name}"
+    return out
 
 
 def _without_folder(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file
 
@@ -302,3 +303,27 @@ def test_a_damaged_vit_folder_gets_one_line(hub_folder, tmp_path):
             (folder / name).unlink()
         with pytest.raises(SslxError, match=message):
             sslx.load(folder)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "text-tokenizer.json", "Text-Tokenizer.json"])
+def test_the_vocabulary_of_the_user_and_the_described_one_are_two_files(place, tmp_path, name):
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "green"])}
+    own = tmp_path / name
+    if own.suffix == ".txt":
+        own.write_text("\n".join(words))
+    else:
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        backend.save(str(own))
+    encoder = untrained("text", **{"tokenizer.file": str(own), "tokenizer.length": 8})
+    encoder.export("hf", tmp_path / "hub")
+    loaded = sslx.load(tmp_path / "hub")
+    assert Path(loaded.config.tokenizer.options["file"]).read_bytes() == own.read_bytes()
+    described = json.loads((tmp_path / "hub" / "preprocessing.json").read_text())["steps"][0]["file"]
+    by_file = tokenizers.Tokenizer.from_file(str(tmp_path / "hub" / described)).encode("green red").ids
+    assert by_file == loaded.preprocess(["green red"])["text"][0].tolist()
+    again = loaded.save(tmp_path / "again")
+    np.testing.assert_allclose(sslx.load(again).embed(["green red"]), encoder.embed(["green red"]), atol=1e-6)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_core.contracts import Dataset, Tokenizer
+from ssl_core.contracts import Dataset, Inputs, Tokenizer
 from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.utils.cache_entries import MAKING, guard_file, write_about
 from ssl_core.utils.children import end_with_parent
@@ -87,8 +87,7 @@ class Chunks(torch.utils.data.Dataset[Chunk]):
         for index in range(start, min(start + CHUNK_SIZE, len(self.dataset))):
             try:
                 sample = self.dataset[index]
-                inputs = self.tokenizer.preprocess(sample["inputs"])
-                check_finite(inputs)
+                inputs = prepare_sample(self.tokenizer, sample["inputs"])
             except BadSample as error:
                 what = f"{self.dataset.describe(index)}: {error}"
                 if self.strict:
@@ -116,6 +115,17 @@ def chunk_count(dataset: Dataset) -> int:
 def chunk_order(count: int) -> np.ndarray:
     """The order in which `count` chunks are prepared if it is random; always the same."""
     return torch.randperm(count, generator=generator(0, "chunks")).numpy()
+
+
+def prepare_sample(tokenizer: Tokenizer, inputs: Inputs) -> Inputs:
+    """One sample as a tokenizer prepares it, for training and for features alike.
+
+    Raises:
+        BadSample: the tokenizer cannot use it, or a field holds NaN or infinity.
+    """
+    prepared = tokenizer.preprocess(inputs)
+    check_finite(prepared)
+    return prepared
 
 
 def check_finite(inputs: Mapping[str, np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.nn.distributed import Group
 from ssl_core.pipeline.cache import PreprocessedSplit
 from ssl_core.pipeline.measure import SAMPLES, FieldStats, measure_fields
+from ssl_core.pipeline.preprocess import prepare_sample
 from ssl_core.plugins import Catalogue
 from ssl_core.runs.data import far_values
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
@@ -214,7 +215,7 @@ def _prepare(
     for number in index:
         try:
             sample = dataset[number]
-            prepared = encoder.tokenizer.preprocess(sample["inputs"])
+            prepared = prepare_sample(encoder.tokenizer, sample["inputs"])
         except BadSample as error:
             line = f"{dataset.describe(number)}: {error}"
             if strict:

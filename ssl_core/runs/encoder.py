@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.config.schema import RunConfig
-from ssl_core.contracts import Inputs, Tokenizer
+from ssl_core.contracts import Tokenizer
 from ssl_core.data import Fields, send
 from ssl_core.errors import BadSample, CheckpointError, ConfigError, DataError
 from ssl_core.nn.encoder import Encoder
 from ssl_core.nn.readout import read_out
 from ssl_core.pipeline.measure import InputSpec
 from ssl_core.pipeline.memory import SampleInputs, is_tensor_input
+from ssl_core.pipeline.preprocess import prepare_sample
 from ssl_core.report.schema import HistoryRow, InitReport, Report, read
 from ssl_core.runs.export.request import Export, ExportRequest
 from ssl_core.utils.console import Console
@@ -200,7 +201,7 @@ class PretrainedEncoder(nn.Module):
         rows: dict[str, list[np.ndarray]] = {}
         for index in range(start, stop):
             try:
-                prepared: Inputs = self.tokenizer.preprocess(samples[index])
+                prepared = prepare_sample(self.tokenizer, samples[index])
             except BadSample as error:
                 raise DataError(f"sample {index}: {error}") from None
             for name, value in prepared.items():

@@ -16,7 +16,9 @@ import sslx
 from ssl_core.data import Continuous, Discrete, Text
 from ssl_core.errors import BadSample, ConfigError, DataError
 from ssl_core.pipeline.memory import SampleInputs, memory_dataset
+from ssl_core.runs.embed import EmbedRequest, embed_rows
 from ssl_core.runs.memory_data import as_frame, table_file
+from ssl_core.utils.console import Console
 
 IMAGE = {"image": Continuous((3, 32, 32))}
 SERIES = {"series": Continuous((4, 320), 100.0)}
@@ -372,6 +374,25 @@ def test_an_evaluation_of_recordings_takes_the_rate_trained_on(tmp_path):
         sslx.evaluate(run.folder, x, Y, rate=16000)
     with pytest.raises(ConfigError, match="need rate=, the samples per second"):
         pretrained(x, tmp_path / "none", "speech")
+
+
+def test_a_sample_that_training_would_skip_has_no_features(tmp_path):
+    x = RNG.random((24, 3, 12, 12), dtype=np.float32)
+    run = sslx.pretrain(
+        x, y=np.arange(24) % 2, modality="image", objective="mae", steps=1, batch_size=8, preset="none", set=SMALL,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    bad = x[:3].copy()
+    bad[1, 0, 2, 2] = np.nan
+    for embed in (lambda: sslx.embed(run, bad), lambda: run.encoder.preprocess(bad)):
+        with pytest.raises(DataError, match="sample 1: 'image' holds NaN or infinity"):
+            embed()
+    kind, _ = memory_dataset(bad, None, "image", run.encoder.fields)
+    dataset = kind(kind.Options(test_fraction=0), "train")
+    rows = list(embed_rows(run.encoder, [dataset], EmbedRequest("x"), Console()))
+    assert [name for row in rows for name in row.ids] == [dataset.describe(0), dataset.describe(2)]
+    with pytest.raises(BadSample, match=r"sample 1 .*: 'image' holds NaN or infinity \(strict"):
+        list(embed_rows(run.encoder, [dataset], EmbedRequest("x", strict=True), Console()))
 
 
 def test_a_table_of_texts_is_embedded_by_its_column(tmp_path):

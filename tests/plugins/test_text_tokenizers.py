@@ -113,6 +113,18 @@ def test_padding_token_is_added_if_missing(tmp_path):
     assert tokenizer.preprocess({"text": np.array("b")})["text"].tolist() == [1, 3, 3, 3]
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_a_vocabulary_without_the_entry_of_unknown_words_is_refused(tmp_path, name):
+    path = tmp_path / name
+    if name == "vocab.txt":
+        path.write_text("\n".join(entry for entry in ENTRIES if entry != "[UNK]"))
+    else:
+        Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="[UNK]")).save(str(path))
+    with pytest.raises(ConfigError, match=rf"tokenizer.file .*{name} has no entry \[UNK\], .*; add it") as caught:
+        build(file=str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_published_sizes(tmp_path):
     """DABS: bert-base-uncased, 30,522 entries and 128 tokens."""
     path = tmp_path / "vocab.txt"
@@ -246,6 +258,17 @@ def test_state_dict_holds_the_vocabulary():
     assert fresh.fit_fingerprint() == fitted.fit_fingerprint() != ""
     assert json.loads(fresh.fit_fingerprint())["model"]["type"] == "WordPiece"
     assert fresh.preprocess(SAMPLES[3])["text"].tolist() == fitted.preprocess(SAMPLES[3])["text"].tolist()
+
+
+def test_a_loaded_vocabulary_takes_the_length_of_its_tokenizer():
+    fitted, shorter, longer = (build(vocab_size=100, length=length) for length in (8, 5, 12))
+    fitted.fit(SAMPLES)
+    sample = {"text": np.array(" ".join([SAMPLES[0]["text"].item()] * 4))}
+    for tokenizer in (shorter, longer):
+        tokenizer.load_state_dict(fitted.state_dict())
+        ids = tokenizer.preprocess(sample)["text"]
+        assert ids.shape == (tokenizer.options.length,)
+        assert ids[:4].tolist() == fitted.preprocess(sample)["text"][:4].tolist()
 
 
 def test_state_without_vocabulary_is_loaded():

@@ -172,7 +172,8 @@ class SubwordTokenizer(IdTokenizer):
     def set_extra_state(self, state: Tensor) -> None:
         """Load the vocabulary from a state dict."""
         text = state.cpu().numpy().tobytes().decode().strip()
-        self.backend = hf.Tokenizer.from_str(text) if text else None
+        # the length is that of this tokenizer: a run that continues another may have its own
+        self.backend = _configure(hf.Tokenizer.from_str(text), self.options) if text else None
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Encode a text or pair.
@@ -296,8 +297,16 @@ def read_vocabulary(path: Path, options: SubwordTokenizer.Options) -> hf.Tokeniz
     """Read a vocabulary file.
 
     Raises:
-        ConfigError: The file does not exist or cannot be read as a vocabulary.
+        ConfigError: The file does not exist, cannot be read as a vocabulary, or lacks the entry of unknown words.
     """
+    backend = _read_backend(path, options)
+    unknown = getattr(backend.model, "unk_token", None)
+    if isinstance(backend.model, models.WordPiece | models.WordLevel) and backend.token_to_id(unknown) is None:
+        raise ConfigError(f"tokenizer.file {path} has no entry {unknown}, which stands for unknown words; add it")
+    return backend
+
+
+def _read_backend(path: Path, options: SubwordTokenizer.Options) -> hf.Tokenizer:
     try:
         if path.suffix == ".json":
             return hf.Tokenizer.from_file(str(path))

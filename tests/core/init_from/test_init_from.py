@@ -32,6 +32,16 @@ def test_no_step_from_the_same_data_gives_the_same_features(base, tmp_path, kit)
     assert "constants  kept; on this data they are the same to one percent" in header
 
 
+def test_a_text_run_goes_on_with_another_length(tmp_path, kit):
+    x = [f"{color} house {number} of the set" for number, color in enumerate(["red", "green"] * 10)]
+    small = {**kit.FAST, "encoder": {"dim": 8, "depth": 1, "heads": 2}, "tokenizer.vocab_size": 100}
+    common = {"modality": "text", "objective": "mae", "batch_size": 8, "preset": "none", "steps": 1}
+    run = sslx.pretrain(x, out=tmp_path / "run", set={**small, "tokenizer.length": 12}, **common)
+    new = sslx.pretrain(x, init_from=run, out=tmp_path / "new", set={**small, "tokenizer.length": 6}, **common)
+    assert new.encoder.preprocess(x[:2])["text"].shape == (2, 6)
+    np.testing.assert_array_equal(new.encoder.embed(x[:2]), sslx.load(tmp_path / "new").embed(x[:2]))
+
+
 @pytest.mark.parametrize("how", ["run", "encoder", "folder"])
 def test_a_run_an_encoder_in_memory_and_a_saved_one_give_the_same_start(base, tmp_path, how, kit):
     run, x, y = base

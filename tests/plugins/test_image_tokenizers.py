@@ -221,6 +221,48 @@ def test_invalid_options_are_refused_in_one_line():
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "scale", "options", "refused"),
+    [
+        ("float32", 255, {}, True),
+        ("int64", 255, {}, True),
+        ("float32", 0.02, {}, True),  # nearly all is black, and some pixels are 2
+        ("float32", 255, {"normalise": "given", "mean": (127.0,), "std": (64.0,)}, True),
+        ("float32", 1, {}, False),
+        ("float32", 0, {}, False),
+        ("uint16", 65535, {}, False),
+        ("uint8", 255, {"pixel_dtype": "float32"}, False),
+    ],
+)
+def test_bytes_are_refused_where_training_numbers_went_beyond_the_unit_range(dtype, scale, options, refused):
+    """They would be divided by 255, and the numbers trained on were not."""
+    x = np.random.default_rng(0).random((20, 3, 8, 8)) * scale
+    x[:, :, 0, 0] = {1: 1, 0.02: 2}.get(scale, 0)
+    x = x.astype(dtype)
+    tokenizer, loaded = (
+        ImageTokenizer(ImageTokenizer.Options(patch=4, **options), {"image": Continuous((3, 8, 8), None, dtype)}, 8)
+        for _ in range(2)
+    )
+    prepared = np.stack([tokenizer.preprocess({"image": one})["image"] for one in x])
+    tokenizer.fit_normalization([{"image": prepared}])
+    loaded.load_state_dict(tokenizer.state_dict())
+    data = np.full((3, 8, 8), 200, np.uint8)
+    assert loaded.preprocess({"image": data.astype("float32")}).keys() == {"image"}
+    if refused:
+        with pytest.raises(BadSample, match=rf"divided by 255.* {dtype} numbers beyond 0..1; give x.astype") as caught:
+            loaded.preprocess({"image": data})
+        assert "\n" not in str(caught.value)
+    else:
+        assert loaded.preprocess({"image": data}).keys() == {"image"}
+
+
+def test_zeros_and_ones_are_in_the_unit_range():
+    x = (np.random.default_rng(0).random((20, 1, 8, 8)) < 0.01).astype(np.float32)
+    tokenizer = ImageTokenizer(ImageTokenizer.Options(patch=4), {"image": Continuous((1, 8, 8), None, "float32")}, 8)
+    tokenizer.fit_normalization([{"image": x}])
+    assert tokenizer.preprocess({"image": np.zeros((1, 8, 8), np.uint8)})["image"].dtype == np.float32
+
+
 def test_invalid_samples_are_refused_in_one_line():
     image = make(ImageTokenizer, (3, 8, 8))
     check_refusal(BadSample, lambda: image.preprocess({"image": np.zeros((2, 8, 8), np.uint8)}), "2 channels", "3")

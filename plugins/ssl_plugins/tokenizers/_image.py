@@ -15,6 +15,7 @@ from ssl_plugins.tokenizers._augment import AugmentedTokenizer
 from ssl_plugins.tokenizers._handmade import image_statistics
 
 MAX_NUMBERS = 8192  # of a token, above which the size of images is doubtful
+ROUNDING = 1e-3  # share by which measured constants may be beyond what numbers in 0..1 have
 TOKENS_PER_SIDE = 8  # of the default patch: 4 x 4 at 32 x 32, 8 x 8 at 64 x 64
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
 
@@ -74,6 +75,7 @@ class BaseImageTokenizer(AugmentedTokenizer):
             unit=1 / 255 if pixel_dtype == "uint8" else 1.0,
         )
         self.pixel_dtype = pixel_dtype
+        self.source_dtype: str | None = getattr(fields[field], "dtype", None)
         self.doubts = doubts_of_size(options, self.shape, self.patch, self.channels)
         self.warnings = warnings_of_size(options, space, self.shape)
 
@@ -81,9 +83,16 @@ class BaseImageTokenizer(AugmentedTokenizer):
         """Convert the channels of one image, (channels, H, W) or (H, W), and resize it to (C, *size).
 
         Raises:
-            BadSample: The array is not an image, its channels cannot be converted, or its range does not fit bytes.
+            BadSample: The array is not an image, its channels cannot be converted, its range does not fit bytes, or it
+                holds unsigned integers and the encoder was trained on other numbers beyond 0..1.
         """
         x = to_image_array(inputs[self.field], self.field)
+        if x.dtype.kind == "u" and self._is_beyond_unit_range():
+            raise BadSample(
+                f"'{self.field}' is {x.dtype}, which would be divided by {np.iinfo(x.dtype).max}, and the encoder was "
+                f"trained on {self.source_dtype} numbers beyond 0..1; give x.astype('float32') if these have the "
+                f"same unit"
+            )
         if x.dtype != np.uint8 or self.pixel_dtype == "float32" or len(x) not in (1, self.channels):
             x = to_unit_range(x)
         x = convert_channels(x, self.channels)
@@ -96,6 +105,22 @@ class BaseImageTokenizer(AugmentedTokenizer):
                 )
             x = np.rint(x * 255).astype(np.uint8)
         return {self.field: resize(x, self.shape, "bilinear", self.options.fit)}
+
+    def _is_beyond_unit_range(self) -> bool:
+        """Whether training images that are not unsigned integers held numbers below 0 or above 1.
+
+        The constants tell: the variance of numbers in 0..1 is at most mean (1 - mean). A deviation of exactly 1 is that
+        of a constant channel, or not measured.
+        """
+        if self.pixel_dtype == "uint8" or self.source_dtype is None or np.dtype(self.source_dtype).kind in "ub":
+            return False
+        if self.options.normalise == "none":
+            return False
+        mean, std = (constant.detach().double().cpu().numpy() for constant in (self.mean, self.std))
+        if ((mean < -ROUNDING) | (mean > 1 + ROUNDING)).any():
+            return True
+        largest = np.maximum(mean * (1 - mean), 0) * (1 + ROUNDING) + ROUNDING**2
+        return bool(self.options.normalise == "measured" and ((std != 1) & (std**2 > largest)).any())
 
     def handmade(self, inputs: Inputs) -> np.ndarray:
         """Histograms of gradients and of values of the prepared image."""

@@ -18,6 +18,7 @@ from ssl_core import (
     DiscreteTarget,
     Fields,
     Geometry,
+    Text,
     Tokens,
 )
 from ssl_core.nn import Encoder
@@ -122,6 +123,27 @@ def test_constants_are_measured_on_valid_numbers_only():
     part = tokenizer.parts[0]
     np.testing.assert_allclose(part.mean, np.nanmean(numbers, axis=0), rtol=1e-5)
     np.testing.assert_allclose(part.std, np.nanstd(numbers, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("further", "words"),
+    [
+        (Continuous(()), "no field 'age' of real numbers; put it into 'numeric', or give whole numbers for a category"),
+        (Continuous((2,)), "no field 'age' of real numbers"),
+        (Text(), "no field 'age' of text; give whole numbers for a category"),
+    ],
+)
+def test_a_field_that_nobody_reads_is_refused(further, words):
+    with pytest.raises(ConfigError, match=words):
+        TabularTokenizer(TabularTokenizer.Options(), {"numeric": Continuous((4,)), "age": further}, 8)
+
+
+@pytest.mark.parametrize("bad", [[0.7, 1.0], [float("nan"), 1.0], [np.inf, 1.0], ["0", "1"], [None, 1]])
+def test_ids_of_categories_are_whole_numbers(bad):
+    tokenizer = TabularTokenizer(TabularTokenizer.Options(), {"codes": Discrete(2, 3)}, 8)
+    with pytest.raises(BadSample, match="'codes' holds .*; give whole numbers from 0"):
+        tokenizer.preprocess({"codes": np.array(bad)})
+    assert tokenizer.preprocess({"codes": np.array([2.0, 0.0])})["codes"].tolist() == [2, 0]
 
 
 def test_columns_of_any_unit_are_normalised_alike():

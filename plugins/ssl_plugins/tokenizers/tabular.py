@@ -33,6 +33,7 @@ from ssl_core import (
     PictureStyle,
     Preprocessing,
     Segment,
+    Text,
     Tokenizer,
     Tokens,
     hookimpl,
@@ -102,6 +103,13 @@ class TabularTokenizer(JointTokenizer):
                 f"tokenizer 'tabular' reads a field 'numeric' of real numbers, fields of ids, or both; the data set "
                 f"offers {offered}"
             )
+        for name, field in fields.items():
+            if name != NUMERIC and not isinstance(field, Discrete):
+                kind = "text" if isinstance(field, Text) else "real numbers"
+                put = "" if isinstance(field, Text) else "put it into 'numeric', or "
+                raise ConfigError(
+                    f"tokenizer 'tabular' reads no field '{name}' of {kind}; {put}give whole numbers for a category"
+                )
         super().__init__(options, fields, dim, parts=parts)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
@@ -284,10 +292,14 @@ class CategoricalColumns(IdTokenizer):
         """Check the ids of one row.
 
         Raises:
-            BadSample: An id is outside the vocabulary, or the number of columns differs.
+            BadSample: An id is not whole or outside the vocabulary, or the number of columns differs.
         """
         ids = np.asarray(inputs[self.field]).reshape(-1)
         vocab = self.layout.segments[0].size
+        if ids.dtype.kind not in "iub" and not (
+            ids.dtype.kind == "f" and (np.isfinite(ids) & (np.trunc(ids) == ids)).all()
+        ):
+            raise BadSample(f"'{self.field}' holds {ids.tolist()[:8]}; give whole numbers from 0, one for a category")
         if len(ids) != self.layout.length or ids.min() < 0 or ids.max() >= vocab:
             raise BadSample(f"'{self.field}' holds {ids.tolist()[:8]}, not {self.layout.length} ids below {vocab}")
         return {self.field: ids.astype(np.int64)}

@@ -65,6 +65,24 @@ def books(folder: Path) -> None:
         (folder / name).write_text("\n".join(GERMAN * 70), encoding="utf-8")
 
 
+def tables_of_texts(name: str) -> Callable[[Path], None]:
+    """Two tables of texts with labels, and one without. name: of the last."""
+
+    def make(folder: Path) -> None:
+        for table, label in (("a", ",{}"), ("b", ",{}"), (name, "")):
+            rows = [f"text {i} of {table}" + label.format("xy"[i % 2]) for i in range(20)]
+            (folder / f"{table}.csv").write_text("\n".join(["text" + (label and ",label"), *rows]))
+
+    return make
+
+
+def labelled(read: Read, count: int) -> None:
+    """Forty texts have a label, of all that were read."""
+    labels = [label for split in read.datasets for label in read.labels(split)]
+    assert len(labels) == count
+    assert sum(label is not None for label in labels) == 40
+
+
 def whole(value: Any, name: str = "x.json") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         path = folder / name
@@ -322,6 +340,10 @@ FAULTS = [
           same(GERMAN), error="no column 'text'; set dataset.text to its name", cure={"text": "review"}),
     Fault("folder: a table that describes the files", "text", beside_a_table("name,year\na,2001\n"), same(GERMAN),
           warning="about.csv has no column 'text' and is left out; dataset.text names"),
+    Fault("folder: a table without the label of the others", "text", tables_of_texts("c"),
+          lambda read: labelled(read, 40), error="c.csv has no label column 'label', which .* has; add it, or set",
+          cure={"exclude": "c.csv"}),
+    Fault("folder: a table of unlabelled texts", "text", tables_of_texts("unlabeled"), lambda read: labelled(read, 60)),
     Fault("folder: two books", "text", books, lambda read: same(["\n".join(GERMAN * 70)] * 2)(read),
           options={"document": "file"}),
     Fault("folder: two books without a word", "text", books, doubt="each of the 2 files is one sample.*document=line"),

@@ -20,8 +20,9 @@ from ssl_plugins.datasets._io.files.listing import TABLE_EXTENSIONS, FileEntry, 
 from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, has_tars
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.label_lists import LabelLists
-from ssl_plugins.datasets._io.splitting import draws_split
+from ssl_plugins.datasets._io.splitting import draws_split, is_unlabelled
 from ssl_plugins.datasets._io.tables.other_tables import without_other_tables
+from ssl_plugins.datasets._io.tables.reader import check_columns, open_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.texts.encodings import with_compressions
 from ssl_plugins.datasets._io.texts.facts import (
@@ -90,6 +91,7 @@ class TextFiles(UserData):
             check_extensions(entries, EXTENSIONS, "file of text")
             entries = without_other_tables(entries, "text", options)
             entries = self._with_labels(entries)
+            self._check_labels(entries)
             self._open(entries, collector, lists)
         self.locations = locations_of(self.sources, [entry.path for entry in entries])
         if not self.locations.starts[-1]:
@@ -148,6 +150,28 @@ class TextFiles(UserData):
             )
             collector.append_file(entry, len(source))
             self.sources.append(source)
+
+    def _check_labels(self, entries: FileList) -> None:
+        """Check that a table has the label column that the others have, for its rows would not be labelled.
+
+        Raises:
+            DataError: one has not, and neither its name nor its folder says its label, or that it has none.
+        """
+        chosen = [
+            entry
+            for entry in entries
+            if entry.path.name.lower().endswith(TABLE_EXTENSIONS)
+            and not entry.path.name.lower().endswith(JSON_EXTENSIONS)
+            and entry.label is None
+            and not any(map(is_unlabelled, (entry.path.stem, entry.path.parent.name)))
+        ]
+        if len(chosen) < 2:
+            return
+        reference, tables = open_tables(chosen, self.options)
+        label = reference.metadata_columns(self.options.label, None, None).get("label")
+        if label is not None:
+            common = [name for name in reference.columns if all(name in table.columns for table in tables)]
+            check_columns(tables, reference, [*common, label], label, self.options.test_root)
 
     def _with_labels(self, entries: FileList) -> FileList:
         """The files with the labels that their names may say."""

@@ -161,6 +161,47 @@ def split_by_names(read: Read) -> None:
         assert all(f"_{split}.csv" in dataset.describe(i) for i in range(24))
 
 
+def excluded_metadata(folder: Path) -> None:
+    """Folders of classes, and a table that says other ones."""
+    pictures(folder, [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(5)])
+    rows = [f"{name}/{i}.png,{'xy'[i % 2]}" for name in ("cat", "dog") for i in range(5)]
+    (folder / "metadata.csv").write_text("file_name,label\n" + "\n".join(rows) + "\n")
+
+
+def list_of_pictures(folder: Path) -> Path:
+    pictures(folder, [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(5)])
+    rows = [f"{folder / 'dog' if name == 'dog' else name}/{i}.png" for name in ("cat", "dog") for i in range(5)]
+    (folder / "list.csv").write_text("path\n" + "\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+def folder_of_arrays(root: str = "") -> Callable[[Path], str]:
+    """Three files of ten pictures; `root` below the folder, with commas between several."""
+
+    def make(folder: Path) -> str:
+        for i in (1, 2, 3):
+            pixels = np.random.default_rng(i).integers(0, 256, (10, 1, 8, 8), dtype=np.uint8)
+            np.savez(folder / f"i{i}.npz", images=pixels, labels=np.array(["x", "y"] * 5))
+            np.save(folder / f"one{i}.npy", pixels[0, 0])
+            np.save(folder / f"many{i}.npy", pixels)
+        for path in folder.glob("*.npy" if not root else "nothing"):
+            path.unlink()
+        return ",".join(str(folder / part) for part in root.split(","))
+
+    return make
+
+
+def of_files(*names: str, count: int) -> Callable[[Read], None]:
+    """The files that hold the samples, and their number."""
+
+    def expect(read: Read) -> None:
+        found = {data.describe(i).split(" sample ")[0] for data in read.datasets.values() for i in range(len(data))}
+        assert {Path(name).name for name in found} == set(names)
+        assert sum(read.sizes.values()) == count
+
+    return expect
+
+
 def glob_of_tables(folder: Path) -> str:
     for name in ("p1.csv", "p2.csv", "notes.csv"):
         table = {"text": ["x"] * 5} if name == "notes.csv" else {"a": np.arange(10) / 8, "label": ["x", "y"] * 5}
@@ -275,6 +316,21 @@ FAULTS = [
         error="dataset.exclude leaves out each of its files"),
     Fault("splits in names, groups by a pattern", "tabular", sites, split_by_names,
         options={"label_pattern": "(?P<group>site[0-9])"}),
+    Fault("excluded metadata", "image", excluded_metadata, classes("cat", "dog"), options={"exclude": "metadata.csv"}),
+    Fault("excluded rows of a list", "image", list_of_pictures, sizes(train=6, test=2),
+        options={"exclude": "cat/0.png,dog/1.png"}),
+    Fault("an excluded folder of a list", "image", list_of_pictures, sizes(train=4, test=1),
+        options={"exclude": "dog"}),
+    Fault("a list, all excluded", "image", list_of_pictures, options={"exclude": "*.png"},
+        error="dataset.exclude leaves out each of the files that it lists"),
+    Fault("an excluded npz", "image", folder_of_arrays(), of_files("i1.npz", "i3.npz", count=20),
+        options={"exclude": "i2.npz"}),
+    Fault("a glob of npz", "image", folder_of_arrays("i*.npz"), of_files("i1.npz", "i2.npz", "i3.npz", count=30)),
+    Fault("several npz", "image", folder_of_arrays("i1.npz,i2.npz"), of_files("i1.npz", "i2.npz", count=20)),
+    Fault("a glob of npy of one picture each", "image", folder_of_arrays("one*.npy"),
+        of_files("one1.npy", "one2.npy", "one3.npy", count=3)),
+    Fault("a glob of npy of many pictures", "image", folder_of_arrays("many*.npy"),
+        of_files("many1.npy", "many2.npy", "many3.npy", count=30)),
     Fault("a glob of nothing", "speech", glob("c*.wav", "a1.wav"), error="no file has such a name"),
     Fault("a glob of tables", "tabular", glob_of_tables, sizes(train=16, test=4)),
     Fault("several recordings", "speech", several_files, sizes(train=2, test=1)),

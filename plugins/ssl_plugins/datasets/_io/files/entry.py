@@ -6,7 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,3 +96,13 @@ def ending_of(name: str) -> str:
         inner = os.path.splitext(stem)[1]
         ending = inner + ending if 0 < len(inner) <= 8 else ending
     return ending or "without ending"
+
+
+def is_excluded(name: str, options: Any) -> bool:
+    """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
+    patterns = getattr(options, "exclude", ())
+    if not patterns:
+        return False
+    parts = name.split("/")
+    paths = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+    return any(fnmatch(each, pattern.rstrip("/")) for pattern in patterns for each in (*paths, *parts))

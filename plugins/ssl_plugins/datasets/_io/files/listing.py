@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ssl_core import ConfigError, DataError, Split
 from ssl_plugins.datasets._io.copies import copies_of_files
 from ssl_plugins.datasets._io.files.archives import ENDING as ARCHIVE_ENDING
 from ssl_plugins.datasets._io.files.archives import NOT_DATA, folder_in_place_of
-from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations, ending_of
+from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations, ending_of, is_excluded
 from ssl_plugins.datasets._io.files.kind import COMPRESSION_ENDINGS
 from ssl_plugins.datasets._io.files.listing_tables import add_metadata, entries_of_table
 from ssl_plugins.datasets._io.files.patterns import NamePattern
@@ -48,7 +47,7 @@ TABLE_EXTENSIONS = (
 )
 __all__ = [
     "METADATA_COLUMNS", "SHOWN_TABLES", "TABLE_EXTENSIONS", "FileEntry", "FileList", "SampleLocations",
-    "apply_pattern", "list_files", "list_sources", "metadata_of_files", "splits_by_name",
+    "apply_pattern", "is_excluded", "list_files", "list_sources", "metadata_of_files", "splits_by_name",
 ]  # fmt: skip
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "rgb")
@@ -387,16 +386,6 @@ def _shared_folders(parts: Iterable[tuple[str, ...]]) -> int:
     """How many folders at the top hold all files, down to that of the files themselves."""
     levels = zip(*(names[:-1] for names in parts), strict=False)
     return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
-
-
-def is_excluded(name: str, options: Any) -> bool:
-    """Whether a file, by its path below the root, or a folder above it matches `dataset.exclude`."""
-    patterns = getattr(options, "exclude", ())
-    if not patterns:
-        return False
-    parts = name.split("/")
-    paths = ["/".join(parts[: end + 1]) for end in range(len(parts))]
-    return any(fnmatch(each, pattern.rstrip("/")) for pattern in patterns for each in (*paths, *parts))
 
 
 def _is_utf8(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core import DataError, nearest
-from ssl_plugins.datasets._io.files.entry import FileEntry, FileList
+from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, is_excluded
 from ssl_plugins.datasets._io.splitting import SPLIT_NAMES, split_name_error
 from ssl_plugins.datasets._io.tables.columns import as_names
 from ssl_plugins.datasets._io.tables.options import METADATA_COLUMNS, TableOptions
@@ -44,15 +44,20 @@ def entries_of_table(path: Path, options: Any) -> FileList:
     rows = _rows(table, [path_column, *columns.values()])
     if not rows:
         raise DataError(f"{path} has no rows")
-    files, missing = FileList(), []
+    files, missing, excluded = FileList(), [], 0
     for row, values in enumerate(rows):
         name, known = values[path_column], {kind: values[column] for kind, column in columns.items()}
         file = None if name is None else _existing(path.parent, name)
         if file is None:
             missing.append(f"row {row + 1}: {name or 'no path'}")
             continue
+        if is_excluded(_name_below(path.parent, file), options):
+            excluded += 1
+            continue
         _check_split(f"{path} row {row + 1}", known.get("split"))
         files.append(FileEntry(file, str(name), **known))
+    if not files and excluded:
+        raise DataError(f"{path}: dataset.exclude leaves out each of the files that it lists; shorten it")
     if not files:
         raise DataError(
             f"{path}: none of the {len(rows)} files that it lists exists ({missing[0]}); paths are relative to the "
@@ -79,7 +84,7 @@ def add_metadata(files: FileList, root: Path, options: Any) -> None:
     folders = dict.fromkeys(folder for parent in parents for folder in _folders_up(parent, root))
     known: dict[Path, dict[str, str | None]] = {}
     for table_path in (folder / name for folder in folders for name in METADATA_FILES):
-        if not table_path.is_file():
+        if not table_path.is_file() or is_excluded(table_path.relative_to(root).as_posix(), options):
             continue
         table, path_column, columns = _open(table_path, options)
         if path_column is None:
@@ -141,6 +146,12 @@ def _existing(folder: Path, name: str) -> Path | None:
         except (OSError, ValueError):  # no valid name of a file
             continue
     return None
+
+
+def _name_below(folder: Path, file: Path) -> str:
+    """The path of a file from a folder, with the separators of an option."""
+    file = Path(os.path.normpath(file))
+    return (file.relative_to(folder) if folder in file.parents else file).as_posix()
 
 
 def _check_split(location: str, split: str | None) -> None:

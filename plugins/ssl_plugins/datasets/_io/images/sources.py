@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 from ssl_core import ConfigError, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.copies import copies_of_files, copies_of_samples
-from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations
-from ssl_plugins.datasets._io.files.listing import list_files, list_sources, splits_by_name
+from ssl_plugins.datasets._io.files.entry import FileEntry, FileList, SampleLocations, is_excluded
+from ssl_plugins.datasets._io.files.listing import list_files, list_sources, root_parts, splits_by_name
 from ssl_plugins.datasets._io.files.stores import is_store
 from ssl_plugins.datasets._io.files.tar import TarShards, check_archive, files_ending, has_tars
 from ssl_plugins.datasets._io.images.bands import (
@@ -36,7 +37,7 @@ from ssl_plugins.datasets._io.images.raster_axes import find_channel_axis
 from ssl_plugins.datasets._io.images.readers import ArrayImages, FileImages, Images, TableImages
 from ssl_plugins.datasets._io.label_checks import label_findings
 from ssl_plugins.datasets._io.npz import ARRAY_EXTENSIONS, RaggedMaps, SampleArray, read_arrays
-from ssl_plugins.datasets._io.splitting import SampleMetadata
+from ssl_plugins.datasets._io.splitting import SampleMetadata, is_validation
 from ssl_plugins.datasets._io.tables.columns import named_classes
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table
 
@@ -78,8 +79,9 @@ def open_images(options: Any) -> ImageSource:
         ConfigError: an option does not fit the root.
         DataError: the root cannot be read, or holds no images.
     """
-    if Path(options.root).suffix.lower() in ARRAY_EXTENSIONS:
-        return _open_arrays(options)
+    several = _several_arrays(options)
+    if several or (not _is_several(options.root) and Path(options.root).suffix.lower() in ARRAY_EXTENSIONS):
+        return _open_arrays(options, several)
     check_archive(options.root)
     if has_tars(options.root):
         return _open_tars(options)
@@ -89,13 +91,47 @@ def open_images(options: Any) -> ImageSource:
     return _open_tables(tables, options) if tables else _open_files(options)
 
 
-def _folder_of_arrays(options: Any) -> list[Path]:
+def _is_several(root: str) -> bool:
+    """Whether a root is a pattern, or several paths."""
+    return len(root_parts(root)) > 1 or (glob.has_magic(root) and not Path(root).exists())
+
+
+def _several_arrays(options: Any) -> list[FileEntry]:
+    """The files of samples that a pattern or several paths name; none if the root names something else.
+
+    An .npy file of several is one image, as in a folder, but for .npy files that are arrays of samples by their axes.
+    """
+    if not _is_several(options.root):
+        return []
+    try:
+        files = list_sources(options.root, None, ARRAY_EXTENSIONS, None, options)
+    except DataError:
+        return []  # said by the reader of files
+    if any(ending.lower() in options.extensions for ending in files.ignored):
+        return []  # files of one image beside arrays
+    return files if all(_holds_samples(entry.path) for entry in files) else []
+
+
+def _holds_samples(path: Path) -> bool:
+    ending = path.suffix.lower()
+    if ending == ".npy":
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False).ndim == 4
+        except (OSError, ValueError):
+            return False
+    return ending in ARRAY_EXTENSIONS
+
+
+def _folder_of_arrays(options: Any) -> list[FileEntry]:
     """The .npz files of a folder that holds no image files."""
     folder = Path(options.root)
     arrays = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if arrays and any(path.suffix.lower() in options.extensions for path in folder.rglob("*")):
         return []
-    return arrays
+    used = [FileEntry(path, path.name) for path in arrays if not is_excluded(path.name, options)]
+    if arrays and not used:
+        raise DataError(f"dataset.root {folder}: dataset.exclude leaves out each of its files; shorten it")
+    return splits_by_name(used)
 
 
 def _open_files(options: Any) -> ImageSource:
@@ -213,18 +249,20 @@ def _small_column(table: Table) -> str:
     return min(table.columns, key=lambda name: (is_large(name), name))
 
 
-def _open_arrays(options: Any, paths: Sequence[Path] = ()) -> ImageSource:
-    """Images of arrays. paths: the files of a folder; by default those that the options name."""
+def _open_arrays(options: Any, entries: Sequence[FileEntry] = ()) -> ImageSource:
+    """Images of arrays. entries: several files; by default the one that the root names."""
     collector, arrays = MetadataCollector(options.task), []
     if options.label_pattern is not None:
         raise ConfigError(
             "dataset.label_pattern is for names of files; labels of an .npz are an array 'labels' in it, groups "
             "one called 'groups'"
         )
-    entries = splits_by_name([FileEntry(path, path.name) for path in paths])
-    if not entries:
-        roots = ((options.root, "train" if options.test_root else None), (options.test_root, "test"))
-        entries = [FileEntry(Path(root), Path(root).name, split=split) for root, split in roots if root is not None]
+    of_root = list(entries) or [FileEntry(Path(options.root), Path(options.root).name)]
+    if options.test_root is not None:
+        path = Path(options.test_root)
+        of_root = [replace(entry, split=entry.split if is_validation(entry.split) else "train") for entry in of_root]
+        of_root.append(FileEntry(path, path.name, split="test"))
+    entries = of_root
     for entry in entries:
         if not entry.path.is_file() and not is_store(entry.path):
             raise DataError(f"{entry.path} does not exist; name a folder of images, or an .npy or .npz file")

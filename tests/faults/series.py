@@ -216,6 +216,42 @@ def _one_has_no_label(read: Read) -> None:
     assert [label for split in read.datasets for label in read.labels(split)].count(None) == 1
 
 
+def _one_without_label(folder: Path) -> None:
+    _save(folder, _long(id=["p", "q", "r", "s"] * 100, label=["x", "y"] * 200), "a.csv")
+    _save(folder, _long(), "b.csv")
+
+
+def _shifted(save, by: float = 1e9):
+    """Writes 20 series of noise around a number that float32 holds in steps of 64."""
+
+    def make(folder: Path) -> Path | None:
+        return save(folder, noise(20, 40).astype(np.float64) + by)
+
+    return make
+
+
+def _save_npy(folder: Path, values: np.ndarray) -> Path:
+    np.save(folder / "x.npy", values[:, np.newaxis])
+    return folder / "x.npy"
+
+
+def _save_npz(folder: Path, values: np.ndarray) -> Path:
+    np.savez(folder / "x.npz", series=values)
+    return folder / "x.npz"
+
+
+def _save_recordings(folder: Path, values: np.ndarray) -> None:
+    for i, row in enumerate(values):
+        np.save(folder / f"{i}.npy", np.stack([row, row], axis=1))
+
+
+def _save_wide(folder: Path, values: np.ndarray) -> Path:
+    return _save(folder, pd.DataFrame(values, columns=[f"t{i}" for i in range(values.shape[1])]))
+
+
+LOST = r"a series varies by .* around 1e\+09, where float32 has steps of 64, .*subtract the mean of each channel"
+
+
 def smooth(*shape: int) -> np.ndarray:
     """Random walks along the last axis."""
     return np.cumsum(noise(*shape), axis=-1)
@@ -631,6 +667,14 @@ FAULTS = [
           error=r"b_test\.csv has no column 't7', which .*a_train\.csv has", cure={"exclude": "b_test.csv"}),
     Fault("arff: numbers", TS, _arff_numbers, _has_targets),
     Fault("ts: a question mark", TS, _ts_without_label, _one_has_no_label),
+    Fault("long: a file without id and label", TS, _one_without_label, sample_count(12, 2, 32), options=WINDOW,
+          error=r"b\.csv .* than .*a\.csv|b\.csv has no", cure={"exclude": "b.csv"}),
+    Fault("range: noise around 1e9, npy", TS, _shifted(_save_npy), doubt=LOST),
+    Fault("range: noise around 1e9, npz", TS, _shifted(_save_npz), doubt=LOST),
+    Fault("range: noise around 1e9, recordings", TS, _shifted(_save_recordings), doubt=LOST, options=WINDOW),
+    Fault("range: noise around 1e9, wide", TS, _shifted(_save_wide), doubt=LOST),
+    Fault("range: noise around 1000, npy", TS, _shifted(_save_npy, 1e3), sample_count(20, 1, 40)),
+    Fault("range: noise around 1000, wide", TS, _shifted(_save_wide, 1e3), sample_count(20, 1, 40)),
     Fault("missing: empty in a window", TS, _empty_in_a_window, _window_is_named, options=WINDOW),
     Fault(
         "missing: empty in a window is filled", TS, _empty_in_a_window, _window_is_filled,

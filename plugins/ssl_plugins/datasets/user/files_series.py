@@ -46,6 +46,7 @@ from ssl_plugins.datasets._io.series.arrays import (
     sample_shape,
 )
 from ssl_plugins.datasets._io.series.channels import Channels, channel_number, match_channels
+from ssl_plugins.datasets._io.series.precision import LOOK_SERIES, doubt_of_float32
 from ssl_plugins.datasets._io.series.recordings import EDF_EXTENSIONS, Recording, read_edf, rows_of_recordings
 from ssl_plugins.datasets._io.series.rows import SeriesRows
 from ssl_plugins.datasets._io.series.split import SeriesSplit
@@ -74,6 +75,7 @@ from ssl_plugins.datasets._io.tables.other_tables import without_unlike_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, check_extensions
 from ssl_plugins.datasets._io.user_data import RowOptions
 
+MOST_STEPS = 100_000  # of a recording that are looked at for what float32 loses
 STEP_RATIO = 1.25  # of the steps of time of two data sets, from which on they differ
 ARCHIVE_EXTENSIONS = (".ts", ".arff")
 EXTENSIONS = (
@@ -220,6 +222,7 @@ class SeriesFiles(SeriesSplit):
             entries = entries.with_entries(splits_by_name(entries))
             arrays, tables, columns = read_wide_tables(entries, layout, options, metadata)
             self.tables += tables
+            self.doubts += tuple(dict.fromkeys(array.doubt for array in arrays if array.doubt))[:1]
             self.summary = replace(self.summary, columns=tuple(columns))
             if options.layout == "auto" and layout is not None and layout.doubtful:
                 self.doubts += (
@@ -250,6 +253,10 @@ class SeriesFiles(SeriesSplit):
             shapes = {entry.path: tuple(load_array(entry.path, options.key).shape) for entry in entries}
             layout = choose_array_layout(shapes, options.layout)
             self.doubts += (layout.doubt,) if layout.doubt else ()
+            if layout.files:
+                x = load_array(entries[0].path, options.key)
+                x = x.T if x.ndim == 2 and not layout.channels_first else np.atleast_2d(x)
+                self._doubt_precision(entries[0].path, x[:, :MOST_STEPS])
         if layout is None or not layout.files:
             arrays: list[Any] = []
             for entry in entries:
@@ -277,6 +284,7 @@ class SeriesFiles(SeriesSplit):
             unit=[array.unit for array in self.arrays],
             names=[getattr(array, "names", ()) for array in self.arrays],
         )
+        self._look_at_precision()
         samples = metadata.metadata(self.locations)
         if samples.draws_test:
             samples = replace(samples, copies=find_copies() if find_copies else copies_of_samples(arrays))
@@ -290,6 +298,20 @@ class SeriesFiles(SeriesSplit):
         if unused := dict.fromkeys(name for array in arrays for name in getattr(array, "unused", ())):
             facts[f"{'attributes' if isinstance(arrays[0], SeriesList) else 'arrays'} not used"] = ", ".join(unused)
         self.summary = replace(self.summary, facts=facts)
+
+    def _look_at_precision(self) -> None:
+        """Doubt series that float32 does not hold, by evenly spaced ones."""
+        count = int(self.locations.starts[-1])
+        for row in range(0, count, max(1, count // LOOK_SERIES)):
+            array, index = self.locations.locate(row)
+            x = np.atleast_2d(self.arrays[array][index])
+            if self._doubt_precision(self.arrays[array].path, x.T if self.channels_last else x):
+                return
+
+    def _doubt_precision(self, path: Path, channels: np.ndarray) -> bool:
+        line = doubt_of_float32(path, channels)
+        self.doubts += (line,) if line else ()
+        return bool(line)
 
     def _cut_windows(self, table: SeriesRows, layout: str) -> None:
         """Cut all series into windows, label them and assign the split."""

@@ -13,7 +13,7 @@ from ssl_plugins.datasets._io.files.listing import FileEntry, SampleLocations
 from ssl_plugins.datasets._io.series.rows import Reading, Rows, SeriesRows, pivot
 from ssl_plugins.datasets._io.series.time import TIME_NAMES, plain_name, sortable_times, time_unit
 from ssl_plugins.datasets._io.splitting import Codes, DescribeRow, LabelEncoder
-from ssl_plugins.datasets._io.tables.reader import NumberColumn
+from ssl_plugins.datasets._io.tables.reader import NumberColumn, check_columns
 from ssl_plugins.datasets._io.tables.row_metadata import (
     Block,
     MetadataCollector,
@@ -34,7 +34,11 @@ def read_series_table(options: Any, entries: Sequence[FileEntry]) -> SeriesRows:
         ConfigError, DataError: an option does not fit the tables, or a value is no number.
     """
     reader = _Reader(options)
-    counts = [reader.read_file(entry) for entry in entries]
+    tables = [Table.open(entry.path, options) for entry in entries]
+    roles = [reader.roles(table) for table in tables]
+    fullest, reference = max(zip(roles, tables, strict=True), key=lambda pair: len(pair[0]))
+    check_columns(tables, reference, list(fullest.values()), fullest.get("label"), options.test_root)
+    counts = [reader.read_file(entry, table) for entry, table in zip(entries, tables, strict=True)]
     if not sum(counts):
         raise DataError(f"{entries[0].path} has no rows")
     locations: DescribeRow = SampleLocations([entry.path for entry in entries], np.cumsum([0, *counts]))
@@ -89,18 +93,26 @@ class _Reader:
         self.time_columns: list[str] = []
         self.time_unit = ""
 
-    def read_file(self, entry: FileEntry) -> int:
-        """Read one file. Returns the number of its rows."""
+    def roles(self, table: Table) -> dict[str, str]:
+        """The columns of label, group, split, id and pivot.
+
+        Raises:
+            DataError: the table lacks one that an option names.
+        """
         options = self.options
-        table = Table.open(entry.path, options)
-        self.tables.append(table)
-        roles = table.metadata_columns(options.label, options.group, options.split)
+        roles: dict[str, str] = table.metadata_columns(options.label, options.group, options.split)
         if options.id is not None:
             roles["id"] = table.require(options.id, "id")
         elif "id" in table.columns:
             roles["id"] = "id"
         if options.pivot is not None:
             roles["pivot"] = table.require(options.pivot, "pivot")
+        return roles
+
+    def read_file(self, entry: FileEntry, table: Table) -> int:
+        """Read one file. Returns the number of its rows."""
+        options, roles = self.options, self.roles(table)
+        self.tables.append(table)
         first = not self.channels
         if first:
             self.time_columns = self._find_time(table, roles)
@@ -123,6 +135,7 @@ class _Reader:
                 lambda row, start=start: f"{table.path} row {start + row + 1}",  # type: ignore[misc]
             )
             count += len(next(iter(block.values())))
+        table.release()
         return count
 
     def _find_time(self, table: Table, roles: dict[str, str]) -> list[str]:

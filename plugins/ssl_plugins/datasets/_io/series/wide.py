@@ -15,6 +15,7 @@ import numpy as np
 from ssl_core import Column, DataError
 from ssl_plugins.datasets._io.arrow import pa
 from ssl_plugins.datasets._io.files.listing import METADATA_COLUMNS, FileEntry
+from ssl_plugins.datasets._io.series.precision import LOOK_SERIES, doubt_of_float32
 from ssl_plugins.datasets._io.tables.reader import check_columns, open_tables
 from ssl_plugins.datasets._io.tables.row_metadata import MetadataCollector, Table, as_numbers, number_error
 
@@ -33,11 +34,15 @@ MAYBE_STEP_NAMES = re.compile(r"(?P<prefix>x|v|val|value|col|s|p|f|var)[ _.-]?(?
 
 @dataclass
 class SeriesList:
-    """Series of any length, each (channels, steps) float32. unused: names of what else their file holds."""
+    """Series of any length, each (channels, steps) float32. unused: names of what else their file holds.
+
+    doubt: a line if float32 does not hold them.
+    """
 
     path: Path
     series: Sequence[np.ndarray]
     unused: tuple[str, ...] = ()
+    doubt: str = ""
 
     line_numbers = None
     unit = "row"
@@ -185,21 +190,24 @@ def read_wide_tables(
 def _read_wide_table(
     entry: FileEntry, table: Table, steps: Sequence[str], roles: dict[str, str], metadata: MetadataCollector
 ) -> SeriesList:
-    path, values, count = entry.path, list[np.ndarray](), 0
+    path, values, count, doubt = entry.path, list[np.ndarray](), 0, ""
     for block in table.blocks([*steps, *roles.values()]):
         start, rows = count, np.empty((len(next(iter(block.values()))), len(steps)), np.float32)
+        looked = np.empty((min(LOOK_SERIES, len(rows)), len(steps)))
         for column, name in enumerate(steps):
-            rows[:, column], invalid = as_numbers(block[name])
+            numbers, invalid = as_numbers(block[name])
+            rows[:, column], looked[:, column] = numbers, numbers[: len(looked)]
             if invalid is not None:
                 cure = "fix it, name the column in dataset.drop_columns, or set dataset.layout=long if rows are moments"
                 raise number_error(path, start + invalid + 1, name, block[name][invalid].as_py(), cure)
+        doubt = doubt or doubt_of_float32(path, looked)
         metadata.append(block, roles, entry, lambda row, start=start: f"{path} row {start + row + 1}")  # type: ignore[misc]
         values.append(rows)
         count += len(rows)
     table.release()
     if not count:
         raise DataError(f"{path} has no rows")
-    return SeriesList(path, without_padding(np.concatenate(values)))
+    return SeriesList(path, without_padding(np.concatenate(values)), doubt=doubt)
 
 
 def _other_columns(

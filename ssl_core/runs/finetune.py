@@ -191,7 +191,11 @@ class Study:
             scratch = method == "from scratch"
             model = self.build(seed, scratch, (self.frozen["train"][index], parts[0].labels), head)
             setting = FitSetting(
-                seed, self.device, self.precision, self.console, f"{method}, {100 * fraction:.3g} % of the labels, seed {seed}"
+                seed,
+                self.device,
+                self.precision,
+                self.console,
+                f"{method}, {100 * fraction:.3g} % of the labels, seed {seed}",
             )
             result = fit(model, *parts, self.request.options, setting, scratch)
             self.record(method, fraction, seed, parts, result, model)

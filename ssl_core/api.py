@@ -22,6 +22,7 @@ from ssl_core.compare.request import ComparisonRequest, run_comparison
 from ssl_core.config.resolve import budgeted, flatten, validate
 from ssl_core.errors import ConfigError, nearest
 from ssl_core.pipeline.memory import MEMORY
+from ssl_core.pipeline.values import as_array
 from ssl_core.report import Report
 from ssl_core.report.comparison import Comparison
 from ssl_core.runs.build import load_checkpoint
@@ -501,7 +502,7 @@ def _label_kind(y: Any) -> str:
     """numpy's kind of labels in memory; missing ones do not count."""
     if y is None:
         return "U"
-    labels = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+    labels = as_array(y) if isinstance(y, torch.Tensor) else np.asarray(y)
     return np.array([label for label in labels.tolist() if label is not None]).dtype.kind
 
 

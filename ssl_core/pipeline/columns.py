@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_core.data import Continuous, Discrete, Field, Fields, Text
 from ssl_core.errors import ConfigError
-from ssl_core.pipeline.values import is_file, is_image, is_recording
+from ssl_core.pipeline.values import as_array, is_file, is_image, is_recording
 
 LABEL = "label"
 UNLABELLED = -1
@@ -79,11 +79,9 @@ def fits(value: Any, one: Field) -> bool:
         return isinstance(one, Continuous) and len(one.shape) == 2
     if is_file(value):
         return isinstance(one, Continuous) and len(one.shape) in (2, 3)
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
     if not isinstance(value, Tensor | np.ndarray | list | tuple):
         return False
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind in "SUO":
         return isinstance(one, Text) and array.dtype.kind != "O"
     if isinstance(one, Continuous):

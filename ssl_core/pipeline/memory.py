@@ -16,7 +16,7 @@ from ssl_core.contracts import Dataset, Inputs
 from ssl_core.data import Continuous, Discrete, Field, Fields, Sample, Split, Task, Text
 from ssl_core.errors import BadSample, ConfigError, DataError, nearest
 from ssl_core.pipeline.columns import LABEL, Columns, is_hugging_face, match_columns, open_hugging_face
-from ssl_core.pipeline.values import ValueReader, check_container, is_recording
+from ssl_core.pipeline.values import ValueReader, as_array, check_container, is_recording
 
 MEMORY = "memory"
 """The name of data sets in memory."""
@@ -24,6 +24,12 @@ ORIGIN = "memory:data"
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 NUMERIC, MISSING = "numeric", "missing"
 """Fields of tables: numbers, and which of them are missing. NaN in the first stands for an entry in the second."""
+EXACT = ("float32", "float16", "bool", "int8", "uint8", "int16", "uint16")
+"""Types whose numbers float32 holds."""
+COARSE = 0.01
+"""Share of a column's deviation that float32's step at its mean may be."""
+PRECISION_SAMPLES, PRECISION_VALUES = 1000, 2**22
+"""Samples and values that are looked at for it."""
 MIN_TEXT_PAIRS, TEXT_PAIRS = 8, 1000
 """Samples that are looked at for labels among pairs of texts."""
 
@@ -233,7 +239,7 @@ def infer_fields(samples: SampleInputs, rate: float | None = None) -> Fields:
     if uniform and whole is not None:
         for name, first in fields.items():
             if isinstance(first, Discrete):
-                fields[name] = Discrete(first.length, max(first.vocab, int(whole[name].max()) + 1))
+                fields[name] = Discrete(first.length, max(first.vocab, _largest_id(as_array(whole[name])) + 1))
             elif isinstance(first, Text):
                 fields[name] = Text()  # only the first was read
     return _with_rates(samples, fields, rate)
@@ -284,8 +290,13 @@ def _field(name: str, array: np.ndarray, template: Field | None, rate: float | N
         return Text(len(array.item()) if array.dtype.kind == "U" and not array.ndim else None)
     if isinstance(template, Discrete) or (template is None and array.dtype.kind in "iub"):
         vocab = template.vocab if isinstance(template, Discrete) else 1
-        return Discrete(array.size, max(vocab, int(array.max(initial=0)) + 1))
+        return Discrete(array.size, max(vocab, _largest_id(array) + 1))
     return Continuous(array.shape, rate, array.dtype.name)
+
+
+def _largest_id(array: np.ndarray) -> int:
+    """The largest id; a sample with NaN or infinity is refused by the tokenizer."""
+    return int(array.max(initial=0, where=np.isfinite(array)))
 
 
 def _merge(name: str, index: int, one: Field, other: Field) -> Field:
@@ -325,7 +336,7 @@ def infer_task(labels: np.ndarray) -> tuple[Task, np.ndarray]:
 
 
 def doubts_about(fields: Fields) -> tuple[str, ...]:
-    """Lines on axes that may have been given in another order."""
+    """Lines on axes that may have been given in another order; for values see `doubts_about_precision`."""
     lines = []
     for name, one in fields.items():
         shape = one.shape if isinstance(one, Continuous) else ()
@@ -343,6 +354,54 @@ def doubts_about(fields: Fields) -> tuple[str, ...]:
                 f"x.transpose(0, 3, 1, 2)"
             )
     return tuple(lines)
+
+
+def doubts_about_precision(samples: SampleInputs, fields: Fields) -> tuple[str, ...]:
+    """Lines on columns and channels whose values differ by little more than float32 resolves at their mean.
+
+    Samples are prepared in float32. Of numbers such as seconds since 1970 it would leave few different ones.
+    """
+    wide = [name for name, one in fields.items() if isinstance(one, Continuous) and one.dtype not in EXACT]
+    if not wide or not len(samples):
+        return ()
+    size = max(np.size(array) for array in samples[0].values())
+    count = min(len(samples), PRECISION_SAMPLES, max(2, PRECISION_VALUES // max(1, size)))
+    index = np.unique(np.linspace(0, len(samples) - 1, count).astype(int)).tolist()
+    chosen = [samples[number] for number in index]
+    lines = []
+    for name in wide:
+        axis = "column" if name == NUMERIC else "channel"
+        rows = [_by_channel(name, inputs[name]) for inputs in chosen]
+        if any(row.dtype.kind not in "iuf" or len(row) != len(rows[0]) for row in rows):
+            continue
+        found = [(number, *one) for number, one in enumerate(map(_cut_by_float32, zip(*rows, strict=True))) if one]
+        if found:
+            number, mean, std, step = found[0]
+            more = f" (and {len(found) - 1} more alike)" if len(found) > 1 else ""
+            lines.append(
+                f"{axis} {number} of '{name}'{more} has mean {mean:.6g} and standard deviation {std:.3g}, of which "
+                f"float32 leaves steps of {step:.3g}; subtract a constant such as the mean from it in float64, here "
+                f"and in later data"
+            )
+    return tuple(lines)
+
+
+def _by_channel(name: str, array: np.ndarray) -> np.ndarray:
+    """(channels or columns, values) of one sample."""
+    return array.reshape(-1, 1) if name == NUMERIC or array.ndim < 2 else array.reshape(len(array), -1)
+
+
+def _cut_by_float32(parts: Iterable[np.ndarray]) -> tuple[float, float, float] | None:
+    """Mean, deviation and float32's step at the mean, if the step is more than a hundredth of the deviation."""
+    values = np.concatenate(list(parts)).astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size or values.min() == values.max():
+        return None
+    mean, std = float(values.mean()), float(values.std())
+    if abs(mean) > np.finfo(np.float32).max:
+        return None
+    step = float(np.spacing(np.float32(abs(mean))))
+    return (mean, std, step) if step > COARSE * std and step > np.finfo(np.float32).tiny else None
 
 
 class MemoryDataset(Dataset):
@@ -409,6 +468,8 @@ class MemoryDataset(Dataset):
 def _label_array(y: Any) -> np.ndarray:
     """Labels as an array; of objects if some are None."""
     values = list(y)
+    if any(isinstance(value, Tensor) for value in values):
+        y = values = [as_array(value) if isinstance(value, Tensor) else value for value in values]
     return np.array(values, dtype=object) if any(value is None for value in values) else np.asarray(y)
 
 
@@ -470,7 +531,7 @@ def memory_dataset(
         y = labels
     task, codes, known, kind = None, None, None, None
     if y is not None:
-        given = y.detach().cpu().numpy() if isinstance(y, Tensor) else _label_array(y)
+        given = as_array(y) if isinstance(y, Tensor) else _label_array(y)
         if len(given) != len(samples):
             raise DataError(
                 f"there are {len(samples)} samples and {len(given)} labels; give None for a sample without a label"
@@ -487,6 +548,6 @@ def memory_dataset(
     values = {
         "__doc__": "Samples in memory.", "modality": modality, "samples": samples, "y": codes, "known_task": task,
         "known_fields": fields, "known_labels": known, "label_kind": kind, "warnings": samples.notes(),
-        "doubts": doubts_about(fields),
+        "doubts": doubts_about(fields) + (doubts_about_precision(samples, fields) if trained is None else ()),
     }  # fmt: skip
     return type("MemoryDataset", (MemoryDataset,), values), digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ssl_core.data import Continuous, Field
@@ -16,6 +17,12 @@ COLOUR_COUNTS = (1, 3, 4)
 """Numbers of channels by which an axis is known as that of colours."""
 GREY_MODES = ("L", "1", "I", "F", "I;16", "I;16B", "I;16L", "LA", "La")
 """Modes of Pillow images of one channel; images of all other modes become RGB."""
+
+NOT_IN_NUMPY = tuple(
+    getattr(torch, name)
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+    if hasattr(torch, name)
+)
 
 
 class ValueReader:
@@ -51,9 +58,7 @@ class ValueReader:
             return self._image(name, value, field)
         if is_recording(value):
             value = self._recording(name, value, field)
-        if isinstance(value, Tensor):
-            value = value.detach().cpu().numpy()
-        array = _as_array(value)
+        array = as_array(value)
         if array.dtype.kind in "cmM":
             raise BadSample(f"'{name}' holds {array.dtype}; convert it to real numbers")
         if not isinstance(field, Continuous) or array.dtype.kind in "SUO":
@@ -99,8 +104,16 @@ class ValueReader:
         return samples
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """A value as an array. Texts among other objects stay objects, of which NumPy would make texts: "nan" of NaN."""
+def as_array(value: Any) -> np.ndarray:
+    """A value as an array.
+
+    Texts among other objects stay objects, of which NumPy would make texts: "nan" of NaN. Tensors of types that NumPy
+    lacks, such as bfloat16, become float32.
+    """
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        array: np.ndarray = (value.float() if value.dtype in NOT_IN_NUMPY else value).numpy()
+        return array
     if isinstance(value, list | tuple) and any(isinstance(one, str) for one in value):
         return np.asarray(value, None if all(isinstance(one, str) for one in value) else object)
     return np.asarray(value)

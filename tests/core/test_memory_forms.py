@@ -270,6 +270,41 @@ def test_axes_that_may_be_in_another_order_are_doubted():
     assert opened(np.zeros((4, 13, 32, 32)), IMAGE)[2].doubts == ()
 
 
+def test_numbers_that_float32_cuts_are_doubted():
+    rng = np.random.default_rng(0)
+    seconds = np.stack([rng.standard_normal(60), 1.7e9 + rng.uniform(0, 3600, 60)], axis=1)
+    (line,) = opened(seconds, TABLE)[2].doubts
+    assert line.startswith("column 1 of 'numeric' has mean 1.7e+09 and standard deviation 1")
+    assert "of which float32 leaves steps of 128; subtract a constant such as the mean from it" in line
+    assert opened(seconds - seconds.mean(axis=0), TABLE)[2].doubts == ()  # the cure works
+    pressure = 101325 + 0.01 * rng.standard_normal((12, 2, 64))
+    (line,) = opened(pressure, SERIES)[2].doubts
+    assert line.startswith("channel 0 of 'series' (and 1 more alike) has mean 101325 and standard deviation 0.0")
+    assert opened(pressure - 101325, SERIES)[2].doubts == ()
+    assert opened(np.full((12, 2, 64), 101325.3), SERIES)[2].doubts == ()  # constant
+    assert opened(1e-13 * rng.standard_normal((12, 2, 64)), SERIES)[2].doubts == ()
+    with_gaps = np.where(rng.random(seconds.shape) < 0.2, np.nan, seconds)
+    assert len(opened(with_gaps, TABLE)[2].doubts) == 1
+
+
+def test_tensors_of_types_that_numpy_lacks():
+    x = torch.randn(12, 2, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    y = torch.arange(12).to(torch.bfloat16) % 3
+    for data, labels in ((x, y), (list(x), list(y)), ([{"series": one} for one in x], y), ({"series": x}, y)):
+        inputs, classes, dataset = opened(data, SERIES, y=labels)
+        assert dataset.fields["series"].dtype == "float32"
+        np.testing.assert_array_equal(np.stack([one["series"] for one in inputs]), x.float().numpy())
+        assert [int(one) for one in classes] == (np.arange(12) % 3).tolist()
+
+
+def test_ids_with_a_gap_are_left_to_the_tokenizer():
+    codes = np.array([[0, 3], [1, np.nan], [2, 1]])
+    for x in ({"codes": codes}, [{"codes": one} for one in codes]):
+        inputs, _, dataset = opened(x, {"codes": Discrete(2, 2)})
+        assert dataset.fields["codes"] == Discrete(2, 4)
+        assert np.isnan(inputs[1]["codes"][1])
+
+
 def test_values_that_would_be_changed_in_silence_are_refused():
     with pytest.raises(DataError, match="sample 0: 'series' holds complex128; convert it to real numbers"):
         opened(np.zeros((4, 2, 8), complex), SERIES)

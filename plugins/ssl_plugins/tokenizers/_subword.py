@@ -300,7 +300,7 @@ def read_vocabulary(path: Path, options: SubwordTokenizer.Options) -> hf.Tokeniz
         ConfigError: The file does not exist, cannot be read as a vocabulary, or lacks the entry of unknown words.
     """
     backend = _read_backend(path, options)
-    unknown = str(getattr(backend.model, "unk_token", None))
+    unknown = str(getattr(backend.model, "unk_token", UNK))
     if isinstance(backend.model, models.WordPiece | models.WordLevel) and backend.token_to_id(unknown) is None:
         raise ConfigError(f"tokenizer.file {path} has no entry {unknown}, which stands for unknown words; add it")
     return backend

@@ -415,6 +415,12 @@ def _empty_in_a_window(folder: Path) -> Path:
     return _save(folder, frame)
 
 
+def _walks(folder: Path) -> Path:
+    """Series of several people, each with one label, whose times are the same."""
+    parts = [_long(60, person=f"p{n}", label=f"l{n % 3}").assign(a=noise(60, seed=n)) for n in range(12)]
+    return _save(folder, pd.concat(parts))
+
+
 def _sparse_window(folder: Path) -> Path:
     """24 of the 32 rows of the third window lack a value, and 8 of the fourth."""
     frame = _long()
@@ -656,6 +662,10 @@ FAULTS = [
         "missing: empty channel is dropped", TS, _empty_channel, sample_count(12, 2, 32),
         options={**WINDOW, "drop_columns": "heart_rate"},
     ),
+    Fault("several series with a label each", TS, _walks, options=WINDOW,
+          error=r"no window has one label, and .*several series.*dataset\.id"),
+    Fault("several series with a label each, named", TS, _walks, sample_count(12, 2, 32),
+          options={**WINDOW, "id": "person"}),
     Fault("missing: half of a window", TS, _sparse_window, sample_count(12, 2, 32), options=WINDOW,
           warning=r"^1 of \d+ windows lack more than half of the values of a channel, .*rows? 65 to 96"),
     Fault("wide: ID", TS, _wide_beside(ID=range(20), label=["a", "b"] * 10), _without_id),

@@ -334,6 +334,8 @@ class SeriesFiles(SeriesSplit):
             label, is_labelled = Codes(codes, table.label.names), share >= options.label_share
         locations = WindowLocations(table, begin, window)
         if not is_labelled.any():
+            if mixed := next((doubt for doubt in table.reading.doubts if "several series" in doubt), None):
+                raise DataError(f"{options.root}: no window has one label, and {mixed}")
             raise DataError(
                 f"{locations(0)}: here and in all other windows less than {options.label_share:.0%} of the rows have "
                 f"one label; lower dataset.label_share or window, or set dataset.task=number if labels are numbers"

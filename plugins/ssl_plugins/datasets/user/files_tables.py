@@ -27,6 +27,11 @@ from ssl_plugins.datasets._io.tables.schema import Rows, column_stats, conform_r
 from ssl_plugins.datasets._io.tables.shared import SharedTable, put_shared, take_shared
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
+GROUP_WORDS = frozenset(
+    ("patient", "subject", "participant", "person", "speaker", "user", "customer", "animal", "donor", "site", "batch")
+)
+"""Names of columns, without "id", whose equal values belong together."""
+
 
 class TableFiles(UserData):
     """Your own tables (CSV, JSON, Parquet, Feather, Excel): numbers, categories, missing values, a label, groups."""
@@ -81,6 +86,8 @@ class TableFiles(UserData):
             label_findings(metadata.label, title, options.task) if target is None else ((), ())
         )
         self.doubts += (*reader.doubts, *label_doubts)
+        if metadata.group is None:
+            self.doubts += self._look_for_groups()
         self.warnings += label_warnings
         if self.empty:
             self.warnings += (f"columns without a value in any row are left out: {', '.join(self.empty[:10])}",)
@@ -97,6 +104,23 @@ class TableFiles(UserData):
         """
         entries = list_sources(options.root, options.test_root, TABLE_EXTENSIONS, options.label_pattern, options)
         return excerpt_tables(entries, options, folder)
+
+    def _look_for_groups(self) -> tuple[str, ...]:
+        """A doubt on the first input whose name is that of a group, such as patient, and whose values repeat."""
+        named = {*self.options.numeric, *self.options.categorical}
+        for name in self.order:
+            word = re.sub(r"[^a-z]+", "", name.lower())
+            if (word not in GROUP_WORDS and word.removesuffix("id") not in GROUP_WORDS) or name in named:
+                continue
+            values = self.data.ids[name] if name in self.data.ids else self.data.numbers[name]
+            count = len(np.unique(values))
+            if 1 < count <= len(values) / 2:
+                return (
+                    f"{self.where} has no column 'group', but '{name}' with {count} values in {len(values)} rows; set "
+                    f"dataset.group={name} to keep the rows of each in one split, or name it in dataset.categorical, "
+                    f"dataset.numeric or dataset.drop_columns",
+                )
+        return ()
 
     def _select_rows(self, shared: SharedTable) -> Rows:
         """The rows of this split.

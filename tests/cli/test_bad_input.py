@@ -63,7 +63,9 @@ def odd_mode(root: Path) -> Path:
 
 
 def odd_letter(root: Path) -> Path:
-    lines = [f">{number}\nACGTACGTACGT" for number in range(20)]
+    lines = [
+        f">{number}\nACGTACG" + "".join("ACGT"[number // 4**place % 4] for place in range(5)) for number in range(20)
+    ]
     lines[6] = ">6\nACGTACGJACGT"
     (root / "dna.fasta").write_text("\n".join(lines) + "\n")
     return root / "dna.fasta"

@@ -223,7 +223,7 @@ def test_results_are_kept_unless_overwritten(fine, run, place):
     ("arguments", "message"),
     [
         (["--train", "first:2"], "give all, last:N with N from 1, lora or head"),
-        (["--train", "last:9"], "the encoder has 2; give --train last:2 or less"),
+        (["--train", "last:9"], "the encoder has 2 blocks; give --train last:2 or less"),
         (["--label-fractions", "a,1"], "--label-fractions a,1: give shares above 0 and up to 1"),
         (["--label-fractions", "0,1"], "0 is no share"),
         (["--class-weights", "even"], "option 'finetune.class_weights'"),
@@ -251,7 +251,8 @@ def test_wrong_arguments_of_predict(fine, run, place, monkeypatch):
     folder, _ = fine
     for arguments, message in (
         ([folder, "x.csv", "--out", "p.npz"], "must end in .csv, .parquet"),
-        ([run, "x.csv"], "holds no fine-tuned model; make one with sslx finetune RUN"),
+        ([run, "x.csv"], f"holds no fine-tuned model; name one of its own: {run / 'finetune'}"),
+        ([place, "x.csv"], "holds no fine-tuned model; make one with sslx finetune RUN"),
         ([folder, "x.csv", "--set", "train.lr=1"], "sslx predict takes options of the data set"),
         ([folder / "model" / "encoder", "x.csv"], "holds a saved encoder, not a saved fine-tuned model"),
     ):

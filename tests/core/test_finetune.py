@@ -197,7 +197,7 @@ def test_last_blocks_train_with_final_norm_and_head(make):
         "encoder.transformer.blocks.1", "encoder.transformer.norm.weight", "encoder.transformer.norm.bias",
         "head.norm.weight", "head.norm.bias", "head.linear.weight", "head.linear.bias",
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="--train last:3: the encoder has 2; give --train last:2 or less"):
+    with pytest.raises(ConfigError, match="--train last:3: the encoder has 2 blocks; give --train last:2 or less"):
         choose_trained(parts, FinetuneOptions(train="last:3"))
 
 

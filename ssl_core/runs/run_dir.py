@@ -227,13 +227,13 @@ def place_of_evaluation(folder: Path, dataset: str | None = None, which: str = L
         dataset: a name for other data than the run's own; None for its own.
         which: the checkpoint, whose name ends that of the folder; the run's own report is that of the last.
     """
-    if dataset is None and which == LAST and _is_reported(folder, checkpoint.latest(folder)):
+    if dataset is None and which == LAST and _is_reported(folder):
         return folder
     name = re.sub(r"[^\w.+-]+", "-", dataset or "own").strip("-.") or "own"
     return folder / "eval" / (name if which == LAST else f"{name}-{which}")
 
 
-def _is_reported(folder: Path, newest: checkpoint.Checkpoint | None) -> bool:
+def _is_reported(folder: Path) -> bool:
     """Whether the report of a run is of its newest checkpoint: it is not if a finished run was resumed and stopped."""
     try:
         steps = json.loads((folder / REPORT).read_text(encoding="utf-8"))["steps"]
@@ -241,7 +241,8 @@ def _is_reported(folder: Path, newest: checkpoint.Checkpoint | None) -> bool:
         return False
     except (OSError, ValueError, TypeError, KeyError):  # damaged: it is made anew in its place
         return True
-    return newest is None or steps >= newest.step
+    newest = checkpoint.latest_step(folder)
+    return newest is None or bool(steps >= newest)
 
 
 def summary(folder: Path) -> dict[str, str]:
@@ -250,7 +251,7 @@ def summary(folder: Path) -> dict[str, str]:
     try:
         saved = checkpoint.latest(folder)
         step = saved.step if saved else 0
-        state = "finished" if _is_reported(folder, saved) else "stopped" if saved else "no checkpoint"
+        state = "finished" if _is_reported(folder) else "stopped" if saved else "no checkpoint"
     except CheckpointError:
         step, state = 0, "damaged"
     return {

@@ -139,6 +139,12 @@ def latest(run: Path) -> Checkpoint | None:
     return _read(saved[-1]) if saved else None
 
 
+def latest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint of a run folder by its name, None if there is none."""
+    saved = _saved(run / FOLDER)
+    return int(saved[-1].name.removeprefix("step-")) if saved else None
+
+
 def newest_whole(runs: Sequence[Path]) -> Checkpoint | None:
     """Return the newest checkpoint whose files are all as they were written, None if there is no checkpoint.
 

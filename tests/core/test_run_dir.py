@@ -13,7 +13,6 @@ from ssl_core.errors import ConfigError
 from ssl_core.plugins import load
 from ssl_core.runs import run_dir
 from ssl_core.runs.run_dir import create_run_dir, default_folder, lock_run_dir, place_of_evaluation
-from ssl_core.training.checkpoint import Checkpoint
 
 OF_A_RUN = json.dumps({"objective": {}, "modality": "text", "train": {}})
 
@@ -96,12 +95,10 @@ def test_a_folder_of_another_program_is_not_overwritten(tmp_path, content):
 
 def test_a_report_of_an_earlier_end_is_not_that_of_a_run_that_was_resumed(tmp_path):
     (tmp_path / "report.json").write_text('{"steps": 4}')
-    newest = Checkpoint(tmp_path, {"step": 6})
-    assert not run_dir._is_reported(tmp_path, newest)
-    assert run_dir._is_reported(tmp_path, Checkpoint(tmp_path, {"step": 4}))
-    assert run_dir._is_reported(tmp_path, None)
-    (tmp_path / "report.json").unlink()
-    assert not run_dir._is_reported(tmp_path, newest)
+    assert place_of_evaluation(tmp_path) == tmp_path
+    for step, own in ((4, True), (6, False)):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+        assert (place_of_evaluation(tmp_path) == tmp_path) == own
 
 
 def test_an_evaluation_replaces_no_report_of_another_kind(tmp_path):

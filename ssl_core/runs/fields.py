@@ -74,10 +74,8 @@ def adapt_fields(
 
 def _mode_cure(trained: Field, given: Field, dataset: Dataset) -> str | None:
     """The option that reads colour images as grey, or grey ones as colour, if the data set has it."""
-    if (
-        not (isinstance(trained, Continuous) and isinstance(given, Continuous))
-        or "mode" not in type(dataset.options).model_fields
-    ):
+    has_mode = hasattr(getattr(dataset, "options", None), "mode")
+    if not (has_mode and isinstance(trained, Continuous) and isinstance(given, Continuous)):
         return None
     mode = {(1, 3): "grey", (3, 1): "rgb"}.get((trained.shape[0] or 0, given.shape[0] or 0))
     return mode and f"set dataset.mode={mode}"

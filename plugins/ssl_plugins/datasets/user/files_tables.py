@@ -28,7 +28,7 @@ from ssl_plugins.datasets._io.tables.shared import SharedTable, put_shared, take
 from ssl_plugins.datasets._io.user_data import RowOptions, UserData
 
 GROUP_WORDS = frozenset(
-    ("patient", "subject", "participant", "person", "speaker", "user", "customer", "animal", "donor", "site", "batch")
+    ("patient", "subject", "participant", "person", "speaker", "user", "customer", "animal", "donor")
 )
 """Names of columns, without "id", whose equal values belong together."""
 

@@ -103,14 +103,24 @@ class TabularTokenizer(JointTokenizer):
                 f"tokenizer 'tabular' reads a field 'numeric' of real numbers, fields of ids, or both; the data set "
                 f"offers {offered}"
             )
-        for name, field in fields.items():
-            if name != NUMERIC and not isinstance(field, Discrete):
-                kind = "text" if isinstance(field, Text) else "real numbers"
-                put = "" if isinstance(field, Text) else "put it into 'numeric', or "
-                raise ConfigError(
-                    f"tokenizer 'tabular' reads no field '{name}' of {kind}; {put}give whole numbers for a category"
-                )
         super().__init__(options, fields, dim, parts=parts)
+        self.unread = {
+            name: field for name, field in fields.items() if name != NUMERIC and not isinstance(field, Discrete)
+        }
+
+    def fit(self, samples: Iterable[Inputs]) -> None:
+        """Fit each part in turn. An encoder that is trained already is loaded also with fields that it does not read.
+
+        Raises:
+            ConfigError: The tokenizer would read nothing of a field.
+        """
+        for name, field in self.unread.items():
+            kind = "text" if isinstance(field, Text) else "real numbers"
+            put = "" if isinstance(field, Text) else "put it into 'numeric', or "
+            raise ConfigError(
+                f"tokenizer 'tabular' reads no field '{name}' of {kind}; {put}give whole numbers for a category"
+            )
+        super().fit(samples)
 
     def preprocess(self, inputs: Inputs) -> Inputs:
         """Preprocess the columns of one row.

@@ -86,7 +86,7 @@ class TableFiles(UserData):
             label_findings(metadata.label, title, options.task) if target is None else ((), ())
         )
         self.doubts += (*reader.doubts, *label_doubts)
-        if metadata.group is None:
+        if metadata.group is None and len(self.splits) > 1 and draws_split(metadata.split, options):
             self.doubts += self._look_for_groups()
         self.warnings += label_warnings
         if self.empty:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
+import sys
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from ssl_core.cli.common import command, errors_in_one_line, load_catalogue
+from ssl_core.cli.common import command, errors_in_one_line, load_catalogue, say
 from ssl_core.plugins import GROUP
 
 PREFIX = "commands."
@@ -27,6 +28,21 @@ def plugin_commands() -> dict[str, str]:
 
 class PluginGroup(TyperGroup):
     """The commands of sslx, followed by those of plugins."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run the command line; an error of usage is one line, as all errors are."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except typer.Abort:
+            say("error: aborted")
+            sys.exit(1)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # that of click, which typer may have a copy of
+                raise
+            _say_usage(error)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All names, without loading a plugin."""
@@ -48,6 +64,19 @@ class PluginGroup(TyperGroup):
         """The help page, which names the package of a plugin's command in place of its help."""
         ctx.meta[HELP] = True
         super().format_help(ctx, formatter)
+
+
+def _say_usage(error: Any) -> NoReturn:
+    """Print an error of usage as one line; a command that needs arguments and has none prints its help."""
+    context = getattr(error, "ctx", None)
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if context is None:
+        say(f"error: {text}")
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        say(f"error: {text[:1].lower()}{text[1:]} (see {context.command_path} {context.help_option_names[0]})")
+    sys.exit(error.exit_code)
 
 
 def _with_errors_in_one_line(made: Any) -> Any:

@@ -61,7 +61,32 @@ def test_exit_code_of_the_command_is_kept(call):
     assert call("leave").exit_code == 3
 
 
-def test_usage_error_is_the_command_lines_own(call):
+def test_usage_error_is_one_line(call):
     done = call("fail", "--nothing")
     assert done.exit_code == 2
-    assert "No such option" in done.stderr
+    assert done.stderr.startswith("error: no such option: --nothing")
+    assert done.stderr.endswith(" (see sslx notes fail -h)\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["emebd"], "no such command 'emebd'"),
+        (["embed", "run"], "missing argument 'PATH'"),
+        (["run", "--steps", "many"], "invalid value for '--steps'"),
+        (["finetune", "run", "--seeds", "1,2"], "invalid value for '--seeds'"),
+    ],
+)
+def test_usage_errors_of_all_commands_are_one_line(arguments, message):
+    done = CliRunner().invoke(app.app, arguments)
+    assert done.exit_code == 2
+    assert done.stderr.lower().startswith(f"error: {message.lower()}")
+    assert " (see sslx " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_arguments_print_the_help():
+    done = CliRunner().invoke(app.app, [])
+    assert done.exit_code == 2
+    assert "Pretrain an encoder" in done.output

@@ -29,12 +29,13 @@ def plugin_commands() -> dict[str, str]:
 class PluginGroup(TyperGroup):
     """The commands of sslx, followed by those of plugins."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
         """Run the command line; an error of usage is one line, as all errors are."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+        if not options.get("standalone_mode", True):
+            return super().main(*args, **options)
+        options["standalone_mode"] = False
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(*args, **options)
         except typer.Abort:
             say("error: aborted")
             sys.exit(1)

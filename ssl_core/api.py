@@ -38,6 +38,7 @@ from ssl_core.runs.inspection.inspect import OBJECTIVE, inspect_path
 from ssl_core.runs.inspection.schema import Inspection
 from ssl_core.runs.memory_data import (
     as_frame,
+    as_root,
     check_rate,
     data_options,
     embed_frame,
@@ -215,7 +216,7 @@ def pretrain(
         data: what to train on.
 
             - None: `dataset`, or the modality's embedded data.
-            - A path: files of your own, as `sslx run --data`.
+            - A path: files of your own, as `sslx run --data`; or a sequence of paths of files.
             - An array or tensor (n, ...): n samples of the modality's first field, such as images (n, C, H, W), series
               (n, C, steps), numbers (n, columns). A missing channel axis is added.
             - A dict of arrays by field, such as {"image": (n, C, H, W), "caption": texts}.
@@ -240,7 +241,7 @@ def pretrain(
         CheckpointError: with `resume`, the folder holds no run or a damaged checkpoint.
         SslxError: training failed, for example because the loss is not finite.
     """
-    catalogue = installed.load()
+    catalogue, data = installed.load(), as_root(data)
     keywords = _checked(options, PretrainKeywords)
     resume, overwrite = keywords.get("resume", False), keywords.get("overwrite", False)
     source = _source_path(keywords.get("init_from"))
@@ -286,7 +287,7 @@ def inspect(path: str | os.PathLike[str], *, modality: str | None = None, object
     It reads names, headers and at most 2,000 samples of a split; of large tables an excerpt.
 
     Args:
-        path: a file, a folder, a pattern such as data/*.csv, or several files with commas between them.
+        path: a file, a folder, a pattern such as data/*.csv, or several files, as a sequence or with commas between.
         modality: read it as this kind of data; by default as the most likely one.
         objective: the objective of the proposed run.
 
@@ -297,6 +298,7 @@ def inspect(path: str | os.PathLike[str], *, modality: str | None = None, object
     Raises:
         ConfigError: `path` is none, or there is no such path, modality or objective.
     """
+    path = as_root(path)
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"path is a {type(path).__name__}; give a file or folder, as sslx.inspect('data.csv')")
     return inspect_path(os.fspath(path), installed.load(), modality=modality, objective=objective)
@@ -341,7 +343,8 @@ def embed(
         source: a run, an encoder, or a run's folder.
         x: n samples: an array or tensor (n, ...), a dict of such by field, a sequence of samples, a torch or Hugging
             Face data set, or a pandas DataFrame of n rows, whose columns are matched by name with those trained on. A
-            path stands for files, whose samples come in the order in which `sslx embed` writes them.
+            path stands for files, whose samples come in the order in which `sslx embed` writes them, as does a
+            sequence of paths of files.
         per_token: return one feature vector for each of the L tokens instead of one for each sample.
         layers: numbers of encoder layers from 1, whose outputs are returned side by side.
         batch_size: samples in a forward pass.
@@ -370,6 +373,7 @@ def embed(
         folder = source.folder if isinstance(source, Run) else source
         encoder = load(folder, device="auto", checkpoint=checkpoint)
     check_rate(rate, encoder.fields)
+    x = as_root(x)
     console = console or Console()
     request = EmbedRequest("", {}, per_token, None if layers is None else tuple(layers), batch_size)
     request.readout = readout
@@ -407,7 +411,7 @@ def evaluate(
         ConfigError: an option that training depends on, data without labels, or no split of that name.
         DataError: the data does not offer the fields that the encoder reads.
     """
-    keywords = _checked(options, EvaluateKeywords)
+    keywords, data = _checked(options, EvaluateKeywords), as_root(data)
     checkpoint = keywords.pop("checkpoint", LAST)
     if isinstance(source, PretrainedEncoder) or (not isinstance(source, Run) and is_saved(Path(source))):
         _refuse_checkpoint(checkpoint)
@@ -479,7 +483,7 @@ def finetune(
     folder, overwrite = None if out is None else Path(out), keywords.pop("overwrite", False)
     if folder is not None:
         check_free(folder, overwrite)
-    catalogue = installed.load()
+    catalogue, x = installed.load(), as_root(x)
     if isinstance(source, Run):
         encoder = source.encoder
         if x is None and "dataset" not in keywords:
@@ -612,7 +616,7 @@ def compare(
         DataError: the data cannot be used.
         SslxError: every run failed; the message is that of the first.
     """
-    keywords, catalogue = _checked(options, CompareKeywords), installed.load()
+    keywords, catalogue, data = _checked(options, CompareKeywords), installed.load(), as_root(data)
     modalities = [modality] if isinstance(modality, str) else list(modality or ())
     if isinstance(objectives, str):
         raise ConfigError(f"objectives is a text; give a list, as objectives=['{objectives}', 'mae']")

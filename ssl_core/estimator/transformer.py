@@ -185,6 +185,13 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             if self.modality == "tabular":
                 raise EstimatorError("X is a list of texts, and a table has rows of columns; give a DataFrame")
             return self._validated_texts(x, reset)
+        if _is_texts(x) and reset:
+            try:
+                float(next(iter(x)))
+            except ValueError:
+                raise EstimatorError(
+                    "X holds texts; name their modality, as modality='text', 'genomics' or 'protein'"
+                ) from None
         if hasattr(x, "to_pandas") and hasattr(x, "columns"):  # polars, Arrow
             x = x.to_pandas()
         is_frame = hasattr(x, "iloc") and hasattr(x, "columns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,15 @@ class ValueReader:
         array = as_array(value)
         if array.dtype.kind in "cmM":
             raise BadSample(f"'{name}' holds {array.dtype}; convert it to real numbers")
-        if not isinstance(field, Continuous) or array.dtype.kind in "SUO":
+        if not isinstance(field, Continuous):
+            return array
+        if array.dtype.kind in "SUO":
+            other = next((one for one in array.flat if isinstance(one, str | bytes | os.PathLike)), None)
+            if self.known and other is not None:
+                raise BadSample(
+                    f"'{name}' holds {str(other)[:80]!r}, and is of real numbers; give numbers, or paths of files that "
+                    f"exist"
+                )
             return array
         if array.ndim == len(field.shape) - 1:
             return array[np.newaxis]

@@ -23,7 +23,7 @@ from ssl_core.nn.task_head import TaskHead, probabilities, task_from_json, task_
 from ssl_core.pipeline.memory import SampleInputs
 from ssl_core.plugins import Catalogue
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder, evaluating
-from ssl_core.runs.memory_data import as_frame, frame_batches
+from ssl_core.runs.memory_data import as_frame, as_root, file_batches, frame_batches
 from ssl_core.runs.saved import (
     DIGESTS,
     ENTRIES,
@@ -171,6 +171,12 @@ class FineTuned(TaskModel):
         return blank(chosen, valid, "" if kind == "U" else np.nan if kind == "f" else -1)
 
     def _batches(self, x: Any, size: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        x = as_root(x)
+        if isinstance(x, str | os.PathLike):
+            with evaluating(self):
+                for prepared in file_batches(self.encoder, x, size, self.label_options):
+                    yield self.scores(self.encoder.stack(prepared))
+            return
         frame = as_frame(x, self.encoder.config.modality)
         samples = SampleInputs(x, self.encoder.fields) if frame is None else frame
         if not len(samples):

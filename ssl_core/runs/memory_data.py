@@ -70,7 +70,8 @@ def data_options(
     if data is None or isinstance(data, str | os.PathLike):
         if keywords.get("y") is not None:
             raise ConfigError(
-                "y is for data in memory; leave it out, or name the column of the labels as set={'dataset.label': NAME}"
+                "y is for data in memory; leave it out, and name the column of the labels as set={'dataset.label': "
+                "NAME}, or give a label_pattern for names of files"
             )
         if keywords.get("rate") is not None:
             raise ConfigError("rate is for data in memory; leave it out: files have their own")
@@ -95,6 +96,47 @@ def data_options(
         record_use(folder, digest)
     catalogue.add(Origin(ORIGIN), MemoryPlugin(dataset))
     return {"dataset.name": MEMORY, "dataset.digest": digest}
+
+
+def as_root(data: Any) -> Any:
+    """A sequence of paths of files as one text, with commas between them, as `dataset.root` takes it; else the data.
+
+    Texts are paths if a file of each name exists.
+
+    Raises:
+        ConfigError: a path holds a comma, is given twice, or an entry is no path.
+        DataError: a file does not exist.
+    """
+    if not isinstance(data, list | tuple | np.ndarray) and not (hasattr(data, "iloc") and not hasattr(data, "columns")):
+        return data
+    items = data if isinstance(data, list | tuple) else check_container(data)
+    if not len(items) or not (isinstance(items[0], os.PathLike) or _is_file(items[0])):
+        return data
+    paths = list(items)
+    if isinstance(paths[0], str) and not all(map(_is_file, paths)):
+        return data
+    names: dict[str, int] = {}
+    for number, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigError(f"sample {number} is a {type(path).__name__}, sample 0 a path; give paths alone")
+        name = os.fspath(path)
+        if len(paths) > 1 and "," in name:
+            raise ConfigError(
+                f"{name}: of several files none may have a comma in its name; rename it, or give a folder"
+            )
+        if not os.path.exists(name):
+            raise DataError(f"sample {number}: {name} does not exist")
+        if name in names:
+            raise ConfigError(f"{name} is given twice, as samples {names[name]} and {number}; give each file once")
+        names[name] = number
+    return ",".join(names)
+
+
+def _is_file(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and os.path.isfile(name)
+    except ValueError:  # a text with a zero byte
+        return False
 
 
 def check_rate(rate: float | None, trained: Fields) -> None:
@@ -332,6 +374,29 @@ def frame_batches(encoder: PretrainedEncoder, frame: Any, size: int) -> Iterator
             yield batch.inputs
 
 
+def file_batches(
+    encoder: PretrainedEncoder, path: str | os.PathLike[str], size: int, labels: Mapping[str, Any]
+) -> Iterator[Sequence[Inputs]]:
+    """The samples of files, preprocessed, `size` at a time, in the order of the rows of `sslx predict`.
+
+    Args:
+        encoder: reads the files as those that it was trained on.
+        path: the files.
+        size: samples in a batch.
+        labels: options that say what the labels are.
+
+    Raises:
+        ConfigError: the encoder's modality has no reader of files.
+        DataError: the files cannot be read, do not fit the encoder, or a sample cannot be used.
+    """
+    request = EmbedRequest(os.fspath(path), batch_size=size, strict=True)
+    datasets = open_files(encoder, request, installed.load(), labels)
+    check_files(request.path, datasets)
+    say_findings(datasets, Console())
+    for batch in sample_batches(encoder, datasets, request, Console()):
+        yield batch.inputs
+
+
 @contextmanager
 def saying_table(path: Any) -> Iterator[None]:
     """In messages, "the table" in place of the file in the cache that holds the rows of a DataFrame, unless None."""
@@ -368,7 +433,22 @@ def embed_path(encoder: PretrainedEncoder, request: EmbedRequest, console: Conso
     Raises:
         DataError: the files cannot be read, do not fit the encoder, or a sample cannot be used.
     """
-    return _features(encoder, open_files(encoder, request, installed.load()), request, console)
+    datasets = open_files(encoder, request, installed.load())
+    check_files(request.path, datasets)
+    return _features(encoder, datasets, request, console)
+
+
+def check_files(path: str, datasets: Sequence[Dataset]) -> None:
+    """Raises:
+    DataError: of several files some are not read, or they would not be read in their order.
+    """
+    if "," not in path or os.path.exists(path):
+        return
+    if ignored := datasets[0].summary.ignored:
+        shown = ", ".join(f"{count} {reason}" for reason, count in ignored.items())
+        raise DataError(f"of the files some are not read ({shown}); leave them out")
+    if len(datasets) > 1:
+        raise DataError("the names of the files tell several splits; give the files of one at a time")
 
 
 def _features(

@@ -328,6 +328,62 @@ def test_a_table(tmp_path):
         run.encoder.embed(frame)
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """Forty grey pictures of two classes, whose names tell them."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "pictures" / f"{number % 2}_{number:02}.png" for number in range(40)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_a_sequence_of_paths_is_the_files_in_their_order(tmp_path, pictures):
+    small = {**SMALL, "tokenizer.patch": 4, "tokenizer.size": 8}
+    choice = {"modality": "image", "set": small, "label_pattern": r"(?P<label>\d)_\d+", **CHOICE}
+    run = sslx.pretrain(pictures, out=tmp_path / "run", **choice)
+    assert run.task is not None
+    assert run.task.names == ("0", "1")
+    folder = sslx.pretrain(pictures[0].parent, out=tmp_path / "folder", **choice)
+    assert [score.value for score in folder.report.scores] == [score.value for score in run.report.scores]
+    chosen = [pictures[7], pictures[2], pictures[31]]
+    features = sslx.embed(run, chosen)
+    for given in (list(map(str, chosen)), tuple(chosen), pandas.Series(chosen), np.array(list(map(str, chosen)))):
+        np.testing.assert_array_equal(sslx.embed(run, given), features)
+    for path, row in zip(chosen, features, strict=True):
+        np.testing.assert_allclose(sslx.embed(run, [path])[0], row, atol=1e-6)
+    assert sslx.inspect(pictures).modality in ("image", "medical-image")
+    assert np.isfinite(sslx.evaluate(run, pictures, label_pattern=r"(?P<label>\d)_").scores[0].value)
+    model = sslx.finetune(run, pictures, label_pattern=r"(?P<label>\d)_", steps=2, device="cpu")
+    np.testing.assert_array_equal(model.predict(pictures[0].parent), model.predict(sorted(pictures)))
+    assert set(model.predict(chosen)) <= {"0", "1"}
+
+
+def test_paths_that_cannot_be_read_in_their_order_are_refused(tmp_path, pictures):
+    small = {**SMALL, "tokenizer.patch": 4, "tokenizer.size": 8}
+    run = sslx.pretrain(pictures[0].parent, modality="image", out=tmp_path / "run", set=small, **CHOICE)
+    text, train, test, comma = (tmp_path / name for name in ("notes.txt", "train.png", "test.png", "a,b.png"))
+    text.write_text("no picture")
+    for copy in (train, test, comma):
+        copy.write_bytes(pictures[0].read_bytes())
+    for given, message in [
+        ([pictures[0], pictures[1], pictures[0]], "is given twice, as samples 0 and 2"),
+        ([pictures[0], tmp_path / "none.png"], r"sample 1: .*none.png does not exist"),
+        ([pictures[0], 3], "sample 1 is a int, sample 0 a path"),
+        ([pictures[0], comma], "none may have a comma"),
+        ([pictures[0], text], r"some are not read \(1 .txt\)"),
+        (["none.png", "other.png"], "'image' holds 'none.png', and is of real numbers; give numbers, or paths"),
+    ]:
+        with pytest.raises((ConfigError, DataError), match=message):
+            sslx.embed(run, given)
+    assert len(sslx.embed(run, [comma])) == 1
+    with pytest.raises(ConfigError, match="y is for data in memory; leave it out, and name .* or give a label_pattern"):
+        sslx.pretrain(pictures, y=[0, 1] * 20, modality="image", out=tmp_path / "other", **CHOICE)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [

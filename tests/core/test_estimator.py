@@ -283,6 +283,7 @@ def test_a_fit_that_fails_leaves_no_fitted_estimator():
 @pytest.mark.parametrize(
     ("options", "x", "words"),
     [
+        ({}, ["a text", "another"], "X holds texts; name their modality, as modality='text'"),
         ({"modality": "tabular"}, ["a text", "another"], "a list of texts, and a table has rows of columns"),
         ({"modality": "text"}, ["a text", None, "another"], "X holds None at 1, which is no text"),
         ({}, mixed()[["count"]], "minimum of 2 is required"),

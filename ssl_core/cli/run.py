@@ -98,6 +98,7 @@ def run(
     from ssl_core.runs import benchmark as benchmarks
     from ssl_core.runs.build import check_processes
     from ssl_core.runs.init import form_of
+    from ssl_core.runs.inspection.candidates import OWN, naming_modality
     from ssl_core.runs.pretrain import pretrain, run_folder
     from ssl_core.runs.processes import run_processes
     from ssl_core.runs.run import RunContext
@@ -108,7 +109,9 @@ def run(
     plan, catalogue, console = plan_of(flags, quiet=starts_others or not is_first())
     command_line = plan.request.command
     if dry_run:
-        show_plan(RichConsole().console, plan.config, plan.plugins, form_of(plan.config, plan.init))
+        own = plan.config.dataset.options.get("root") if plan.config.dataset.name == OWN else None
+        with naming_modality(own, plan.config.modality, catalogue):
+            show_plan(RichConsole().console, plan.config, plan.plugins, form_of(plan.config, plan.init))
         return
     absent = None
     if plan.config.benchmark:  # before a folder is created or overwritten

@@ -48,6 +48,7 @@ from ssl_core.runs.data import (
 )
 from ssl_core.runs.init import Initialisation, InitSource, form_of, number_columns
 from ssl_core.runs.init_distill import add_distillation, load_distillation
+from ssl_core.runs.inspection.candidates import OF_ENCODER, OWN, naming_modality
 from ssl_core.runs.maps import check_map
 from ssl_core.runs.resume import check_plugins
 from ssl_core.runs.run import Run, RunContext, snapshot
@@ -328,7 +329,9 @@ def open_data(
             f"reading    {as_utf8(name)} takes about {duration(seconds)}; its values are {size_text(size)}"
         )
 
-    with context.console.waiting("reading the data"), announced_reading(say):
+    own = root if config.dataset.name == OWN else None
+    named = naming_modality(own, config.modality, context.catalogue, "" if for_training else OF_ENCODER)
+    with named, context.console.waiting("reading the data"), announced_reading(say):
         return open_splits(config, plugins, form, for_training=for_training)
 
 

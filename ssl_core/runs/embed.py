@@ -24,6 +24,7 @@ from ssl_core.plugins import Catalogue
 from ssl_core.runs.data import far_values
 from ssl_core.runs.encoder import EMBED_BATCH, PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
+from ssl_core.runs.inspection.candidates import OF_ENCODER, naming_modality
 from ssl_core.runs.tables import TablePart, check_ending, write_csv, write_parquet, write_whole
 from ssl_core.training.parallel import gather_bytes
 from ssl_core.utils.console import Console, as_utf8
@@ -94,8 +95,9 @@ def open_files(
     known = kind.Options.model_fields
     values = {name: value for name, value in values.items() if name in known}
     options = validate("dataset", kind.Options, {**values, **request.options})
-    train = kind(options, "train")
-    datasets = [train, *(kind(options, split) for split in train.splits if split != "train")]
+    with naming_modality(request.path, encoder.config.modality, catalogue, OF_ENCODER):
+        train = kind(options, "train")
+        datasets = [train, *(kind(options, split) for split in train.splits if split != "train")]
     for dataset in datasets:
         dataset.conform(encoder.schema)
         notes = adapt_fields(encoder.fields, dataset, type(encoder.tokenizer))

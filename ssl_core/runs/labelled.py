@@ -20,6 +20,7 @@ from ssl_core.runs.data import data_doubts, data_warnings, far_values, refuse_do
 from ssl_core.runs.embed import own_options
 from ssl_core.runs.encoder import PretrainedEncoder
 from ssl_core.runs.fields import adapt_fields
+from ssl_core.runs.inspection.candidates import OF_ENCODER, OWN, naming_modality
 from ssl_core.training.supervised import LabelledRows
 from ssl_core.utils.cache import cache_dir
 from ssl_core.utils.console import Console, as_utf8
@@ -94,7 +95,8 @@ def open_labelled(
     kind, options = dataset_options(encoder, request.options, catalogue)
     if root := getattr(options, "root", None):
         console.info(as_utf8(f"reading    {root}"))
-    splits, options, held_out, notes = _open_training(kind, options, request)
+    with naming_modality(root if kind.name == OWN else None, encoder.config.modality, catalogue, OF_ENCODER):
+        splits, options, held_out, notes = _open_training(kind, options, request)
     first = splits["train"]
     if first.task is None:
         if nothing := next((line for line in first.warnings if NOTHING in line), None):

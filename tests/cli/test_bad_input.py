@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -179,3 +180,34 @@ def test_a_stopped_command_names_a_way_on_only_if_there_is_one(name, said, capsy
     with pytest.raises(SystemExit, match="130"):
         command(stopped)()
     assert said in capsys.readouterr().err
+
+
+def test_files_of_another_modality_are_named_with_the_option_that_reads_them(run, tmp_path):
+    data = photos(tmp_path, lambda path: None)
+    status, lines = run("speech", data)
+    assert status == 1
+    assert lines[-1].startswith(f"error: {data} looks like image (pictures")
+    assert "and not like speech; --modality image reads it (dataset.root" in lines[-1]
+    assert "or 30 others" in lines[-1]
+    status, lines = run("speech", data, "--dry-run")
+    assert status == 1
+    assert "--modality image reads it" in lines[-1]
+    status, _ = run("image", data, "--set", "tokenizer.patch=4")
+    assert status == 0
+    sound = tmp_path / "sound"
+    for number in range(8):
+        sound.mkdir(exist_ok=True)
+        soundfile.write(sound / f"{number}.wav", np.random.default_rng(number).standard_normal(4000) / 9, 8000)
+    for words in (["embed", str(tmp_path / "run"), str(sound)], ["eval", str(tmp_path / "run"), "--data", str(sound)],
+                  ["finetune", str(tmp_path / "run"), "--data", str(sound)]):  # fmt: skip
+        done = CliRunner().invoke(app.app, words)
+        assert done.exit_code == 1
+        assert "looks like speech" in done.stderr
+        assert "give files of the kind that the encoder was trained on (dataset.root" in done.stderr
+
+
+def test_a_fault_of_files_that_may_be_of_the_modality_stays_as_it_is(run, tmp_path):
+    (tmp_path / "table.csv").write_text("a,b\n")
+    status, lines = run("tabular", tmp_path / "table.csv")
+    assert status == 1
+    assert "looks like" not in lines[-1]

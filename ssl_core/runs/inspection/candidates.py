@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssl_core.contracts import Dataset
 from ssl_core.data import Recognition
-from ssl_core.errors import ConfigError, place_of
+from ssl_core.errors import ConfigError, DataError, place_of
 from ssl_core.plugins import Catalogue
+from ssl_core.utils.console import as_utf8
 
 SURE = 0.7
 """Confidence from which on a candidate is taken without asking."""
@@ -21,6 +23,8 @@ MARGIN = 0.2
 POSSIBLE = 0.3
 """Confidence from which on a candidate is named."""
 RUN_CURE = "sslx inspect shows what it holds, and --modality says what it is"
+OF_ENCODER = "give files of the kind that the encoder was trained on"
+"""What to do if an encoder cannot read files of another modality."""
 OWN = "files"
 """The name of the data sets that `--data` stands for."""
 
@@ -86,6 +90,32 @@ def choose(candidates: Sequence[Candidate]) -> Candidate | None:
     rival = next((one for one in candidates if one.modality != candidates[0].modality), None)
     is_clear = rival is None or candidates[0].confidence - rival.confidence >= MARGIN - 1e-9
     return candidates[0] if is_clear else None
+
+
+@contextmanager
+def naming_modality(root: Any, modality: str, catalogue: Catalogue, cure: str = "") -> Iterator[None]:
+    """Name the modality of own files in the message if they cannot be read as another one, for which nothing speaks.
+
+    Args:
+        root: the files; None for other data, whose messages stay as they are.
+        modality: the one that they are read as.
+        catalogue: the plugins.
+        cure: what to do; by default to name the modality.
+
+    Raises:
+        DataError: with the longer message.
+    """
+    try:
+        yield
+    except DataError as error:
+        candidates = [] if root is None else find_candidates(str(root), catalogue)[0]
+        chosen = choose(candidates)
+        possible = {one.modality for one in candidates if one.confidence >= POSSIBLE}
+        if chosen is None or modality in possible:
+            raise
+        cure = cure or f"--modality {chosen.modality} reads it"
+        found = f"{root} looks like {chosen.modality} ({chosen.why}), and not like {modality}"
+        raise type(error)(f"{as_utf8(found)}; {cure} ({error})") from None
 
 
 def choose_or_refuse(path: str, candidates: Sequence[Candidate]) -> Candidate:

@@ -64,6 +64,8 @@ MASK_FOLDERS = (
 )
 SAVED_MARKS, SAVED_DICT = ("state.json", "dataset_info.json"), "dataset_dict.json"
 """Files that `datasets.save_to_disk` writes beside a data set, and beside the folders of several splits."""
+SHOWN_ENDINGS = 8
+"""Endings of files that a message names."""
 MATCHING_NAMES = 0.9  # share of the masks that are called as an image, so that they are surely masks
 SPLIT_LIKE_FOLDERS = frozenset({*SPLIT_NAMES, "training", "testing", "eval"})
 
@@ -102,7 +104,7 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
         files = entries_of_table(path, options)
     else:
         raise DataError(
-            f"dataset.root {root} is neither a folder nor a file ending in {', '.join(extensions)}, nor a table of "
+            f"dataset.root {root} is neither a folder nor a file ending in {_shown(extensions)}, nor a table of "
             f"paths ({', '.join(SHOWN_TABLES)}); {cure}"
         )
     if pattern is not None:
@@ -110,6 +112,13 @@ def list_files(root: str, extensions: Sequence[str], pattern: str | None, option
     if not (path.name.lower().endswith(TABLE_EXTENSIONS) and path.is_file()) and "metadata" not in files.facts:
         _refuse_columns(files, root, pattern, options)
     return files
+
+
+def _shown(extensions: Sequence[str]) -> str:
+    """The first endings in words; those of compressed files are not named."""
+    plain = list(dict.fromkeys(ending for ending in extensions if not ending.endswith(COMPRESSION_ENDINGS)))
+    more = len(plain) - SHOWN_ENDINGS
+    return ", ".join(plain[:SHOWN_ENDINGS]) + (f" or {more} others" if more > 0 else "")
 
 
 def _refuse_columns(files: FileList, root: str, pattern: str | None, options: Any) -> None:
@@ -282,8 +291,7 @@ def _entries_of_folder(
     if not parts:
         found = ", ".join(f"{count} {reason}" for reason, count in files.ignored.most_common(5))
         found = f"; it holds {found}: {cure}" if found else ""
-        plain = [ending for ending in extensions if not ending.endswith(COMPRESSION_ENDINGS)]
-        raise DataError(f"dataset.root {root} holds no file ending in {', '.join(plain)}{found}")
+        raise DataError(f"dataset.root {root} holds no file ending in {_shown(extensions)}{found}")
     _add_by_folders(files, root, parts, pattern)
     return files
 

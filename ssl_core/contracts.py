@@ -597,6 +597,10 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         """The name of a sample in messages: a path, a row."""
         return f"sample {index} of the {self.split} split"
 
+    def identify(self, index: int) -> str:
+        """The id of a sample in tables of features and predictions. By default as `describe`."""
+        return self.describe(index)
+
     def fingerprint(self) -> str:
         """Changes whenever the samples do; part of the key of the cache of preprocessed data."""
         return f"{self.modality}/{self.name}:{self.split}:{self.options.model_dump_json()}"

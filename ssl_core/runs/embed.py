@@ -224,7 +224,7 @@ def _prepare(
                 raise BadSample(f"{line} (strict: no sample may be skipped)") from None
             lines.append(as_utf8(line))
             continue
-        ids.append(as_utf8(dataset.describe(number)))
+        ids.append(as_utf8(dataset.identify(number)))
         labels.append(sample["label"])
         inputs.append(prepared)
     if not inputs:

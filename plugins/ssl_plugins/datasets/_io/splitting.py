@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ssl_core import ConfigError, DataError, Split, nearest
+from ssl_plugins.datasets._io.arrow import pa
 
 SPLIT_SEED = 42
 MAX_DIGITS = 300  # of names that are read as numbers
@@ -109,6 +110,7 @@ class SampleMetadata:
     """Label, group and split of `count` samples, where the data name them; `describe` names a row in messages.
 
     copies: (count,) numbers that samples of one content share, so that a random split does not divide them; or None.
+    ids: (count,) texts or None, Arrow: the ids of samples in tables of features; or None.
     """
 
     count: int
@@ -117,6 +119,7 @@ class SampleMetadata:
     group: Codes | None = None
     split: Codes | None = None
     copies: np.ndarray | None = None
+    ids: Any = None
 
     @property
     def draws_test(self) -> bool:
@@ -133,7 +136,8 @@ class SampleMetadata:
             None if codes is None else codes.take(rows) for codes in (self.label, self.group, self.split)
         )
         copies = None if self.copies is None else self.copies[rows]
-        return SampleMetadata(len(rows), describe, label, group, split, copies)
+        ids = None if self.ids is None else self.ids.take(pa.array(rows))
+        return SampleMetadata(len(rows), describe, label, group, split, copies, ids)
 
     def remove_unused_groups(self) -> SampleMetadata:
         """Drop the groups without a sample, so that a random choice of groups cannot take only these."""

@@ -111,6 +111,9 @@ class RowOptions(TableOptions, UserDataOptions):
     label: str | None = Field(None, description="column of the label; by default the one called label")
     group: str | None = Field(None, description="column of the group; by default the one called group")
     split: str | None = Field(None, description="column of train, val or test; by default the one called split")
+    id: str | None = Field(
+        None, description="column of ids, which is no input: tables of features and predictions name the rows by it"
+    )
     task: Literal["auto", "classes", "number", "labels"] = Field(
         "auto",
         description="type of the label; labels = several, joined by | (or ; or ,); auto = a number if it has decimals, "
@@ -138,6 +141,8 @@ class UserData(Dataset):
     without a task."""
     split_codes: np.ndarray
     """(n,) index in SPLITS of the split of each of all samples."""
+    ids: Any = None
+    """(n,) Arrow texts or None: the ids of all samples, if a column names them."""
     files_digest: str = ""
     metadata_digest: str = ""
 
@@ -190,7 +195,7 @@ class UserData(Dataset):
                 f"dataset.root {self.options.root} has no {self.split} split; set dataset.{self.split}_fraction, or "
                 f"name the split in the data"
             )
-        self.describe_row = metadata.describe
+        self.describe_row, self.ids = metadata.describe, metadata.ids
         self.metadata_digest = _metadata_digest(metadata, split, target)
         self.split_codes = split
         self.rows = np.flatnonzero(split == SPLITS.index(self.split))
@@ -278,6 +283,11 @@ class UserData(Dataset):
     def describe(self, index: int) -> str:
         """File and row."""
         return self.describe_row(int(self.rows[index]))
+
+    def identify(self, index: int) -> str:
+        """The id that a column names, else file and row."""
+        name = None if self.ids is None else self.ids[int(self.rows[index])].as_py()
+        return self.describe(index) if name is None else str(name)
 
     def record_files(self, paths: Iterable[Path]) -> None:
         """Store names, sizes and modification times of the files for the fingerprint; a file may be absent."""

@@ -366,6 +366,15 @@ class SequenceFiles(UserData):
             raise BadSample("holds no sequence")
         return {"inputs": {"sequence": np.array(text)}, "label": self.label_of(index)}
 
+    def identify(self, index: int) -> str:
+        """The id that a column names or the first word of the record's header, else file and row."""
+        if self.ids is None and self.begin is None:
+            file, place = self.locations.locate(int(self.rows[index]))
+            source = self.sources[file]
+            if isinstance(source, SequenceRecords) and (words := source.header(place).split(maxsplit=1)):
+                return words[0]
+        return super().identify(index)
+
     def _sequence(self, record: int) -> str:
         file, index = self.locations.locate(record)
         return self.sources[file].texts(index)[0].strip()

@@ -219,7 +219,9 @@ def _columns_of(reader: TableReader, rows: Rows) -> list[Column]:
     role_of = {name: kind for kind, name in reader.metadata_columns.items()}
     columns, stats = [], column_stats(rows)
     for name in reader.reference.format.names:
-        if name in role_of:
+        if role_of.get(name) == "id":
+            columns.append(Column(name, "left out", "", why="names the rows"))
+        elif name in role_of:
             columns.append(Column(name, role_of[name], "category" if reader.metadata.target() is None else "number"))  # type: ignore[arg-type]
         elif name in rows.numbers:
             shift, scale = rows.units[name]

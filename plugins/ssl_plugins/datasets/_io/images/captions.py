@@ -172,7 +172,7 @@ def read_caption_table(entry: FileEntry, options: Any, metadata: MetadataCollect
     stored = None
     if is_image_type(table.types.get(roots["image"], pa.null())):
         stored = stored_images(entry.path, roots.pop("image"))
-    kinds = table.metadata_columns(options.label, options.group, options.split)
+    kinds = table.metadata_columns(options.label, options.group, options.split, options.id)
     chunks: dict[str, list[Any]] = {option: [] for option in roots}
     rows: list[np.ndarray] = []
     start = 0

@@ -101,8 +101,8 @@ class NumberColumn:
         if len(np.unique(values)) < len(values):
             return None
         return (
-            f"{path}: column '{self.name}' holds a different whole number in each row, as an id does; name it in "
-            f"dataset.drop_columns, or in dataset.numeric to use it"
+            f"{path}: column '{self.name}' holds a different whole number in each row, as an id does; set "
+            f"dataset.id={self.name}, name it in dataset.drop_columns, or in dataset.numeric to use it"
         )
 
 
@@ -180,7 +180,7 @@ class TableReader:
         self.options = options
         self.reference, self.tables = open_tables(entries, options)
         first = self.reference
-        self.metadata_columns = first.metadata_columns(options.label, options.group, options.split)
+        self.metadata_columns = first.metadata_columns(options.label, options.group, options.split, options.id)
         for option in ("drop_columns", "numeric", "categorical"):
             for name in getattr(options, option):
                 first.require(name, option)
@@ -345,5 +345,5 @@ class TableReader:
             if not is_said and FEWEST_NAMES <= len(encoder.index) == rows:
                 self.doubts.append(
                     f"{self.reference.path}: column '{name}' holds a different text in each row, as a name does; "
-                    f"name it in dataset.drop_columns, or in dataset.categorical to use it"
+                    f"set dataset.id={name}, name it in dataset.drop_columns, or in dataset.categorical to use it"
                 )

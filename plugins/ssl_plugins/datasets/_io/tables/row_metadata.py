@@ -47,6 +47,7 @@ class MetadataCollector:
         self.label_names: tuple[str, ...] = ()
         self.row_count = 0
         self.is_decided = False  # whether labels are numbers or classes
+        self.id_chunks: list[Any] = []  # of all rows if a column names them
         self.are_columns = False  # whether labels come from columns, not from the names of files or folders
 
     def append(self, block: Block, columns: dict[str, str], entry: FileEntry, describe: DescribeRow) -> None:
@@ -54,7 +55,7 @@ class MetadataCollector:
 
         Args:
             block: the rows.
-            columns: maps "label", "group" and "split" to columns of the block.
+            columns: maps "label", "group" and "split" to columns of the block, "id" to one that names the rows.
             entry: the file, whose metadata holds for rows without such a column. Its split overrides the column, but
             for rows of the validation split in a file of the training split.
             describe: names a row of the block in messages.
@@ -70,6 +71,7 @@ class MetadataCollector:
                     f"{describe(0)}: column '{name}' holds lists or structures, and the {kind} is one value; write one "
                     f"value a row, or name another column in dataset.{kind}"
                 )
+        self._append_ids(count, as_names(block[columns.pop("id")]) if "id" in columns else None)
         if "label" in columns and not self.is_decided:
             self._decide(block[columns["label"]])
         if self.target_chunks is not None:
@@ -91,12 +93,14 @@ class MetadataCollector:
         """Append `count` samples of a file that has no columns."""
         for kind, encoder in self.encoders.items():
             encoder.append_constant(getattr(entry, kind), count)
+        self._append_ids(count)
         self._append_without_target(count)
 
     def append_entries(self, entries: Sequence[FileEntry]) -> None:
         """Append one sample for each entry."""
         for kind, encoder in self.encoders.items():
             encoder.append_names(getattr(entry, kind) for entry in entries)
+        self._append_ids(len(entries))
         self._append_without_target(len(entries))
 
     def set_label_sets(self, sets: np.ndarray, names: Sequence[str] = ()) -> None:
@@ -112,6 +116,9 @@ class MetadataCollector:
             self.target_chunks[-1] = sets
         self.is_decided = True
         self.label_names = tuple(names) or self.label_names
+
+    def _append_ids(self, count: int, names: Any = None) -> None:
+        self.id_chunks.append(pa.nulls(count, pa.string()) if names is None else names.cast(pa.string()))
 
     def _append_without_target(self, count: int) -> None:
         if self.target_chunks is not None:
@@ -151,7 +158,11 @@ class MetadataCollector:
         if self.row_count and self.task == "number" and (target is None or np.isnan(target).all()):
             raise ConfigError(f"{describe(0)} has no label that is a number; {NUMERIC_LABEL_CURE}")
         columns = {kind: encoder.sorted_codes(kind, describe) for kind, encoder in self.encoders.items()}
-        return SampleMetadata(self.row_count, describe, columns["label"], columns["group"], columns["split"])
+        ids = pa.chunked_array(self.id_chunks, pa.string())
+        return SampleMetadata(
+            self.row_count, describe, columns["label"], columns["group"], columns["split"],
+            ids=None if ids.null_count == len(ids) else ids,
+        )  # fmt: skip
 
     def target(self) -> np.ndarray | None:
         """(n,) float64, labels that are numbers, NaN where there is none; or (n, k), those of `set_label_sets`."""

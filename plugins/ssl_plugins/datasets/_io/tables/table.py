@@ -219,10 +219,12 @@ class Table:
             raise DataError(f"{self.path} has no column '{column}'; set dataset.{option} to its name: {known}{cure}")
         return column
 
-    def metadata_columns(self, label: str | None, group: str | None, split: str | None) -> dict[str, str]:
+    def metadata_columns(
+        self, label: str | None, group: str | None, split: str | None, row_id: str | None = None
+    ) -> dict[str, str]:
         """Map "label", "group" and "split" to the columns that the options name, else to those of the same name.
 
-        A column of a similar name, such as Label or target, is a doubt.
+        With a `row_id`, "id" is mapped to that column. A column of a similar name, such as Label or target, is a doubt.
         """
         columns = {}
         for kind, name in zip(METADATA_COLUMNS, (label, group, split), strict=True):
@@ -237,6 +239,8 @@ class Table:
                     f"{self.path} has no column '{kind}', but '{similar}'; did you mean dataset.{kind}={similar}? else "
                     f"name it in dataset.drop_columns"
                 )
+        if row_id is not None:
+            columns["id"] = self.require(row_id, "id")
         return columns
 
     def _named_columns(self) -> set[str]:

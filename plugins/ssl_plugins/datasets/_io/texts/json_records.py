@@ -101,6 +101,7 @@ class JsonRecords:
         if not len(self):
             return
         option_keys = {"label": options.label, "group": options.group, "split": options.split}
+        option_keys |= {"id": options.id} if options.id else {}
         values: dict[str, list[Any]] = {kind: [] for kind in option_keys}
         names: dict[str, None] = {}
         for index in range(len(self)):

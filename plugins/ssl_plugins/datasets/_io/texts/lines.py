@@ -105,9 +105,10 @@ def columns_of(names: Sequence[str], texts: Collection[str], metadata: Mapping[s
     Args:
         names: all columns.
         texts: those that are read as texts.
-        metadata: maps "label", "group" and "split" to columns.
+        metadata: maps "label", "group", "split" and "id" to columns.
     """
-    roles: dict[str, Any] = dict.fromkeys(texts, "input") | {name: kind for kind, name in metadata.items()}
+    roles: dict[str, Any] = dict.fromkeys(texts, "input")
+    roles |= {name: kind for kind, name in metadata.items() if kind != "id"}
     return tuple(
         Column(name, roles.get(name, "left out"), "text" if name in texts else "category")
         for name in dict.fromkeys([*names, *texts])

@@ -191,7 +191,7 @@ def read_columns(
         chosen["column"] = f"column '{only}' is read as the {option}; dataset.{option} names another"
     for option, name in column_of.items():
         table.require(name, option)
-    metadata_columns = table.metadata_columns(options.label, options.group, options.split)
+    metadata_columns = table.metadata_columns(options.label, options.group, options.split, options.id)
     chunks: list[list[Any]] = [[] for _ in column_of]
     count = 0
     for block in table.blocks(list(dict.fromkeys([*column_of.values(), *metadata_columns.values()]))):
@@ -219,7 +219,7 @@ def _only_column(table: Table, column_of: dict[str, str], options: RowOptions) -
     (option, name), *others = column_of.items()
     if others or name in table.columns or name != type(options).model_fields[option].default:
         return None
-    known = [getattr(options, kind) or kind for kind in METADATA_COLUMNS]
+    known = [*(getattr(options, kind) or kind for kind in METADATA_COLUMNS), options.id]
     candidates = [name for name in table.columns if name not in known and name.lower() not in NUMBERS_OF_ROWS]
     return candidates[0] if len(candidates) == 1 else None
 

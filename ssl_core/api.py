@@ -226,7 +226,7 @@ def pretrain(
 
             A fifth of data in memory is held out for the test split (`set={"dataset.test_fraction": 0.2}`).
         objective: what to learn by; see `sslx list objectives`. By default metamae, with `init_from` that of the run.
-        modality: the kind of data; see `sslx list tokenizers`. By default that of the run with
+        modality: the kind of data; see `sslx list modalities`. By default that of the run with
             `init_from`, else that of files of your own as it is recognised.
         dataset: a data set by name; see `sslx list datasets`.
         out: the run's folder. By default a new one under `runs/`.

@@ -61,6 +61,7 @@ def show(tables: Listing, plural: str | None) -> None:
     Raises:
         ConfigError: an unknown kind.
     """
+    plural = "tokenizers" if plural == "modalities" else plural  # a tokenizer has the name of its modality
     if plural not in (None, *tables):
         raise ConfigError(f"cannot list '{plural}'; {nearest(str(plural), [*tables, 'runs'], 'kind')}")
     console = Terminal(highlight=False)

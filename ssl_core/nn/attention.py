@@ -145,7 +145,11 @@ class Attention(nn.Module):
         super().__init__()
         if head_dim is None:
             if dim % num_heads:
-                raise ConfigError(f"width {dim} is not a multiple of {num_heads} heads; change one of the two")
+                near = min((n for n in range(1, dim + 1) if dim % n == 0), key=lambda n: abs(n - num_heads))
+                raise ConfigError(
+                    f"width {dim} is not a multiple of {num_heads} heads; set the option heads to {near} "
+                    f"(encoder.heads, or objective.heads of a decoder)"
+                )
             head_dim = dim // num_heads
         self.num_heads, self.head_dim = num_heads, head_dim
         self.backend: Backend = backend

@@ -81,7 +81,7 @@ def data_options(
         return {"dataset.name": "files", "dataset.root": os.fspath(data)}
     _check_order(data, keywords.get("y"))
     if modality is None:
-        raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list tokenizers")
+        raise ConfigError("data in memory needs its modality, as modality='image'; see sslx list modalities")
     if is_stream(data):
         data, folder = _kept_once(data, most, keywords.get("console") or Console())
         if modality == TABULAR and NUMERIC not in data.column_names:

@@ -35,6 +35,8 @@ def test_a_second_call_prints_the_same_and_loads_nothing(listed):
     assert "speech/synthetic (default)" in first
     assert listed() == (0, first, 1)
     assert listed("objektives")[0] == 1
+    assert listed("modalities") == listed("tokenizers")
+    assert "speech" in listed("modalities")[1]
 
 
 def test_it_is_made_again_when_a_plugin_is_edited_added_or_blocked(listed, tmp_path, monkeypatch):

@@ -4,9 +4,12 @@ DABS and MetaMAE take HIGGS as 28 tokens of one number each (MetaMAE, Table 16) 
 share, so that only its position tells a column; `weights=column` gives each column its own map. Each categorical field
 is a segment with its own vocabulary, in which a missing category is an entry.
 
+A table of thousands of numeric columns, such as expression levels of genes, has tokens of `patch` consecutive columns.
+
 A missing number is not valid at its column's place: it is no key of attention and no part of a loss or pooled feature.
 If the data set declares missing values (a field "missing"), a token at the same place in a second segment marks the
-missing number by a learned vector. This segment has a vocabulary of one entry, so it adds zero to a loss.
+missing number by a learned vector. This segment has a vocabulary of one entry, so it adds zero to a loss. Within a
+patch, a missing number is 0 (the mean of its column) beside a mark, and no part of the patch's error.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ from ssl_core.tokenizers import IdTokenizer, JointTokenizer, scale_of
 from ssl_plugins.tokenizers._handmade import one_hot_columns
 
 NUMERIC, MISSING = "numeric", "missing"
+MOST_TOKENS = 512
+"""Tokens of numeric columns beyond which a token holds several of them by default."""
 
 
 class TabularTokenizer(JointTokenizer):
@@ -72,9 +77,16 @@ class TabularTokenizer(JointTokenizer):
             description="initial maps of numbers: Xavier uniform, as MetaMAE's code; torch = PyTorch's default, as "
             "DABS's code",
         )
-        weights: Literal["shared", "column"] = Field(
-            "shared",
-            description="one linear map for all numeric columns, as in DABS and MetaMAE, or one for each column",
+        patch: int | None = Field(
+            None,
+            ge=1,
+            description=f"numeric columns of a token; by default 1, and so many that there are at most {MOST_TOKENS} "
+            f"tokens of numbers",
+        )
+        weights: Literal["auto", "shared", "column"] = Field(
+            "auto",
+            description="one linear map for all tokens of numbers, as in DABS and MetaMAE, or one for each; auto = "
+            "shared for tokens of one column, and column for those of several, which differ in what they mean",
         )
         missing: Literal["auto", "token", "absent", "refuse"] = Field(
             "auto",
@@ -89,8 +101,14 @@ class TabularTokenizer(JointTokenizer):
             missing = options.missing
             if missing == "auto":
                 missing = "token" if MISSING in fields else "refuse"
-            parts.append(NumericColumns(options, fields, dim, missing=missing))
-            if missing == "token":
+            count = (numeric.shape or (1,))[-1] or 1
+            patch = min(count, options.patch or -(-count // MOST_TOKENS))
+            self.patch = patch
+            if patch > 1:
+                parts.append(ColumnPatches(options, fields, dim, missing=missing, patch=patch))
+            else:
+                parts.append(NumericColumns(options, fields, dim, missing=missing))
+            if missing == "token" and patch == 1:
                 parts.append(MissingColumns(options, fields, dim, columns=parts[0].layout.length))
         for name, field in fields.items():
             if isinstance(field, Discrete) and name != MISSING:
@@ -151,17 +169,25 @@ class NumericColumns(Tokenizer):
             raise ConfigError(f"tokenizer 'tabular': 'numeric' has shape {shape}, not (columns,) or (1, columns)")
         count = shape[-1]
         self.count, self.missing = count, missing
-        self.layout = Layout([Segment(NUMERIC, (count,), "continuous", 1)])
-        maps = 1 if options.weights == "shared" else count
-        linears = [nn.Linear(1, dim) for _ in range(maps)]
-        for linear in linears if options.init == "xavier" else []:
-            nn.init.xavier_uniform_(linear.weight)  # the bias keeps PyTorch's default, as in MetaMAE's code
-        self.weight = nn.Parameter(torch.stack([linear.weight.detach()[:, 0] for linear in linears]))
-        self.bias = nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]))
+        self._make_maps(dim)
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("std", torch.ones(count))
         if options.normalise == "given":
             self._set_constants()
+
+    def _make_maps(self, dim: int) -> None:
+        """Set the layout, and weight and bias (maps, dim)."""
+        self.layout = Layout([Segment(NUMERIC, (self.count,), "continuous", 1)])
+        linears = self._linears(1, dim, self.count if self.options.weights == "column" else 1)
+        self.weight = nn.Parameter(torch.stack([linear.weight.detach()[:, 0] for linear in linears]))
+        self.bias = nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]))
+
+    def _linears(self, width: int, dim: int, count: int) -> list[nn.Linear]:
+        """Linear maps with their initial weights."""
+        linears = [nn.Linear(width, dim) for _ in range(count)]
+        for linear in linears if self.options.init == "xavier" else []:
+            nn.init.xavier_uniform_(linear.weight)  # the bias keeps PyTorch's default, as in MetaMAE's code
+        return linears
 
     def _set_constants(self) -> None:
         """Copy the options `mean` and `std` to the buffers."""
@@ -261,6 +287,84 @@ class NumericColumns(Tokenizer):
     def picture_style(self, segment: int) -> PictureStyle:
         """A row of a table."""
         return PictureStyle(names=tuple(f"{NUMERIC} {number}" for number in range(1, self.count + 1)))
+
+
+def known_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error (B, n) over the numbers that are not missing; prediction, target: (B, n, 2 patch).
+
+    The first half of a target are numbers, 0 where missing; the second half are 1 where missing. That of a prediction
+    is not used.
+    """
+    patch = target.shape[-1] // 2
+    known = 1 - target[..., patch:]
+    squares = (prediction[..., :patch] - target[..., :patch]).square() * known
+    return squares.sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+
+
+class ColumnPatches(NumericColumns):
+    """One token for each `patch` consecutive numeric columns.
+
+    Where numbers may be missing or the last patch is not full, a token also reads a mark for each column: 1 where there
+    is no number. A patch without any number is not valid.
+    """
+
+    def __init__(self, options: Any, fields: Fields, dim: int, *, missing: str, patch: int) -> None:
+        self.patch = patch
+        super().__init__(options, fields, dim, missing=missing)
+
+    def _make_maps(self, dim: int) -> None:
+        """Set the layout, weight (maps, width, dim) and bias (maps, dim)."""
+        length = -(-self.count // self.patch)
+        self.marked = self.missing != "refuse" or length * self.patch > self.count
+        width = self.patch * (2 if self.marked else 1)
+        score = known_error if self.marked else None
+        self.layout = Layout([Segment(NUMERIC, (length,), "continuous", width, score)])
+        linears = self._linears(width, dim, 1 if self.options.weights == "shared" else length)
+        self.weight = nn.Parameter(torch.stack([linear.weight.detach().T for linear in linears]))
+        self.bias = nn.Parameter(torch.stack([linear.bias.detach() for linear in linears]))
+
+    def entry_names(self) -> Mapping[str, Sequence[str]]:
+        """None: a map is that of several columns."""
+        return {}
+
+    def _patches(self, x: Tensor, fill: float) -> Tensor:
+        """(B, columns) to (B, L, patch), the last filled up."""
+        lacking = self.layout.length * self.patch - self.count
+        return nn.functional.pad(x, (0, lacking), value=fill).unflatten(1, (self.layout.length, self.patch))
+
+    def geometry(self, inputs: Mapping[str, Tensor]) -> Geometry:
+        """Patches without any number are invalid."""
+        if self.missing == "refuse":
+            return Geometry()
+        return Geometry(valid=(self._patches(inputs[MISSING].to(torch.float32), 1.0) < 1).any(dim=-1))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tokens:
+        """numeric (B, columns), missing (B, columns) bool, to Tokens; see `known_error` for the targets."""
+        x = (inputs[NUMERIC].to(self.weight.dtype) - self.mean) / self.std
+        if self.missing != "refuse":
+            x = x * ~inputs[MISSING]
+        x = self._patches(x, 0.0)
+        if self.marked:
+            absent = inputs[MISSING] if self.missing != "refuse" else torch.zeros_like(inputs[NUMERIC])
+            x = torch.cat([x, self._patches(absent.to(x.dtype), 1.0)], dim=-1)
+        weight = self.weight.expand(self.layout.length, -1, -1)
+        embeddings = torch.einsum("blp,lpd->bld", x, weight) + self.bias
+        return Tokens(embeddings, (ContinuousTarget(x),), self.layout, self.geometry(inputs))
+
+    def to_image(self, segment: int, patches: Tensor) -> Tensor:
+        """The numbers in their own units, (B, 1, columns), which is drawn as a curve."""
+        numbers = patches[..., : self.patch].flatten(1)[:, : self.count]
+        return (numbers * self.std + self.mean).unsqueeze(1)
+
+    def picture_style(self, segment: int) -> PictureStyle:
+        """A curve of numbers by column."""
+        return PictureStyle(axes=("column",))
+
+    def describe_preprocessing(self) -> Preprocessing:
+        """As for single columns, and the patches, which are cut inside."""
+        made = super().describe_preprocessing()
+        cut = {"do": "map each `patch` consecutive columns to a token", "patch": self.patch}
+        return Preprocessing(made.steps, [*made.inside, cut])
 
 
 class MissingColumns(Tokenizer):

@@ -26,7 +26,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="objectives, modalities (tokenizers), datasets, maskings, probes, presets, benchmarks or runs; all if left out."
+            help="objectives, modalities (tokenizers), datasets, maskings, probes, presets, benchmarks or runs; all if "
+            "left out."
         ),
     ] = None,
     root: Annotated[Path, typer.Option(help="Where to look for runs.")] = Path("runs"),

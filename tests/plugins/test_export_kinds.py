@@ -122,7 +122,8 @@ def captions(folder, random):
 KINDS = {
     "image": images, "medical-image": scans, "multispectral": bands, "wafer": wafers, "speech": recordings,
     "time-series": logs, "tabular": table, "text": texts, "multilingual-text": many_languages,
-    "tabular patches": wide_table, "genomics": sequences("ACGT"), "protein": sequences("ARNDCQEGHILKMFPSTWYV"), "image-text": captions,
+    "tabular patches": wide_table, "genomics": sequences("ACGT"),
+    "protein": sequences("ARNDCQEGHILKMFPSTWYV"), "image-text": captions,
 }  # fmt: skip
 
 

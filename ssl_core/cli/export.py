@@ -31,6 +31,9 @@ def export(
     layers: Annotated[
         str | None, typer.Option(help="torch, onnx: encoder layers from 1, as 4,8: their features side by side.")
     ] = None,
+    readout: Annotated[
+        str | None, typer.Option(help="torch, onnx: how features are read out: last, layers or layers+stats.")
+    ] = None,
     checkpoint: CheckpointName = "last",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in the folder.")] = False,
     block: Block = None,
@@ -45,7 +48,7 @@ def export(
     from ssl_core.utils.console import as_utf8
 
     folder = out or run_folder / "export" / to
-    request = ExportRequest(to, folder, per_token, numbers(layers), None, overwrite)
+    request = ExportRequest(to, folder, per_token, numbers(layers), None, overwrite, readout)
     check_request(request)
     catalogue = load_catalogue(block)
     check_finished(run_folder)

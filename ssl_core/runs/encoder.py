@@ -283,7 +283,7 @@ class PretrainedEncoder(nn.Module):
 
     def export(
         self, format: str, folder: str | os.PathLike[str], *, per_token: bool = False,
-        layers: Sequence[int] | None = None, example: Any = None, overwrite: bool = False,
+        layers: Sequence[int] | None = None, readout: str | None = None, example: Any = None, overwrite: bool = False,
     ) -> Export:  # fmt: skip
         """Write the encoder for other programs, completely or not at all, and check what was written.
 
@@ -296,6 +296,7 @@ class PretrainedEncoder(nn.Module):
             folder: a new or empty folder.
             per_token: the program also returns the features of the tokens.
             layers: numbers of encoder layers from 1, whose features the program returns side by side.
+            readout: how the program reads the features out, as in `forward`.
             example: a few raw samples in any form that `embed` takes, to trace and check the program with; by default
                 random arrays in the range of the training data.
             overwrite: replace an earlier export in the folder.
@@ -311,4 +312,4 @@ class PretrainedEncoder(nn.Module):
         from ssl_core.runs.export.export import export_encoder  # it imports this module
 
         chosen = None if layers is None else tuple(layers)
-        return export_encoder(self, ExportRequest(format, Path(folder), per_token, chosen, example, overwrite))
+        return export_encoder(self, ExportRequest(format, Path(folder), per_token, chosen, example, overwrite, readout))

@@ -151,6 +151,19 @@ def test_the_onnx_example_of_the_page_runs(place, monkeypatch):
     exec(example, {})
 
 
+@pytest.mark.parametrize("readout", ["layers", "layers+stats"])
+def test_a_program_has_the_features_of_a_read_out(images, tmp_path, readout):
+    encoder, x = images[0], np.random.default_rng(0).random((4, 3, 16, 16), np.float32)
+    export = encoder.export("torch", tmp_path / "out", readout=readout)
+    assert export.max_difference < 1e-5
+    with torch.no_grad():
+        inputs = encoder.preprocess(x)
+        found = torch.export.load(tmp_path / "out" / "encoder.pt2").module()(inputs)["features"].numpy()
+    expected = encoder.embed(x, readout=readout)
+    assert expected.shape[1] > encoder.dim
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +180,10 @@ def test_bad_requests_get_one_line(images, tmp_path, monkeypatch):
         (("torch", "full"), {"overwrite": True}, "full holds mine.txt, so it is not overwritten"),
         (("hf", "full"), {"overwrite": True}, "full holds mine.txt, so it is not overwritten"),
         (("torch", "full/mine.txt/a"), {}, "cannot write .*a: Not a directory"),
+        (("hf", "out"), {"readout": "layers"}, "readout is for the formats torch and onnx"),
+        (("torch", "out"), {"readout": "layer"}, "unknown read-out 'layer'; use one of last"),
+        (("torch", "out"), {"readout": "layers", "layers": [1]}, "give layers=.* or readout=layers, not both"),
+        (("torch", "out"), {"readout": "layers", "per_token": True}, "per_token and readout=layers are for two"),
         (("torch", "out"), {"layers": [9]}, r"layers=\(9,\): the encoder has layers 1 to 2"),
     ]
     for (form, folder), options, message in cases:

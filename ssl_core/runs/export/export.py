@@ -70,12 +70,18 @@ def check_request(request: ExportRequest) -> None:
     if request.format == "onnx":
         program.check_onnx_libraries()
     if request.format not in PER_TOKEN_FORMATS:
-        given = [name for name in ("per_token", "layers", "example") if getattr(request, name) not in (None, False)]
+        given = [
+            name
+            for name in ("per_token", "layers", "readout", "example")
+            if getattr(request, name) not in (None, False)
+        ]
         if given:
             raise ConfigError(
                 f"{given[0]} is for the formats {' and '.join(PER_TOKEN_FORMATS)}; a {request.format} folder holds the "
                 f"whole encoder"
             )
+    if request.per_token and request.readout is not None:
+        raise ConfigError(f"per_token and readout={request.readout} are for two programs; export one after the other")
     if request.folder.suffix.lower() in (".onnx", ".pt2", ".pt", ".pth", ".safetensors"):
         raise ConfigError(
             f"{request.folder} is to be a folder with several files; name it without {request.folder.suffix}"
@@ -86,7 +92,7 @@ def _write_program(encoder: PretrainedEncoder, request: ExportRequest) -> float:
     """Write a program, its check and preprocessing.json. Returns the largest difference."""
     options = {"overwrite": request.overwrite, "marker": preprocessing.FILE, "known": KNOWN}
     with new_folder(request.folder, **options) as work:  # type: ignore[arg-type]
-        traced = program.trace(encoder, request.per_token, request.layers, request.example)
+        traced = program.trace(encoder, request.per_token, request.layers, request.example, request.readout)
         if request.format == "onnx":
             path = work / ONNX_FILE
             program.write_onnx(traced, path)

@@ -82,7 +82,7 @@ def _array(spec: InputSpec) -> dict[str, Any]:
 def _outputs(program: Program) -> dict[str, Any]:
     expected = program.expected(program.batches[0])
     words = {
-        FEATURES: "one feature vector for each sample",
+        FEATURES: f"one feature vector for each sample{_read_from(program)}",
         TOKENS: "one feature vector for each token, in the order of `layout`, row by row",
         VALID: "which tokens hold data; the others are padding",
     }
@@ -90,6 +90,14 @@ def _outputs(program: Program) -> dict[str, Any]:
         name: {"dtype": value.dtype.name, "shape": [BATCH, *value.shape[1:]], "words": words[name]}
         for name, value in expected.items()
     }
+
+
+def _read_from(program: Program) -> str:
+    """What the features are read from, where it is not the encoder's output."""
+    layers, readout = program.module.layers, program.module.readout
+    if layers is not None:
+        return f", of layers {', '.join(map(str, layers))}"
+    return "" if readout is None else f", read out as {readout}"
 
 
 def _options(encoder: PretrainedEncoder) -> dict[str, Any]:

@@ -42,18 +42,23 @@ class FeatureProgram(nn.Module):
         encoder: the encoder.
         per_token: also return the features of the tokens.
         layers: numbers of encoder layers from 1, whose outputs are side by side.
+        readout: how the features are read out, without `layers` and `per_token`.
     """
 
     def __init__(
-        self, encoder: PretrainedEncoder, per_token: bool = False, layers: Sequence[int] | None = None
+        self,
+        encoder: PretrainedEncoder,
+        per_token: bool = False,
+        layers: Sequence[int] | None = None,
+        readout: str | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.per_token, self.layers = encoder, per_token, layers
+        self.source, self.per_token, self.layers, self.readout = encoder, per_token, layers, readout
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The outputs by name."""
         if not self.per_token:
-            return {FEATURES: self.source(inputs, layers=self.layers)}
+            return {FEATURES: self.source(inputs, layers=self.layers, readout=self.readout)}
         tokens, encoder = self.source.tokenizer(inputs), self.source.encoder
         embeddings, geometry = tokens.embeddings, tokens.geometry
         if self.layers is None:
@@ -91,7 +96,11 @@ class Program:
 
 
 def trace(
-    encoder: PretrainedEncoder, per_token: bool = False, layers: Sequence[int] | None = None, example: Any = None
+    encoder: PretrainedEncoder,
+    per_token: bool = False,
+    layers: Sequence[int] | None = None,
+    example: Any = None,
+    readout: str | None = None,
 ) -> Program:
     """Trace an encoder with a batch of any size.
 
@@ -100,12 +109,13 @@ def trace(
         per_token: also return the features of the tokens.
         layers: numbers of encoder layers from 1.
         example: raw samples to trace and check with; by default random arrays in the range of the training data.
+        readout: how the features are read out, without `layers` and `per_token`.
 
     Raises:
         ConfigError: there is no example and the encoder does not know its inputs, or it cannot be traced.
     """
     source = copy.deepcopy(encoder).to("cpu").float().eval().requires_grad_(False)
-    module = FeatureProgram(source, per_token, layers)
+    module = FeatureProgram(source, per_token, layers, readout)
     if example is None:
         specs, batches = encoder.inputs, _random_batches(encoder)
     else:

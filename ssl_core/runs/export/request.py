@@ -11,8 +11,8 @@ FORMATS = ("safetensors", "torch", "onnx", "hf")
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to write: format and folder, token features beside pooled ones, encoder layers from 1, raw samples to trace
-    and check with, and whether to replace an earlier export."""
+    """What to write: format and folder, token features beside pooled ones, encoder layers from 1 or a read-out of
+    `ssl_core.nn.readout`, raw samples to trace and check with, and whether to replace an earlier export."""
 
     format: str
     folder: Path
@@ -20,6 +20,7 @@ class ExportRequest:
     layers: tuple[int, ...] | None = None
     example: Any = None
     overwrite: bool = False
+    readout: str | None = None
 
 
 @dataclass(frozen=True)

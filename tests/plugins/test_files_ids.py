@@ -8,7 +8,9 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from ssl_plugins.datasets.user.files_captions import CaptionFiles
 from ssl_plugins.datasets.user.files_sequences import SequenceFiles
 from ssl_plugins.datasets.user.files_tables import TableFiles
 from ssl_plugins.datasets.user.files_text import TextFiles
@@ -93,3 +95,14 @@ def test_rows_without_an_id_have_their_place(tmp_path, rows, open_both):
 def test_a_column_that_is_not_there_is_refused(tmp_path, rows, assert_refused):
     rows.to_csv(tmp_path / "a.csv", index=False)
     assert_refused(TableFiles, tmp_path / "a.csv", "no column 'patientt'; set dataset.id", "'patient'", id="patientt")
+
+
+def test_ids_of_captions_are_those_of_their_rows(tmp_path, rows, open_both):
+    for number in range(COUNT):
+        Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    numbers = rows.visit - 100
+    table = pd.DataFrame({"image": [f"{n}.png" for n in numbers], "caption": rows.sequence, "patient": rows.patient})
+    table.to_csv(tmp_path / "captions.csv", index=False)
+    datasets = open_both(CaptionFiles, tmp_path / "captions.csv", id="patient")
+    found = {one.identify(i): int(one[i]["inputs"]["image"].max()) for one in datasets for i in range(len(one))}
+    assert found == {f"P{number}": number for number in range(COUNT)}

@@ -52,6 +52,8 @@ class Some:
     def describe(self, number: int) -> str:
         return f"sample {number}"
 
+    identify = describe
+
 
 class NumberTask:
     kind, per_token, names = "number", False, ()

@@ -147,4 +147,4 @@ def test_command_of_a_package_is_listed_and_its_errors_are_one_line(installed, t
     assert "Traceback" in traceback.stderr
     usage = start(tmp_path, installed, "-c", MAIN, "leaderboard")
     assert usage.returncode == 2
-    assert "Missing argument" in usage.stderr
+    assert usage.stderr.startswith("error: missing argument")

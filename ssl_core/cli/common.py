@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -155,6 +155,24 @@ def say(text: str) -> None:
     from ssl_core.cli.rich_terminal import Terminal
 
     Terminal(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def is_usage_error(error: Exception) -> bool:
+    """Whether an error is one of usage, of click or of the copy that newer versions of typer hold."""
+    return hasattr(error, "format_message")
+
+
+def end_with_usage(error: Any) -> NoReturn:
+    """Print an error of usage as one line and exit; a command that needs arguments and has none prints its help."""
+    context = getattr(error, "ctx", None)
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if context is None:
+        say(f"error: {text}")
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        say(f"error: {text[:1].lower()}{text[1:]} (see {context.command_path} {context.help_option_names[0]})")
+    raise SystemExit(error.exit_code)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ssl_core.cli.common import command, errors_in_one_line, load_catalogue, say
+from ssl_core.cli.common import command, end_with_usage, errors_in_one_line, is_usage_error, load_catalogue, say
 from ssl_core.plugins import GROUP
 
 PREFIX = "commands."
@@ -40,9 +40,9 @@ class PluginGroup(TyperGroup):
             say("error: aborted")
             sys.exit(1)
         except Exception as error:
-            if not hasattr(error, "format_message"):  # that of click, which typer may have a copy of
+            if not is_usage_error(error):
                 raise
-            _say_usage(error)
+            end_with_usage(error)
         sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -65,19 +65,6 @@ class PluginGroup(TyperGroup):
         """The help page, which names the package of a plugin's command in place of its help."""
         ctx.meta[HELP] = True
         super().format_help(ctx, formatter)
-
-
-def _say_usage(error: Any) -> NoReturn:
-    """Print an error of usage as one line; a command that needs arguments and has none prints its help."""
-    context = getattr(error, "ctx", None)
-    text = " ".join(error.format_message().split()).rstrip(".")
-    if context is None:
-        say(f"error: {text}")
-    elif type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-    else:
-        say(f"error: {text[:1].lower()}{text[1:]} (see {context.command_path} {context.help_option_names[0]})")
-    sys.exit(error.exit_code)
 
 
 def _with_errors_in_one_line(made: Any) -> Any:

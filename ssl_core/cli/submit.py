@@ -19,6 +19,8 @@ from ssl_core.cli.common import (
     Requeues,
     SlurmSetting,
     command,
+    end_with_usage,
+    is_usage_error,
     resources,
     say,
 )
@@ -93,9 +95,7 @@ def flags_of(words: list[str]) -> dict[str, Any]:
     try:
         with typer.main.get_command(app).make_context("sslx run", list(words)) as context:
             return dict(context.params)
-    except Exception as error:  # a UsageError of click, or of the copy that newer versions of typer hold
-        message = getattr(error, "format_message", None)
-        if message is None:
+    except Exception as error:
+        if not is_usage_error(error):
             raise
-        say(f"error: {message()}")
-        raise SystemExit(getattr(error, "exit_code", 2)) from None
+        end_with_usage(error)

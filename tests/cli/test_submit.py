@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_said_before_a_job_waits(quick, tmp_path, arguments
 def test_an_unknown_option_of_the_run_is_a_usage_error(quick):
     code, _, err = quick("submit", "--executor", "local", "--", *RUN, "--stepz", "3")
     assert code == 2
-    assert "No such option: --stepz" in err
+    assert "error: no such option: --stepz" in err
 
 
 def test_a_folder_that_holds_a_run_is_refused(quick, tmp_path):
